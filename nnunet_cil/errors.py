@@ -1,0 +1,18 @@
+"""What the user did and can mend: raised with one sentence that names the culprit and the remedy."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CILError(Exception):
+    """Bad input: a schedule, plans file, data set, checkpoint or setting that cannot work."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """' (did you mean 'x'?)' for the nearest known spelling, else ' (known: ...)'."""
+    known = list(known)
+    lowered = {k.lower(): k for k in known}
+    close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    if close:
+        return f" (did you mean {lowered[close[0]]!r}?)"
+    return f" (known: {', '.join(map(repr, known))})" if known else ""

@@ -1,0 +1,69 @@
+"""Label numbers: the data set's, the model's channels, and the map from the one to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunet_cil.errors import CILError, did_you_mean
+
+
+def refuse_regions(dataset_json: Mapping[str, Any]) -> None:
+    """Regions (overlapping classes, a sigmoid per class) have no place in a softmax that grows."""
+    for name, value in dataset_json["labels"].items():
+        if isinstance(value, (list, tuple)):
+            raise NotImplementedError(
+                f"Label {name!r} of the data set is a region {list(value)}; nnunet_cil supports plain labels only."
+            )
+
+
+def model_labels(classes: Sequence[str], *, ignore: bool) -> dict[str, int]:
+    """Name -> channel of a model that knows ``classes``, as nnU-Net wants it in ``dataset.json``.
+
+    Channel 0 is the background, channel c the c-th class in order of learning. nnU-Net demands that an
+    ignore label follows the last channel.
+    """
+    labels = {"background": 0, **{name: channel for channel, name in enumerate(classes, start=1)}}
+    if ignore:
+        labels["ignore"] = len(labels)
+    return labels
+
+
+def label_map(dataset_labels: Mapping[str, int], labels: Mapping[str, int], shown: Iterable[str]) -> dict[int, int]:
+    """Data set label -> model label, for the ``shown`` classes and the ignore label. All else is hidden, so 0."""
+    names = [*shown, *(["ignore"] if "ignore" in labels else [])]
+    return {int(dataset_labels[name]): int(labels[name]) for name in names}
+
+
+def lookup_table(mapping: Mapping[int, int], dataset_labels: Iterable[int]) -> npt.NDArray[np.int16]:
+    """The map as a table for indexing with ``label + 1``; -1 (nnU-Net's "outside the mask") stays -1.
+
+    Args:
+        mapping: data set label -> model label; a label that is not named becomes 0.
+        dataset_labels: every label the data set may hold, ignore included.
+
+    Returns:
+        int16, shape (largest label + 2,).
+    """
+    table = np.zeros(max(dataset_labels) + 2, dtype=np.int16)
+    table[0] = -1
+    for source, channel in mapping.items():
+        table[source + 1] = channel
+    return table
+
+
+def check_classes(
+    classes_per_step: Sequence[Sequence[str]], dataset_labels: Mapping[str, int], *, schedule: str, dataset: str
+) -> None:
+    """Refuses a schedule that names a class which the data set does not have."""
+    known = [name for name in dataset_labels if name not in ("background", "ignore")]
+    for step, classes in enumerate(classes_per_step):
+        for name in classes:
+            if name not in known:
+                raise CILError(
+                    f"step {step} of {schedule} names {name!r}, which is not a label of {dataset}"
+                    f"{did_you_mean(name, known)}."
+                )

@@ -1,0 +1,162 @@
+"""Schedules: which classes, by name, are learnt at which step, and which cases each step may see."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.shipped import schedules_folder
+
+TRAINING_SETTINGS: dict[str, type] = {
+    "num_epochs": int,
+    "num_iterations_per_epoch": int,
+    "num_val_iterations_per_epoch": int,
+    "save_every": int,
+    "initial_lr": float,
+    "weight_decay": float,
+    "oversample_foreground_percent": float,
+    "enable_deep_supervision": bool,
+    "mirror_axes": list,
+}
+"""The settings of nnU-Net's trainer that a schedule may override, named as there, and their types.
+``mirror_axes`` are axes (0, 1, 2) of the preprocessed volume."""
+
+_SCHEDULE_KEYS = ("name", "citation", "steps", "cases", "training", "hyperparameters")
+_STEP_KEYS = ("classes", "training", "hyperparameters")
+_RESERVED = ("background", "ignore")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: the classes it adds, in channel order, and its own overrides."""
+
+    classes: tuple[str, ...]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A validated schedule. The order of ``steps`` and of their classes is the model's channel order."""
+
+    name: str
+    steps: tuple[Step, ...]
+    cases: str = "shared"
+    citation: str = ""
+
+    def classes_until(self, step: int) -> tuple[str, ...]:
+        """The foreground classes that a model knows after ``step``, in channel order."""
+        return tuple(name for s in self.steps[: step + 1] for name in s.classes)
+
+
+def shipped_schedules() -> dict[str, Path]:
+    """Name -> file of every schedule that ships with the package."""
+    return {path.stem: path for path in sorted(schedules_folder().glob("*.json"))}
+
+
+def load_schedule(name_or_path: str | Path) -> Schedule:
+    """Reads and validates a schedule: the name of a shipped one, or a path to a JSON file.
+
+    Raises:
+        CILError: naming the file, the step, the class or key, and the nearest valid spelling.
+    """
+    path = Path(name_or_path)
+    shipped = shipped_schedules()
+    if not path.is_file():
+        if str(name_or_path) not in shipped:
+            raise CILError(
+                f"There is no schedule {str(name_or_path)!r}: neither a file nor a shipped name"
+                f"{did_you_mean(str(name_or_path), shipped)}."
+            )
+        path = shipped[str(name_or_path)]
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CILError(f"{path} is not valid JSON: {error}.") from error
+    return _parse(content, str(path))
+
+
+def _parse(content: Any, file: str) -> Schedule:
+    if not isinstance(content, dict):
+        raise CILError(f"{file}: a schedule is a JSON object with 'name' and 'steps'.")
+    _known_keys(content, _SCHEDULE_KEYS, file)
+    name = content.get("name")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or "__" in name:
+        raise CILError(
+            f"{file}: 'name' is {name!r}, but it becomes part of a folder's name: use letters, digits, "
+            "'.', '-' and single '_'."
+        )
+    cases = content.get("cases", "shared")
+    if cases not in ("shared", "disjoint"):
+        raise CILError(f"{file}: 'cases' is {cases!r}, but must be 'shared' or 'disjoint'.")
+    raw_steps = content.get("steps")
+    if not isinstance(raw_steps, list) or not raw_steps:
+        raise CILError(f"{file}: 'steps' must be a list with at least one step.")
+    defaults = {key: _settings(content, key, file) for key in ("training", "hyperparameters")}
+    steps = tuple(_parse_step(raw, defaults, f"{file}, step {i}") for i, raw in enumerate(raw_steps))
+    first_step: dict[str, int] = {}
+    for i, step in enumerate(steps):
+        for class_name in step.classes:
+            if class_name in first_step:
+                raise CILError(
+                    f"{file}: class {class_name!r} is named twice, in step {first_step[class_name]} and in step "
+                    f"{i}; a class is learnt once."
+                )
+            first_step[class_name] = i
+    return Schedule(name, steps, cases, str(content.get("citation", "")))
+
+
+def _parse_step(raw: Any, defaults: Mapping[str, Mapping[str, Any]], where: str) -> Step:
+    if not isinstance(raw, dict):
+        raise CILError(f"{where}: a step is a JSON object with 'classes'.")
+    _known_keys(raw, _STEP_KEYS, where)
+    classes = raw.get("classes")
+    if not isinstance(classes, list) or not classes or not all(isinstance(c, str) and c for c in classes):
+        raise CILError(f"{where}: 'classes' must be a list of at least one class name.")
+    for class_name in classes:
+        if class_name in _RESERVED:
+            raise CILError(f"{where}: {class_name!r} is not a class to learn; remove it from 'classes'.")
+    own = {key: {**defaults[key], **_settings(raw, key, where)} for key in defaults}
+    return Step(tuple(classes), **own)
+
+
+def _settings(raw: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    settings = raw.get(key, {})
+    if not isinstance(settings, dict):
+        raise CILError(f"{where}: {key!r} must be a JSON object of settings.")
+    if key == "training":
+        check_training_settings(settings, where)
+    return dict(settings)
+
+
+def check_training_settings(settings: Mapping[str, Any], where: str) -> None:
+    """Refuses unknown names and values of the wrong type or range among overrides of nnU-Net's training."""
+    for name, value in settings.items():
+        if name not in TRAINING_SETTINGS:
+            raise CILError(f"{where}: unknown training setting {name!r}{did_you_mean(name, TRAINING_SETTINGS)}.")
+        expected = TRAINING_SETTINGS[name]
+        if name == "mirror_axes":
+            fits = isinstance(value, list) and set(value) <= {0, 1, 2} and len(set(value)) == len(value)
+            wanted = "a list of axes out of 0, 1, 2 (empty: no mirroring)"
+        elif expected is bool:
+            fits, wanted = isinstance(value, bool), "true or false"
+        elif expected is int:
+            fits, wanted = isinstance(value, int) and not isinstance(value, bool) and value > 0, "a whole number > 0"
+        else:
+            fits, wanted = (
+                isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0,
+                "a number >= 0",
+            )
+        if not fits:
+            raise CILError(f"{where}: training setting {name!r} is {value!r}, but must be {wanted}.")
+
+
+def _known_keys(raw: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in raw:
+        if key not in known:
+            raise CILError(f"{where}: unknown key {key!r}{did_you_mean(key, known)}.")

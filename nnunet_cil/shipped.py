@@ -1,0 +1,20 @@
+"""Where the folders that ship beside the package are: schedules (``plans/``) and the trainers' door."""
+
+from pathlib import Path
+
+
+def _shipped_folder(name: str) -> Path:
+    """Inside the package in a wheel (``_plans``), at the top of the repository in a checkout (``plans``)."""
+    package = Path(__file__).resolve().parent
+    installed = package / f"_{name}"
+    return installed if installed.is_dir() else package.parent / name
+
+
+def schedules_folder() -> Path:
+    """The folder with one JSON file a shipped schedule."""
+    return _shipped_folder("plans")
+
+
+def trainers_folder() -> Path:
+    """The folder to put into nnU-Net's environment variable ``nnUNet_extTrainer``."""
+    return _shipped_folder("trainers")

@@ -1,0 +1,175 @@
+"""The ``"cil"`` block of a step's nnU-Net plans file: everything a trainer needs to know about its step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.labels import label_map, model_labels
+from nnunet_cil.schedule import Schedule
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PreviousModel:
+    """Where the previous step's model is, relative to ``nnUNet_results``. None means: as in this step."""
+
+    dataset: str
+    plans: str
+    trainer: str | None = None
+    configuration: str | None = None
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One step of a schedule on one data set.
+
+    Attributes:
+        schedule: name of the schedule.
+        step: index of the step, from 0.
+        steps: the classes of every step of the schedule.
+        dataset_labels: the data set's labels, name -> number, when the step was planned.
+        labels: the model's labels after this step, name -> channel (ignore after the last channel).
+        cases: the training cases this step may see; None for all.
+        previous: the model to continue from; None at step 0.
+        training: overrides of nnU-Net's training settings.
+        hyperparameters: overrides of the method's hyper-parameters.
+    """
+
+    schedule: str
+    step: int
+    steps: tuple[tuple[str, ...], ...]
+    dataset_labels: dict[str, int]
+    labels: dict[str, int]
+    cases: tuple[str, ...] | None = None
+    previous: PreviousModel | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def new_classes(self) -> tuple[str, ...]:
+        """The classes that this step adds."""
+        return self.steps[self.step]
+
+    @property
+    def old_classes(self) -> tuple[str, ...]:
+        """The foreground classes of the earlier steps, in channel order."""
+        return tuple(name for classes in self.steps[: self.step] for name in classes)
+
+    @property
+    def seen_classes(self) -> tuple[str, ...]:
+        """Old and new foreground classes, in channel order."""
+        return self.old_classes + self.new_classes
+
+    @property
+    def num_old_channels(self) -> int:
+        """K: background and old classes. 1 at step 0."""
+        return 1 + len(self.old_classes)
+
+    @property
+    def ignore_label(self) -> int | None:
+        """The model's ignore label, or None."""
+        return self.labels.get("ignore")
+
+    @property
+    def training_label_map(self) -> dict[int, int]:
+        """Data set label -> channel, for the new classes (and ignore) only: what training may see."""
+        return label_map(self.dataset_labels, self.labels, self.new_classes)
+
+    @property
+    def evaluation_label_map(self) -> dict[int, int]:
+        """Data set label -> channel, for every seen class (and ignore): what a prediction is compared with."""
+        shown = [name for name in self.seen_classes if name in self.dataset_labels]
+        return label_map(self.dataset_labels, self.labels, shown)
+
+    def to_json(self) -> dict[str, Any]:
+        """The block as it stands in the plans file, with a digest that tells whether it was edited."""
+        block = {"schema_version": SCHEMA_VERSION, **json.loads(json.dumps(asdict(self)))}
+        return {**block, "digest": _digest(block)}
+
+
+def plan_steps(
+    schedule: Schedule,
+    dataset: str,
+    dataset_labels: Mapping[str, int],
+    plans_names: Sequence[str],
+    cases: Sequence[Sequence[str] | None],
+    first_trainer: str | None = None,
+) -> list[StepPlan]:
+    """The step plans of a whole schedule on one data set.
+
+    Args:
+        schedule: what to learn when.
+        dataset: the data set's nnU-Net name.
+        dataset_labels: its labels, name -> number.
+        plans_names: the name of each step's plans.
+        cases: the training cases of each step, or None for all.
+        first_trainer: the trainer whose step 0 is continued at step 1; None for the trainer in use.
+    """
+    steps = []
+    for index, step in enumerate(schedule.steps):
+        previous = None
+        if index > 0:
+            trainer = first_trainer if index == 1 else None
+            previous = PreviousModel(dataset, plans_names[index - 1], trainer)
+        own_cases = cases[index]
+        steps.append(
+            StepPlan(
+                schedule=schedule.name,
+                step=index,
+                steps=tuple(s.classes for s in schedule.steps),
+                dataset_labels=dict(dataset_labels),
+                labels=model_labels(schedule.classes_until(index), ignore="ignore" in dataset_labels),
+                cases=None if own_cases is None else tuple(own_cases),
+                previous=previous,
+                training=dict(step.training),
+                hyperparameters=dict(step.hyperparameters),
+            )
+        )
+    return steps
+
+
+def read_step_plan(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> StepPlan:
+    """Reads and checks the ``"cil"`` block of nnU-Net plans against the data set it is used on.
+
+    Raises:
+        CILError: no block, an unknown schema, an edited block, or a data set with other labels.
+    """
+    name = plans.get("plans_name")
+    block = plans.get("cil")
+    if block is None:
+        raise CILError(
+            f"The plans {name!r} say nothing about a step. Write a step's plans with 'nnunet_cil plan "
+            "DATASET SCHEDULE' and pass their name with -p."
+        )
+    if block.get("schema_version") != SCHEMA_VERSION:
+        raise CILError(
+            f"The plans {name!r} were written for schema version {block.get('schema_version')} of "
+            f"nnunet_cil, this is version {SCHEMA_VERSION}. Run 'nnunet_cil plan' again."
+        )
+    content = {key: value for key, value in block.items() if key != "digest"}
+    if block.get("digest") != _digest(content):
+        raise CILError(
+            f"The 'cil' block of the plans {name!r} was edited by hand. Change the schedule instead and "
+            "run 'nnunet_cil plan' again, under another schedule name if it was trained already."
+        )
+    del content["schema_version"]
+    content["steps"] = tuple(tuple(classes) for classes in content["steps"])
+    content["cases"] = None if content["cases"] is None else tuple(content["cases"])
+    content["previous"] = None if content["previous"] is None else PreviousModel(**content["previous"])
+    plan = StepPlan(**content)
+    if dict(dataset_json["labels"]) not in (plan.dataset_labels, plan.labels):
+        raise CILError(
+            f"The plans {name!r} were written for a data set with the labels {plan.dataset_labels}, but "
+            f"dataset.json lists {dict(dataset_json['labels'])}. Run 'nnunet_cil plan' again."
+        )
+    return plan
+
+
+def _digest(block: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(block, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,63 @@
+"""nnU-Net's folders and data sets, found the way nnU-Net finds them, with errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from nnunet_cil.errors import CILError
+
+
+def nnunet_folder(variable: str) -> Path:
+    """The folder that one of nnU-Net's environment variables names."""
+    value = os.environ.get(variable)
+    if not value:
+        raise CILError(f"The environment variable {variable} is not set. 'nnunet_cil doctor' shows what to set.")
+    if not Path(value).is_dir():
+        raise CILError(f"{variable} is {value!r}, which is not a folder. Create it or correct the variable.")
+    return Path(value)
+
+
+def dataset_name(name_or_id: str | int) -> str:
+    """'17' or 'Dataset017_BTCV' -> 'Dataset017_BTCV', looked for in nnUNet_preprocessed."""
+    folder = nnunet_folder("nnUNet_preprocessed")
+    wanted = str(name_or_id)
+    if wanted.isdigit():
+        pattern = re.compile(rf"Dataset{int(wanted):03d}_")
+        found = sorted(p.name for p in folder.iterdir() if p.is_dir() and pattern.match(p.name))
+    else:
+        found = [wanted] if (folder / wanted).is_dir() else []
+    if len(found) > 1:
+        raise CILError(f"The ID {wanted} is ambiguous in {folder}: {', '.join(found)}.")
+    if not found:
+        raise CILError(
+            f"There is no preprocessed data set {wanted!r} in {folder}. Run 'nnUNetv2_plan_and_preprocess "
+            f"-d {wanted}' first."
+        )
+    return found[0]
+
+
+def read_json(file: Path, remedy: str) -> dict[str, Any]:
+    """Reads a JSON object; ``remedy`` says what to do when the file is missing."""
+    if not file.is_file():
+        raise CILError(f"{file} is missing. {remedy}")
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise CILError(f"{file} is not valid JSON: {error}.") from error
+    return content
+
+
+def new_dataset_folder(dataset_id: int, name: str) -> Path:
+    """``nnUNet_raw/DatasetXXX_NAME`` for a conversion; refuses an ID that another data set has."""
+    if not 1 <= dataset_id <= 999:
+        raise CILError(f"A data set ID is a number from 1 to 999, not {dataset_id}.")
+    raw = nnunet_folder("nnUNet_raw")
+    folder = raw / f"Dataset{dataset_id:03d}_{name}"
+    others = [p.name for p in raw.glob(f"Dataset{dataset_id:03d}_*") if p.name != folder.name]
+    if others:
+        raise CILError(f"The ID {dataset_id} belongs to {others[0]} in {raw}. Choose another one.")
+    return folder

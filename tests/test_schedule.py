@@ -1,0 +1,88 @@
+"""Schedules: the shipped ones are valid, and bad ones are refused with the remedy."""
+
+import json
+
+import pytest
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.schedule import load_schedule, shipped_schedules
+
+
+@pytest.mark.parametrize("name", sorted(shipped_schedules()))
+def test_shipped_schedule_is_valid_cited_and_named_like_its_file(name):
+    schedule = load_schedule(name)
+    assert schedule.name == name
+    assert len(schedule.citation) > 20
+    assert schedule.classes_until(len(schedule.steps)) == tuple(c for s in schedule.steps for c in s.classes)
+    sizes = name.split("_")[1].split("-")
+    if all(s.isdigit() for s in sizes):
+        assert [len(s.classes) for s in schedule.steps] == [int(s) for s in sizes]
+
+
+@pytest.mark.parametrize(("dataset", "classes"), [("btcv", 13), ("word", 16), ("openkbp", 5), ("hippocampus", 2)])
+def test_all_schedules_of_a_data_set_learn_the_same_classes(dataset, classes):
+    sets = [frozenset(load_schedule(n).classes_until(99)) for n in shipped_schedules() if n.startswith(f"{dataset}_")]
+    assert len(set(sets)) == 1
+    assert len(sets[0]) == classes
+
+
+def write(tmp_path, content):
+    file = tmp_path / "mine.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return file
+
+
+STEP = {"classes": ["liver"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{nonsense", "mine.json is not valid JSON"),
+        ([], "a schedule is a JSON object"),
+        ({"name": "a", "steps": []}, "'steps' must be a list with at least one step"),
+        ({"name": "a__b", "steps": [STEP]}, "'name' is 'a__b'"),
+        ({"name": "a", "stepps": [STEP]}, r"unknown key 'stepps' \(did you mean 'steps'\?\)"),
+        ({"name": "a", "steps": [{"clases": ["x"]}]}, r"step 0: unknown key 'clases' \(did you mean 'classes'\?\)"),
+        ({"name": "a", "steps": [{"classes": []}]}, "step 0: 'classes' must be a list of at least one"),
+        ({"name": "a", "steps": [STEP, STEP]}, "'liver' is named twice, in step 0 and in step 1"),
+        ({"name": "a", "steps": [{"classes": ["background"]}]}, "'background' is not a class to learn"),
+        ({"name": "a", "steps": [STEP], "cases": "dealt"}, "'cases' is 'dealt', but must be 'shared' or 'disjoint'"),
+        ({"name": "a", "steps": [STEP], "training": {"num_epoch": 3}}, r"'num_epoch' \(did you mean 'num_epochs'\?\)"),
+        (
+            {"name": "a", "steps": [STEP], "training": {"num_epochs": "3"}},
+            "'num_epochs' is '3', but must be a whole number > 0",
+        ),
+        ({"name": "a", "steps": [STEP], "training": {"num_epochs": True}}, "'num_epochs' is True"),
+        ({"name": "a", "steps": [STEP], "training": {"mirror_axes": [3]}}, r"'mirror_axes' is \[3\]"),
+        (
+            {"name": "a", "steps": [{**STEP, "training": {"initial_lr": -1}}]},
+            "step 0: training setting 'initial_lr' is -1",
+        ),
+    ],
+)
+def test_bad_schedules_are_refused(tmp_path, content, message):
+    with pytest.raises(CILError, match=message):
+        load_schedule(write(tmp_path, content))
+
+
+def test_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(CILError, match=r"no schedule 'openkbp_221'.*did you mean 'openkbp_2-2-1'"):
+        load_schedule("openkbp_221")
+
+
+def test_a_step_overrides_the_schedules_training(tmp_path):
+    schedule = load_schedule(
+        write(
+            tmp_path,
+            {
+                "name": "a",
+                "training": {"num_epochs": 9, "initial_lr": 0.1},
+                "steps": [STEP, {"classes": ["spleen"], "training": {"num_epochs": 3}}],
+            },
+        )
+    )
+    assert [dict(s.training) for s in schedule.steps] == [
+        {"num_epochs": 9, "initial_lr": 0.1},
+        {"num_epochs": 3, "initial_lr": 0.1},
+    ]

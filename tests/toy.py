@@ -1,0 +1,219 @@
+"""Volumes of tens of voxels, preprocessed by nnU-Net itself, and trainers that finish in seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+ORGANS = ("liver", "spleen", "kidney", "cyst")
+DATASET = "Dataset017_Toy"
+NUM_CASES = 6
+
+
+def toy_volume(seed: int, organs: int = len(ORGANS)) -> tuple[np.ndarray, np.ndarray]:
+    """An image and labels 1..organs: boxes of different intensity, on noise."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(0, 0.1, (20, 22, 24)).astype(np.float32)
+    labels = np.zeros(image.shape, dtype=np.uint8)
+    corners = [(2, 2, 2), (2, 12, 2), (11, 2, 12), (11, 12, 12)]
+    for organ in range(organs):
+        z, y, x = (c + int(o) for c, o in zip(corners[organ], rng.integers(0, 2, 3), strict=True))
+        box = (slice(z, z + 6), slice(y, y + 6), slice(x, x + 6))
+        labels[box] = organ + 1
+        image[box] += 1 + organ
+    return image, labels
+
+
+def base_plans(*, architecture: str = "PlainConvUNet", name: str = "nnUNetPlans") -> dict:
+    """Plans as nnU-Net writes them, with a tiny network."""
+
+    def network(dim: int) -> dict:
+        convs = "n_conv_per_stage" if architecture == "PlainConvUNet" else "n_blocks_per_stage"
+        module = "unet"
+        return {
+            "network_class_name": f"dynamic_network_architectures.architectures.{module}.{architecture}",
+            "arch_kwargs": {
+                "n_stages": 3,
+                "features_per_stage": [4, 8, 8],
+                "conv_op": f"torch.nn.modules.conv.Conv{dim}d",
+                "kernel_sizes": [[3] * dim] * 3,
+                "strides": [[1] * dim, [2] * dim, [2] * dim],
+                convs: [1, 1, 1],
+                "n_conv_per_stage_decoder": [1, 1],
+                "conv_bias": True,
+                "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dim}d",
+                "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+                "dropout_op": None,
+                "dropout_op_kwargs": None,
+                "nonlin": "torch.nn.LeakyReLU",
+                "nonlin_kwargs": {"inplace": True},
+            },
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        }
+
+    def configuration(dim: int, identifier: str) -> dict:
+        resample = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+        return {
+            "data_identifier": identifier,
+            "preprocessor_name": "DefaultPreprocessor",
+            "batch_size": 2,
+            "patch_size": [16] * dim,
+            "median_image_size_in_voxels": [20.0, 22.0, 24.0][-dim:],
+            "spacing": [1.0] * dim,
+            "normalization_schemes": ["ZScoreNormalization"],
+            "use_mask_for_norm": [False],
+            "resampling_fn_data": "resample_data_or_seg_to_shape",
+            "resampling_fn_seg": "resample_data_or_seg_to_shape",
+            "resampling_fn_data_kwargs": resample,
+            "resampling_fn_seg_kwargs": {**resample, "is_seg": True},
+            "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+            "resampling_fn_probabilities_kwargs": resample,
+            "batch_dice": False,
+            "architecture": network(dim),
+        }
+
+    return {
+        "dataset_name": DATASET,
+        "plans_name": name,
+        "original_median_spacing_after_transp": [1.0, 1.0, 1.0],
+        "original_median_shape_after_transp": [20, 22, 24],
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {
+            "2d": configuration(2, "nnUNetPlans_2d"),
+            "3d_lowres": {**configuration(3, "nnUNetPlans_3d_fullres"), "next_stage": "3d_cascade_fullres"},
+            "3d_fullres": configuration(3, "nnUNetPlans_3d_fullres"),
+            "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+        },
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {
+            "0": {
+                "max": 5.0,
+                "mean": 1.0,
+                "median": 1.0,
+                "min": -1.0,
+                "percentile_00_5": 0.0,
+                "percentile_99_5": 4.0,
+                "std": 1.0,
+            }
+        },
+    }
+
+
+def make_dataset(
+    root: Path,
+    labels: dict[str, int],
+    *,
+    ignore_slices: int = 0,
+    architecture: str = "PlainConvUNet",
+    change_labels=lambda labels: labels,
+) -> Path:
+    """nnUNet_raw and nnUNet_preprocessed under ``root``; returns the preprocessed data set's folder."""
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    raw, pre = root / "raw" / DATASET, root / "preprocessed" / DATASET
+    for folder in (raw / "imagesTr", raw / "labelsTr", pre / "gt_segmentations", root / "results"):
+        folder.mkdir(parents=True)
+    dataset_json = {"channel_names": {"0": "MR"}, "labels": labels, "numTraining": NUM_CASES, "file_ending": ".nii.gz"}
+    plans = base_plans(architecture=architecture)
+    for i in range(NUM_CASES):
+        image, segmentation = toy_volume(i)
+        if ignore_slices:
+            segmentation[-ignore_slices:] = labels["ignore"]
+        for array, file in (
+            (image, raw / "imagesTr" / f"case_{i}_0000.nii.gz"),
+            (change_labels(segmentation), raw / "labelsTr" / f"case_{i}.nii.gz"),
+        ):
+            sitk.WriteImage(sitk.GetImageFromArray(array), str(file))
+        (pre / "gt_segmentations" / f"case_{i}.nii.gz").write_bytes(
+            (raw / "labelsTr" / f"case_{i}.nii.gz").read_bytes()
+        )
+    for folder in (raw, pre):
+        (folder / "dataset.json").write_text(json.dumps(dataset_json))
+    (pre / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (pre / "dataset_fingerprint.json").write_text("{}")
+    cases = [f"case_{i}" for i in range(NUM_CASES)]
+    (pre / "splits_final.json").write_text(
+        json.dumps([{"train": cases[:4], "val": cases[4:]}, {"train": cases[2:], "val": cases[:2]}])
+    )
+    manager = PlansManager(plans)
+    for name in ("2d", "3d_fullres"):
+        configuration = manager.get_configuration(name)
+        folder = pre / configuration.data_identifier
+        folder.mkdir()
+        for case in cases:
+            DefaultPreprocessor(verbose=False).run_case_save(
+                str(folder / case),
+                [str(raw / "imagesTr" / f"{case}_0000.nii.gz")],
+                str(raw / "labelsTr" / f"{case}.nii.gz"),
+                manager,
+                configuration,
+                dataset_json,
+            )
+    return pre
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    for variable, folder in (("raw", "raw"), ("preprocessed", "preprocessed"), ("results", "results")):
+        monkeypatch.setenv(f"nnUNet_{variable}", str(root / folder))
+    from nnunet_cil.shipped import trainers_folder
+
+    monkeypatch.setenv("nnUNet_extTrainer", str(trainers_folder()))
+
+
+LABELS = {"background": 0, **{organ: i for i, organ in enumerate(ORGANS, start=1)}}
+
+
+SHORT = {"num_epochs": 2, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1, "mirror_axes": []}
+
+
+def write_schedule(folder: Path, steps, name: str = "toy", **extra) -> Path:
+    """A schedule file; by default of a training that takes a second."""
+    file = folder / f"{name}.json"
+    content = {"name": name, "steps": [{"classes": list(s)} for s in steps], "training": SHORT, **extra}
+    file.write_text(json.dumps(content))
+    return file
+
+
+def make_trainer(
+    name: str,
+    plans_name: str,
+    *,
+    configuration: str = "3d_fullres",
+    fold: int = 0,
+    resume: bool = False,
+    dataset: str = DATASET,
+):
+    """The trainer that nnUNetv2_train would make."""
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    return get_trainer_from_args(dataset, configuration, fold, name, plans_name, resume, torch.device("cpu"))
+
+
+def seed_epochs(trainer, seed: int = 0) -> None:
+    """Makes a training reproducible, also across an interruption: every epoch starts from its own seed."""
+    original = trainer.on_epoch_start
+
+    def on_epoch_start() -> None:
+        torch.manual_seed(seed + trainer.current_epoch)
+        np.random.seed(seed + trainer.current_epoch)
+        original()
+
+    trainer.on_epoch_start = on_epoch_start
+
+
+def train(name: str, plans_name: str, **kwargs):
+    """Trains with per-epoch seeds, in this process, without the final validation."""
+    trainer = make_trainer(name, plans_name, **kwargs)
+    seed_epochs(trainer)
+    torch.manual_seed(0)
+    trainer.run_training()
+    return trainer
