@@ -1,0 +1,57 @@
+"""Distillation terms: what the teacher still knows, held against the student."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_EPSILON = 1e-6
+
+
+def pgcd_loss(
+    student_log_probs: Tensor,
+    teacher_probs: Tensor,
+    similarity: Tensor,
+    unlabelled: Tensor,
+    valid: Tensor | None = None,
+    *,
+    beta: float,
+) -> Tensor:
+    """Prototype-Guided Calibration Distillation: class-wise distillation, stronger where features look the class.
+
+    L = 1/(2K |valid|) sum_{v unlabelled} sum_{c<K} w_c(v) KL_b(p_c(v) || q_c(v)),
+    w_0 = 1,  w_c(v) = 1 + beta * pi_c(v) for old classes c,
+    KL_b(p || q) = p log(p/q) + (1-p) log((1-p)/(1-q)), with p and 1-q clamped at 1e-6.
+
+    p is the teacher, q the student with its new classes merged into the background, pi the similarity of the
+    teacher's features to the prototypes. The binary divergences keep the optimum at q = p whatever the weights;
+    class-wise weights inside one softmax divergence would move it to q proportional to w p.
+
+    Source: our reading of Zhu et al. 2025, Class Incremental Medical Image Segmentation via Prototype-Guided
+    Calibration and Dual-Aligned Distillation, https://arxiv.org/abs/2511.07749; the equation is ours. The merge is
+    that of Cermelli et al. 2020, https://arxiv.org/abs/2002.00718.
+
+    Args:
+        student_log_probs: (batch, K, *spatial) float, from ``merge_new_into_background``.
+        teacher_probs: (batch, K, *spatial) float.
+        similarity: (batch, K, *spatial) float in [0, 1], from ``prototype_similarity``.
+        unlabelled: (batch, *spatial) bool, the voxels that no label of a new class holds.
+        valid: (batch, *spatial) bool, or None for all.
+        beta: strength of the calibration; 0 is uniform distillation.
+
+    Returns:
+        () float >= 0; exactly 0 on the graph where no voxel is unlabelled.
+    """
+    num_classes = teacher_probs.shape[1]
+    with torch.no_grad():
+        weight = 1 + beta * similarity
+        weight[:, 0] = 1
+        weight *= (unlabelled if valid is None else unlabelled & valid)[:, None]
+        target = teacher_probs.clamp(_EPSILON, 1 - _EPSILON)
+        entropy = F.binary_cross_entropy(target, target, weight, reduction="sum")
+        num_voxels = unlabelled.numel() if valid is None else valid.sum().clamp(min=1)
+    # log q stays unclamped: clamped, a voxel that the student has lost for good (q < 1e-6) would get no gradient.
+    log_not_probs = torch.log1p(-student_log_probs.exp().clamp(max=1 - _EPSILON))
+    cross_entropy = -(weight * torch.lerp(log_not_probs, student_log_probs, target)).sum()
+    return (cross_entropy - entropy) / (2 * num_classes * num_voxels)

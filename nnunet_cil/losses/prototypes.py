@@ -1,0 +1,109 @@
+"""Prototypes: mean features of classes, how much a voxel resembles them, and how well two sets agree."""
+
+from __future__ import annotations
+
+import torch
+from nnunetv2.utilities.ddp_allgather import AllGatherGrad
+from torch import Tensor, distributed
+from torch.nn import functional as F
+
+
+def class_masks(labels: Tensor, mask: Tensor, num_classes: int) -> Tensor:
+    """One-hot masks of the classes, zero outside ``mask``.
+
+    Args:
+        labels: (batch, *spatial) int64 in [0, num_classes).
+        mask: (batch, *spatial) bool.
+        num_classes: K.
+
+    Returns:
+        (batch, K, *spatial) float32.
+    """
+    masks = torch.zeros((labels.shape[0], num_classes, *labels.shape[1:]), device=labels.device)
+    return masks.scatter_(1, labels[:, None], mask[:, None].float())
+
+
+def masked_sums(features: Tensor, masks: Tensor) -> Tensor:
+    """S_c = sum_v masks_c(v) F(v), over batch and space, in at least float32.
+
+    Args:
+        features: (batch, channels, *spatial) float.
+        masks: (batch, K, *spatial) float32.
+
+    Returns:
+        (K, channels), float32, or float64 for float64 features.
+    """
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    return torch.einsum("bkv,bfv->kf", masks.flatten(2).to(dtype), features.flatten(2).to(dtype))
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Sum over the processes of a distributed training, with gradient; the tensor itself where there is one process."""
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        total: Tensor = AllGatherGrad.apply(tensor).sum(0)
+        return total
+    return tensor
+
+
+def masked_means(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Local prototypes: masked means over batch, space and ranks; 0 for an empty mask.
+
+    Args:
+        features: (batch, channels, *spatial) float.
+        masks: (batch, K, *spatial) float32, from ``class_masks``.
+
+    Returns:
+        Means (K, channels), with the gradient of ``features``; counts (K,) float32.
+    """
+    counts = sum_over_ranks(masks.flatten(2).sum((0, 2)))
+    return sum_over_ranks(masked_sums(features, masks)) / counts[:, None].clamp(min=1), counts
+
+
+def prototype_centre(prototypes: Tensor, known: Tensor) -> Tensor:
+    """M = mean of the known prototypes, background included: (K, channels), (K,) bool -> (channels,)."""
+    return (prototypes * known[:, None]).sum(0) / known.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def prototype_similarity(features: Tensor, prototypes: Tensor, known: Tensor, *, temperature: float) -> Tensor:
+    """How much each voxel looks like each class: pi(v) = softmax_c(cos(F(v) - m, P_c - m) / temperature).
+
+    m is the mean of the prototypes. Without the centring all cosines are near 1 and the map says little.
+
+    Source: our reading of Zhu et al. 2025, https://arxiv.org/abs/2511.07749; the equation is ours.
+
+    Args:
+        features: (batch, channels, *spatial) float.
+        prototypes: (K, channels) float32.
+        known: (K,) bool; a class without a prototype gets similarity 0.
+        temperature: of the softmax, > 0.
+
+    Returns:
+        (batch, K, *spatial) float32, sums to 1 over the classes; no gradient.
+    """
+    centre = prototype_centre(prototypes, known)
+    directions = F.normalize(prototypes - centre, dim=1)
+    flat = features.flatten(2).float()
+    dots = torch.einsum("kf,bfv->bkv", directions, flat) - (directions @ centre)[:, None]
+    norm_squared = flat.square().sum(1) - 2 * torch.einsum("f,bfv->bv", centre, flat) + centre.square().sum()
+    cosines = dots / norm_squared.clamp(min=1e-12).sqrt()[:, None]
+    cosines = cosines.masked_fill(~known[:, None], -torch.inf)
+    return (cosines / temperature).softmax(1).view(*cosines.shape[:2], *features.shape[2:])
+
+
+def cosine_alignment(local: Tensor, reference: Tensor, used: Tensor) -> Tensor:
+    """L = mean_{c used} (1 - cos(a_c, r_c)).
+
+    With DAPD, a_c is the student's local prototype, r_c the global prototype or the teacher's local one, all centred.
+    Source: our reading of Zhu et al. 2025, https://arxiv.org/abs/2511.07749.
+
+    Args:
+        local: (K, channels) float, with gradient.
+        reference: (K, channels) float.
+        used: (K,) bool.
+
+    Returns:
+        () float in [0, 2]; 0 on the graph where no class is used.
+    """
+    distances = 1 - F.cosine_similarity(local, reference.detach(), dim=1)
+    return (distances * used).sum() / used.sum().clamp(min=1)

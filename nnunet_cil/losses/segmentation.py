@@ -1,0 +1,89 @@
+"""Segmentation terms under labels that hide the old classes.
+
+Notation: K channels are old (background included), N are new; ``*spatial`` is two or three axes.
+"""
+
+from __future__ import annotations
+
+import torch
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def merge_old_into_background(log_probs: Tensor, num_old: int) -> Tensor:
+    """The student's distribution as the step's labels see it: background and old classes are one.
+
+    log q~_0 = logsumexp_{c<K} log p_c;  log q~_c = log p_c for c >= K.
+
+    Source: Cermelli et al. 2020, Modeling the Background for Incremental Learning in Semantic Segmentation,
+    https://arxiv.org/abs/2002.00718, section 3.2.
+
+    Args:
+        log_probs: (batch, K+N, *spatial) float, log-softmax of the student's logits.
+        num_old: K, background included.
+
+    Returns:
+        (batch, 1+N, *spatial) float log-probabilities. With K = 1 the input itself.
+    """
+    if num_old == 1:
+        return log_probs
+    return torch.cat([log_probs[:, :num_old].logsumexp(1, keepdim=True), log_probs[:, num_old:]], dim=1)
+
+
+def merge_new_into_background(log_probs: Tensor, num_old: int) -> Tensor:
+    """The student's distribution as the teacher would see it: background and new classes are one.
+
+    log q^_0 = logsumexp_{c in {0} and c>=K} log p_c;  log q^_c = log p_c for 0 < c < K.
+
+    Source: Cermelli et al. 2020, https://arxiv.org/abs/2002.00718, section 3.2.
+
+    Args:
+        log_probs: (batch, K+N, *spatial) float, log-softmax of the student's logits.
+        num_old: K, background included.
+
+    Returns:
+        (batch, K, *spatial) float log-probabilities.
+    """
+    background = torch.logaddexp(log_probs[:, :1], log_probs[:, num_old:].logsumexp(1, keepdim=True))
+    return torch.cat([background, log_probs[:, 1:num_old]], dim=1)
+
+
+def masked_cross_entropy(log_probs: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
+    """L = -(1/|valid|) sum_v log p_{y_v}(v), the mean over the valid voxels; 0 where there is none.
+
+    Args:
+        log_probs: (batch, classes, *spatial) float log-probabilities.
+        labels: (batch, *spatial) int64 in [0, classes).
+        valid: (batch, *spatial) bool, or None for all.
+
+    Returns:
+        () float.
+    """
+    if valid is None:
+        return F.nll_loss(log_probs, labels)
+    losses = F.nll_loss(log_probs, labels, reduction="none")
+    return (losses * valid).sum() / valid.sum().clamp(min=1)
+
+
+def soft_dice_loss(
+    probs: Tensor, one_hot: Tensor, valid: Tensor | None = None, *, batch_dice: bool, ddp: bool = False
+) -> Tensor:
+    """nnU-Net's soft Dice loss, over just the channels that are given: -mean_c (2 TP + s) / (sum p + sum y + s).
+
+    Old classes have no target in the step's labels; a Dice over them would drive them to zero everywhere, so the
+    caller leaves them out.
+
+    Args:
+        probs: (batch, channels, *spatial) float probabilities of the channels that have a target.
+        one_hot: the same shape, bool or float targets.
+        valid: (batch, *spatial) bool, or None for all.
+        batch_dice: sum over the batch before the ratio is taken, as in nnU-Net's plans.
+        ddp: sum over the ranks too (with ``batch_dice``).
+
+    Returns:
+        () float in [-1, 0].
+    """
+    dice = MemoryEfficientSoftDiceLoss(batch_dice=batch_dice, do_bg=True, smooth=1e-5, ddp=ddp)
+    loss: Tensor = dice(probs, one_hot, loss_mask=None if valid is None else valid[:, None])
+    return loss
