@@ -1,0 +1,44 @@
+"""Widening: the segmentation layers of a trained network, with room for the new classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+HEAD_PREFIX = "decoder.seg_layers."
+"""The segmentation layers of nnU-Net's networks, one a scale, whether or not deep supervision is on."""
+
+
+def widen_heads(weights: Mapping[str, Tensor], num_new: int) -> dict[str, Tensor]:
+    """Balanced initialisation of N new channels in every segmentation layer.
+
+    w_new = w_bg and b_new = b_bg - log(N+1) for each new channel, and b_bg <- b_bg - log(N+1): the background's
+    probability is split evenly over itself and the new classes; the other classes' probabilities stay as they were.
+
+    Source: Cermelli et al. 2020, https://arxiv.org/abs/2002.00718, section 3.3.
+
+    Args:
+        weights: the state dict of a network with K output channels; not changed.
+        num_new: N.
+
+    Returns:
+        A state dict for the same network with K+N output channels; other tensors are shared, not copied.
+    """
+    widened = dict(weights)
+    for name, tensor in weights.items():
+        if name.startswith(HEAD_PREFIX):
+            grown = torch.cat([tensor, tensor[:1].expand(num_new, *tensor.shape[1:])])
+            if name.endswith(".bias"):
+                grown[0] -= math.log(num_new + 1)
+                grown[tensor.shape[0] :] -= math.log(num_new + 1)
+            widened[name] = grown
+    return widened
+
+
+def num_output_channels(weights: Mapping[str, Tensor]) -> int | None:
+    """How many classes (background included) a state dict puts out; None for a network without such heads."""
+    heads = [tensor for name, tensor in weights.items() if name.startswith(HEAD_PREFIX)]
+    return heads[0].shape[0] if heads else None

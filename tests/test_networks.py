@@ -1,0 +1,124 @@
+"""Widening, reading features, the teacher, the prototype bank."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from toy import base_plans
+
+from nnunet_cil.networks.features import FeatureReader
+from nnunet_cil.networks.heads import num_output_channels, widen_heads
+from nnunet_cil.networks.prototype_bank import PrototypeBank
+from nnunet_cil.networks.teacher import Teacher
+
+
+def network(num_classes, architecture="PlainConvUNet", configuration="3d_fullres", deep=True):
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    plans = PlansManager(base_plans(architecture=architecture))
+    return nnUNetTrainer.build_network_architecture(plans, plans.get_configuration(configuration), 1, num_classes, deep)
+
+
+@pytest.mark.parametrize("architecture", ["PlainConvUNet", "ResidualEncoderUNet"])
+@pytest.mark.parametrize(("configuration", "size"), [("3d_fullres", (1, 1, 16, 16, 16)), ("2d", (1, 1, 16, 16))])
+@pytest.mark.parametrize("num_new", [1, 3])
+def test_widened_network_splits_the_background_evenly_at_every_scale(architecture, configuration, size, num_new):
+    torch.manual_seed(0)
+    old, new = network(3, architecture, configuration), network(3 + num_new, architecture, configuration)
+    for layer in old.decoder.seg_layers:
+        nn.init.normal_(layer.bias)
+    before = {k: v.clone() for k, v in old.state_dict().items()}
+    new.load_state_dict(widen_heads(old.state_dict(), num_new), strict=True)
+    assert all(torch.equal(before[k], v) for k, v in old.state_dict().items())
+    images = torch.randn(size)
+    for was, now in zip(old(images), new(images), strict=True):
+        was, now = was.softmax(1), now.softmax(1)
+        assert torch.allclose(now[:, 1:3], was[:, 1:], atol=1e-5)
+        for c in (0, *range(3, 3 + num_new)):
+            assert torch.allclose(now[:, c], was[:, 0] / (num_new + 1), atol=1e-5)
+
+
+def test_widened_biases_by_hand():
+    weights = {
+        "decoder.seg_layers.0.weight": torch.tensor([[1.0], [2.0]]),
+        "decoder.seg_layers.0.bias": torch.tensor([3.0, 4.0]),
+        "encoder.bias": torch.tensor([9.0]),
+    }
+    widened = widen_heads(weights, 2)
+    split = 3 - math.log(3)
+    assert torch.allclose(widened["decoder.seg_layers.0.bias"], torch.tensor([split, 4, split, split]))
+    assert torch.equal(widened["decoder.seg_layers.0.weight"], torch.tensor([[1.0], [2], [1], [1]]))
+    assert widened["encoder.bias"] is weights["encoder.bias"]
+
+
+def test_number_of_outputs_is_read_from_the_weights():
+    assert num_output_channels(network(4).state_dict()) == 4
+    assert num_output_channels({"linear.weight": torch.zeros(2, 2)}) is None
+
+
+def test_features_are_the_input_of_the_last_segmentation_layer():
+    net = network(3)
+    keys = list(net.state_dict())
+    reader = FeatureReader(net)
+    assert list(net.state_dict()) == keys
+    logits = net(torch.randn(1, 1, 16, 16, 16))[0]
+    features = reader.take()
+    assert features.requires_grad
+    with pytest.raises(RuntimeError, match="has not run"):
+        reader.take()
+    assert torch.equal(net.decoder.seg_layers[-1](features), logits)
+
+
+def test_teacher_runs_once_a_batch_and_only_when_asked():
+    net = network(3, deep=False)
+    calls = []
+    net.register_forward_hook(lambda *_: calls.append(1))
+    teacher = Teacher(net, torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="no images"):
+        _ = teacher.output
+    teacher.look_at(torch.randn(1, 1, 16, 16, 16))
+    assert not calls
+    first = teacher.output
+    assert teacher.output is first
+    assert len(calls) == 1
+    assert not first.logits.requires_grad
+    assert not first.features.requires_grad
+    teacher.look_at(torch.randn(1, 1, 16, 16, 16))
+    assert teacher.output is not first
+
+
+def bank(*rows, counts=None):
+    prototypes = torch.tensor(rows, dtype=torch.float32)
+    return PrototypeBank(prototypes, torch.tensor(counts or [1.0] * len(rows), dtype=torch.float64))
+
+
+def test_background_prototype_moves_by_one_minus_momentum():
+    b = bank([1.0, 1.0], [5.0, 5.0])
+    b.update_background(torch.tensor([3.0, 1.0]), torch.tensor(4.0), 0.9)
+    assert torch.allclose(b.prototypes, torch.tensor([[1.2, 1.0], [5.0, 5.0]]))
+    b.update_background(torch.tensor([9.0, 9.0]), torch.tensor(0.0), 0.9)
+    assert torch.allclose(b.prototypes[0], torch.tensor([1.2, 1.0]))
+
+
+def test_refresh_blends_the_known_takes_over_the_unknown_and_skips_the_rare():
+    inherited = bank([0.0], [0.0], [0.0], counts=[100.0, 0.0, 100.0])
+    fresh = bank([4.0], [4.0], [4.0], counts=[50.0, 50.0, 5.0])
+    blended = inherited.blended(fresh, 0.25, 10)
+    assert blended.prototypes.flatten().tolist() == [1.0, 4.0, 0.0]
+    assert blended.counts.tolist() == [100.0, 50.0, 100.0]
+
+
+def test_joined_bank_carries_old_classes_and_renews_the_background():
+    joined = bank([0.0], [1.0]).joined(bank([7.0], [8.0], counts=[3.0, 2.0]))
+    assert joined.prototypes.flatten().tolist() == [7.0, 1.0, 8.0]
+    kept = bank([0.0], [1.0]).joined(bank([7.0], [8.0], counts=[0.0, 2.0]))
+    assert kept.prototypes.flatten().tolist() == [0.0, 1.0, 8.0]
+
+
+def test_bank_survives_its_state_dict():
+    b = PrototypeBank.from_sums(torch.tensor([[4.0, 8.0], [0.0, 0.0]], dtype=torch.float64), torch.tensor([2.0, 0.0]))
+    again = PrototypeBank.from_state_dict(b.state_dict())
+    assert torch.equal(again.prototypes, torch.tensor([[2.0, 4.0], [0.0, 0.0]]))
+    assert again.known.tolist() == [True, False]
