@@ -1,0 +1,423 @@
+"""nnUNetTrainerCIL: nnU-Net's trainer, taught that training comes in steps."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor, distributed, nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.labels import lookup_table, refuse_regions
+from nnunet_cil.losses.prototypes import class_masks, masked_sums, sum_over_ranks
+from nnunet_cil.networks.features import FeatureReader
+from nnunet_cil.networks.heads import widen_heads
+from nnunet_cil.networks.prototype_bank import PrototypeBank
+from nnunet_cil.networks.teacher import Teacher, autocast
+from nnunet_cil.step_plans import StepPlan, read_step_plan
+from nnunet_cil.training.checkpoints import (
+    STATE_KEY,
+    PreviousStep,
+    previous_checkpoint,
+    read_checkpoint,
+    read_previous_step,
+)
+from nnunet_cil.training.data import MapLabels, StepDataset, tiles
+from nnunet_cil.training.progress import plot_terms
+from nnunet_cil.training.step_loss import StepLoss
+
+
+class nnUNetTrainerCIL(nnUNetTrainer):
+    """Base of all class-incremental trainers. Step 0 is nnU-Net's training on the step's labels.
+
+    A method overrides ``build_step_loss`` and names its hyper-parameters. From step 1 on the base gives it the
+    teacher, the student's features, the prototypes, and weights that start from the previous step's.
+    """
+
+    hyperparameters: ClassVar[tuple[str, ...]] = ()
+    """Class attributes that a schedule may override; numbers."""
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        """As nnU-Net's. ``plans`` carry a ``"cil"`` block; ``dataset_json`` is narrowed to the model's labels.
+
+        Raises:
+            CILError: plans without, or with an unusable, block.
+            NotImplementedError: regions or a cascade.
+        """
+        refuse_regions(dataset_json)
+        step_plan = read_step_plan(plans, dataset_json)
+        if PlansManager(plans).get_configuration(configuration).previous_stage_name is not None:
+            raise NotImplementedError(
+                f"Configuration {configuration!r} is a cascade; nnunet_cil trains 2d, 3d_lowres and 3d_fullres only."
+            )
+        self._set_hyperparameters(step_plan)
+        super().__init__(plans, configuration, fold, {**dataset_json, "labels": step_plan.labels}, device)
+        self.step_plan = step_plan
+        for name, value in step_plan.training.items():
+            if name != "mirror_axes":
+                setattr(self, name, value)
+        self.features: FeatureReader | None = None
+        self.teacher: Teacher | None = None
+        self.prototypes: PrototypeBank | None = None
+        self._previous_sha256: str | None = None
+        self._is_resumed = False
+
+    def build_step_loss(self) -> StepLoss:
+        """The loss of a step after the first. The method's own; the teacher is there when it is called."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no loss for step {self.step_plan.step}: a method overrides build_step_loss()."
+        )
+
+    # --- labels: targets, sampler, evaluation ---------------------------------------------------------------
+
+    @property
+    def label_table(self) -> np.ndarray[Any, np.dtype[np.int16]]:
+        """Data set label + 1 -> channel, for what training may see."""
+        return lookup_table(self.step_plan.training_label_map, self.step_plan.dataset_labels.values())
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
+        """nnU-Net's augmentation, behind the label map. Called on the instance, unlike nnU-Net's static method."""
+        return ComposeTransforms([MapLabels(self.label_table), super().get_training_transforms(*args, **kwargs)])
+
+    def get_validation_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
+        """As for training."""
+        return ComposeTransforms([MapLabels(self.label_table), super().get_validation_transforms(*args, **kwargs)])
+
+    def get_tr_and_val_datasets(self) -> tuple[StepDataset, StepDataset]:
+        """nnU-Net's data sets, without the locations of hidden classes."""
+        shown = self.step_plan.training_label_map
+        key = tuple([-1, *self.label_manager.all_labels])
+        training, validation = (StepDataset(d, shown, key) for d in super().get_tr_and_val_datasets())
+        return training, validation
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """nnU-Net's split, narrowed to the step's cases."""
+        split: tuple[list[str], list[str]] = super().do_split()
+        if self.step_plan.cases is None:
+            return split
+        training, validation = ([key for key in keys if key in self.step_plan.cases] for keys in split)
+        for what, keys in (("training", training), ("validation", validation)):
+            if not keys:
+                raise CILError(
+                    f"Fold {self.fold} has no {what} case among the {len(self.step_plan.cases)} cases of step "
+                    f"{self.step_plan.step}. Use another fold, fewer steps or shared cases."
+                )
+        return training, validation
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, Any, Any, Any]:
+        """nnU-Net's, with the schedule's mirror axes (axes of the preprocessed volume; a 2D patch has the last two)."""
+        rotation, dummy_2d, patch_size, mirror_axes = (
+            super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
+        if "mirror_axes" in self.step_plan.training:
+            dropped = 3 - len(self.configuration_manager.patch_size)
+            mirror_axes = tuple(a - dropped for a in self.step_plan.training["mirror_axes"] if a >= dropped)
+            # None, since nnU-Net's predictor fails on an empty tuple
+            self.inference_allowed_mirroring_axes = mirror_axes or None
+        return rotation, dummy_2d, patch_size, mirror_axes
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """nnU-Net's, against labels that are numbered as the model's channels."""
+        with self._ground_truth_in_channels():
+            super().perform_actual_validation(save_probabilities)
+        if self.features is not None:
+            self.features.clear()
+
+    @contextmanager
+    def _ground_truth_in_channels(self) -> Iterator[None]:
+        """Lets nnU-Net find ground truth with the model's numbers, where these differ from the data set's."""
+        mapping = self.step_plan.evaluation_label_map
+        original = str(self.preprocessed_dataset_folder_base)  # type: ignore[has-type]
+        if all(source == channel for source, channel in mapping.items()):
+            yield
+            return
+        folder = Path(self.output_folder) / "validation_labels"
+        if self.local_rank == 0:
+            self._write_mapped_labels(Path(original), folder)
+        if self.is_ddp:
+            distributed.barrier()
+        self.preprocessed_dataset_folder_base = str(folder)
+        try:
+            yield
+        finally:
+            self.preprocessed_dataset_folder_base = original
+
+    def _write_mapped_labels(self, source: Path, folder: Path) -> None:
+        table = lookup_table(self.step_plan.evaluation_label_map, self.step_plan.dataset_labels.values())
+        reader_writer = self.plans_manager.image_reader_writer_class()
+        (folder / "gt_segmentations").mkdir(parents=True, exist_ok=True)
+        if (source / "splits_final.json").is_file():
+            shutil.copyfile(source / "splits_final.json", folder / "splits_final.json")
+        for case in self.do_split()[1]:
+            name = case + self.dataset_json["file_ending"]
+            labels, properties = reader_writer.read_seg(str(source / "gt_segmentations" / name))
+            mapped = table[labels[0].astype(np.int64) + 1]
+            reader_writer.write_seg(mapped, str(folder / "gt_segmentations" / name), properties)
+
+    # --- the step's start -----------------------------------------------------------------------------------
+
+    def initialize(self) -> None:
+        """nnU-Net's, and a look at the features."""
+        super().initialize()
+        self.features = FeatureReader(self.bare_network)
+
+    @property
+    def bare_network(self) -> nn.Module:
+        """The network without DDP and torch.compile around it."""
+        network: nn.Module = self.network
+        if isinstance(network, DistributedDataParallel):
+            network = network.module
+        if isinstance(network, OptimizedModule):
+            network = network._orig_mod
+        return network
+
+    def on_train_start(self) -> None:
+        """From step 1 on, takes over from the previous step; then nnU-Net's."""
+        if not self.was_initialized:
+            self.initialize()
+        if self.step_plan.previous is not None:
+            self._take_over()
+            self.loss = self.build_step_loss()
+        super().on_train_start()
+
+    def _take_over(self) -> None:
+        assert self.step_plan.previous is not None
+        file = previous_checkpoint(self.step_plan.previous, type(self).__name__, self.configuration_name, self.fold)
+        previous = read_previous_step(file, self.step_plan.old_classes, self.bare_network.state_dict())
+        if self._is_resumed and previous.sha256 != self._previous_sha256:
+            raise CILError(
+                f"The previous step's model {file} has changed since this training began (SHA-256 "
+                f"{previous.sha256[:12]}..., was {str(self._previous_sha256)[:12]}...). Restore it, or start "
+                "this step anew without --c."
+            )
+        self.teacher = self._build_teacher(previous)
+        if self._is_resumed:
+            return
+        self._previous_sha256 = previous.sha256
+        widened = widen_heads(previous.weights, len(self.step_plan.new_classes))
+        self.bare_network.load_state_dict(widened)
+        self.prototypes = self.inherit_prototypes(previous.prototypes)
+        self.print_to_log_file(
+            f"Step {self.step_plan.step} of {self.step_plan.schedule}: learning "
+            f"{', '.join(self.step_plan.new_classes)} on top of {file}"
+        )
+
+    def _build_teacher(self, previous: PreviousStep) -> Teacher:
+        network = self.build_network_architecture(
+            self.plans_manager,
+            self.configuration_manager,
+            self.num_input_channels,
+            self.step_plan.num_old_channels,
+            False,
+        )
+        network.load_state_dict(previous.weights)
+        return Teacher(network, self.device, compiled=self._do_i_compile())
+
+    def inherit_prototypes(self, inherited: PrototypeBank | None) -> PrototypeBank | None:
+        """The prototypes to start the step with. A method may refresh them here; the teacher is there."""
+        return None if inherited is None else inherited.to(self.device)
+
+    @property
+    def scale_weights(self) -> tuple[float, ...]:
+        """nnU-Net's weight of each deep-supervision scale; (1,) without deep supervision."""
+        return tuple(float(w) for w in getattr(nnUNetTrainer._build_loss(self), "weight_factors", (1.0,)))
+
+    def _set_hyperparameters(self, step_plan: StepPlan) -> None:
+        for name, value in step_plan.hyperparameters.items():
+            if name not in self.hyperparameters:
+                raise CILError(
+                    f"Schedule {step_plan.schedule} sets the hyper-parameter {name!r}, which "
+                    f"{type(self).__name__} does not have{did_you_mean(name, self.hyperparameters)}."
+                )
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise CILError(
+                    f"Schedule {step_plan.schedule} sets the hyper-parameter {name!r} to {value!r}, which is "
+                    "not a number."
+                )
+            setattr(self, name, type(getattr(type(self), name))(value))
+
+    # --- a training iteration -------------------------------------------------------------------------------
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's, with the batch shown to the teacher."""
+        batch = self._shown_to_teacher(batch)
+        outputs: dict[str, Any] = super().train_step(batch)
+        self._let_go()
+        return outputs
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's; the online Dice of old classes is taken against the teacher's prediction.
+
+        So the best checkpoint is not the one that forgot most, and no old label is needed.
+        """
+        batch = self._shown_to_teacher(batch)
+        if self.teacher is not None:
+            batch["target"] = self._with_old_classes(batch["target"], self.teacher)
+        outputs: dict[str, Any] = super().validation_step(batch)
+        self._let_go()
+        return outputs
+
+    def _shown_to_teacher(self, batch: dict[str, Any]) -> dict[str, Any]:
+        if self.teacher is None:
+            return batch
+        images = batch["data"].to(self.device, non_blocking=True)
+        self.teacher.look_at(images)
+        return {**batch, "data": images}
+
+    def _let_go(self) -> None:
+        if self.teacher is not None:
+            self.teacher.look_at(None)
+        if self.features is not None:
+            self.features.clear()
+
+    def _with_old_classes(self, target: Tensor | list[Tensor], teacher: Teacher) -> Tensor | list[Tensor]:
+        full = (target[0] if isinstance(target, list) else target).to(self.device, non_blocking=True)
+        predicted = teacher.output.logits.argmax(1, keepdim=True).to(full.dtype)
+        filled = torch.where(full == 0, predicted, full)
+        return [filled, *target[1:]] if isinstance(target, list) else filled
+
+    # --- logging --------------------------------------------------------------------------------------------
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        """nnU-Net's, and the mean of each loss term."""
+        super().on_train_epoch_end(train_outputs)
+        if isinstance(self.loss, StepLoss):
+            for name, value in self.loss.mean_terms().items():
+                self.logger.local_logger.my_fantastic_logging.setdefault(f"loss_{name}", [])
+                self.logger.log(f"loss_{name}", value, self.current_epoch)
+
+    def on_epoch_end(self) -> None:
+        """nnU-Net's, and the terms in the log and in a plot beside ``progress.png``."""
+        terms = {k: v for k, v in self.logger.get_checkpoint().items() if k.startswith("loss_")}
+        if terms:
+            self.print_to_log_file("train_loss terms:", ", ".join(f"{k[5:]} {v[-1]:.4f}" for k, v in terms.items()))
+        super().on_epoch_end()
+        if terms and self.local_rank == 0:
+            plot_terms({k[5:]: v for k, v in terms.items()}, Path(self.output_folder) / "progress_loss_terms.png")
+
+    # --- the step's end -------------------------------------------------------------------------------------
+
+    def on_train_end(self) -> None:
+        """Collects the global prototypes of the final weights; then nnU-Net's, which saves the checkpoint."""
+        num_channels = 1 + len(self.step_plan.seen_classes)
+        if self.prototypes is None or len(self.prototypes.counts) < num_channels:
+            self.print_to_log_file("Collecting prototypes...")
+            self.prototypes = self._final_prototypes()
+        super().on_train_end()
+
+    def _final_prototypes(self) -> PrototypeBank:
+        """Background and new classes from the data, by label; old classes carried forward."""
+        num_old, num_new = self.step_plan.num_old_channels, len(self.step_plan.new_classes)
+
+        def masks(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+            merged = (labels - (num_old - 1)).clamp(min=0)
+            return class_masks(merged, valid & ((merged > 0) | (logits.argmax(1) == 0)), 1 + num_new)
+
+        network, reader = self.bare_network.eval(), self.features
+        assert reader is not None
+
+        def forward(images: Tensor) -> tuple[Tensor, Tensor]:
+            with autocast(self.device):
+                logits = network(images)
+            return logits, reader.take()
+
+        self.set_deep_supervision_enabled(False)
+        fresh = self.collect_prototypes(forward, masks, 1 + num_new)
+        self.set_deep_supervision_enabled(self.enable_deep_supervision)
+        if num_old == 1:
+            return fresh
+        if self.prototypes is None:
+            unknown = torch.zeros(num_old, device=self.device)
+            inherited = PrototypeBank(unknown[:, None] * fresh.prototypes[:1], unknown)
+        else:
+            inherited = self.prototypes
+        return inherited.joined(fresh)
+
+    @torch.no_grad()
+    def collect_prototypes(
+        self,
+        forward: Callable[[Tensor], tuple[Tensor, Tensor]],
+        masks: Callable[[Tensor, Tensor, Tensor], Tensor],
+        num_classes: int,
+    ) -> PrototypeBank:
+        """Mean features over the step's training cases, in one pass over whole volumes.
+
+        Args:
+            forward: images -> (logits, features).
+            masks: (logits, labels, valid) -> class masks (batch, num_classes, *spatial).
+            num_classes: how many prototypes.
+        """
+        world = distributed.get_world_size() if self.is_ddp else 1
+        keys = sorted(self.do_split()[0])[self.local_rank :: world]
+        dataset = self.dataset_class(self.preprocessed_dataset_folder, keys)
+        sums: Tensor | None = None
+        counts = torch.zeros(num_classes, dtype=torch.float64)
+        for tile in tiles(
+            dataset,
+            self.configuration_manager.patch_size,
+            self.label_table,
+            self.step_plan.ignore_label,
+            self.batch_size,
+        ):
+            logits, features = forward(tile.images.to(self.device))
+            mask = masks(logits, tile.labels.to(self.device), tile.valid.to(self.device))
+            tile_sums = masked_sums(features, mask).double().cpu()
+            sums = tile_sums if sums is None else sums + tile_sums
+            counts += mask.flatten(2).sum((0, 2)).double().cpu()
+        if sums is None:
+            raise CILError(f"Rank {self.local_rank} has no training case to collect prototypes from.")
+        bank = PrototypeBank.from_sums(*(sum_over_ranks(t.to(self.device)) for t in (sums, counts)))
+        return bank.to(self.device)
+
+    # --- checkpoints ----------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint with the state of the step, written aside and moved into place."""
+        buffer = io.BytesIO()
+        super().save_checkpoint(buffer)
+        if not buffer.tell():
+            return
+        buffer.seek(0)
+        checkpoint = torch.load(buffer, map_location="cpu", weights_only=False)
+        checkpoint[STATE_KEY] = {
+            "classes": list(self.step_plan.seen_classes),
+            "prototypes": None if self.prototypes is None else self.prototypes.state_dict(),
+            "previous_sha256": self._previous_sha256,
+        }
+        temporary = f"{filename}.tmp"
+        torch.save(checkpoint, temporary)
+        os.replace(temporary, filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """nnU-Net's, and the state of the step."""
+        state = read_checkpoint(Path(filename_or_checkpoint)).get(STATE_KEY)
+        if state is None or state["classes"] != list(self.step_plan.seen_classes):
+            raise CILError(
+                f"The checkpoint {filename_or_checkpoint} is not one of this step: it knows "
+                f"{None if state is None else state['classes']}, the step {list(self.step_plan.seen_classes)}."
+            )
+        super().load_checkpoint(filename_or_checkpoint)
+        bank = state["prototypes"]
+        self.prototypes = None if bank is None else PrototypeBank.from_state_dict(bank).to(self.device)
+        self._previous_sha256 = state["previous_sha256"]
+        self._is_resumed = True

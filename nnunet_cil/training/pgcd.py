@@ -1,0 +1,176 @@
+"""nnUNetTrainerPGCD: Prototype-Guided Calibration Distillation + Dual-Aligned Prototype Distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nnunet_cil.losses.distillation import pgcd_loss
+from nnunet_cil.losses.prototypes import (
+    class_masks,
+    cosine_alignment,
+    masked_means,
+    prototype_centre,
+    prototype_similarity,
+)
+from nnunet_cil.losses.segmentation import (
+    masked_cross_entropy,
+    merge_new_into_background,
+    merge_old_into_background,
+    soft_dice_loss,
+)
+from nnunet_cil.networks.features import FeatureReader
+from nnunet_cil.networks.prototype_bank import PrototypeBank
+from nnunet_cil.networks.teacher import Teacher
+from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.step_loss import StepLoss
+
+
+class PGCDLoss(StepLoss):
+    """L = L_seg + pgcd_weight L_PGCD + dapd_weight L_DAPD.
+
+    L_seg, at every scale: unbiased cross-entropy (background and old classes are one label) + soft Dice over new
+    classes. L_PGCD and L_DAPD at full resolution. Source: our reading of Zhu et al. 2025,
+    https://arxiv.org/abs/2511.07749; docs/method.md has every equation.
+    """
+
+    def __init__(
+        self,
+        num_old: int,
+        ignore_label: int | None,
+        scale_weights: Sequence[float],
+        *,
+        teacher: Teacher,
+        features: FeatureReader,
+        bank: PrototypeBank,
+        batch_dice: bool,
+        ddp: bool,
+        pgcd_weight: float,
+        pgcd_beta: float,
+        dapd_weight: float,
+        similarity_temperature: float,
+        background_momentum: float,
+        min_voxels: int,
+    ) -> None:
+        """Hyper-parameters as on the trainer; ``bank`` is updated in place while training."""
+        super().__init__(num_old, ignore_label, scale_weights)
+        self.teacher, self.features, self.bank = teacher, features, bank
+        self.batch_dice, self.ddp = batch_dice, ddp
+        self.pgcd_weight, self.pgcd_beta, self.dapd_weight = pgcd_weight, pgcd_beta, dapd_weight
+        self.similarity_temperature = similarity_temperature
+        self.background_momentum = background_momentum
+        self.min_voxels = min_voxels
+
+    def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
+        """segmentation, pgcd, dapd."""
+        log_probs = [x.float().log_softmax(1) if w != 0 else x for x, w in zip(logits, self.scale_weights, strict=True)]
+        full = log_probs[0]
+        terms = {"segmentation": self.over_scales(self._segmentation, log_probs, targets)}
+        labels, valid = self.split(targets[0])
+        unlabelled = labels < self.num_old if valid is None else (labels < self.num_old) & valid
+        teacher_logits, teacher_features = self.teacher.output
+        terms["pgcd"] = self.pgcd_weight * self._pgcd(full, teacher_logits, teacher_features, unlabelled, valid)
+        terms["dapd"] = self.dapd_weight * self._dapd(teacher_logits, teacher_features, unlabelled)
+        return terms
+
+    def _segmentation(self, log_probs: Tensor, target: Tensor) -> Tensor:
+        labels, valid = self.split(target)
+        labels = (labels - (self.num_old - 1)).clamp(min=0)
+        merged = merge_old_into_background(log_probs, self.num_old)
+        classes = torch.arange(1, merged.shape[1], device=labels.device).view(1, -1, *[1] * (labels.ndim - 1))
+        dice = soft_dice_loss(
+            merged[:, 1:].exp(), labels[:, None] == classes, valid, batch_dice=self.batch_dice, ddp=self.ddp
+        )
+        return masked_cross_entropy(merged, labels, valid) + dice
+
+    def _pgcd(
+        self,
+        log_probs: Tensor,
+        teacher_logits: Tensor,
+        teacher_features: Tensor,
+        unlabelled: Tensor,
+        valid: Tensor | None,
+    ) -> Tensor:
+        similarity = prototype_similarity(
+            teacher_features, self.bank.prototypes, self.bank.known, temperature=self.similarity_temperature
+        )
+        student = merge_new_into_background(log_probs, self.num_old)
+        return pgcd_loss(student, teacher_logits.float().softmax(1), similarity, unlabelled, valid, beta=self.pgcd_beta)
+
+    def _dapd(self, teacher_logits: Tensor, teacher_features: Tensor, unlabelled: Tensor) -> Tensor:
+        masks = class_masks(teacher_logits.argmax(1), unlabelled, self.num_old)
+        student_local, counts = masked_means(self.features.take(), masks)
+        teacher_local, _ = masked_means(teacher_features, masks)
+        if torch.is_grad_enabled():
+            self.bank.update_background(teacher_local[0], counts[0], self.background_momentum)
+        used = counts > self.min_voxels
+        centre = prototype_centre(self.bank.prototypes, self.bank.known)
+        to_global = cosine_alignment(student_local - centre, self.bank.prototypes - centre, used & self.bank.known)
+        to_teacher = cosine_alignment(student_local - centre, teacher_local - centre, used)
+        return to_global + to_teacher
+
+
+class nnUNetTrainerPGCD(nnUNetTrainerCIL):
+    """PGCD + DAPD (our reading of Zhu et al. 2025, https://arxiv.org/abs/2511.07749)."""
+
+    hyperparameters: ClassVar[tuple[str, ...]] = (
+        "pgcd_weight",
+        "pgcd_beta",
+        "dapd_weight",
+        "similarity_temperature",
+        "background_momentum",
+        "min_voxels",
+        "prototype_refresh",
+        "prototype_confidence",
+    )
+    pgcd_weight = 10.0
+    pgcd_beta = 3.0
+    dapd_weight = 1.0
+    similarity_temperature = 0.1
+    background_momentum = 0.99
+    min_voxels = 10
+    prototype_refresh = 0.5
+    """Share of the teacher's own estimate in an inherited prototype: carried-forward ones go stale."""
+    prototype_confidence = 0.9
+    """The teacher's probability above which a voxel counts for that estimate."""
+
+    def build_step_loss(self) -> StepLoss:
+        """L_seg + 10 L_PGCD + 1 L_DAPD, by default."""
+        assert self.teacher is not None
+        assert self.features is not None
+        assert self.prototypes is not None
+        return PGCDLoss(
+            self.step_plan.num_old_channels,
+            self.step_plan.ignore_label,
+            self.scale_weights,
+            teacher=self.teacher,
+            features=self.features,
+            bank=self.prototypes,
+            batch_dice=self.configuration_manager.batch_dice,
+            ddp=self.is_ddp,
+            pgcd_weight=self.pgcd_weight,
+            pgcd_beta=self.pgcd_beta,
+            dapd_weight=self.dapd_weight,
+            similarity_temperature=self.similarity_temperature,
+            background_momentum=self.background_momentum,
+            min_voxels=self.min_voxels,
+        )
+
+    def inherit_prototypes(self, inherited: PrototypeBank | None) -> PrototypeBank:
+        """Blends inherited prototypes with the teacher's own: means over its confident predictions on the step's data."""
+        assert self.teacher is not None
+        self.print_to_log_file("Re-estimating the old classes' prototypes with the teacher...")
+        num_old = self.step_plan.num_old_channels
+
+        def masks(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+            confidence, predicted = logits.float().softmax(1).max(1)
+            confident = (predicted == 0) | (confidence > self.prototype_confidence)
+            return class_masks(predicted, valid & (labels == 0) & confident, num_old)
+
+        fresh = self.collect_prototypes(self.teacher, masks, num_old)
+        if inherited is None:
+            return fresh
+        return inherited.to(self.device).blended(fresh, self.prototype_refresh, self.min_voxels)

@@ -1,0 +1,368 @@
+"""Training steps from end to end, on tiny volumes."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy import DATASET, LABELS, ORGANS, make_dataset, make_trainer, seed_epochs, set_environment, train, write_schedule
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.workflows.plan import plan
+
+PGCD = "nnUNetTrainerPGCD"
+
+
+def plan_toy(tmp_path, steps=(ORGANS[:2], ORGANS[2:]), **extra):
+    return [s.plans_name for s in plan(DATASET, write_schedule(tmp_path, steps, **extra))]
+
+
+def checkpoint(trainer, name="final"):
+    return torch.load(f"{trainer.output_folder}/checkpoint_{name}.pth", weights_only=False)
+
+
+def test_three_steps_end_in_a_plain_nnunet_model_that_knows_every_class(toy, tmp_path):
+    names = plan_toy(tmp_path, [ORGANS[:2], ORGANS[2:3], ORGANS[3:]])
+    for name in names:
+        trainer = train(PGCD, name)
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    model = trainer.output_folder_base
+    with open(f"{model}/dataset.json") as f:
+        assert json.load(f)["labels"] == {"background": 0, "liver": 1, "spleen": 2, "kidney": 3, "cyst": 4}
+    plans = PlansManager(f"{model}/plans.json")
+    network = nnUNetTrainer.build_network_architecture(plans, plans.get_configuration("3d_fullres"), 1, 5, False)
+    network.load_state_dict(checkpoint(trainer)["network_weights"], strict=True)
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(model, (0,))
+    logits = predictor.predict_logits_from_preprocessed_data(torch.zeros(1, 16, 16, 16))
+    assert logits.shape == (5, 16, 16, 16)
+
+
+def test_step_0_is_nnunets_own_loss(toy, tmp_path):
+    from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+
+    trainer = make_trainer(PGCD, plan_toy(tmp_path)[0])
+    trainer.initialize()
+    assert type(trainer.loss) is DeepSupervisionWrapper
+    assert trainer.label_manager.num_segmentation_heads == 3
+
+
+def test_a_step_starts_from_the_previous_weights_with_the_background_split_evenly(toy, tmp_path):
+    names = plan_toy(tmp_path)
+    first = checkpoint(train(PGCD, names[0]))["network_weights"]
+    trainer = make_trainer(PGCD, names[1])
+    trainer.on_train_start()
+    second = trainer.network.state_dict()
+    for key, tensor in first.items():
+        if "seg_layers" not in key:
+            assert torch.equal(second[key], tensor), key
+    images = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        student = [x.softmax(1) for x in trainer.network(images)]
+        teacher = trainer.teacher(images).logits.softmax(1)
+    assert torch.allclose(student[0][:, 1:3], teacher[:, 1:], atol=1e-6)
+    for c in (0, 3, 4):
+        assert torch.allclose(student[0][:, c], teacher[:, 0] / 3, atol=1e-6)
+
+
+def test_teacher_never_trains_and_is_no_part_of_the_student(toy, tmp_path):
+    names = plan_toy(tmp_path)
+    first = checkpoint(train(PGCD, names[0]))["network_weights"]
+    trainer = train(PGCD, names[1])
+    for key, tensor in trainer.teacher.network.state_dict().items():
+        assert torch.equal(tensor, first[key]), key
+    assert not trainer.teacher.network.training
+    owned = {id(p) for p in trainer.network.parameters()} | {
+        id(p) for group in trainer.optimizer.param_groups for p in group["params"]
+    }
+    assert not owned & {id(p) for p in trainer.teacher.network.parameters()}
+    assert not any(k.startswith(("teacher", "module")) for k in checkpoint(trainer)["network_weights"])
+
+
+@pytest.mark.parametrize("trainer_name", [PGCD, "nnUNetTrainerFineTune"])
+def test_hidden_labels_change_nothing(toy, tmp_path, trainer_name):
+    """Erased hidden labels, same seed: batches, weights, prototypes and scores are bit-identical."""
+    import blosc2
+
+    names = plan_toy(tmp_path, [ORGANS[:1], ORGANS[2:3], ORGANS[3:]])
+    train(trainer_name, names[0])
+
+    def run(results):
+        trainer = make_trainer(trainer_name, names[1])
+        torch.manual_seed(1)
+        np.random.seed(1)
+        trainer.output_folder = str(results)
+        results.mkdir()
+        trainer.run_training()
+        torch.manual_seed(2)
+        np.random.seed(2)
+        return trainer, [next(trainer.dataloader_train) for _ in range(4)]
+
+    full, full_batches = run(tmp_path / "full")
+    for folder in ("nnUNetPlans_3d_fullres",):
+        for file in sorted((toy / folder).glob("*_seg.b2nd")):
+            seg = blosc2.open(str(file))[:]
+            file.unlink()
+            assert {1, 2, 4} <= set(np.unique(seg))
+            blosc2.asarray(np.where(seg == 3, seg, np.minimum(seg, 0)), urlpath=str(file))
+        for file in sorted((toy / folder).glob("*.pkl")):
+            from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
+
+            properties = load_pickle(str(file))
+            properties["class_locations"] = {k: v if k == 3 else [] for k, v in properties["class_locations"].items()}
+            write_pickle(properties, str(file))
+    erased, erased_batches = run(tmp_path / "erased")
+
+    for a, b in zip(full_batches, erased_batches, strict=True):
+        assert torch.equal(a["data"], b["data"])
+        assert all(torch.equal(x, y) for x, y in zip(a["target"], b["target"], strict=True))
+        assert {int(v) for v in a["target"][0].unique()} <= {0, 2}
+    assert any(2 in batch["target"][0] for batch in full_batches)
+    for (key, x), y in zip(full.network.state_dict().items(), erased.network.state_dict().values(), strict=True):
+        assert torch.equal(x, y), key
+    assert torch.equal(full.prototypes.prototypes, erased.prototypes.prototypes)
+    for key in ("ema_fg_dice", "train_losses", "val_losses"):
+        assert np.array_equal(full.logger.get_value(key, None), erased.logger.get_value(key, None), equal_nan=True)
+
+
+def test_an_interrupted_training_ends_where_an_undisturbed_one_ends(toy, tmp_path):
+    names = plan_toy(
+        tmp_path,
+        training={"num_epochs": 3, "num_iterations_per_epoch": 2, "save_every": 1, "num_val_iterations_per_epoch": 1},
+    )
+    train(PGCD, names[0])
+    undisturbed = train(PGCD, names[1])
+    expected = checkpoint(undisturbed)
+
+    interrupted = make_trainer(PGCD, names[1])
+    seed_epochs(interrupted)
+    end = interrupted.on_epoch_end
+
+    def stop_after_two() -> None:
+        end()
+        if interrupted.current_epoch == 2:
+            raise KeyboardInterrupt
+
+    interrupted.on_epoch_end = stop_after_two
+    shutil.rmtree(undisturbed.output_folder)
+    torch.manual_seed(0)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run_training()
+    resumed = make_trainer(PGCD, names[1], resume=True)
+    resumed.load_checkpoint(f"{resumed.output_folder}/checkpoint_latest.pth")
+    assert resumed.current_epoch == 2
+    seed_epochs(resumed)
+    resumed.run_training()
+    found = checkpoint(resumed)
+    for key, tensor in expected["network_weights"].items():
+        assert torch.equal(tensor, found["network_weights"][key]), key
+    assert torch.equal(expected["cil"]["prototypes"]["prototypes"], found["cil"]["prototypes"]["prototypes"])
+    assert expected["current_epoch"] == found["current_epoch"] == 3
+    assert expected["cil"]["previous_sha256"] == found["cil"]["previous_sha256"]
+    momentum = [[s["momentum_buffer"] for s in c["optimizer_state"]["state"].values()] for c in (expected, found)]
+    assert all(torch.equal(a, b) for a, b in zip(*momentum, strict=True))
+
+
+def test_prototypes_are_masked_means_of_the_final_features_by_label(toy, tmp_path):
+    """Against a slow loop over whole cases; the patch is as large as the padded case, so one tile is one case."""
+    names = plan_toy(tmp_path)
+    plans = json.loads((toy / f"{names[0]}.json").read_text())
+    plans["configurations"]["3d_fullres"]["patch_size"] = [32, 32, 32]
+    (toy / f"{names[0]}.json").write_text(json.dumps(plans))
+    trainer = train(PGCD, names[0])
+    trainer.set_deep_supervision_enabled(False)
+    trainer.network.eval()
+    values = {0: [], 1: [], 2: []}
+    dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, trainer.do_split()[0])
+    for case in dataset.identifiers:
+        data, seg, _, _ = dataset.load_case(case)
+        pads = [(32 - n) // 2 for n in data.shape[1:]]
+        image = np.zeros((1, 1, 32, 32, 32), dtype=np.float32)
+        inside = tuple(slice(p, p + n) for p, n in zip(pads, data.shape[1:], strict=True))
+        image[(0, 0, *inside)] = data[0]
+        with torch.no_grad():
+            predicted = trainer.network(torch.from_numpy(image)).argmax(1)[0][inside].numpy()
+        features = trainer.features.take()[0][(slice(None), *inside)].numpy()
+        labels = np.where(seg[0] <= 2, np.maximum(seg[0], 0), 0)
+        for c in (0, 1, 2):
+            mask = (labels == c) & ((c > 0) | (predicted == 0))
+            values[c].append(features[:, mask])
+    for c in (0, 1, 2):
+        everything = np.concatenate(values[c], axis=1)
+        assert np.allclose(trainer.prototypes.prototypes[c], everything.mean(1), atol=1e-4), c
+        assert trainer.prototypes.counts[c] == everything.shape[1]
+
+
+def test_prototypes_travel_from_step_to_step(toy, tmp_path):
+    names = plan_toy(tmp_path, hyperparameters={"prototype_refresh": 0.0})
+    first = checkpoint(train(PGCD, names[0]))["cil"]["prototypes"]
+    second = checkpoint(train(PGCD, names[1]))["cil"]["prototypes"]
+    assert first["prototypes"].shape == (3, 4)
+    assert second["prototypes"].shape == (5, 4)
+    assert torch.equal(first["prototypes"][1:], second["prototypes"][1:3])
+    assert not torch.equal(first["prototypes"][0], second["prototypes"][0])
+    assert (second["counts"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("configuration", "architecture", "deep"),
+    [
+        ("2d", "PlainConvUNet", True),
+        ("2d", "PlainConvUNet", False),
+        ("3d_fullres", "PlainConvUNet", False),
+        ("3d_lowres", "PlainConvUNet", True),
+        ("3d_fullres", "ResidualEncoderUNet", True),
+    ],
+)
+def test_every_configuration_learns_two_steps(tmp_path, monkeypatch, configuration, architecture, deep):
+    make_dataset(tmp_path / "n", LABELS, architecture=architecture)
+    set_environment(monkeypatch, tmp_path / "n")
+    training = {
+        "num_epochs": 1,
+        "num_iterations_per_epoch": 2,
+        "num_val_iterations_per_epoch": 1,
+        "enable_deep_supervision": deep,
+    }
+    names = plan_toy(tmp_path, training=training)
+    for name in names:
+        trainer = train(PGCD, name, configuration=configuration)
+    assert trainer.prototypes.counts[1:].min() > 0
+    assert all(math.isfinite(v) for v in trainer.logger.get_value("train_losses", None))
+
+
+def test_ignored_voxels_change_nothing(tmp_path, monkeypatch):
+    """Labels under the ignore label cannot matter: they are gone. Images there may; so only finiteness and sampling."""
+    labels = {**LABELS, "ignore": 5}
+    make_dataset(tmp_path / "n", labels, ignore_slices=4)
+    set_environment(monkeypatch, tmp_path / "n")
+    names = plan_toy(tmp_path)
+    for name in names:
+        trainer = train(PGCD, name)
+    assert trainer.label_manager.ignore_label == 5
+    first = make_trainer(PGCD, names[0])
+    assert first.step_plan.labels == {"background": 0, "liver": 1, "spleen": 2, "ignore": 3}
+    first.initialize()
+    first.dataloader_train, _ = first.get_dataloaders()
+    seen = set()
+    for _ in range(8):
+        seen |= {int(v) for v in next(first.dataloader_train)["target"][0].unique()}
+    assert seen == {0, 1, 2, 3}
+
+
+def test_training_overrides_and_hyperparameters_act(toy, tmp_path):
+    training = {
+        "num_epochs": 3,
+        "num_iterations_per_epoch": 1,
+        "num_val_iterations_per_epoch": 2,
+        "initial_lr": 0.005,
+        "mirror_axes": [0, 2],
+        "save_every": 7,
+        "weight_decay": 0.0,
+        "oversample_foreground_percent": 1.0,
+    }
+    names = plan_toy(tmp_path, training=training, hyperparameters={"pgcd_weight": 2})
+    trainer = make_trainer(PGCD, names[0])
+    for key, value in training.items():
+        if key != "mirror_axes":
+            assert getattr(trainer, key) == value
+    assert trainer.pgcd_weight == 2.0
+    trainer.initialize()
+    assert trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3] == (0, 2)
+    assert trainer.inference_allowed_mirroring_axes == (0, 2)
+    flat = make_trainer(PGCD, names[0], configuration="2d")
+    flat.initialize()
+    assert flat.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3] == (1,)
+
+
+def test_each_loss_term_is_logged_and_plotted_every_epoch(toy, tmp_path):
+    names = plan_toy(tmp_path)
+    train(PGCD, names[0])
+    trainer = train(PGCD, names[1])
+    logging = checkpoint(trainer)["logging"]
+    terms = [logging[f"loss_{name}"] for name in ("segmentation", "pgcd", "dapd")]
+    assert all(len(t) == 2 for t in terms)
+    for epoch in range(2):
+        assert sum(t[epoch] for t in terms) == pytest.approx(logging["train_losses"][epoch], rel=1e-4)
+    with open(trainer.log_file) as f:
+        assert "train_loss terms: dapd" in f.read()
+    assert (tmp_path / "nnunet").exists()
+    assert (Path(trainer.output_folder) / "progress_loss_terms.png").stat().st_size > 1000
+
+
+def test_online_score_of_old_classes_is_taken_against_the_teacher(toy, tmp_path):
+    names = plan_toy(
+        tmp_path,
+        training={"num_epochs": 1, "num_iterations_per_epoch": 1, "num_val_iterations_per_epoch": 1, "initial_lr": 0.0},
+    )
+    train(PGCD, names[0])
+    trainer = make_trainer(PGCD, names[1])
+    trainer.on_train_start()
+    trainer.network.eval()
+    batch = next(trainer.dataloader_val)
+    teacher = trainer.teacher(batch["data"]).logits.argmax(1, keepdim=True)
+    target = torch.where(batch["target"][0] == 0, teacher.short(), batch["target"][0])
+    with torch.no_grad():
+        predicted = trainer.network(batch["data"])[0].argmax(1, keepdim=True)
+        outputs = trainer.validation_step(batch)
+    for c in range(1, 5):
+        assert outputs["tp_hard"][c - 1] == ((predicted == c) & (target == c)).sum()
+        assert outputs["fn_hard"][c - 1] == ((predicted != c) & (target == c)).sum()
+
+
+def test_disjoint_cases_are_all_that_a_step_sees(toy, tmp_path):
+    schedule = write_schedule(tmp_path, [ORGANS[:2], ORGANS[2:]], cases="disjoint")
+    steps = plan(DATASET, schedule)
+    seen = [set(s.plan.cases) for s in steps]
+    assert not seen[0] & seen[1]
+    assert len(seen[0] | seen[1]) == 6
+    trainer = make_trainer(PGCD, steps[0].plans_name)
+    assert set(trainer.do_split()[0]) <= seen[0]
+
+
+def test_regions_and_cascades_are_refused(toy, tmp_path):
+    names = plan_toy(tmp_path)
+    with pytest.raises(NotImplementedError, match="'3d_cascade_fullres' is a cascade"):
+        make_trainer(PGCD, names[0], configuration="3d_cascade_fullres")
+    dataset = json.loads((toy / "dataset.json").read_text())
+    dataset["labels"] = {"background": 0, "whole": [1, 2], "core": [2]}
+    (toy / "dataset.json").write_text(json.dumps(dataset))
+    with pytest.raises(NotImplementedError, match=r"'whole' of the data set is a region \[1, 2\]"):
+        make_trainer(PGCD, names[0])
+
+
+def test_unknown_hyperparameter_is_refused_with_the_nearest(toy, tmp_path):
+    names = plan_toy(tmp_path, hyperparameters={"pgcd_wieght": 2})
+    with pytest.raises(
+        CILError, match=r"'pgcd_wieght', which nnUNetTrainerPGCD does not have \(did you mean 'pgcd_weight'"
+    ):
+        make_trainer(PGCD, names[0])
+
+
+def test_plain_plans_are_refused(toy):
+    with pytest.raises(CILError, match="say nothing about a step"):
+        make_trainer(PGCD, "nnUNetPlans")
+
+
+def test_student_features_are_read_through_torch_compile(toy, tmp_path):
+    names = plan_toy(tmp_path)
+    train(PGCD, names[0])
+    trainer = make_trainer(PGCD, names[1])
+    trainer.initialize()
+    trainer.network = torch.compile(trainer.network, backend="aot_eager")
+    seeds = (torch.manual_seed, np.random.seed)
+    trainer.on_train_start()
+    for seed in seeds:
+        seed(0)
+    batch = next(trainer.dataloader_train)
+    loss = trainer.train_step(batch)["loss"]
+    plain = make_trainer(PGCD, names[1])
+    plain.on_train_start()
+    assert plain.train_step(batch)["loss"] == pytest.approx(loss, rel=1e-5)
+    for (key, a), b in zip(plain.network.state_dict().items(), trainer.bare_network.state_dict().values(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6), key
