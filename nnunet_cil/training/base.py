@@ -39,6 +39,8 @@ from nnunet_cil.training.data import MapLabels, StepDataset, tiles
 from nnunet_cil.training.progress import plot_terms
 from nnunet_cil.training.step_loss import StepLoss
 
+_CUDA = torch.device("cuda")
+
 
 class nnUNetTrainerCIL(nnUNetTrainer):
     """Base of all class-incremental trainers. Step 0 is nnU-Net's training on the step's labels.
@@ -56,7 +58,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         configuration: str,
         fold: int,
         dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),
+        device: torch.device = _CUDA,
     ) -> None:
         """As nnU-Net's. ``plans`` carry a ``"cil"`` block; ``dataset_json`` is narrowed to the model's labels.
 

@@ -1,0 +1,210 @@
+"""The command ``nnunet_cil``. The only module that prints; heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_cil import __version__
+from nnunet_cil.errors import CILError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    args = _parser().parse_args(arguments)
+    try:
+        status: int = args.run(args)
+    except (CILError, NotImplementedError) as error:
+        print(f"nnunet_cil: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnunet_cil",
+        description="Teach an nnU-Net v2 model new organs, step by step, from data that labels only the new ones.",
+        epilog="Training and prediction are nnU-Net's own commands: nnUNetv2_train ... -tr nnUNetTrainerPGCD -p PLANS.",
+    )
+    parser.add_argument("--version", action="version", version=f"nnunet_cil {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_plan(commands)
+    _add_convert(commands)
+    _add_doctor(commands)
+    _add_trainers(commands)
+    return parser
+
+
+_Commands = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def _add_trainers(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "trainers",
+        help="print the folder of the trainers, for nnUNet_extTrainer",
+        description="Prints the folder for nnU-Net's environment variable: export nnUNet_extTrainer=\"$(nnunet_cil "
+        'trainers)"',
+    )
+    parser.set_defaults(run=_run_trainers)
+
+
+def _run_trainers(_args: argparse.Namespace) -> int:
+    from nnunet_cil.shipped import trainers_folder
+
+    print(trainers_folder())
+    return 0
+
+
+def _add_doctor(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="check the installation, and say what to set",
+        description="Looks at versions, nnU-Net's folders and whether nnU-Net finds the trainers. Exits with 1 when "
+        "something is missing.",
+    )
+    parser.set_defaults(run=_run_doctor)
+
+
+def _run_doctor(_args: argparse.Namespace) -> int:
+    from nnunet_cil.workflows.doctor import examine
+
+    checks = examine()
+    for check in checks:
+        print(f"{'ok     ' if check.ok else 'MISSING'}  {check.name}: {check.found}")
+        if not check.ok:
+            print(f"         -> {check.remedy}")
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def _add_plan(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "plan",
+        help="write one nnU-Net plans file for each step of a schedule",
+        description="Writes one plans file a step beside the base plans in nnUNet_preprocessed. Nothing is preprocessed "
+        "again. Prints the training commands.",
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="ID or name of a preprocessed data set")
+    parser.add_argument("schedule", metavar="SCHEDULE", help="name of a shipped schedule, or a JSON file")
+    parser.add_argument(
+        "-p",
+        dest="base_plans",
+        default="nnUNetPlans",
+        metavar="BASE_PLANS",
+        help="plans that the steps copy (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--step0-trainer",
+        metavar="TRAINER",
+        help="every trainer continues from this trainer's step 0, which is then trained once "
+        "(default: each trainer trains its own)",
+    )
+    parser.set_defaults(run=_run_plan)
+
+
+def _run_plan(args: argparse.Namespace) -> int:
+    from nnunet_cil.workflows.plan import plan
+
+    steps = plan(args.dataset, args.schedule, base_plans=args.base_plans, first_trainer=args.step0_trainer)
+    for step in steps:
+        what = "written" if step.written else "unchanged"
+        print(f"step {step.plan.step}: {', '.join(step.plan.new_classes)}  ({what}: {step.file})")
+    print("\nTrain the steps in this order, for example with 3d_fullres, fold 0:")
+    for step in steps:
+        trainer = args.step0_trainer if args.step0_trainer and step.plan.step == 0 else "nnUNetTrainerPGCD"
+        print(f"  nnUNetv2_train {args.dataset} 3d_fullres 0 -tr {trainer} -p {step.plans_name}")
+    return 0
+
+
+def _add_convert(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "convert",
+        help="turn a public data set into an nnU-Net raw data set",
+        description="Reads the download as it comes and writes nnUNet_raw/DatasetXXX_NAME. Goes on where an "
+        "interrupted run stopped.",
+    )
+    parser.add_argument(
+        "name", metavar="NAME", choices=["openkbp"], help="openkbp (a clone of https://github.com/ababier/open-kbp)"
+    )
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="folder of the download")
+    parser.add_argument("dataset_id", metavar="DATASET_ID", type=int, help="nnU-Net's data set ID, 1 to 999")
+    parser.add_argument("--organs", nargs="+", metavar="ORGAN", help="label these organs, in this order")
+    parser.add_argument(
+        "--cases", type=Path, metavar="FILE", help='take just these cases: a JSON file {"train": [...], "test": [...]}'
+    )
+    parser.add_argument(
+        "--keep-incomplete",
+        action="store_true",
+        help="keep patients who lack the contour of an organ (they have the organ: left out by default)",
+    )
+    parser.set_defaults(run=_run_convert)
+
+
+def _run_convert(args: argparse.Namespace) -> int:
+    from nnunet_cil.datasets import openkbp
+    from nnunet_cil.workflows.folders import new_dataset_folder, read_json
+
+    cases = None if args.cases is None else read_json(args.cases, "Give --cases an existing JSON file.")
+    target = new_dataset_folder(args.dataset_id, "OpenKBP")
+    report = openkbp.convert(
+        args.source,
+        target,
+        organs=args.organs or openkbp.DEFAULT_ORGANS,
+        cases=cases,
+        keep_incomplete=args.keep_incomplete,
+    )
+    print(f"{len(report.written)} patients are in {target}.")
+    for case, missing in report.incomplete.items():
+        print(f"{case}: {'kept' if args.keep_incomplete else 'left out'}, has no contour of {', '.join(missing)}")
+    for case, voxels in report.overlaps.items():
+        print(f"{case}: {voxels} voxels belonged to two organs; the lower label won")
+    print(f"Next: nnUNetv2_plan_and_preprocess -d {args.dataset_id} -c 3d_fullres --verify_dataset_integrity")
+    return 0
+
+
+def _add_demo(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="the whole story on generated volumes, on a laptop, in minutes",
+        description="Generates a small data set, learns its organs in three steps, once by fine-tuning and once with "
+        "PGCD, and shows what each has forgotten. Everything stays in one folder; run it again to go on.",
+    )
+    parser.add_argument(
+        "-o",
+        dest="output",
+        type=Path,
+        default=Path("nnunet_cil_demo"),
+        metavar="FOLDER",
+        help="where everything goes (default: ./%(default)s)",
+    )
+    parser.add_argument(
+        "-device",
+        default="auto",
+        choices=["auto", "cpu", "cuda", "mps"],
+        help="as nnU-Net's; auto takes cuda where there is one (default: %(default)s)",
+    )
+    parser.set_defaults(run=_run_demo)
+
+
+def _run_demo(args: argparse.Namespace) -> int:
+    from nnunet_cil.workflows.demo import demo
+
+    result = demo(args.output, device=args.device, say=lambda line: print(line, flush=True))
+    print(result.table)
+    print(f"\nPicture: {result.picture}\nTable:   {result.table_file}")
+    return 0
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,1 @@
+"""From a raw download to nnU-Net's raw data set, one module a source."""

@@ -1,0 +1,1 @@
+"""Scores and pictures: arrays in, tables and figures out. No torch, no trainer."""

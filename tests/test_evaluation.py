@@ -1,0 +1,62 @@
+"""Tables and pictures, and the phantom they are shown on."""
+
+import math
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_cil.datasets.phantom import LABELS, SHAPE, SPACING_MM, make_volume, write_dataset
+from nnunet_cil.evaluation.figures import busiest_slices, comparison
+from nnunet_cil.evaluation.tables import group_means, step_table
+
+STEPS = [["a", "b"], ["c"]]
+
+
+def test_groups_by_hand():
+    old, new, everything = group_means({"a": 0.2, "b": 0.4, "c": 0.9}, ["a", "b"], ["c"])
+    assert (old, new, everything) == pytest.approx((0.3, 0.9, 0.5))
+    assert math.isnan(group_means({"a": 0.2}, [], ["a"])[0])
+
+
+def test_table_is_blank_where_a_class_is_not_learnt_yet():
+    rows = {"PGCD": [{"a": 0.5, "b": 0.7}, {"a": 0.4, "b": 0.6, "c": 0.8}]}
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in step_table(rows, STEPS).splitlines()]
+    assert lines[0] == ["step", "method", "a", "b", "c", "old", "new", "all"]
+    assert lines[2] == ["0", "PGCD", "0.500", "0.700", "", "", "0.600", "0.600"]
+    assert lines[3] == ["1", "PGCD", "0.400", "0.600", "0.800", "0.500", "0.800", "0.600"]
+
+
+def test_busiest_slices_show_most_classes_and_lie_apart():
+    labels = np.zeros((20, 4, 4), dtype=int)
+    labels[5, 0, :3] = 1, 2, 3
+    labels[6, 0, :2] = 1, 2
+    labels[15, 0, 0] = 1
+    assert busiest_slices(labels, 2) == [5, 15]
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_comparison_is_drawn(tmp_path, ending):
+    image, labels = make_volume(0)
+    file = tmp_path / f"c.{ending}"
+    comparison(image, {"truth": labels, "other": np.zeros_like(labels)}, list(LABELS)[1:], file, title="t")
+    assert file.stat().st_size > 5000
+
+
+def test_phantoms_have_every_organ_differ_and_repeat():
+    volumes = [make_volume(seed) for seed in range(6)]
+    for image, labels in volumes:
+        assert image.shape == labels.shape == SHAPE
+        assert set(np.unique(labels)) == set(LABELS.values())
+        assert all((labels == number).sum() > 100 for number in LABELS.values())
+    assert not np.array_equal(volumes[0][1], volumes[1][1])
+    assert np.array_equal(make_volume(0)[0], volumes[0][0])
+    left, right = LABELS["left kidney"], LABELS["right kidney"]
+    assert np.argwhere(volumes[0][1] == left)[:, 2].mean() > np.argwhere(volumes[0][1] == right)[:, 2].mean()
+
+
+def test_phantom_data_set_is_raw_nnunet(tmp_path):
+    write_dataset(tmp_path, num_training=2, num_test=1)
+    picture = sitk.ReadImage(str(tmp_path / "imagesTr/phantom_0001_0000.nii.gz"))
+    assert picture.GetSpacing() == SPACING_MM
+    assert len(list((tmp_path / "labelsTs").iterdir())) == 1

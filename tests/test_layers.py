@@ -1,0 +1,59 @@
+"""Imports point one way: a lower layer never imports a higher one (docs/design.md)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "nnunet_cil"
+LAYERS = {
+    "errors": 0,
+    "shipped": 0,
+    "schedule": 0,
+    "labels": 0,
+    "step_plans": 0,
+    "losses": 1,
+    "networks": 1,
+    "evaluation": 2,
+    "datasets": 2,
+    "training": 3,
+    "workflows": 4,
+    "cli": 5,
+}
+FORBIDDEN = {1: {0, 2, 3, 4, 5}, 2: {1, 3, 4, 5}, 3: {2, 4, 5}}  # beyond "never upwards"
+FREE = {"errors"}
+"""Errors may be raised anywhere."""
+
+pytestmark = pytest.mark.skipif(not PACKAGE.is_dir(), reason="needs a checkout")
+
+
+def imported(file):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_no_import_points_up(file):
+    own = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for module in imported(file):
+        name = module.split(".")
+        if name[0] != "nnunet_cil" or len(name) == 1 or name[1] in FREE or own == "__init__":
+            if LAYERS.get(own) == 2:
+                assert name[0] != "torch", f"{file.name}: evaluation and datasets do without torch"
+            continue
+        up = LAYERS[name[1]] > LAYERS[own] or LAYERS[name[1]] in FORBIDDEN.get(LAYERS[own], set()) - {LAYERS[own]}
+        assert not up, f"{own} (layer {LAYERS[own]}) imports {module} (layer {LAYERS[name[1]]})"
+
+
+def test_every_module_has_a_layer():
+    assert {p.name.removesuffix(".py") for p in PACKAGE.iterdir() if p.name[0] != "_"} == set(LAYERS)
+
+
+def test_only_the_command_line_prints():
+    for file in PACKAGE.rglob("*.py"):
+        if file.name != "cli.py":
+            calls = [n for n in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+            assert not any(isinstance(c.func, ast.Name) and c.func.id == "print" for c in calls), file
