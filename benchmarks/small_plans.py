@@ -1,0 +1,42 @@
+"""Writes a copy of a data set's base plans with a small network and patch, for experiments without a GPU.
+
+    python benchmarks/small_plans.py 900 --features 8 16 32 64 --patch 32 48 48 --batch 2
+
+The copy is called nnUNetPlansSmall and shares the base plans' preprocessed data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, read_json
+from nnunet_cil.workflows.small_plans import small_plans
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="data set ID or name")
+    parser.add_argument("--features", type=int, nargs="+", default=[8, 16, 32, 64], help="features of each stage")
+    parser.add_argument("--patch", type=int, nargs="+", default=[32, 48, 48], help="patch size")
+    parser.add_argument("--batch", type=int, default=2, help="batch size")
+    parser.add_argument("-c", "--configuration", default="3d_fullres")
+    args = parser.parse_args()
+    folder = nnunet_folder("nnUNet_preprocessed") / dataset_name(args.dataset)
+    plans = read_json(folder / "nnUNetPlans.json", "Run nnUNetv2_plan_and_preprocess first.")
+    small = small_plans(
+        plans,
+        "nnUNetPlansSmall",
+        args.configuration,
+        features=args.features,
+        patch_size=args.patch,
+        batch_size=args.batch,
+    )
+    file = folder / "nnUNetPlansSmall.json"
+    file.write_text(json.dumps(small, indent=4) + "\n", encoding="utf-8")
+    print(file)
+
+
+if __name__ == "__main__":
+    main()
