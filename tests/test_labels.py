@@ -69,6 +69,7 @@ def test_tiles_cover_every_voxel_exactly_once(shape, patch, ignore):
         assert tile.images.shape[2:] == tuple(patch) == tile.labels.shape[1:]
         found[0].append(tile.images[:, 0][tile.valid])
         found[1].append(tile.labels[tile.valid])
+        assert ignore is None or not (tile.labels == ignore).any()
     mapped = np.maximum(table[seg[0] + 1], 0)
     counted = np.ones(shape, dtype=bool) if ignore is None else mapped != ignore
     values, labels = (torch.cat(f).numpy() for f in found)

@@ -98,7 +98,7 @@ def test_bad_sources_are_refused(clone, tmp_path):
         convert(tmp_path, tmp_path / "out")
     with pytest.raises(CILError, match=r"no organ 'Brainstm' \(did you mean 'Brainstem'"):
         convert(clone, tmp_path / "out", organs=("Brainstm",))
-    with pytest.raises(CILError, match="No training patient of .* has all of Larynx"):
+    with pytest.raises(CILError, match=r"No training patient of .* has all of Larynx"):
         convert(clone, tmp_path / "out", organs=("Larynx",))
     file = clone / "provided-data/train-pats/pt_1/Brainstem.csv"
     file.write_text(",data\n9999999,\n")

@@ -86,3 +86,15 @@ def test_a_step_overrides_the_schedules_training(tmp_path):
         {"num_epochs": 9, "initial_lr": 0.1},
         {"num_epochs": 3, "initial_lr": 0.1},
     ]
+
+
+def test_the_list_of_schedules_is_complete():
+    """plans/README.md, in a checkout."""
+    readme = next(iter(shipped_schedules().values())).parent / "README.md"
+    if not readme.is_file():
+        pytest.skip("the list does not ship in the wheel")
+    text = readme.read_text(encoding="utf-8")
+    for name in shipped_schedules():
+        schedule = load_schedule(name)
+        steps = "; ".join(", ".join(s.classes) for s in schedule.steps)
+        assert f"| `{name}` | {steps} | {schedule.cases} | {schedule.citation} |" in text

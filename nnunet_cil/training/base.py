@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.labels import lookup_table, refuse_regions
-from nnunet_cil.losses.prototypes import class_masks, masked_sums, sum_over_ranks
+from nnunet_cil.losses.prototypes import sum_over_ranks
 from nnunet_cil.networks.features import FeatureReader
 from nnunet_cil.networks.heads import widen_heads
 from nnunet_cil.networks.prototype_bank import PrototypeBank
@@ -36,7 +35,9 @@ from nnunet_cil.training.checkpoints import (
     read_previous_step,
 )
 from nnunet_cil.training.data import MapLabels, StepDataset, tiles
+from nnunet_cil.training.ground_truth import write_in_channels
 from nnunet_cil.training.progress import plot_terms
+from nnunet_cil.training.prototypes import Forward, Masks, feature_sums, label_masks
 from nnunet_cil.training.step_loss import StepLoss
 
 _CUDA = torch.device("cuda")
@@ -78,7 +79,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         for name, value in step_plan.training.items():
             if name != "mirror_axes":
                 setattr(self, name, value)
-        self.features: FeatureReader | None = None
+        self.features: FeatureReader  # -> initialize
         self.teacher: Teacher | None = None
         self.prototypes: PrototypeBank | None = None
         self._previous_sha256: str | None = None
@@ -142,8 +143,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """nnU-Net's, against labels that are numbered as the model's channels."""
         with self._ground_truth_in_channels():
             super().perform_actual_validation(save_probabilities)
-        if self.features is not None:
-            self.features.clear()
+        self.features.clear()
 
     @contextmanager
     def _ground_truth_in_channels(self) -> Iterator[None]:
@@ -155,7 +155,9 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             return
         folder = Path(self.output_folder) / "validation_labels"
         if self.local_rank == 0:
-            self._write_mapped_labels(Path(original), folder)
+            files = [case + self.dataset_json["file_ending"] for case in self.do_split()[1]]
+            table = lookup_table(mapping, self.step_plan.dataset_labels.values())
+            write_in_channels(Path(original), folder, files, table, self.plans_manager.image_reader_writer_class())
         if self.is_ddp:
             distributed.barrier()
         self.preprocessed_dataset_folder_base = str(folder)
@@ -163,18 +165,6 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             yield
         finally:
             self.preprocessed_dataset_folder_base = original
-
-    def _write_mapped_labels(self, source: Path, folder: Path) -> None:
-        table = lookup_table(self.step_plan.evaluation_label_map, self.step_plan.dataset_labels.values())
-        reader_writer = self.plans_manager.image_reader_writer_class()
-        (folder / "gt_segmentations").mkdir(parents=True, exist_ok=True)
-        if (source / "splits_final.json").is_file():
-            shutil.copyfile(source / "splits_final.json", folder / "splits_final.json")
-        for case in self.do_split()[1]:
-            name = case + self.dataset_json["file_ending"]
-            labels, properties = reader_writer.read_seg(str(source / "gt_segmentations" / name))
-            mapped = table[labels[0].astype(np.int64) + 1]
-            reader_writer.write_seg(mapped, str(folder / "gt_segmentations" / name), properties)
 
     # --- the step's start -----------------------------------------------------------------------------------
 
@@ -289,8 +279,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     def _let_go(self) -> None:
         if self.teacher is not None:
             self.teacher.look_at(None)
-        if self.features is not None:
-            self.features.clear()
+        self.features.clear()
 
     def _with_old_classes(self, target: Tensor | list[Tensor], teacher: Teacher) -> Tensor | list[Tensor]:
         full = (target[0] if isinstance(target, list) else target).to(self.device, non_blocking=True)
@@ -330,66 +319,45 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     def _final_prototypes(self) -> PrototypeBank:
         """Background and new classes from the data, by label; old classes carried forward."""
         num_old, num_new = self.step_plan.num_old_channels, len(self.step_plan.new_classes)
-
-        def masks(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-            merged = (labels - (num_old - 1)).clamp(min=0)
-            return class_masks(merged, valid & ((merged > 0) | (logits.argmax(1) == 0)), 1 + num_new)
-
-        network, reader = self.bare_network.eval(), self.features
-        assert reader is not None
+        network = self.bare_network.eval()
 
         def forward(images: Tensor) -> tuple[Tensor, Tensor]:
             with autocast(self.device):
                 logits = network(images)
-            return logits, reader.take()
+            return logits, self.features.take()
 
         self.set_deep_supervision_enabled(False)
-        fresh = self.collect_prototypes(forward, masks, 1 + num_new)
+        fresh = self.collect_prototypes(forward, label_masks(num_old, num_new), 1 + num_new)
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
-        if num_old == 1:
-            return fresh
         if self.prototypes is None:
-            unknown = torch.zeros(num_old, device=self.device)
-            inherited = PrototypeBank(unknown[:, None] * fresh.prototypes[:1], unknown)
+            inherited = PrototypeBank(
+                fresh.prototypes.new_zeros(num_old, fresh.prototypes.shape[1]), torch.zeros(num_old)
+            )
         else:
             inherited = self.prototypes
-        return inherited.joined(fresh)
+        return inherited.to(self.device).joined(fresh)
 
-    @torch.no_grad()
-    def collect_prototypes(
-        self,
-        forward: Callable[[Tensor], tuple[Tensor, Tensor]],
-        masks: Callable[[Tensor, Tensor, Tensor], Tensor],
-        num_classes: int,
-    ) -> PrototypeBank:
-        """Mean features over the step's training cases, in one pass over whole volumes.
-
-        Args:
-            forward: images -> (logits, features).
-            masks: (logits, labels, valid) -> class masks (batch, num_classes, *spatial).
-            num_classes: how many prototypes.
-        """
+    def collect_prototypes(self, forward: Forward, masks: Masks, num_classes: int) -> PrototypeBank:
+        """Mean features over the step's training cases, in one pass over whole volumes, dealt out to the ranks."""
         world = distributed.get_world_size() if self.is_ddp else 1
         keys = sorted(self.do_split()[0])[self.local_rank :: world]
-        dataset = self.dataset_class(self.preprocessed_dataset_folder, keys)
-        sums: Tensor | None = None
-        counts = torch.zeros(num_classes, dtype=torch.float64)
-        for tile in tiles(
-            dataset,
-            self.configuration_manager.patch_size,
-            self.label_table,
-            self.step_plan.ignore_label,
-            self.batch_size,
-        ):
-            logits, features = forward(tile.images.to(self.device))
-            mask = masks(logits, tile.labels.to(self.device), tile.valid.to(self.device))
-            tile_sums = masked_sums(features, mask).double().cpu()
-            sums = tile_sums if sums is None else sums + tile_sums
-            counts += mask.flatten(2).sum((0, 2)).double().cpu()
-        if sums is None:
-            raise CILError(f"Rank {self.local_rank} has no training case to collect prototypes from.")
-        bank = PrototypeBank.from_sums(*(sum_over_ranks(t.to(self.device)) for t in (sums, counts)))
-        return bank.to(self.device)
+        sums = feature_sums(
+            forward,
+            masks,
+            tiles(
+                self.dataset_class(self.preprocessed_dataset_folder, keys),
+                self.configuration_manager.patch_size,
+                self.label_table,
+                self.step_plan.ignore_label,
+                self.batch_size,
+            ),
+            self.device,
+            num_classes=num_classes,
+            num_features=self.bare_network.decoder.seg_layers[-1].in_channels,  # type: ignore[union-attr, index]
+        )
+        if self.is_ddp:
+            sums = (sum_over_ranks(sums[0].to(self.device)), sum_over_ranks(sums[1].to(self.device)))
+        return PrototypeBank.from_sums(*sums).to(self.device)
 
     # --- checkpoints ----------------------------------------------------------------------------------------
 

@@ -87,12 +87,12 @@ def tiles(
     for identifier in dataset.identifiers:
         data, segmentation, _, _ = dataset.load_case(identifier)
         labels = table[np.asarray(segmentation[0]).astype(np.int64) + 1]
-        outside = np.ones(labels.shape, dtype=bool) if ignore_label is None else labels != ignore_label
+        annotated = np.ones(labels.shape, dtype=bool) if ignore_label is None else labels != ignore_label
         image = np.asarray(data[:], dtype=np.float32)
         minimum = (image.shape[1], *patch_size) if is_2d else tuple(patch_size)
         image = pad_nd_image(image, minimum)
-        labels = pad_nd_image(labels.clip(min=0), minimum)
-        unseen = pad_nd_image(outside, minimum)
+        labels = pad_nd_image(labels.clip(min=0) * annotated, minimum)
+        unseen = pad_nd_image(annotated, minimum)
         window = minimum if is_2d else tuple(patch_size)
         for corner in _corners(image.shape[1:], window):
             box = tuple(slice(c, c + w) for c, w in zip(corner, window, strict=True))

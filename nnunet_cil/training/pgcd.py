@@ -26,6 +26,7 @@ from nnunet_cil.networks.features import FeatureReader
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.prototypes import confident_masks
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -140,7 +141,6 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
     def build_step_loss(self) -> StepLoss:
         """L_seg + 10 L_PGCD + 1 L_DAPD, by default."""
         assert self.teacher is not None
-        assert self.features is not None
         assert self.prototypes is not None
         return PGCDLoss(
             self.step_plan.num_old_channels,
@@ -164,13 +164,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         assert self.teacher is not None
         self.print_to_log_file("Re-estimating the old classes' prototypes with the teacher...")
         num_old = self.step_plan.num_old_channels
-
-        def masks(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-            confidence, predicted = logits.float().softmax(1).max(1)
-            confident = (predicted == 0) | (confidence > self.prototype_confidence)
-            return class_masks(predicted, valid & (labels == 0) & confident, num_old)
-
-        fresh = self.collect_prototypes(self.teacher, masks, num_old)
+        fresh = self.collect_prototypes(self.teacher, confident_masks(num_old, self.prototype_confidence), num_old)
         if inherited is None:
             return fresh
         return inherited.to(self.device).blended(fresh, self.prototype_refresh, self.min_voxels)
