@@ -236,8 +236,7 @@ def test_every_configuration_learns_two_steps(tmp_path, monkeypatch, configurati
     assert all(math.isfinite(v) for v in trainer.logger.get_value("train_losses", None))
 
 
-def test_ignored_voxels_change_nothing(tmp_path, monkeypatch):
-    """Labels under the ignore label cannot matter: they are gone. Images there may; so only finiteness and sampling."""
+def test_an_ignore_label_follows_the_last_channel_in_every_step(tmp_path, monkeypatch):
     labels = {**LABELS, "ignore": 5}
     make_dataset(tmp_path / "n", labels, ignore_slices=4)
     set_environment(monkeypatch, tmp_path / "n")

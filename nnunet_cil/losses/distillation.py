@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 _EPSILON = 1e-6
 
@@ -49,9 +48,14 @@ def pgcd_loss(
         weight[:, 0] = 1
         weight *= (unlabelled if valid is None else unlabelled & valid)[:, None]
         target = teacher_probs.clamp(_EPSILON, 1 - _EPSILON)
-        entropy = F.binary_cross_entropy(target, target, weight, reduction="sum")
+        entropy = -(weight * _binary_log_likelihood(target.log(), target, target)).sum()
         num_voxels = unlabelled.numel() if valid is None else valid.sum().clamp(min=1)
     # log q stays unclamped: clamped, a voxel that the student has lost for good (q < 1e-6) would get no gradient.
-    log_not_probs = torch.log1p(-student_log_probs.exp().clamp(max=1 - _EPSILON))
-    cross_entropy = -(weight * torch.lerp(log_not_probs, student_log_probs, target)).sum()
+    probs = student_log_probs.exp().clamp(max=1 - _EPSILON)
+    cross_entropy = -(weight * _binary_log_likelihood(student_log_probs, probs, target)).sum()
     return (cross_entropy - entropy) / (2 * num_classes * num_voxels)
+
+
+def _binary_log_likelihood(log_probs: Tensor, probs: Tensor, target: Tensor) -> Tensor:
+    """T log p + (1 - t) log(1 - p)."""
+    return torch.lerp(torch.log1p(-probs), log_probs, target)

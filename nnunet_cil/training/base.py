@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.labels import lookup_table, refuse_regions
-from nnunet_cil.losses.prototypes import sum_over_ranks
+from nnunet_cil.losses.prototypes import most_probable, sum_over_ranks
 from nnunet_cil.networks.features import FeatureReader
 from nnunet_cil.networks.heads import widen_heads
 from nnunet_cil.networks.prototype_bank import PrototypeBank
@@ -283,7 +283,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def _with_old_classes(self, target: Tensor | list[Tensor], teacher: Teacher) -> Tensor | list[Tensor]:
         full = (target[0] if isinstance(target, list) else target).to(self.device, non_blocking=True)
-        predicted = teacher.output.logits.argmax(1, keepdim=True).to(full.dtype)
+        predicted = most_probable(teacher.output.logits)[:, None].to(full.dtype)
         filled = torch.where(full == 0, predicted, full)
         return [filled, *target[1:]] if isinstance(target, list) else filled
 

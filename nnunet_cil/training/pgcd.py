@@ -13,6 +13,7 @@ from nnunet_cil.losses.prototypes import (
     class_masks,
     cosine_alignment,
     masked_means,
+    most_probable,
     prototype_centre,
     prototype_similarity,
 )
@@ -102,7 +103,7 @@ class PGCDLoss(StepLoss):
         return pgcd_loss(student, teacher_logits.float().softmax(1), similarity, unlabelled, valid, beta=self.pgcd_beta)
 
     def _dapd(self, teacher_logits: Tensor, teacher_features: Tensor, unlabelled: Tensor) -> Tensor:
-        masks = class_masks(teacher_logits.argmax(1), unlabelled, self.num_old)
+        masks = class_masks(most_probable(teacher_logits), unlabelled, self.num_old)
         student_local, counts = masked_means(self.features.take(), masks)
         teacher_local, _ = masked_means(teacher_features, masks)
         if torch.is_grad_enabled():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from nnunet_cil.losses.prototypes import class_masks, masked_sums
+from nnunet_cil.losses.prototypes import class_masks, masked_sums, most_probable
 from nnunet_cil.training.data import Tile
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -41,7 +41,7 @@ def label_masks(num_old: int, num_new: int) -> Masks:
 
     def masks(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         merged = (labels - (num_old - 1)).clamp(min=0)
-        return class_masks(merged, valid & ((merged > 0) | (logits.argmax(1) == 0)), 1 + num_new)
+        return class_masks(merged, valid & ((merged > 0) | (most_probable(logits) == 0)), 1 + num_new)
 
     return masks
 
