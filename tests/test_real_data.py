@@ -1,0 +1,99 @@
+"""nnU-Net's own commands on real MR, from raw data to predictions: planning, preprocessing, two steps, prediction."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from toy import write_schedule
+
+from nnunet_cil.shipped import trainers_folder
+from nnunet_cil.workflows.plan import plan
+from nnunet_cil.workflows.small_plans import small_plans
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "Dataset904_Hippocampus"
+DATASET = "Dataset904_Hippocampus"
+ENTRY_POINTS = {
+    "plan_and_preprocess": "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints:plan_and_preprocess_entry",
+    "train": "nnunetv2.run.run_training:run_training_entry",
+    "predict": "nnunetv2.inference.predict_from_raw_data:predict_entry_point",
+}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not REAL.is_dir(), reason="needs shared/data/Dataset904_Hippocampus beside the project"),
+]
+
+
+def call(command, *arguments):
+    module, function = ENTRY_POINTS[command].split(":")
+    code = f"from {module} import {function}; {function}()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "nnUNet_n_proc_DA": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def link(source, target, files):
+    target.mkdir(parents=True)
+    for file in files:
+        (target / file).symlink_to(source / file)
+
+
+@pytest.fixture
+def hippocampus(tmp_path, monkeypatch):
+    """Twelve training and two test cases of the real data set, linked, as raw data."""
+    raw = tmp_path / "raw" / DATASET
+    cases = sorted(f.name for f in (REAL / "labelsTr").iterdir())[:12]
+    link(REAL / "labelsTr", raw / "labelsTr", cases)
+    link(REAL / "imagesTr", raw / "imagesTr", [c.replace(".nii.gz", "_0000.nii.gz") for c in cases])
+    test = sorted(f.name for f in (REAL / "imagesTs").iterdir())[:2]
+    link(REAL / "imagesTs", raw / "imagesTs", test)
+    content = json.loads((REAL / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps({**content, "numTraining": 12}))
+    for variable, folder in (("raw", "raw"), ("preprocessed", "pre"), ("results", "results")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.setenv(f"nnUNet_{variable}", str(tmp_path / folder))
+    monkeypatch.setenv("nnUNet_extTrainer", str(trainers_folder()))
+    return tmp_path
+
+
+def test_two_steps_on_real_mr_with_nnunets_commands(hippocampus):
+    call("plan_and_preprocess", "-d", "904", "-c", "3d_fullres", "-np", "2", "-npfp", "2")
+    folder = hippocampus / "pre" / DATASET
+    base = json.loads((folder / "nnUNetPlans.json").read_text())
+    small = small_plans(base, "Small", "3d_fullres", features=[4, 8, 16], patch_size=[24, 32, 24], batch_size=2)
+    (folder / "Small.json").write_text(json.dumps(small))
+    training = {"num_epochs": 2, "num_iterations_per_epoch": 5, "num_val_iterations_per_epoch": 1, "mirror_axes": []}
+    schedule = write_schedule(hippocampus, [["Posterior"], ["Anterior"]], name="hippocampus_reverse", training=training)
+    steps = plan("904", schedule, base_plans="Small")
+    common = ["-tr", "nnUNetTrainerPGCD", "-device", "cpu"]
+    for step in steps:
+        call("train", "904", "3d_fullres", "0", "-p", step.plans_name, *common)
+    last = steps[-1].plans_name
+    out = hippocampus / "out"
+    raw = hippocampus / "raw" / DATASET
+    where = ["-i", str(raw / "imagesTs"), "-o", str(out), "-npp", "1", "-nps", "1"]
+    call("predict", "-d", "904", "-c", "3d_fullres", "-f", "0", "-p", last, *common, *where)
+
+    model = hippocampus / "results" / DATASET / f"nnUNetTrainerPGCD__{last}__3d_fullres"
+    assert json.loads((model / "dataset.json").read_text())["labels"] == {
+        "background": 0,
+        "Posterior": 1,
+        "Anterior": 2,
+    }
+    summary = json.loads((model / "fold_0" / "validation" / "summary.json").read_text())
+    truth = sitk.GetArrayFromImage(sitk.ReadImage(summary["metric_per_case"][0]["reference_file"]))
+    name = Path(summary["metric_per_case"][0]["reference_file"]).name
+    original = sitk.GetArrayFromImage(sitk.ReadImage(str(REAL / "labelsTr" / name)))
+    assert np.array_equal(truth, np.array([0, 2, 1])[np.rint(original).astype(int)])
+    for file in sorted((raw / "imagesTs").iterdir()):
+        image = sitk.ReadImage(str(file))
+        found = sitk.ReadImage(str(out / file.name.replace("_0000.nii.gz", ".nii.gz")))
+        assert found.GetSize() == image.GetSize()
+        assert found.GetSpacing() == pytest.approx(image.GetSpacing())
