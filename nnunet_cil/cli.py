@@ -120,10 +120,12 @@ def _run_plan(args: argparse.Namespace) -> int:
     for step in steps:
         what = "written" if step.written else "unchanged"
         print(f"step {step.plan.step}: {', '.join(step.plan.new_classes)}  ({what}: {step.file})")
-    print("\nTrain the steps in this order, for example with 3d_fullres, fold 0:")
+    available = steps[0].configurations
+    configuration = "3d_fullres" if "3d_fullres" in available else available[0]
+    print(f"\nTrain the steps in this order, for example {configuration}, fold 0:")
     for step in steps:
         trainer = args.step0_trainer if args.step0_trainer and step.plan.step == 0 else "nnUNetTrainerPGCD"
-        print(f"  nnUNetv2_train {args.dataset} 3d_fullres 0 -tr {trainer} -p {step.plans_name}")
+        print(f"  nnUNetv2_train {args.dataset} {configuration} 0 -tr {trainer} -p {step.plans_name}")
     return 0
 
 

@@ -128,6 +128,7 @@ def test_previous_model_that_changed_since_the_step_began(trained):
     torch.save({**content, "note": "trained again"}, file)
     resumed = make_trainer(PGCD, name, resume=True)
     resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+    resumed.num_epochs += 1
     with pytest.raises(CILError, match="has changed since this training began"):
         resumed.run_training()
 
@@ -176,3 +177,18 @@ def test_checkpoints_are_moved_into_place_whole(trained, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         trainer.save_checkpoint(str(file))
     assert file_sha256(file) == before
+
+
+def test_a_finished_step_does_not_need_its_teacher_any_more(trained):
+    """nnUNetv2_train --c on a finished training only validates again."""
+    file, name = trained
+    trainer = train(PGCD, name)
+    final = Path(trainer.output_folder) / "checkpoint_final.pth"
+    before = torch.load(final, weights_only=False)
+    file.unlink()
+    resumed = make_trainer(PGCD, name, resume=True)
+    resumed.load_checkpoint(str(final))
+    resumed.run_training()
+    after = torch.load(final, weights_only=False)
+    assert before["current_epoch"] == after["current_epoch"]
+    assert torch.equal(before["cil"]["prototypes"]["prototypes"], after["cil"]["prototypes"]["prototypes"])

@@ -71,6 +71,11 @@ def test_features_are_the_input_of_the_last_segmentation_layer():
     assert torch.equal(net.decoder.seg_layers[-1](features), logits)
 
 
+def test_a_network_of_another_structure_is_refused():
+    with pytest.raises(NotImplementedError, match=r"Linear has no 'decoder\.seg_layers'"):
+        FeatureReader(nn.Linear(2, 2))
+
+
 def test_teacher_runs_once_a_batch_and_only_when_asked():
     net = network(3, deep=False)
     calls = []

@@ -7,6 +7,21 @@ from typing import Any
 from torch import Tensor, nn
 
 
+def last_segmentation_layer(network: nn.Module) -> nn.Module:
+    """The full-resolution segmentation layer of nnU-Net's U-Nets, a 1x1 convolution.
+
+    Raises:
+        NotImplementedError: a network of another structure.
+    """
+    layers = getattr(getattr(network, "decoder", None), "seg_layers", None)
+    if layers is None:
+        raise NotImplementedError(
+            f"{type(network).__name__} has no 'decoder.seg_layers'; nnunet_cil supports nnU-Net's plain and residual U-Nets."
+        )
+    layer: nn.Module = layers[-1]
+    return layer
+
+
 class FeatureReader:
     """Keeps the input of the last segmentation layer: the full-resolution features (batch, channels, *spatial).
 
@@ -15,9 +30,13 @@ class FeatureReader:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        """Hooks the reader into a network with nnU-Net's decoder."""
+        """Hooks the reader into a network with nnU-Net's decoder.
+
+        Raises:
+            NotImplementedError: a network of another structure.
+        """
         self._features: Tensor | None = None
-        network.decoder.seg_layers[-1].register_forward_pre_hook(self._keep)  # type: ignore[union-attr, index]
+        last_segmentation_layer(network).register_forward_pre_hook(self._keep)
 
     def _keep(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._features = inputs[0]

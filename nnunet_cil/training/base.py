@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.labels import lookup_table, refuse_regions
 from nnunet_cil.losses.prototypes import most_probable, sum_over_ranks
-from nnunet_cil.networks.features import FeatureReader
+from nnunet_cil.networks.features import FeatureReader, last_segmentation_layer
 from nnunet_cil.networks.heads import widen_heads
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import Teacher, autocast
@@ -187,7 +187,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """From step 1 on, takes over from the previous step; then nnU-Net's."""
         if not self.was_initialized:
             self.initialize()
-        if self.step_plan.previous is not None:
+        if self.step_plan.previous is not None and self.current_epoch < self.num_epochs:
             self._take_over()
             self.loss = self.build_step_loss()
         super().on_train_start()
@@ -353,7 +353,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             ),
             self.device,
             num_classes=num_classes,
-            num_features=self.bare_network.decoder.seg_layers[-1].in_channels,  # type: ignore[union-attr, index]
+            num_features=int(last_segmentation_layer(self.bare_network).in_channels),  # type: ignore[arg-type]
         )
         if self.is_ddp:
             sums = (sum_over_ranks(sums[0].to(self.device)), sum_over_ranks(sums[1].to(self.device)))

@@ -25,12 +25,13 @@ SPLIT_SEED = 12345
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """A step's plans file, and whether it had to be written."""
+    """A step's plans file, whether it had to be written, and nnU-Net's configurations in it."""
 
     plan: StepPlan
     plans_name: str
     file: Path
     written: bool
+    configurations: tuple[str, ...]
 
 
 def plan(
@@ -76,7 +77,8 @@ def plan(
     for file, content, is_changed in zip(files, contents, changed, strict=True):
         if is_changed:
             _write_json(file, content)
-    return [PlannedStep(*row) for row in zip(steps, plans_names, files, changed, strict=True)]
+    configurations = tuple(plans["configurations"])
+    return [PlannedStep(*row, configurations) for row in zip(steps, plans_names, files, changed, strict=True)]
 
 
 def step_plans_file(base: Mapping[str, Any], plans_name: str, step: StepPlan) -> dict[str, Any]:
