@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ TRAINING_SETTINGS: dict[str, type] = {
 
 _SCHEDULE_KEYS = ("name", "citation", "steps", "cases", "training", "hyperparameters")
 _STEP_KEYS = ("classes", "training", "hyperparameters")
+_MIRROR_AXES = [[a for a in (0, 1, 2) if chosen >> a & 1] for chosen in range(8)]
 _RESERVED = ("background", "ignore")
 
 
@@ -86,7 +88,7 @@ def _parse(content: Any, file: str) -> Schedule:
         raise CILError(f"{file}: a schedule is a JSON object with 'name' and 'steps'.")
     _known_keys(content, _SCHEDULE_KEYS, file)
     name = content.get("name")
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or "__" in name:
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name) or "__" in name:
         raise CILError(
             f"{file}: 'name' is {name!r}, but it becomes part of a folder's name: use letters, digits, "
             "'.', '-' and single '_'."
@@ -141,17 +143,16 @@ def check_training_settings(settings: Mapping[str, Any], where: str) -> None:
             raise CILError(f"{where}: unknown training setting {name!r}{did_you_mean(name, TRAINING_SETTINGS)}.")
         expected = TRAINING_SETTINGS[name]
         if name == "mirror_axes":
-            fits = isinstance(value, list) and set(value) <= {0, 1, 2} and len(set(value)) == len(value)
+            fits = isinstance(value, list) and sorted(value, key=str) in _MIRROR_AXES
             wanted = "a list of axes out of 0, 1, 2 (empty: no mirroring)"
         elif expected is bool:
             fits, wanted = isinstance(value, bool), "true or false"
         elif expected is int:
             fits, wanted = isinstance(value, int) and not isinstance(value, bool) and value > 0, "a whole number > 0"
         else:
-            fits, wanted = (
-                isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0,
-                "a number >= 0",
-            )
+            limit = 1 if name == "oversample_foreground_percent" else math.inf
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            fits, wanted = is_number and 0 <= value <= limit and value < math.inf, f"a number from 0 to {limit}"
         if not fits:
             raise CILError(f"{where}: training setting {name!r} is {value!r}, but must be {wanted}.")
 

@@ -84,8 +84,7 @@ class StepPlan:
     @property
     def evaluation_label_map(self) -> dict[int, int]:
         """Data set label -> channel, for every seen class (and ignore): what a prediction is compared with."""
-        shown = [name for name in self.seen_classes if name in self.dataset_labels]
-        return label_map(self.dataset_labels, self.labels, shown)
+        return label_map(self.dataset_labels, self.labels, self.seen_classes)
 
     def to_json(self) -> dict[str, Any]:
         """The block as it stands in the plans file, with a digest that tells whether it was edited."""

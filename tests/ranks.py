@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 from torch import distributed
 
-from nnunet_cil.losses.prototypes import class_masks, cosine_alignment, masked_means
+from nnunet_cil.losses.prototypes import class_masks, cosine_alignment, masked_means, sum_over_ranks
+from nnunet_cil.networks.prototype_bank import PrototypeBank
+from nnunet_cil.networks.teacher import TeacherOutput
+from nnunet_cil.training.data import Tile
+from nnunet_cil.training.pgcd import PGCDLoss
+from nnunet_cil.training.prototypes import feature_sums, label_masks
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -28,6 +35,43 @@ def alignment(features, labels, mask):
     return means, counts, cosine_alignment(means, torch.eye(3, 5, dtype=torch.float64), counts > 0)
 
 
+def pgcd_step(own, *, ddp):
+    """One forward and backward of the whole loss on the samples ``own`` of a batch of four; the gradients."""
+    torch.manual_seed(3)
+    logits, features = torch.randn(4, 4, 3, 4)[own].requires_grad_(), torch.randn(4, 6, 3, 4)[own].requires_grad_()
+    teacher = TeacherOutput(torch.randn(4, 3, 3, 4)[own], torch.randn(4, 6, 3, 4)[own])
+    target = (torch.rand(4, 1, 3, 4) > 0.7).long()[own] * 3
+    bank = PrototypeBank(torch.randn(3, 6), torch.ones(3))
+    loss = PGCDLoss(
+        3,
+        None,
+        (1.0,),
+        teacher=SimpleNamespace(output=teacher),
+        features=SimpleNamespace(take=lambda: features),
+        bank=bank,
+        batch_dice=True,
+        ddp=ddp,
+        pgcd_weight=10.0,
+        pgcd_beta=3.0,
+        dapd_weight=1.0,
+        similarity_temperature=0.1,
+        background_momentum=0.9,
+        min_voxels=1,
+    )
+    total = loss(logits, target)
+    total.backward()
+    return total.detach(), logits.grad, features.grad, bank.prototypes
+
+
+def collected(own):
+    """Global prototypes over four tiles, dealt out to the ranks."""
+    torch.manual_seed(4)
+    cases = [Tile(torch.randn(1, 2, 3, 4), torch.randint(0, 2, (1, 3, 4)), torch.rand(1, 3, 4) > 0.1) for _ in range(4)]
+    forward = lambda images: (-images, images * 2)  # noqa: E731
+    sums = feature_sums(forward, label_masks(1, 1), cases[own], torch.device("cpu"), num_classes=2, num_features=2)
+    return PrototypeBank.from_sums(*(sum_over_ranks(s) for s in sums)).state_dict()
+
+
 def work(rank, folder):
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     own = slice(0, 2) if rank == 0 else slice(2, 4)
@@ -38,5 +82,6 @@ def work(rank, folder):
     terms = TwoTerms(1, None, (1.0,))
     for _ in range(3):
         terms(torch.full((1, 1, 1, 1), float(rank), requires_grad=True), torch.zeros(1, 1, 1, 1))
-    torch.save((means.detach(), counts, loss.detach(), features.grad, terms.mean_terms()), f"{folder}/{rank}.pt")
+    found = (means.detach(), counts, loss.detach(), features.grad, terms.mean_terms())
+    torch.save((*found, pgcd_step(own, ddp=True), collected(own)), f"{folder}/{rank}.pt")
     distributed.destroy_process_group()

@@ -93,6 +93,16 @@ def test_a_second_call_leaves_finished_cases_alone(clone, tmp_path):
     assert (tmp_path / "out/labelsTr/openkbp_201.nii.gz").is_file()
 
 
+def test_a_folder_of_another_conversion_is_refused_and_left_alone(clone, tmp_path):
+    convert(clone, tmp_path / "out", organs=("Brainstem", "SpinalCord"))
+    before = (tmp_path / "out/dataset.json").read_text()
+    with pytest.raises(CILError, match="holds other labels from another conversion"):
+        convert(clone, tmp_path / "out", organs=("SpinalCord", "Brainstem"))
+    with pytest.raises(CILError, match="holds the case 'openkbp_201' from another conversion"):
+        convert(clone, tmp_path / "out", organs=("Brainstem", "SpinalCord"), cases={"train": ["openkbp_001"]})
+    assert (tmp_path / "out/dataset.json").read_text() == before
+
+
 def test_bad_sources_are_refused(clone, tmp_path):
     with pytest.raises(CILError, match="holds no patients: expected provided-data/train-pats/pt_1"):
         convert(tmp_path, tmp_path / "out")
@@ -106,6 +116,14 @@ def test_bad_sources_are_refused(clone, tmp_path):
         convert(clone, tmp_path / "out", organs=("Brainstem",))
     file.write_text(",data\nhello,\n")
     with pytest.raises(CILError, match=r"Brainstem\.csv cannot be read as open-kbp's sparse CSV"):
+        convert(clone, tmp_path / "out", organs=("Brainstem",))
+    file.write_text(",data\n5,\n")
+    (file.parent / "voxel_dimensions.csv").write_text("3.0\n")
+    with pytest.raises(CILError, match=r"voxel_dimensions\.csv does not hold three voxel dimensions"):
+        convert(clone, tmp_path / "out", organs=("Brainstem",))
+    (file.parent / "ct.csv").write_text(",data\n5,0\n")
+    (file.parent / "voxel_dimensions.csv").write_text("3.0\n3.0\n2.0\n")
+    with pytest.raises(CILError, match=r"ct\.csv has no voxel above 0"):
         convert(clone, tmp_path / "out", organs=("Brainstem",))
 
 

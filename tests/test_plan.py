@@ -79,6 +79,27 @@ def test_disjoint_cases_are_dealt_out_evenly_and_always_alike(toy, tmp_path):
     assert [s.plan.cases for s in plan(DATASET, schedule)] == hands
 
 
+def test_disjoint_cases_are_dealt_out_within_each_fold(toy, tmp_path):
+    """splits_final.json of the toy data set: case_4, case_5 validate fold 0, case_0, case_1 fold 1."""
+    hands = [
+        set(s.plan.cases) for s in plan(DATASET, write_schedule(tmp_path, [["liver"], ["cyst"]], cases="disjoint"))
+    ]
+    for validation in ({"case_4", "case_5"}, {"case_0", "case_1"}):
+        assert [len(hand & validation) for hand in hands] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ("nnUNetTrainerPGDC", "does not find the trainer 'nnUNetTrainerPGDC'"),
+        ("nnUNetTrainer", "knows nothing of steps"),
+    ],
+)
+def test_a_step_0_of_another_trainer_is_refused(toy, tmp_path, trainer, message):
+    with pytest.raises(CILError, match=message):
+        plan(DATASET, write_schedule(tmp_path, STEPS), first_trainer=trainer)
+
+
 def rewrite_segmentation(folder, case, change):
     import blosc2
 

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 def test_ci_runs_the_readmes_test_command():
     command = 'pip install ".[test]" && pytest'
     assert f"```bash\n{command}\n```" in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"\n{command}\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert f"\nbash -c '{command}'\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_readme_stays_short_and_its_links_lead_somewhere():

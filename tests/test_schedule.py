@@ -56,6 +56,13 @@ STEP = {"classes": ["liver"]}
         ),
         ({"name": "a", "steps": [STEP], "training": {"num_epochs": True}}, "'num_epochs' is True"),
         ({"name": "a", "steps": [STEP], "training": {"mirror_axes": [3]}}, r"'mirror_axes' is \[3\]"),
+        ({"name": "a", "steps": [STEP], "training": {"mirror_axes": [[0]]}}, r"'mirror_axes' is \[\[0\]\]"),
+        ({"name": "a", "steps": [STEP], "training": {"mirror_axes": [0, 0]}}, r"'mirror_axes' is \[0, 0\]"),
+        ({"name": "a_", "steps": [STEP]}, "'name' is 'a_'"),
+        (
+            {"name": "a", "steps": [STEP], "training": {"oversample_foreground_percent": 33}},
+            "'oversample_foreground_percent' is 33, but must be a number from 0 to 1",
+        ),
         (
             {"name": "a", "steps": [{**STEP, "training": {"initial_lr": -1}}]},
             "step 0: training setting 'initial_lr' is -1",

@@ -30,6 +30,14 @@ def test_old_classes_in_a_target_are_hidden_from_every_term():
     assert [t.flatten().tolist() for t in loss.seen] == [[0, 0, 0, 3, 4, 5]] * 2
 
 
+def test_terms_are_computed_in_float32_whatever_autocast_gave():
+    loss = Spy(1, None, (1.0,))
+    seen = []
+    loss.terms = lambda logits, targets: seen.append(logits[0].dtype) or {"a": logits[0].sum()}
+    loss(torch.zeros(1, 2, 3, dtype=torch.float16), torch.zeros(1, 1, 3))
+    assert seen == [torch.float32]
+
+
 def test_terms_are_summed_and_their_means_are_those_of_training_iterations():
     loss = Spy(1, None, (1.0,))
     target = torch.zeros(1, 1, 1, 1)

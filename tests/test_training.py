@@ -343,6 +343,23 @@ def test_unknown_hyperparameter_is_refused_with_the_nearest(toy, tmp_path):
         make_trainer(PGCD, names[0])
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("similarity_temperature", 0, "must be a number from 0.001 to inf"),
+        ("background_momentum", 2, "must be a number from 0 to 1"),
+        ("pgcd_weight", -1, "must be a number from 0 to inf"),
+        ("min_voxels", 10.5, "must be a whole number from 0 to inf"),
+        ("dapd_weight", float("nan"), "to nan, but it must be a number"),
+        ("dapd_weight", "1", "to '1', but it must be a number"),
+    ],
+)
+def test_hyperparameters_out_of_range_are_refused(toy, tmp_path, name, value, message):
+    names = plan_toy(tmp_path, hyperparameters={name: value})
+    with pytest.raises(CILError, match=message):
+        make_trainer(PGCD, names[0])
+
+
 def test_plain_plans_are_refused(toy):
     with pytest.raises(CILError, match="say nothing about a step"):
         make_trainer(PGCD, "nnUNetPlans")

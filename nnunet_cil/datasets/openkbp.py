@@ -94,6 +94,7 @@ def convert(
         parts = {part: [c for c in names if c not in report.incomplete] for part, names in parts.items()}
     if not parts["Tr"]:
         raise CILError(f"No training patient of {source} has all of {', '.join(organs)}. Choose other organs.")
+    _write_dataset_json(target, organs, parts)
     todo = [(part, case) for part, names in parts.items() for case in names]
     for part, case in tqdm(todo, desc="Converting OpenKBP", unit="patient"):
         image = target / f"images{part}" / f"{case}_0000.nii.gz"
@@ -105,7 +106,6 @@ def convert(
             _write(volume.image, volume, image)
             _write(volume.labels, volume, label)
         report.written.append(case)
-    _write_dataset_json(target, organs, len(parts["Tr"]))
     return report
 
 
@@ -149,9 +149,11 @@ def read_patient(folder: Path, organs: Sequence[str]) -> Volume:
             voxels, _ = _read_csv(file, with_values=False)
             labels[voxels] = number
             num_claims[voxels] += 1
-    row_mm, column_mm, slice_mm = np.loadtxt(folder / "voxel_dimensions.csv").tolist()
+    row_mm, column_mm, slice_mm = _read_spacing(folder / "voxel_dimensions.csv")
     arrays = [a.reshape(GRID).transpose(2, 0, 1)[::-1] for a in (image, labels)]
     body = np.argwhere(arrays[0] > 0)
+    if not len(body):
+        raise CILError(f"{folder / 'ct.csv'} has no voxel above 0.")
     low = np.maximum(body.min(0) - MARGIN, 0)
     high = np.minimum(body.max(0) + 1 + MARGIN, arrays[0].shape)
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
@@ -163,6 +165,15 @@ def read_patient(folder: Path, organs: Sequence[str]) -> Volume:
         origin_mm=(x * column_mm, y * row_mm, (z - (GRID[2] - 1)) * slice_mm),
         num_overlapping=int((num_claims > 1).sum()),
     )
+
+
+def _read_spacing(file: Path) -> tuple[float, float, float]:
+    """Spacing in mm of row, column and slice."""
+    try:
+        row_mm, column_mm, slice_mm = np.loadtxt(file).tolist()
+    except (OSError, ValueError, TypeError) as error:
+        raise CILError(f"{file} does not hold three voxel dimensions in mm: {error}.") from error
+    return row_mm, column_mm, slice_mm
 
 
 def _read_csv(file: Path, *, with_values: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
@@ -194,14 +205,26 @@ def _write(array: npt.NDArray[np.int16] | npt.NDArray[np.uint8], volume: Volume,
     temporary.replace(file)
 
 
-def _write_dataset_json(target: Path, organs: Sequence[str], num_training: int) -> None:
+def _write_dataset_json(target: Path, organs: Sequence[str], parts: Mapping[str, Sequence[str]]) -> None:
+    """Written first; a target with other labels or cases belongs to another conversion and is refused."""
     content = {
         "channel_names": {"0": "CT"},
         "labels": {"background": 0, **{organ: i for i, organ in enumerate(organs, start=1)}},
-        "numTraining": num_training,
+        "numTraining": len(parts["Tr"]),
         "file_ending": ".nii.gz",
         "name": "OpenKBP",
         "reference": "Babier et al. 2021, https://doi.org/10.1002/mp.14845, https://github.com/ababier/open-kbp",
         "licence": "MIT",
     }
-    (target / "dataset.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    file = target / "dataset.json"
+    present = {
+        part: {f.name.removesuffix(".nii.gz") for f in (target / f"labels{part}").glob("[!.]*")} for part in parts
+    }
+    others = [case for part, cases in present.items() for case in sorted(cases - set(parts[part]))]
+    if others or (file.is_file() and json.loads(file.read_text(encoding="utf-8"))["labels"] != content["labels"]):
+        what = f"the case {others[0]!r}" if others else "other labels"
+        raise CILError(
+            f"{target} holds {what} from another conversion. Remove that folder, or choose another data set ID."
+        )
+    target.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -49,14 +50,18 @@ class Teacher:
         if self._output is None:
             if self._images is None:
                 raise RuntimeError("The teacher was handed no images.")
-            self._output = self(self._images)
+            self._output = self._run(self._forward, self._images)
         return self._output
 
-    @torch.no_grad()
     def __call__(self, images: Tensor) -> TeacherOutput:
-        """Runs the network, under the same autocast as nnU-Net's training."""
+        """The output on any other images; never compiled, since their number and size may vary."""
+        return self._run(self.network, images)
+
+    @torch.no_grad()
+    def _run(self, network: Callable[[Tensor], Tensor], images: Tensor) -> TeacherOutput:
+        """Under the same autocast as nnU-Net's training."""
         with autocast(self.device):
-            logits = self._forward(images)
+            logits = network(images)
         return TeacherOutput(logits, self.reader.take())
 
 

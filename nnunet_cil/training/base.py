@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,8 +51,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     teacher, the student's features, the prototypes, and weights that start from the previous step's.
     """
 
-    hyperparameters: ClassVar[tuple[str, ...]] = ()
-    """Class attributes that a schedule may override; numbers."""
+    hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {}
+    """Class attributes that a schedule may override: numbers, with the least and the largest value allowed."""
 
     def __init__(
         self,
@@ -241,12 +242,15 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                     f"Schedule {step_plan.schedule} sets the hyper-parameter {name!r}, which "
                     f"{type(self).__name__} does not have{did_you_mean(name, self.hyperparameters)}."
                 )
-            if not isinstance(value, (int, float)) or isinstance(value, bool):
+            low, high = self.hyperparameters[name]
+            kind = type(getattr(type(self), name))
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not low <= value <= high or not math.isfinite(value) or kind(value) != value:
                 raise CILError(
-                    f"Schedule {step_plan.schedule} sets the hyper-parameter {name!r} to {value!r}, which is "
-                    "not a number."
+                    f"Schedule {step_plan.schedule} sets the hyper-parameter {name!r} to {value!r}, but it must be "
+                    f"{'a whole number' if kind is int else 'a number'} from {low} to {high}."
                 )
-            setattr(self, name, type(getattr(type(self), name))(value))
+            setattr(self, name, kind(value))
 
     # --- a training iteration -------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -68,7 +69,7 @@ class PGCDLoss(StepLoss):
 
     def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
         """segmentation, pgcd, dapd."""
-        log_probs = [x.float().log_softmax(1) if w != 0 else x for x, w in zip(logits, self.scale_weights, strict=True)]
+        log_probs = [x.log_softmax(1) if w != 0 else x for x, w in zip(logits, self.scale_weights, strict=True)]
         full = log_probs[0]
         terms = {"segmentation": self.over_scales(self._segmentation, log_probs, targets)}
         labels, valid = self.split(targets[0])
@@ -118,16 +119,16 @@ class PGCDLoss(StepLoss):
 class nnUNetTrainerPGCD(nnUNetTrainerCIL):
     """PGCD + DAPD (our reading of Zhu et al. 2025, https://arxiv.org/abs/2511.07749)."""
 
-    hyperparameters: ClassVar[tuple[str, ...]] = (
-        "pgcd_weight",
-        "pgcd_beta",
-        "dapd_weight",
-        "similarity_temperature",
-        "background_momentum",
-        "min_voxels",
-        "prototype_refresh",
-        "prototype_confidence",
-    )
+    hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {
+        "pgcd_weight": (0, math.inf),
+        "pgcd_beta": (0, math.inf),
+        "dapd_weight": (0, math.inf),
+        "similarity_temperature": (1e-3, math.inf),
+        "background_momentum": (0, 1),
+        "min_voxels": (0, math.inf),
+        "prototype_refresh": (0, 1),
+        "prototype_confidence": (0, 1),
+    }
     pgcd_weight = 10.0
     pgcd_beta = 3.0
     dapd_weight = 1.0

@@ -39,7 +39,7 @@ class StepLoss(nn.Module):
         """The weighted terms, by name, in float32.
 
         Args:
-            logits: (batch, K+N, *spatial) at each scale, full resolution first.
+            logits: (batch, K+N, *spatial) float32 at each scale, full resolution first.
             targets: (batch, 1, *spatial) at each scale; 0, a new class or the ignore label.
         """
 
@@ -49,7 +49,7 @@ class StepLoss(nn.Module):
         targets = target if isinstance(target, (list, tuple)) else [target]
         targets = [torch.where((t > 0) & (t < self.num_old), torch.zeros_like(t), t) for t in targets]
         with full_precision(logits[0].device):
-            terms = self.terms(list(logits), targets)
+            terms = self.terms([x.float() for x in logits], targets)
         if torch.is_grad_enabled():
             self._record(terms)
         return torch.stack(list(terms.values())).sum()

@@ -98,6 +98,7 @@ def _device(device: str) -> str:
 def _prepare(output: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
     """Raw data, nnU-Net's preprocessing, small plans, and the plans of each step."""
     from nnunet_cil.datasets.phantom import write_dataset
+    from nnunet_cil.workflows.folders import write_json
     from nnunet_cil.workflows.small_plans import small_plans
 
     preprocessed = output / "nnUNet_preprocessed" / DATASET
@@ -118,7 +119,7 @@ def _prepare(output: Path, environment: Mapping[str, str], say: Callable[[str], 
         base = json.loads((preprocessed / "nnUNetPlans.json").read_text())
         size = base["configurations"][CONFIGURATION]["patch_size"]
         plans = small_plans(base, PLANS, CONFIGURATION, features=[16, 32, 64], patch_size=size, batch_size=8)
-        done.write_text(json.dumps(plans, indent=4))
+        write_json(done, plans)
     call(
         "nnunet_cil",
         ["plan", str(DATASET_ID), SCHEDULE, "-p", PLANS, "--step0-trainer", FIRST_TRAINER],

@@ -55,6 +55,8 @@ def _device() -> Check:
         import torch
     except ImportError as error:
         return Check("torch", False, str(error), "pip install torch")
+    if tuple(int(n) for n in torch.__version__.split("+")[0].split(".")[:2] if n.isdigit()) < (2, 6):
+        return Check("torch", False, torch.__version__, "pip install 'torch>=2.6'")
     if torch.cuda.is_available():
         return Check("torch", True, f"{torch.__version__}, CUDA: {torch.cuda.get_device_name()}")
     return Check("torch", True, f"{torch.__version__}, no CUDA device: give nnU-Net's commands '-device cpu' (or mps)")

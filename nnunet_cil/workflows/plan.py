@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import json
 import os
 import random
@@ -17,10 +19,13 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.labels import check_classes, refuse_regions
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, plan_steps
-from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, read_json
+from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, read_json, write_json
 
 SPLIT_SEED = 12345
 """Seed that deals cases out to steps; the one of nnU-Net's own cross-validation split."""
+
+NUM_FOLDS = 5
+"""nnU-Net's."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ def plan(
     """
     schedule = load_schedule(schedule_name)
     name = dataset_name(dataset)
+    if first_trainer is not None:
+        _check_trainer(first_trainer)
     folder = nnunet_folder("nnUNet_preprocessed") / name
     redo = f"Run 'nnUNetv2_plan_and_preprocess -d {name}' first."
     dataset_json = read_json(folder / "dataset.json", redo)
@@ -61,7 +68,7 @@ def plan(
     check_classes([s.classes for s in schedule.steps], labels, schedule=schedule.name, dataset=name)
 
     present = scan_labels(folder, plans, labels)
-    cases = deal_cases(schedule, sorted(present))
+    cases = deal_cases(schedule, sorted(present), validation_folds(folder, sorted(present)))
     _check_presence(schedule, labels, present, cases)
 
     plans_names = [f"{base_plans}_{schedule.name}_step{i}" for i in range(len(schedule.steps))]
@@ -76,9 +83,27 @@ def plan(
             _refuse_if_trained(name, plans_name)
     for file, content, is_changed in zip(files, contents, changed, strict=True):
         if is_changed:
-            _write_json(file, content)
+            write_json(file, content)
     configurations = tuple(plans["configurations"])
     return [PlannedStep(*row, configurations) for row in zip(steps, plans_names, files, changed, strict=True)]
+
+
+def _check_trainer(name: str) -> None:
+    """Refuses a trainer that nnU-Net does not find or that knows nothing of steps."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    from nnunet_cil.training.base import nnUNetTrainerCIL
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            trainer = recursive_find_trainer_class_by_name(name)
+    except RuntimeError as error:
+        raise CILError(
+            f"nnU-Net does not find the trainer {name!r}. Check its spelling, and nnUNet_extTrainer with "
+            "'nnunet_cil doctor'."
+        ) from error
+    if not issubclass(trainer, nnUNetTrainerCIL):
+        raise CILError(f"{name} knows nothing of steps; a step 0 needs one of nnunet_cil's trainers.")
 
 
 def step_plans_file(base: Mapping[str, Any], plans_name: str, step: StepPlan) -> dict[str, Any]:
@@ -131,8 +156,15 @@ def _values(segmentation: np.ndarray[Any, Any]) -> set[int]:
     return {int(v) + lowest for v in np.flatnonzero(counts)}
 
 
-def deal_cases(schedule: Schedule, cases: Sequence[str]) -> list[list[str] | None]:
-    """The cases of each step: None (all) under ``shared``; a seeded deal of equal hands under ``disjoint``."""
+def deal_cases(schedule: Schedule, cases: Sequence[str], folds: Sequence[Sequence[str]]) -> list[list[str] | None]:
+    """The cases of each step: None (all) under ``shared``; a seeded deal of equal hands under ``disjoint``.
+
+    Args:
+        schedule: with its steps.
+        cases: all training cases.
+        folds: the validation cases of each fold. These are dealt out evenly too, so that a step has training and
+            validation cases in every fold that has enough of them.
+    """
     num_steps = len(schedule.steps)
     if schedule.cases == "shared":
         return [None] * num_steps
@@ -142,7 +174,23 @@ def deal_cases(schedule: Schedule, cases: Sequence[str]) -> list[list[str] | Non
         )
     shuffled = list(cases)
     random.Random(SPLIT_SEED).shuffle(shuffled)
+    fold_of = {case: i for i, fold in reversed(list(enumerate(folds))) for case in fold}
+    shuffled.sort(key=lambda case: fold_of.get(case, len(folds)))
     return [sorted(shuffled[i::num_steps]) for i in range(num_steps)]
+
+
+def validation_folds(folder: Path, cases: Sequence[str]) -> list[list[str]]:
+    """The validation cases of each fold: of splits_final.json, or of the split that nnU-Net is going to make."""
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    file = folder / "splits_final.json"
+    if file.is_file():
+        splits = json.loads(file.read_text(encoding="utf-8"))
+    elif len(cases) >= NUM_FOLDS:
+        splits = generate_crossval_split(sorted(cases), seed=SPLIT_SEED, n_splits=NUM_FOLDS)
+    else:
+        splits = []
+    return [[str(case) for case in split["val"]] for split in splits]
 
 
 def _check_presence(
@@ -172,9 +220,3 @@ def _refuse_if_trained(dataset: str, plans_name: str) -> None:
             f"The plans {plans_name!r} would change, but {', '.join(used)} was trained with them. Give the "
             "schedule another name, or remove that training."
         )
-
-
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    temporary = file.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
-    temporary.replace(file)
