@@ -82,9 +82,18 @@ def _environment(output: Path) -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
         "PYTHONUNBUFFERED": "1",
     }
-    package = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, **variables, **quiet, "PYTHONPATH": paths}
+    return {**os.environ, **variables, **quiet, **_python_path()}
+
+
+def _python_path() -> dict[str, str]:
+    """Lets started processes find a package that runs from a checkout without being installed.
+
+    Never site-packages: on PYTHONPATH it would come before the standard library, and shadow it.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "pyproject.toml").is_file():
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))}
 
 
 def _device(device: str) -> str:
