@@ -91,6 +91,9 @@ def run(dataset: str, base: str, folds: list[int], device: str) -> None:
         for result, trainer, plans in models(base):
             file = RESULTS / f"{result}_fold{fold}.json"
             if file.is_file():
+                known = json.loads(file.read_text())
+                if (known["dataset"], known["plans"]) != (name, plans):
+                    raise SystemExit(f"{file} holds {known['plans']} on {known['dataset']}; move it away first.")
                 continue
             model = Path(os.environ["nnUNet_results"]) / name / f"{trainer}__{plans}__{CONFIGURATION}"
             train(dataset, trainer, plans, fold, device, model)
@@ -120,7 +123,7 @@ def run(dataset: str, base: str, folds: list[int], device: str) -> None:
                 "--continue_prediction",
             )
             dice = score(model, predictions, raw / "labelsTs", labels)
-            content = {"model": result, "fold": fold, "trainer": trainer, "dice": dice}
+            content = {"model": result, "fold": fold, "dataset": name, "trainer": trainer, "plans": plans, "dice": dice}
             file.write_text(json.dumps(content, indent=1) + "\n")
             print(result, fold, {k: round(float(np.nanmean(v)), 3) for k, v in dice.items()}, flush=True)
 
