@@ -38,6 +38,15 @@ def test_a_failing_command_names_its_log_and_shows_its_end(tmp_path):
     assert "Traceback" in log.read_text()
 
 
+def test_a_log_is_on_disk_line_by_line_so_that_a_kill_loses_nothing(tmp_path):
+    log, seen = tmp_path / "logs" / "version.txt", []
+    demo.call(
+        "nnunet_cil", ["--version"], demo._environment(tmp_path), log, lambda line: seen.append((line, log.read_text()))
+    )
+    assert seen
+    assert all(line in written for line, written in seen)
+
+
 @pytest.mark.slow
 def test_the_phantom_is_preprocessed_and_planned_once(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "NUM_TRAINING", 4)

@@ -193,7 +193,7 @@ def call(
     log.parent.mkdir(parents=True, exist_ok=True)
     last: deque[str] = deque(maxlen=8)
     with (
-        log.open("a", encoding="utf-8") as file,
+        log.open("a", buffering=1, encoding="utf-8") as file,
         subprocess.Popen(
             [sys.executable, "-c", code, *arguments],
             env=dict(environment),
