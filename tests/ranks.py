@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import torch
 from torch import distributed
+from toy import make_context
 
 from nnunet_cil.losses.prototypes import class_masks, cosine_alignment, masked_means, sum_over_ranks
 from nnunet_cil.networks.prototype_bank import PrototypeBank
@@ -43,14 +42,8 @@ def pgcd_step(own, *, ddp):
     target = (torch.rand(4, 1, 3, 4) > 0.7).long()[own] * 3
     bank = PrototypeBank(torch.randn(3, 6), torch.ones(3))
     loss = PGCDLoss(
-        3,
-        None,
-        (1.0,),
-        teacher=SimpleNamespace(output=teacher),
-        features=SimpleNamespace(take=lambda: features),
+        make_context(3, teacher=teacher, features=features, ddp=ddp),
         bank=bank,
-        batch_dice=True,
-        ddp=ddp,
         pgcd_weight=10.0,
         pgcd_beta=3.0,
         dapd_weight=1.0,
@@ -79,7 +72,7 @@ def work(rank, folder):
     features = features.clone().requires_grad_()
     means, counts, loss = alignment(features, labels, mask)
     loss.backward()
-    terms = TwoTerms(1, None, (1.0,))
+    terms = TwoTerms(make_context())
     for _ in range(3):
         terms(torch.full((1, 1, 1, 1), float(rank), requires_grad=True), torch.zeros(1, 1, 1, 1))
     found = (means.detach(), counts, loss.detach(), features.grad, terms.mean_terms())

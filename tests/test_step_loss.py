@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from toy import make_context
 
 from nnunet_cil.losses.segmentation import merge_new_into_background
 from nnunet_cil.networks.prototype_bank import PrototypeBank
@@ -24,14 +25,14 @@ class Spy(StepLoss):
 
 
 def test_old_classes_in_a_target_are_hidden_from_every_term():
-    loss = Spy(3, IGNORE, (1.0, 0.5))
+    loss = Spy(make_context(3, IGNORE, (1.0, 0.5)))
     target = torch.tensor([[[[0, 1, 2, 3, 4, 5]]]])
     loss([torch.zeros(1, 5, 1, 6), torch.zeros(1, 5, 1, 6)], [target, target])
     assert [t.flatten().tolist() for t in loss.seen] == [[0, 0, 0, 3, 4, 5]] * 2
 
 
 def test_terms_are_computed_in_float32_whatever_autocast_gave():
-    loss = Spy(1, None, (1.0,))
+    loss = Spy(make_context())
     seen = []
     loss.terms = lambda logits, targets: seen.append(logits[0].dtype) or {"a": logits[0].sum()}
     loss(torch.zeros(1, 2, 3, dtype=torch.float16), torch.zeros(1, 1, 3))
@@ -39,7 +40,7 @@ def test_terms_are_computed_in_float32_whatever_autocast_gave():
 
 
 def test_terms_are_summed_and_their_means_are_those_of_training_iterations():
-    loss = Spy(1, None, (1.0,))
+    loss = Spy(make_context())
     target = torch.zeros(1, 1, 1, 1)
     for value in (1.0, 2.0):
         assert loss(torch.full((1, 1, 1, 1), value, requires_grad=True), target).item() == 4 * value
@@ -50,7 +51,7 @@ def test_terms_are_summed_and_their_means_are_those_of_training_iterations():
 
 
 def test_scales_are_weighted_and_those_of_weight_0_left_out():
-    loss = Spy(1, None, (0.75, 0.25, 0.0))
+    loss = Spy(make_context(scale_weights=(0.75, 0.25, 0.0)))
     scales = [torch.tensor(2.0), torch.tensor(4.0), torch.tensor(math.nan)]
     assert loss.over_scales(lambda x, _y: x, scales, scales).item() == 2.5
 
@@ -60,7 +61,7 @@ def test_fine_tuning_is_nnunets_loss_with_and_without_deep_supervision():
     inner.forward = lambda output, target: (
         output.sum() + target.sum() if torch.is_tensor(output) else torch.stack([o.sum() for o in output]).sum()
     )
-    loss = FineTuneLoss(1, None, inner)
+    loss = FineTuneLoss(make_context(), inner)
     one = torch.ones(1, 1, 2, 2)
     assert loss(one, one).item() == 8
     assert loss([one, one], [one, one]).item() == 8
@@ -94,14 +95,8 @@ def make_loss(data, **changed):
         "min_voxels": 1,
     }
     return PGCDLoss(
-        data.num_old,
-        IGNORE,
-        (0.7, 0.3),
-        teacher=SimpleNamespace(output=data.teacher),
-        features=SimpleNamespace(take=lambda: data.features),
+        make_context(data.num_old, IGNORE, (0.7, 0.3), teacher=data.teacher, features=data.features),
         bank=data.bank,
-        batch_dice=True,
-        ddp=False,
         **{**settings, **changed},
     )
 

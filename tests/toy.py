@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+
+from nnunet_cil.training.step_loss import StepContext
 
 ORGANS = ("liver", "spleen", "kidney", "cyst")
 DATASET = "Dataset017_Toy"
@@ -196,6 +199,19 @@ def make_trainer(
     from nnunetv2.run.run_training import get_trainer_from_args
 
     return get_trainer_from_args(dataset, configuration, fold, name, plans_name, resume, torch.device("cpu"))
+
+
+def make_context(num_old=1, ignore_label=None, scale_weights=(1.0,), *, teacher=None, features=None, ddp=False):
+    """A StepContext around tensors: ``teacher`` a TeacherOutput, ``features`` the student's."""
+    return StepContext(
+        num_old,
+        ignore_label,
+        scale_weights,
+        batch_dice=True,
+        ddp=ddp,
+        teacher=SimpleNamespace(output=teacher),
+        features=SimpleNamespace(take=lambda: features),
+    )
 
 
 def seed_epochs(trainer, seed: int = 0) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, distributed, nn
@@ -35,11 +36,11 @@ from nnunet_cil.training.checkpoints import (
     read_checkpoint,
     read_previous_step,
 )
-from nnunet_cil.training.data import MapLabels, StepDataset, tiles
+from nnunet_cil.training.data import MapLabels, StepDataset, Tile, tiles
 from nnunet_cil.training.ground_truth import write_in_channels
 from nnunet_cil.training.progress import plot_terms
 from nnunet_cil.training.prototypes import Forward, Masks, feature_sums, label_masks
-from nnunet_cil.training.step_loss import StepLoss
+from nnunet_cil.training.step_loss import StepContext, StepLoss
 
 _CUDA = torch.device("cuda")
 
@@ -83,6 +84,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self.features: FeatureReader  # -> initialize
         self.teacher: Teacher | None = None
         self.prototypes: PrototypeBank | None = None
+        self.method_state: dict[str, Any] = {}
+        """A method's own state: tensors by name, kept in every checkpoint and handed to the next step."""
         self._previous_sha256: str | None = None
         self._is_resumed = False
 
@@ -95,9 +98,19 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     # --- labels: targets, sampler, evaluation ---------------------------------------------------------------
 
     @property
+    def shown_label_map(self) -> dict[int, int]:
+        """Data set label -> channel, for what training may see: the new classes."""
+        return self.step_plan.training_label_map
+
+    @property
+    def shown_cases(self) -> tuple[str, ...] | None:
+        """The cases that training may see; None for all."""
+        return self.step_plan.cases
+
+    @property
     def label_table(self) -> np.ndarray[Any, np.dtype[np.int16]]:
         """Data set label + 1 -> channel, for what training may see."""
-        return lookup_table(self.step_plan.training_label_map, self.step_plan.dataset_labels.values())
+        return lookup_table(self.shown_label_map, self.step_plan.dataset_labels.values())
 
     def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
         """nnU-Net's augmentation, behind the label map. Called on the instance, unlike nnU-Net's static method."""
@@ -109,21 +122,29 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def get_tr_and_val_datasets(self) -> tuple[StepDataset, StepDataset]:
         """nnU-Net's data sets, without the locations of hidden classes."""
-        shown = self.step_plan.training_label_map
-        key = tuple([-1, *self.label_manager.all_labels])
-        training, validation = (StepDataset(d, shown, key) for d in super().get_tr_and_val_datasets())
+        training, validation = (self.step_dataset(d) for d in super().get_tr_and_val_datasets())
         return training, validation
+
+    def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
+        """nnU-Net's data set, as the step may see it."""
+        return StepDataset(dataset, self.shown_label_map, self.annotated_key)
+
+    @property
+    def annotated_key(self) -> tuple[int, ...]:
+        """The key under which nnU-Net's loader looks for all annotated voxels (ignore label only)."""
+        return (-1, *self.label_manager.all_labels)
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """nnU-Net's split, narrowed to the step's cases."""
         split: tuple[list[str], list[str]] = super().do_split()
-        if self.step_plan.cases is None:
+        cases = self.shown_cases
+        if cases is None:
             return split
-        training, validation = ([key for key in keys if key in self.step_plan.cases] for keys in split)
+        training, validation = ([key for key in keys if key in cases] for keys in split)
         for what, keys in (("training", training), ("validation", validation)):
             if not keys:
                 raise CILError(
-                    f"Fold {self.fold} has no {what} case among the {len(self.step_plan.cases)} cases of step "
+                    f"Fold {self.fold} has no {what} case among the {len(cases)} cases of step "
                     f"{self.step_plan.step}. Use another fold, fewer steps or shared cases."
                 )
         return training, validation
@@ -210,6 +231,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         widened = widen_heads(previous.weights, len(self.step_plan.new_classes))
         self.bare_network.load_state_dict(widened)
         self.prototypes = self.inherit_prototypes(previous.prototypes)
+        self.begin_step(previous.method_state)
         self.print_to_log_file(
             f"Step {self.step_plan.step} of {self.step_plan.schedule}: learning "
             f"{', '.join(self.step_plan.new_classes)} on top of {file}"
@@ -230,10 +252,29 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """The prototypes to start the step with. A method may refresh them here; the teacher is there."""
         return None if inherited is None else inherited.to(self.device)
 
-    @property
-    def scale_weights(self) -> tuple[float, ...]:
-        """nnU-Net's weight of each deep-supervision scale; (1,) without deep supervision."""
-        return tuple(float(w) for w in getattr(nnUNetTrainer._build_loss(self), "weight_factors", (1.0,)))
+    def begin_step(self, inherited: dict[str, Any]) -> None:
+        """What a method does once at the start of a step, with weights, teacher and prototypes in place.
+
+        Args:
+            inherited: the ``method_state`` that the previous step's checkpoint carries; another method's has other names.
+        """
+
+    def finish_step(self) -> None:
+        """What a method does once when training is over, before prototypes are collected and the model is saved."""
+
+    def loss_context(self) -> StepContext:
+        """What a method's loss is built on."""
+        assert self.teacher is not None
+        weights = getattr(nnUNetTrainer._build_loss(self), "weight_factors", (1.0,))
+        return StepContext(
+            self.step_plan.num_old_channels,
+            self.step_plan.ignore_label,
+            tuple(float(w) for w in weights),
+            batch_dice=self.configuration_manager.batch_dice,
+            ddp=self.is_ddp,
+            teacher=self.teacher,
+            features=self.features,
+        )
 
     def _set_hyperparameters(self, step_plan: StepPlan) -> None:
         for name, value in step_plan.hyperparameters.items():
@@ -316,6 +357,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """Collects the global prototypes of the final weights; then nnU-Net's, which saves the checkpoint."""
         num_channels = 1 + len(self.step_plan.seen_classes)
         if self.prototypes is None or len(self.prototypes.counts) < num_channels:
+            self.finish_step()
             self.print_to_log_file("Collecting prototypes...")
             self.prototypes = self._final_prototypes()
         super().on_train_end()
@@ -343,18 +385,10 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def collect_prototypes(self, forward: Forward, masks: Masks, num_classes: int) -> PrototypeBank:
         """Mean features over the step's training cases, in one pass over whole volumes, dealt out to the ranks."""
-        world = distributed.get_world_size() if self.is_ddp else 1
-        keys = sorted(self.do_split()[0])[self.local_rank :: world]
         sums = feature_sums(
             forward,
             masks,
-            tiles(
-                self.dataset_class(self.preprocessed_dataset_folder, keys),
-                self.configuration_manager.patch_size,
-                self.label_table,
-                self.step_plan.ignore_label,
-                self.batch_size,
-            ),
+            self.training_tiles(),
             self.device,
             num_classes=num_classes,
             num_features=int(last_segmentation_layer(self.bare_network).in_channels),  # type: ignore[arg-type]
@@ -362,6 +396,18 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         if self.is_ddp:
             sums = (sum_over_ranks(sums[0].to(self.device)), sum_over_ranks(sums[1].to(self.device)))
         return PrototypeBank.from_sums(*sums).to(self.device)
+
+    def training_tiles(self) -> Iterator[Tile]:
+        """The step's training cases as tiles that cover every voxel once; this rank's share of the cases."""
+        world = distributed.get_world_size() if self.is_ddp else 1
+        keys = sorted(self.do_split()[0])[self.local_rank :: world]
+        return tiles(
+            self.dataset_class(self.preprocessed_dataset_folder, keys),
+            self.configuration_manager.patch_size,
+            self.label_table,
+            self.step_plan.ignore_label,
+            self.batch_size,
+        )
 
     # --- checkpoints ----------------------------------------------------------------------------------------
 
@@ -377,6 +423,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             "classes": list(self.step_plan.seen_classes),
             "prototypes": None if self.prototypes is None else self.prototypes.state_dict(),
             "previous_sha256": self._previous_sha256,
+            "method_state": self.method_state,
         }
         temporary = f"{filename}.tmp"
         torch.save(checkpoint, temporary)
@@ -394,4 +441,5 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         bank = state["prototypes"]
         self.prototypes = None if bank is None else PrototypeBank.from_state_dict(bank).to(self.device)
         self._previous_sha256 = state["previous_sha256"]
+        self.method_state = state.get("method_state", {})
         self._is_resumed = True

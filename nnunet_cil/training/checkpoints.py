@@ -36,10 +36,11 @@ _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 @dataclass(frozen=True)
 class PreviousStep:
-    """What a step takes over: weights, prototypes (None where the model carries none), and the file's hash."""
+    """What a step takes over: weights, prototypes (None: the model carries none), the method's state, the file's hash."""
 
     weights: dict[str, Tensor]
     prototypes: PrototypeBank | None
+    method_state: dict[str, Any]
     sha256: str
 
 
@@ -120,7 +121,7 @@ def read_previous_step(file: Path, old_classes: Sequence[str], architecture: Map
     state = checkpoint.get(STATE_KEY) or {}
     stored = state.get("prototypes")
     bank = None if stored is None else PrototypeBank.from_state_dict(stored)
-    return PreviousStep(weights, bank, file_sha256(file))
+    return PreviousStep(weights, bank, state.get("method_state", {}), file_sha256(file))
 
 
 def _foreground_classes(checkpoint: Mapping[str, Any]) -> list[str]:

@@ -47,14 +47,19 @@ class StepDataset:
         self._annotated_key = annotated_key
         self.identifiers: list[str] = dataset.identifiers
 
+    def shown_in(self, _identifier: str) -> Collection[int]:
+        """The data set's labels that may be seen in a case."""
+        return self._shown
+
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """As nnU-Net's: data, segmentation, previous segmentation, properties."""
         data, segmentation, previous, properties = self._dataset.load_case(identifier)
+        shown = self.shown_in(identifier)
         locations = {}
         for key, voxels in properties["class_locations"].items():
             if isinstance(key, tuple):
                 locations[self._annotated_key] = voxels
-            elif key in self._shown:
+            elif key in shown:
                 locations[key] = voxels
         return data, segmentation, previous, {**properties, "class_locations": locations}
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nnunet_cil.training.base import nnUNetTrainerCIL
-from nnunet_cil.training.step_loss import StepLoss
+from nnunet_cil.training.step_loss import StepContext, StepLoss
 
 
 class FineTuneLoss(StepLoss):
     """nnU-Net's own loss on the step's labels: cross-entropy and a soft Dice over all seen classes."""
 
-    def __init__(self, num_old: int, ignore_label: int | None, loss: nn.Module) -> None:
+    def __init__(self, context: StepContext, loss: nn.Module) -> None:
         """Wraps nnU-Net's loss, deep supervision included."""
-        super().__init__(num_old, ignore_label, (1.0,))
+        super().__init__(context)
         self.loss = loss
 
     def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
@@ -27,4 +27,4 @@ class nnUNetTrainerFineTune(nnUNetTrainerCIL):
 
     def build_step_loss(self) -> StepLoss:
         """nnU-Net's loss, unchanged."""
-        return FineTuneLoss(self.step_plan.num_old_channels, self.step_plan.ignore_label, self._build_loss())
+        return FineTuneLoss(self.loss_context(), self._build_loss())

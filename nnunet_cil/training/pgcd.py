@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -18,18 +17,11 @@ from nnunet_cil.losses.prototypes import (
     prototype_centre,
     prototype_similarity,
 )
-from nnunet_cil.losses.segmentation import (
-    masked_cross_entropy,
-    merge_new_into_background,
-    merge_old_into_background,
-    soft_dice_loss,
-)
-from nnunet_cil.networks.features import FeatureReader
+from nnunet_cil.losses.segmentation import merge_new_into_background
 from nnunet_cil.networks.prototype_bank import PrototypeBank
-from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.prototypes import confident_masks
-from nnunet_cil.training.step_loss import StepLoss
+from nnunet_cil.training.step_loss import StepContext, StepLoss
 
 
 class PGCDLoss(StepLoss):
@@ -42,15 +34,9 @@ class PGCDLoss(StepLoss):
 
     def __init__(
         self,
-        num_old: int,
-        ignore_label: int | None,
-        scale_weights: Sequence[float],
+        context: StepContext,
         *,
-        teacher: Teacher,
-        features: FeatureReader,
         bank: PrototypeBank,
-        batch_dice: bool,
-        ddp: bool,
         pgcd_weight: float,
         pgcd_beta: float,
         dapd_weight: float,
@@ -59,9 +45,8 @@ class PGCDLoss(StepLoss):
         min_voxels: int,
     ) -> None:
         """Hyper-parameters as on the trainer; ``bank`` is updated in place while training."""
-        super().__init__(num_old, ignore_label, scale_weights)
-        self.teacher, self.features, self.bank = teacher, features, bank
-        self.batch_dice, self.ddp = batch_dice, ddp
+        super().__init__(context)
+        self.bank = bank
         self.pgcd_weight, self.pgcd_beta, self.dapd_weight = pgcd_weight, pgcd_beta, dapd_weight
         self.similarity_temperature = similarity_temperature
         self.background_momentum = background_momentum
@@ -69,25 +54,15 @@ class PGCDLoss(StepLoss):
 
     def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
         """segmentation, pgcd, dapd."""
-        log_probs = [x.log_softmax(1) if w != 0 else x for x, w in zip(logits, self.scale_weights, strict=True)]
+        log_probs = self.log_probs(logits)
         full = log_probs[0]
-        terms = {"segmentation": self.over_scales(self._segmentation, log_probs, targets)}
+        terms = {"segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets)}
         labels, valid = self.split(targets[0])
         unlabelled = labels < self.num_old if valid is None else (labels < self.num_old) & valid
         teacher_logits, teacher_features = self.teacher.output
         terms["pgcd"] = self.pgcd_weight * self._pgcd(full, teacher_logits, teacher_features, unlabelled, valid)
         terms["dapd"] = self.dapd_weight * self._dapd(teacher_logits, teacher_features, unlabelled)
         return terms
-
-    def _segmentation(self, log_probs: Tensor, target: Tensor) -> Tensor:
-        labels, valid = self.split(target)
-        labels = (labels - (self.num_old - 1)).clamp(min=0)
-        merged = merge_old_into_background(log_probs, self.num_old)
-        classes = torch.arange(1, merged.shape[1], device=labels.device).view(1, -1, *[1] * (labels.ndim - 1))
-        dice = soft_dice_loss(
-            merged[:, 1:].exp(), labels[:, None] == classes, valid, batch_dice=self.batch_dice, ddp=self.ddp
-        )
-        return masked_cross_entropy(merged, labels, valid) + dice
 
     def _pgcd(
         self,
@@ -142,17 +117,10 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
 
     def build_step_loss(self) -> StepLoss:
         """L_seg + 10 L_PGCD + 1 L_DAPD, by default."""
-        assert self.teacher is not None
         assert self.prototypes is not None
         return PGCDLoss(
-            self.step_plan.num_old_channels,
-            self.step_plan.ignore_label,
-            self.scale_weights,
-            teacher=self.teacher,
-            features=self.features,
+            self.loss_context(),
             bank=self.prototypes,
-            batch_dice=self.configuration_manager.batch_dice,
-            ddp=self.is_ddp,
             pgcd_weight=self.pgcd_weight,
             pgcd_beta=self.pgcd_beta,
             dapd_weight=self.dapd_weight,
@@ -170,3 +138,15 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         if inherited is None:
             return fresh
         return inherited.to(self.device).blended(fresh, self.prototype_refresh, self.min_voxels)
+
+
+class nnUNetTrainerPGCDOnly(nnUNetTrainerPGCD):
+    """Ablation: without DAPD."""
+
+    dapd_weight = 0.0
+
+
+class nnUNetTrainerDAPDOnly(nnUNetTrainerPGCD):
+    """Ablation: without PGCD."""
+
+    pgcd_weight = 0.0

@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from nnunet_cil.losses.prototypes import sum_over_ranks
+from nnunet_cil.losses.prototypes import most_probable, sum_over_ranks
+from nnunet_cil.losses.segmentation import masked_cross_entropy, merge_old_into_background, soft_dice_loss
+from nnunet_cil.networks.features import FeatureReader
+from nnunet_cil.networks.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What the loss of a step is built on; the trainer hands it over.
+
+    Attributes:
+        num_old: K, background included.
+        ignore_label: the model's ignore label, or None.
+        scale_weights: nnU-Net's weight of each deep-supervision scale, full resolution first.
+        batch_dice: from nnU-Net's plans.
+        ddp: whether training is distributed.
+        teacher: the previous step's network, with its output on the batch at hand.
+        features: the student's.
+    """
+
+    num_old: int
+    ignore_label: int | None
+    scale_weights: tuple[float, ...]
+    batch_dice: bool
+    ddp: bool
+    teacher: Teacher
+    features: FeatureReader
 
 
 class StepLoss(nn.Module):
@@ -19,18 +47,14 @@ class StepLoss(nn.Module):
     see these, they get 0 there.
     """
 
-    def __init__(self, num_old: int, ignore_label: int | None, scale_weights: Sequence[float]) -> None:
-        """Keeps the layout of the channels.
-
-        Args:
-            num_old: K, background included.
-            ignore_label: the model's ignore label, or None.
-            scale_weights: nnU-Net's weight of each deep-supervision scale, full resolution first.
-        """
+    def __init__(self, context: StepContext) -> None:
+        """Keeps the layout of the channels, and teacher and features for the terms."""
         super().__init__()
-        self.num_old = num_old
-        self.ignore_label = ignore_label
-        self.scale_weights = tuple(scale_weights)
+        self.num_old = context.num_old
+        self.ignore_label = context.ignore_label
+        self.scale_weights = context.scale_weights
+        self.batch_dice, self.ddp = context.batch_dice, context.ddp
+        self.teacher, self.features = context.teacher, context.features
         self._sums: dict[str, Tensor] = {}
         self._num_recorded = 0
 
@@ -47,12 +71,48 @@ class StepLoss(nn.Module):
         """The total, as nnU-Net calls it: lists with deep supervision, tensors without."""
         logits = output if isinstance(output, (list, tuple)) else [output]
         targets = target if isinstance(target, (list, tuple)) else [target]
-        targets = [torch.where((t > 0) & (t < self.num_old), torch.zeros_like(t), t) for t in targets]
+        targets = self.shown(targets)
         with full_precision(logits[0].device):
             terms = self.terms([x.float() for x in logits], targets)
         if torch.is_grad_enabled():
             self._record(terms)
         return torch.stack(list(terms.values())).sum()
+
+    def shown(self, targets: list[Tensor]) -> list[Tensor]:
+        """What the terms may see of the targets: 0 where an old class stands."""
+        return [torch.where((t > 0) & (t < self.num_old), torch.zeros_like(t), t) for t in targets]
+
+    def log_probs(self, logits: list[Tensor]) -> list[Tensor]:
+        """Log-softmax at every scale that counts; a scale of weight 0 is passed on as it is."""
+        return [x.log_softmax(1) if w != 0 else x for x, w in zip(logits, self.scale_weights, strict=True)]
+
+    def unbiased_segmentation(self, log_probs: Tensor, target: Tensor) -> Tensor:
+        """Label 0 is "background or an old class" (MiB's cross-entropy), plus the Dice of the new classes; one scale."""
+        labels, valid = self.split(target)
+        merged = merge_old_into_background(log_probs, self.num_old)
+        labels = (labels - (self.num_old - 1)).clamp(min=0)
+        return masked_cross_entropy(merged, labels, valid) + self.dice(merged[:, 1:], labels, valid, first=1)
+
+    def plain_segmentation(self, log_probs: Tensor, target: Tensor) -> Tensor:
+        """Label 0 is background, plus the Dice of the new classes; one scale."""
+        labels, valid = self.split(target)
+        dice = self.dice(log_probs[:, self.num_old :], labels, valid, first=self.num_old)
+        return masked_cross_entropy(log_probs, labels, valid) + dice
+
+    def dice(self, log_probs: Tensor, labels: Tensor, valid: Tensor | None, *, first: int) -> Tensor:
+        """nnU-Net's soft Dice over the given channels, which stand for the labels first, first + 1, ..."""
+        classes = torch.arange(first, first + log_probs.shape[1], device=labels.device)
+        one_hot = labels[:, None] == classes.view(1, -1, *[1] * (labels.ndim - 1))
+        return soft_dice_loss(log_probs.exp(), one_hot, valid, batch_dice=self.batch_dice, ddp=self.ddp)
+
+    def pseudo_labelled(self, targets: list[Tensor]) -> list[Tensor]:
+        """The targets with the teacher's argmax wherever they are 0, at every scale (nearest neighbour)."""
+        predicted = most_probable(self.teacher.output.logits)[:, None].to(targets[0].dtype)
+        filled = []
+        for target in targets:
+            own = predicted if target.shape == predicted.shape else resized(predicted, target.shape[2:])
+            filled.append(torch.where(target == 0, own, target))
+        return filled
 
     def over_scales(
         self, loss: Callable[[Tensor, Tensor], Tensor], logits: list[Tensor], targets: list[Tensor]
@@ -90,6 +150,11 @@ class StepLoss(nn.Module):
         *totals, count = sum_over_ranks(sums).tolist()
         self._sums, self._num_recorded = {}, 0
         return {name: total / count for name, total in zip(names, totals, strict=True)}
+
+
+def resized(labels: Tensor, size: torch.Size) -> Tensor:
+    """(batch, 1, *spatial) labels, by nearest neighbour, as nnU-Net does with the targets of the lower scales."""
+    return F.interpolate(labels.float(), size, mode="nearest-exact").to(labels.dtype)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
