@@ -1,6 +1,14 @@
-"""The README's commands are the ones that are run."""
+"""The README's commands are the ones that are run; so is the documentation's example."""
 
+import os
+import re
 from pathlib import Path
+
+import pytest
+from toy import DATASET, ORGANS, train, write_schedule
+
+from nnunet_cil.shipped import trainers_folder
+from nnunet_cil.workflows.plan import plan
 
 ROOT = Path(__file__).parents[1]
 
@@ -12,10 +20,28 @@ def test_ci_runs_the_readmes_test_command():
 
 
 def test_readme_stays_short_and_its_links_lead_somewhere():
-    import re
-
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 120
-    for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for file in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for link in re.findall(r"\]\(([^)#]+)", file.read_text(encoding="utf-8")):
             assert link.startswith("http") or (file.parent / link).exists(), f"{file.name}: {link}"
+
+
+def test_every_trainer_has_its_row_and_every_row_its_trainer():
+    shown = set(re.findall(r'"(nnUNetTrainer\w+)"', (trainers_folder() / "nnunet_cil_trainers.py").read_text()))
+    listed = set(re.findall(r"`(nnUNetTrainer\w+)`", (ROOT / "docs" / "methods" / "README.md").read_text()))
+    assert shown - {"nnUNetTrainerCIL"} == listed
+
+
+def test_the_example_of_adding_a_method_trains(toy, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "warm.py").write_text(code)
+    monkeypatch.setenv("nnUNet_extTrainer", f"{trainers_folder()}{os.pathsep}{tmp_path / 'mine'}")
+    names = [s.plans_name for s in plan(DATASET, write_schedule(tmp_path, (ORGANS[:2], ORGANS[2:])))]
+    train("nnUNetTrainerWarm", names[0])
+    trainer = train("nnUNetTrainerWarm", names[1])
+    logging = trainer.logger.get_checkpoint()
+    total = logging["loss_segmentation"][-1] + logging["loss_distillation"][-1]
+    assert total == pytest.approx(logging["train_losses"][-1], rel=1e-4)

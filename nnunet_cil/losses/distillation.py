@@ -8,6 +8,27 @@ from torch import Tensor
 _EPSILON = 1e-6
 
 
+def distillation_loss(student_log_probs: Tensor, teacher_probs: Tensor, valid: Tensor | None = None) -> Tensor:
+    """L = -(1/(K |valid|)) sum_{v valid} sum_{c<K} p_c(v) log q_c(v): the same pull on every voxel and class.
+
+    With q = softmax over the student's first K logits it is the distillation of Learning without Forgetting (Li &
+    Hoiem 2016, https://arxiv.org/abs/1606.09282) at temperature 1; with q from ``merge_new_into_background`` it is
+    MiB's unbiased distillation (Cermelli et al. 2020, https://arxiv.org/abs/2002.00718, equation 9).
+
+    Args:
+        student_log_probs: (batch, K, *spatial) float.
+        teacher_probs: (batch, K, *spatial) float, sums to 1 over the classes.
+        valid: (batch, *spatial) bool, or None for all.
+
+    Returns:
+        () float >= 0; its least value is the teacher's entropy over K. Exactly 0 on the graph where no voxel is valid.
+    """
+    losses = -(teacher_probs * student_log_probs).mean(1)
+    if valid is None:
+        return losses.mean()
+    return (losses * valid).sum() / valid.sum().clamp(min=1)
+
+
 def pgcd_loss(
     student_log_probs: Tensor,
     teacher_probs: Tensor,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,6 +22,41 @@ def last_segmentation_layer(network: nn.Module) -> nn.Module:
         )
     layer: nn.Module = layers[-1]
     return layer
+
+
+def encoder_stages(network: nn.Module) -> list[nn.Module]:
+    """The encoder's stages, full resolution first, the bottleneck last.
+
+    Raises:
+        NotImplementedError: a network of another structure.
+    """
+    stages = getattr(getattr(network, "encoder", None), "stages", None)
+    if stages is None:
+        raise NotImplementedError(
+            f"{type(network).__name__} has no 'encoder.stages'; nnunet_cil supports nnU-Net's plain and residual U-Nets."
+        )
+    return list(stages)
+
+
+class StageReader:
+    """Keeps the outputs of encoder stages: (batch, channels, *spatial) each. As ``FeatureReader``."""
+
+    def __init__(self, stages: Sequence[nn.Module]) -> None:
+        """Hooks the reader into the stages."""
+        self._outputs: list[Tensor | None] = [None] * len(stages)
+        for index, stage in enumerate(stages):
+            stage.register_forward_hook(partial(self._keep, index))
+
+    def _keep(self, index: int, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
+        self._outputs[index] = output
+
+    def take(self) -> list[Tensor]:
+        """The outputs of the last forward pass; the reader lets go of them."""
+        outputs = [o for o in self._outputs if o is not None]
+        if len(outputs) < len(self._outputs):
+            raise RuntimeError("The network has not run since its stages were last taken.")
+        self._outputs = [None] * len(outputs)
+        return outputs
 
 
 class FeatureReader:

@@ -1,0 +1,59 @@
+"""Which of the teacher's predictions to believe: entropy, and a threshold on it for each class."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+NUM_BINS = 10_000
+"""Resolution of the entropy's histogram: 1e-4."""
+
+
+def normalised_entropy(probs: Tensor) -> Tensor:
+    """U = H(p) / ln K in [0, 1].
+
+    Source: Douillard et al. 2021, PLOP, https://arxiv.org/abs/2011.11390, section 3.3 (their code divides twice).
+
+    Args:
+        probs: (batch, K, *spatial) float, sums to 1 over the classes, K > 1.
+
+    Returns:
+        (batch, *spatial) float.
+    """
+    return -torch.xlogy(probs, probs).sum(1) / math.log(probs.shape[1])
+
+
+def entropy_histogram(entropy: Tensor, classes: Tensor, mask: Tensor, num_classes: int) -> Tensor:
+    """How many voxels of each class have which entropy.
+
+    Args:
+        entropy: (batch, *spatial) float in [0, 1].
+        classes: (batch, *spatial) int64 in [0, num_classes), the teacher's argmax.
+        mask: (batch, *spatial) bool, the voxels that count.
+        num_classes: K.
+
+    Returns:
+        (K, NUM_BINS) float64 counts.
+    """
+    bins = (entropy * NUM_BINS).long().clamp(0, NUM_BINS - 1)
+    counts = torch.zeros(num_classes * NUM_BINS, dtype=torch.float64, device=mask.device)
+    counts.scatter_add_(0, (classes * NUM_BINS + bins).flatten(), mask.flatten().double())
+    return counts.view(num_classes, NUM_BINS)
+
+
+def median_thresholds(histogram: Tensor, *, floor: float) -> Tensor:
+    """tau_c = max(floor, median of the class's entropies), to the histogram's resolution (the bin's upper edge).
+
+    Args:
+        histogram: (K, NUM_BINS) counts, from ``entropy_histogram``.
+        floor: the least threshold, also that of a class without voxels.
+
+    Returns:
+        (K,) float32.
+    """
+    cumulative = histogram.cumsum(1)
+    median = (cumulative < cumulative[:, -1:] / 2).sum(1) + 1
+    median = torch.where(cumulative[:, -1] > 0, median, torch.zeros_like(median))
+    return (median / histogram.shape[1]).float().clamp(min=floor)

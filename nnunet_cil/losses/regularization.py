@@ -1,0 +1,62 @@
+"""Terms that hold features or weights near what they were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def local_pod_distance(student: Tensor, teacher: Tensor, scales: Sequence[int]) -> Tensor:
+    """Local POD: L = mean over the batch of ||Psi(x) - Psi(x')||_2, with Psi built from x^2.
+
+    For every scale s the volume is cut into s^d windows, and Psi holds, for every window and axis, the means along that
+    axis. Cutting the *other* axes into windows does not change these means, so all windows of a scale come from one
+    pooling per axis into s bins. Where s does not divide an axis, the bins are those of PyTorch's adaptive pooling, and
+    an axis of fewer than s voxels gets as many bins as it has voxels.
+
+    Source: Douillard et al. 2021, PLOP, https://arxiv.org/abs/2011.11390, section 3.2; 2D there, any number of axes here.
+
+    Args:
+        student: (batch, channels, *spatial) float, with gradient.
+        teacher: the same shape.
+        scales: numbers of windows along an axis, e.g. (1, 2, 4).
+
+    Returns:
+        () float >= 0.
+    """
+    parts = []
+    for axis in range(2, student.ndim):
+        # squared and pooled before the difference: two small tensors in place of a third large one
+        a, b = (x.float().square().movedim(axis, -1).flatten(1, -2) for x in (student, teacher))
+        for scale in scales:
+            bins = min(scale, a.shape[-1])
+            parts.append((F.adaptive_avg_pool1d(a, bins) - F.adaptive_avg_pool1d(b, bins)).flatten(1))
+    squares = torch.stack([p.square().sum(1) for p in parts]).sum(0)
+    # the gradient of a norm at 0 is not a number: a student that equals its teacher stays where it is
+    norms = torch.where(squares > 0, squares, torch.ones_like(squares)).sqrt() * (squares > 0)
+    return norms.mean()
+
+
+def importance_penalty(
+    parameters: Mapping[str, Tensor], anchors: Mapping[str, Tensor], importances: Mapping[str, Tensor]
+) -> Tensor:
+    """L = 1/2 sum_i F_i (theta_i - theta*_i)^2, over the parameters that have an importance.
+
+    Source: Kirkpatrick et al. 2017, EWC, https://arxiv.org/abs/1612.00796, equation 3.
+
+    Args:
+        parameters: theta by name, with gradient.
+        anchors: theta* by name; a tensor that has grown counts with its first rows, as long as the anchor has them.
+        importances: F by name, shapes as the anchors'; at least one.
+
+    Returns:
+        () float >= 0.
+    """
+    terms = []
+    for name, importance in importances.items():
+        moved = parameters[name][: len(importance)] - anchors[name]
+        terms.append((importance * moved.square()).sum())
+    return torch.stack(terms).sum() / 2

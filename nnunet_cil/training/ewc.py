@@ -1,0 +1,129 @@
+"""nnUNetTrainerEWC: Elastic Weight Consolidation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_cil.losses.prototypes import sum_over_ranks
+from nnunet_cil.losses.regularization import importance_penalty
+from nnunet_cil.losses.segmentation import masked_cross_entropy, merge_new_into_background, merge_old_into_background
+from nnunet_cil.networks.heads import HEAD_PREFIX, widen_heads
+from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.data import Tile
+from nnunet_cil.training.step_loss import StepContext, StepLoss, full_precision
+
+
+class EWCLoss(StepLoss):
+    """L = L_seg + ewc_weight/2 sum_i F_i (theta_i - theta*_i)^2, theta* the weights at the step's start.
+
+    L_seg: plain cross-entropy (label 0 is background) + Dice of the new classes. Source: Kirkpatrick et al. 2017,
+    https://arxiv.org/abs/1612.00796.
+    """
+
+    def __init__(
+        self,
+        context: StepContext,
+        *,
+        network: nn.Module,
+        anchors: dict[str, Tensor],
+        importances: dict[str, Tensor],
+        ewc_weight: float,
+    ) -> None:
+        """The student without wrappers; anchors and importances by parameter name, on its device."""
+        super().__init__(context)
+        self._parameters_by_name = dict(network.named_parameters())
+        self._anchors, self._importances = anchors, importances
+        self.ewc_weight = ewc_weight
+
+    def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
+        """segmentation, ewc."""
+        penalty = importance_penalty(self._parameters_by_name, self._anchors, self._importances)
+        segmentation = self.over_scales(self.plain_segmentation, self.log_probs(logits), targets)
+        return {"segmentation": segmentation, "ewc": self.ewc_weight * penalty}
+
+
+class nnUNetTrainerEWC(nnUNetTrainerCIL):
+    """Elastic Weight Consolidation (Kirkpatrick et al. 2017, https://arxiv.org/abs/1612.00796)."""
+
+    hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {"ewc_weight": (0, math.inf)}
+    ewc_weight = 1e4
+
+    def begin_step(self, inherited: dict[str, dict[str, Tensor]]) -> None:
+        """Takes over the importances; where the previous model has none, the teacher's own predictions stand for its labels."""
+        if "importances" in inherited:
+            self.method_state["importances"] = inherited["importances"]
+            return
+        self.print_to_log_file(
+            "The previous model carries no importances; estimating them from the teacher's predictions..."
+        )
+        num_old = self.step_plan.num_old_channels
+
+        def log_likelihood(logits: Tensor, tile: Tile) -> Tensor:
+            log_probs = merge_new_into_background(logits.log_softmax(1), num_old)
+            mask = (tile.valid & (tile.labels == 0)).to(self.device)
+            return -masked_cross_entropy(log_probs, log_probs.detach().max(1).indices, mask)
+
+        found = self._importances(log_likelihood)
+        self.method_state["importances"] = {
+            name: tensor[:num_old] if name in self._heads else tensor for name, tensor in found.items()
+        }
+
+    def finish_step(self) -> None:
+        """Adds the importances of this step's classes, with the final weights and the step's labels."""
+        self.print_to_log_file("Estimating the weights' importances...")
+        num_old = self.step_plan.num_old_channels
+
+        def log_likelihood(logits: Tensor, tile: Tile) -> Tensor:
+            log_probs = merge_old_into_background(logits.log_softmax(1), num_old)
+            labels = (tile.labels - (num_old - 1)).clamp(min=0).to(self.device)
+            return -masked_cross_entropy(log_probs, labels, tile.valid.to(self.device))
+
+        total = self._importances(log_likelihood)
+        for name, tensor in self.method_state.get("importances", {}).items():
+            total[name][: len(tensor)] += tensor
+        self.method_state["importances"] = total
+
+    def build_step_loss(self) -> StepLoss:
+        """L_seg + 1e4 times the penalty, by default."""
+        assert self.teacher is not None
+        start = widen_heads(self.teacher.network.state_dict(), len(self.step_plan.new_classes))
+        importances = {n: t.to(self.device) for n, t in self.method_state["importances"].items()}
+        return EWCLoss(
+            self.loss_context(),
+            network=self.bare_network,
+            anchors={name: start[name][: len(tensor)] for name, tensor in importances.items()},
+            importances=importances,
+            ewc_weight=self.ewc_weight,
+        )
+
+    @property
+    def _heads(self) -> set[str]:
+        return {name for name, _ in self.bare_network.named_parameters() if name.startswith(HEAD_PREFIX)}
+
+    def _importances(self, log_likelihood: Callable[[Tensor, Tile], Tensor]) -> dict[str, Tensor]:
+        """F_i = E[(d log p(y|x) / d theta_i)^2] over the tiles of the step's training cases, log p the mean over voxels.
+
+        Parameters of lower scales' segmentation layers, which do not reach the full-resolution output, get 0.
+        """
+        network = self.bare_network.eval()
+        self.set_deep_supervision_enabled(False)
+        parameters = dict(network.named_parameters())
+        sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        count = torch.zeros((), device=self.device)
+        with full_precision(self.device):
+            for tile in self.training_tiles():
+                value = log_likelihood(network(tile.images.to(self.device)).float(), tile)
+                gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+                for total, gradient in zip(sums.values(), gradients, strict=True):
+                    if gradient is not None:
+                        total += gradient.square()
+                count += 1
+        self.set_deep_supervision_enabled(self.enable_deep_supervision)
+        self.features.clear()
+        count = sum_over_ranks(count)
+        return {name: (sum_over_ranks(total) / count).cpu() for name, total in sums.items()}

@@ -1,0 +1,123 @@
+"""nnUNetTrainerPLOP: confident pseudo-labels, and multi-scale local POD on the features."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nnunet_cil.losses.prototypes import sum_over_ranks
+from nnunet_cil.losses.pseudo_labels import entropy_histogram, median_thresholds, normalised_entropy
+from nnunet_cil.losses.regularization import local_pod_distance
+from nnunet_cil.networks.features import StageReader, encoder_stages
+from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.step_loss import StepContext, StepLoss, resized
+
+POD_SCALES = (1, 2, 4)
+
+
+class PLOPLoss(StepLoss):
+    """L = L_seg + pod_weight sqrt((K+N)/N) 1/L sum_l ||Psi(x_l) - Psi(x'_l)||, over encoder stages and the decoder's end.
+
+    L_seg, at every scale: nu times the cross-entropy against labels that the teacher fills where it is confident
+    (u < tau_c; elsewhere nothing is asked), nu the share of filled voxels of an image, + Dice of the new classes.
+    Source: Douillard et al. 2021, https://arxiv.org/abs/2011.11390; the Dice is ours.
+    """
+
+    def __init__(
+        self, context: StepContext, *, student: StageReader, teacher: StageReader, thresholds: Tensor, pod_weight: float
+    ) -> None:
+        """Readers of the encoders' stages; thresholds (K,) on the device; pod_weight with the root in it."""
+        super().__init__(context)
+        self.student_stages, self.teacher_stages = student, teacher
+        self.thresholds = thresholds
+        self.pod_weight = pod_weight
+
+    def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
+        """segmentation, dice, pod."""
+        log_probs = self.log_probs(logits)
+        accepted, share = self._believed(targets[0])
+
+        def cross_entropy(own: Tensor, target: Tensor) -> Tensor:
+            return self._cross_entropy(own, target, accepted, share)
+
+        def dice(own: Tensor, target: Tensor) -> Tensor:
+            labels, valid = self.split(target)
+            return self.dice(own[:, self.num_old :], labels, valid, first=self.num_old)
+
+        student = [*self.student_stages.take(), self.features.take()]
+        teacher = [*self.teacher_stages.take(), self.teacher.output.features]
+        distances = [local_pod_distance(x, y, POD_SCALES) for x, y in zip(student, teacher, strict=True)]
+        return {
+            "segmentation": self.over_scales(cross_entropy, log_probs, targets),
+            "dice": self.over_scales(dice, log_probs, targets),
+            "pod": self.pod_weight * torch.stack(distances).mean(),
+        }
+
+    def _believed(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher's confident classes (batch, 1, *spatial), -1 elsewhere; their share of each image's unlabelled voxels."""
+        probs = self.teacher.output.logits.float().softmax(1)
+        predicted = probs.max(1).indices
+        confident = normalised_entropy(probs) < self.thresholds[predicted]
+        unlabelled = target[:, 0] == 0
+        count = (confident & unlabelled).flatten(1).sum(1)
+        share = count / unlabelled.flatten(1).sum(1).clamp(min=1)
+        return torch.where(confident, predicted, -1)[:, None], share
+
+    def _cross_entropy(self, log_probs: Tensor, target: Tensor, accepted: Tensor, share: Tensor) -> Tensor:
+        if accepted.shape != target.shape:
+            accepted = resized(accepted, target.shape[2:])
+        labels, valid = self.split(torch.where(target == 0, accepted.to(target.dtype), target))
+        known = labels >= 0 if valid is None else (labels >= 0) & valid
+        losses = F.nll_loss(log_probs, labels.clamp(min=0), reduction="none") * known
+        per_image = losses.flatten(1).sum(1) * share
+        count = labels.numel() if valid is None else valid.sum().clamp(min=1)
+        return per_image.sum() / count
+
+
+class nnUNetTrainerPLOP(nnUNetTrainerCIL):
+    """PLOP (Douillard et al. 2021, https://arxiv.org/abs/2011.11390), 2D and 3D."""
+
+    hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {
+        "pod_weight_2d": (0, math.inf),
+        "pod_weight_3d": (0, math.inf),
+        "entropy_floor": (0, 1),
+    }
+    pod_weight_2d = 0.01
+    pod_weight_3d = 0.0005
+    entropy_floor = 0.001
+    """The least threshold on the entropy of a pseudo-label."""
+
+    def begin_step(self, inherited: dict[str, Tensor]) -> None:
+        """The thresholds: each old class's median entropy over the step's data."""
+        self.print_to_log_file("Finding each old class's median entropy...")
+        self.method_state["thresholds"] = self._median_entropies().cpu()
+
+    @torch.no_grad()
+    def _median_entropies(self) -> Tensor:
+        assert self.teacher is not None
+        histogram: Tensor | float = 0.0
+        for tile in self.training_tiles():
+            probs = self.teacher(tile.images.to(self.device)).logits.float().softmax(1)
+            mask = (tile.valid & (tile.labels == 0)).to(self.device)
+            histogram = histogram + entropy_histogram(
+                normalised_entropy(probs), probs.max(1).indices, mask, probs.shape[1]
+            )
+        assert isinstance(histogram, Tensor)
+        return median_thresholds(sum_over_ranks(histogram), floor=self.entropy_floor)
+
+    def build_step_loss(self) -> StepLoss:
+        """Pseudo-labels and local POD."""
+        assert self.teacher is not None
+        weight = self.pod_weight_2d if len(self.configuration_manager.patch_size) == 2 else self.pod_weight_3d
+        seen = 1 + len(self.step_plan.seen_classes)
+        return PLOPLoss(
+            self.loss_context(),
+            student=StageReader(encoder_stages(self.bare_network)),
+            teacher=StageReader(encoder_stages(self.teacher.network)),
+            thresholds=self.method_state["thresholds"].to(self.device),
+            pod_weight=weight * math.sqrt(seen / len(self.step_plan.new_classes)),
+        )

@@ -1,0 +1,428 @@
+"""Each baseline's loss against a slow, obvious reference; and what each does at the start and end of a step."""
+
+import math
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toy import DATASET, ORGANS, make_context, make_trainer, train, write_schedule
+
+from nnunet_cil.networks.teacher import TeacherOutput
+from nnunet_cil.training.ewc import EWCLoss
+from nnunet_cil.training.ilt import ILTLoss
+from nnunet_cil.training.joint import JointLoss
+from nnunet_cil.training.lwf import LwFLoss
+from nnunet_cil.training.mib import MiBLoss
+from nnunet_cil.training.plop import PLOPLoss
+from nnunet_cil.training.pseudo_label import PseudoLabelLoss
+from nnunet_cil.training.replay import ReplayLoss
+from nnunet_cil.workflows.plan import plan
+
+K, N, IGNORE = 3, 2, 5
+SCALES = (0.7, 0.3)
+
+
+@pytest.fixture
+def data():
+    """Background, two old and two new classes, two scales, an ignore label, two samples."""
+    torch.manual_seed(0)
+    sizes = [(6, 5, 2), (3, 3, 1)]
+    return SimpleNamespace(
+        logits=[torch.randn(2, K + N, *size) for size in sizes],
+        targets=[torch.tensor([0, 0, 3, 4, IGNORE])[torch.randint(0, 5, (2, 1, *size))] for size in sizes],
+        teacher=TeacherOutput(torch.randn(2, K, *sizes[0]), torch.randn(2, 4, *sizes[0])),
+        features=torch.randn(2, 4, *sizes[0]),
+    )
+
+
+def context(data):
+    return make_context(K, IGNORE, SCALES, teacher=data.teacher, features=data.features)
+
+
+def voxels(tensor):
+    """(batch, channels, *spatial) -> (voxels, channels)."""
+    return tensor.movedim(1, -1).reshape(-1, tensor.shape[1])
+
+
+def slow_dice(probs, labels, mask, classes):
+    values = []
+    for c in classes:
+        p, y = probs[mask][:, c], labels[mask] == c
+        values.append((2 * p[y].sum() + 1e-5) / (p.sum() + y.sum() + 1e-5))
+    return -sum(values) / len(values)
+
+
+def slow_segmentation(data, merged):
+    total = 0.0
+    for weight, logits, target in zip(SCALES, data.logits, data.targets, strict=True):
+        probs, labels = voxels(logits.softmax(1)), target.flatten()
+        valid = labels != IGNORE
+        nll = [
+            -math.log(p[:K].sum() if merged and y == 0 else p[y])
+            for p, y, v in zip(probs, labels, valid, strict=True)
+            if v
+        ]
+        total += weight * (sum(nll) / len(nll) + slow_dice(probs, labels, valid, (3, 4)).item())
+    return total
+
+
+def slow_distillation(q, data):
+    valid = data.targets[0].flatten() != IGNORE
+    p = voxels(data.teacher.logits.softmax(1))
+    return -(p * q.log()).sum(1)[valid].mean().item() / K
+
+
+def test_lwf(data):
+    terms = LwFLoss(context(data), lwf_weight=7.0).terms(data.logits, data.targets)
+    q = voxels(data.logits[0][:, :K].softmax(1))
+    assert terms["segmentation"].item() == pytest.approx(slow_segmentation(data, merged=False), rel=1e-4)
+    assert terms["lwf"].item() == pytest.approx(7 * slow_distillation(q, data), rel=1e-4)
+
+
+def test_ilt_is_lwf_and_the_bottlenecks_squared_distance(data):
+    student, teacher = torch.randn(2, 8, 2, 2, 1), torch.randn(2, 8, 2, 2, 1)
+    loss = ILTLoss(
+        context(data),
+        student=SimpleNamespace(take=lambda: [student]),
+        teacher=SimpleNamespace(take=lambda: [teacher]),
+        lwf_weight=7.0,
+        feature_weight=3.0,
+    )
+    terms = loss.terms(data.logits, data.targets)
+    same = LwFLoss(context(data), lwf_weight=7.0).terms(data.logits, data.targets)
+    assert {k: terms[k].item() for k in same} == {k: v.item() for k, v in same.items()}
+    assert terms["features"].item() == pytest.approx(3 * ((student - teacher) ** 2).mean().item(), rel=1e-5)
+
+
+def test_mib(data):
+    terms = MiBLoss(context(data), mib_weight=7.0).terms(data.logits, data.targets)
+    p = voxels(data.logits[0].softmax(1))
+    q = torch.stack([p[:, 0] + p[:, 3] + p[:, 4], p[:, 1], p[:, 2]], 1)
+    assert terms["segmentation"].item() == pytest.approx(slow_segmentation(data, merged=True), rel=1e-4)
+    assert terms["distillation"].item() == pytest.approx(7 * slow_distillation(q, data), rel=1e-4)
+
+
+def test_mib_is_at_rest_where_the_student_says_what_the_teacher_says(data):
+    from nnunet_cil.networks.heads import widen_heads
+
+    head = {"decoder.seg_layers.0.weight": torch.randn(K, 4, 1, 1, 1), "decoder.seg_layers.0.bias": torch.randn(K)}
+    wide = widen_heads(head, N)
+    conv = lambda w: nn.functional.conv3d(data.features, *w.values())  # noqa: E731
+    data.teacher = TeacherOutput(conv(head), data.features)
+    logits = conv(wide).requires_grad_()
+    loss = MiBLoss(make_context(K, None, (1.0,), teacher=data.teacher), mib_weight=1.0)
+    loss.terms([logits], [torch.zeros(2, 1, 6, 5, 2)])["distillation"].backward()
+    assert logits.grad.abs().max() < 1e-8
+
+
+class Recorder(nn.Module):
+    """In place of nnU-Net's loss."""
+
+    def forward(self, output, target):
+        self.target = target
+        return (output[0] if isinstance(output, list) else output).sum()
+
+
+def test_pseudo_labels_fill_what_has_no_label_at_every_scale(data):
+    recorder = Recorder()
+    loss = PseudoLabelLoss(context(data), recorder)
+    loss(data.logits, data.targets)
+    predicted = data.teacher.logits.argmax(1, keepdim=True)
+    lower = predicted[:, :, 1::2][:, :, :, [0, 2, 4]][..., 1:]
+    for given, own, found in zip(data.targets, (predicted, lower), recorder.target, strict=True):
+        assert torch.equal(found, torch.where(given == 0, own, given))
+
+
+def test_joint_training_sees_the_old_labels(data):
+    recorder = Recorder()
+    target = torch.tensor([[[[0, 1, 2, 3, 4, IGNORE]]]])
+    JointLoss(context(data), recorder)([torch.zeros(1, 5, 1, 6)] * 2, [target, target])
+    assert torch.equal(recorder.target[0], target)
+
+
+def test_plop(data):
+    thresholds = torch.tensor([0.9, 0.6, 0.8])
+    stages = [torch.randn(2, 2, 4, 4, 2), torch.randn(2, 3, 2, 2, 1)]
+    loss = PLOPLoss(
+        context(data),
+        student=SimpleNamespace(take=lambda: [x + 0.1 for x in stages]),
+        teacher=SimpleNamespace(take=lambda: stages),
+        thresholds=thresholds,
+        pod_weight=0.5,
+    )
+    terms = loss.terms(data.logits, data.targets)
+
+    p = data.teacher.logits.softmax(1)
+    entropy = -(p * p.log()).sum(1) / math.log(K)
+    predicted = p.argmax(1)
+    accepted = entropy < thresholds[predicted]
+    assert 0 < accepted.float().mean() < 1
+    expected = expected_dice = 0.0
+    for weight, logits, target, pick in zip(
+        SCALES,
+        data.logits,
+        data.targets,
+        (lambda x: x, lambda x: x[:, 1::2][:, :, [0, 2, 4]][..., 1:]),
+        strict=True,
+    ):
+        log_probs, ok, label = logits.log_softmax(1), pick(accepted), pick(predicted)
+        total, count = 0.0, 0
+        for b, *v in np.ndindex(*target[:, 0].shape):
+            y = target[(b, 0, *v)].item()
+            if y == IGNORE:
+                continue
+            count += 1
+            background = data.targets[0][b, 0] == 0
+            share = (accepted[b] & background).sum() / background.sum()
+            if y == 0 and ok[(b, *v)]:
+                y = label[(b, *v)].item()
+            elif y == 0:
+                continue
+            total -= share.item() * log_probs[(b, y, *v)].item()
+        expected += weight * total / count
+        labels = target.flatten()
+        expected_dice += weight * slow_dice(voxels(logits.softmax(1)), labels, labels != IGNORE, (3, 4)).item()
+    assert terms["segmentation"].item() == pytest.approx(expected, rel=1e-4)
+    assert terms["dice"].item() == pytest.approx(expected_dice, rel=1e-4)
+    layers = [(x + 0.1, x) for x in stages] + [(data.features, data.teacher.features)]
+    distances = [slow_pod(a, b, (1, 2, 4)) for a, b in layers]
+    # these axes are not all divisible by 4; the reference cuts as PyTorch's adaptive pooling does
+    assert terms["pod"].item() == pytest.approx(0.5 * sum(distances) / 3, rel=1e-4)
+
+
+def slow_pod(x, y, scales):
+    """Window by window, axis by axis."""
+    norms = []
+    for a, b in zip(x.double() ** 2, y.double() ** 2, strict=True):
+        squares = 0.0
+        for axis in range(1, a.ndim):
+            size = a.shape[axis]
+            for scale in scales:
+                bins = min(scale, size)
+                for i in range(bins):
+                    cut = slice(i * size // bins, -(-(i + 1) * size // bins))
+                    along = [slice(None)] * a.ndim
+                    along[axis] = cut
+                    squares += ((a[tuple(along)].mean(axis) - b[tuple(along)].mean(axis)) ** 2).sum().item()
+        norms.append(math.sqrt(squares))
+    return sum(norms) / len(norms)
+
+
+def test_local_pod_over_windows_in_every_axis_is_the_pooling_along_one():
+    """Psi with s x s windows, as the paper writes it, has the same entries as one pooling per axis."""
+    from nnunet_cil.losses.regularization import local_pod_distance
+
+    torch.manual_seed(0)
+    x, y = torch.randn(1, 2, 8, 4), torch.randn(1, 2, 8, 4)
+    squares = 0.0
+    for scale in (1, 2, 4):
+        edges = [np.linspace(0, size, scale + 1).astype(int) for size in (8, 4)]
+        for top, bottom in pairwise(edges[0]):
+            for left, right in pairwise(edges[1]):
+                a, b = (t[0, :, top:bottom, left:right] ** 2 for t in (x, y))
+                squares += sum(((a.mean(d) - b.mean(d)) ** 2).sum().item() for d in (1, 2))
+    assert local_pod_distance(x, y, (1, 2, 4)).item() == pytest.approx(math.sqrt(squares), rel=1e-5)
+
+
+def test_local_pod_of_equal_features_is_0_with_a_gradient_of_0():
+    from nnunet_cil.losses.regularization import local_pod_distance
+
+    x = torch.randn(2, 3, 5, 7, 3, requires_grad=True)
+    value = local_pod_distance(x, x.detach().clone(), (1, 2, 4))
+    value.backward()
+    assert value.item() == 0
+    assert torch.equal(x.grad, torch.zeros_like(x))
+
+
+def test_medians_of_the_entropies_to_the_histograms_resolution():
+    from nnunet_cil.losses.pseudo_labels import entropy_histogram, median_thresholds, normalised_entropy
+
+    torch.manual_seed(0)
+    probs = (torch.randn(2, 4, 30, 20) * 2).softmax(1)
+    entropy, classes = normalised_entropy(probs), probs.argmax(1) % 3
+    mask = torch.rand(2, 30, 20) > 0.3
+    found = median_thresholds(entropy_histogram(entropy, classes, mask, 4), floor=0.001)
+    for c in range(3):
+        assert found[c].item() == pytest.approx(entropy[(classes == c) & mask].median().item(), abs=1.1e-4)
+    assert found[3].item() == pytest.approx(0.001)
+    assert median_thresholds(entropy_histogram(entropy, classes, mask, 4), floor=0.99).min() >= 0.99
+
+
+def test_normalised_entropy_is_1_for_the_uniform_and_0_for_the_certain():
+    from nnunet_cil.losses.pseudo_labels import normalised_entropy
+
+    probs = torch.tensor([[0.25, 1.0], [0.25, 0.0], [0.25, 0.0], [0.25, 0.0]])[None]
+    assert normalised_entropy(probs).tolist() == [[pytest.approx(1), 0]]
+
+
+def test_ewc_penalises_what_the_old_network_had(data):
+    network = nn.Sequential(nn.Conv3d(2, 3, 1), nn.Conv3d(3, K + N, 1))
+    anchors = {"0.weight": torch.randn(3, 2, 1, 1, 1), "1.bias": torch.randn(K)}
+    importances = {name: torch.rand_like(a) for name, a in anchors.items()}
+    loss = EWCLoss(context(data), network=network, anchors=anchors, importances=importances, ewc_weight=5.0)
+    terms = loss.terms(data.logits, data.targets)
+    found = {"0.weight": network[0].weight, "1.bias": network[1].bias[:K]}
+    expected = sum((importances[n] * (found[n] - anchors[n]) ** 2).sum() for n in anchors) / 2
+    assert terms["ewc"].item() == pytest.approx(5 * expected.item(), rel=1e-5)
+    assert terms["segmentation"].item() == pytest.approx(slow_segmentation(data, merged=False), rel=1e-4)
+    terms["ewc"].backward()
+    assert network[1].bias.grad[:K].abs().min() > 0
+    assert torch.equal(network[1].bias.grad[K:], torch.zeros(N))
+    assert network[0].bias.grad is None
+    assert not list(loss.parameters())
+
+
+def test_replay_takes_each_samples_labels_at_their_word(data):
+    for target in data.targets:
+        target[1][target[1] == 0] = torch.randint(0, 3, target[1].shape)[target[1] == 0]
+        target[0][0, 0] = 1  # a leak: must not be seen
+    loss = ReplayLoss(context(data))
+    loss.kept = torch.tensor([False, True])
+    shown = loss.shown(data.targets)
+    assert {int(v) for v in shown[0][0].unique()} <= {0, 3, 4, IGNORE}
+    assert torch.equal(shown[0][1], data.targets[0][1])
+    terms = loss.terms(data.logits, shown)
+    segmentation = old = 0.0
+    for weight, logits, target in zip(SCALES, data.logits, shown, strict=True):
+        total, count = 0.0, 0
+        for b in (0, 1):
+            for p, y in zip(voxels(logits[b : b + 1].softmax(1)), target[b].flatten(), strict=True):
+                if y != IGNORE:
+                    total -= math.log(p[:K].sum() if b == 0 and y == 0 else p[y])
+                    count += 1
+        probs, labels = voxels(logits.softmax(1)), target.flatten()
+        segmentation += weight * (total / count + slow_dice(probs, labels, labels != IGNORE, (3, 4)).item())
+        probs, labels = voxels(logits[1:].softmax(1)), target[1].flatten()
+        old += weight * slow_dice(probs, labels, labels != IGNORE, (1, 2)).item()
+    assert terms["segmentation"].item() == pytest.approx(segmentation, rel=1e-4)
+    assert terms["old_dice"].item() == pytest.approx(old, rel=1e-4)
+
+
+# --- trainers -----------------------------------------------------------------------------------------------
+
+
+def plan_toy(tmp_path, steps=(ORGANS[:2], ORGANS[2:]), **extra):
+    return [s.plans_name for s in plan(DATASET, write_schedule(tmp_path, steps, **extra))]
+
+
+def final(trainer):
+    return torch.load(f"{trainer.output_folder}/checkpoint_final.pth", weights_only=False)
+
+
+def test_ewc_carries_importances_that_grow_with_the_heads(toy, tmp_path):
+    names = plan_toy(tmp_path, [ORGANS[:2], ORGANS[2:3], ORGANS[3:]])
+    carried = [final(train("nnUNetTrainerEWC", name))["cil"]["method_state"]["importances"] for name in names]
+    head = max(k for k in carried[0] if k.startswith("decoder.seg_layers") and k.endswith("weight"))
+    assert [len(c[head]) for c in carried] == [3, 4, 5]
+    for name, tensor in carried[0].items():
+        assert (carried[1][name][: len(tensor)] >= tensor).all(), name
+    assert all(t.abs().sum() > 0 for k, t in carried[0].items() if "seg_layers.0" not in k)
+
+
+def test_ewc_importances_are_mean_squared_gradients_of_the_log_likelihood(toy, tmp_path):
+    trainer = make_trainer("nnUNetTrainerEWC", plan_toy(tmp_path)[0])
+    trainer.on_train_start()
+    trainer.finish_step()
+    network = trainer.network.eval()
+    trainer.set_deep_supervision_enabled(False)
+    layer = trainer.network.decoder.seg_layers[-1].weight
+    squares = []
+    for tile in trainer.training_tiles():
+        log_probs = network(tile.images).log_softmax(1)
+        picked = log_probs.gather(1, tile.labels[:, None])[:, 0]
+        network.zero_grad()
+        picked[tile.valid].mean().backward()
+        squares.append(layer.grad.square())
+    found = trainer.method_state["importances"]["decoder.seg_layers.1.weight"]
+    assert len(squares) > 4
+    assert torch.allclose(found, torch.stack(squares).mean(0), rtol=1e-3)
+
+
+def test_ewc_continues_from_a_model_without_importances(toy, tmp_path):
+    schedule = write_schedule(tmp_path, (ORGANS[:2], ORGANS[2:]))
+    names = [s.plans_name for s in plan(DATASET, schedule, first_trainer="nnUNetTrainerMiB")]
+    train("nnUNetTrainerMiB", names[0])
+    trainer = make_trainer("nnUNetTrainerEWC", names[1])
+    trainer.on_train_start()
+    found = trainer.method_state["importances"]
+    head = "decoder.seg_layers.1.weight"
+    assert found[head].shape[0] == 3
+    assert found[head].abs().sum() > 0
+
+
+def test_ewf_fuses_old_and_new_weights_once(toy, tmp_path):
+    names = plan_toy(tmp_path)
+    old = final(train("nnUNetTrainerEWF", names[0]))["network_weights"]
+    trainer = make_trainer("nnUNetTrainerEWF", names[1])
+    finish, trained = trainer.finish_step, {}
+
+    def spy():
+        trained.update({k: v.clone() for k, v in trainer.network.state_dict().items()})
+        finish()
+
+    trainer.finish_step = spy
+    trainer.run_training()
+    fused = final(trainer)["network_weights"]
+    w = math.sqrt(2 / 5)
+    for name, tensor in fused.items():
+        rows = len(old[name])
+        assert torch.allclose(tensor[:rows], (1 - w) * old[name] + w * trained[name][:rows], atol=1e-6), name
+        assert torch.equal(tensor[rows:], trained[name][rows:]), name
+    again = make_trainer("nnUNetTrainerEWF", names[1], resume=True)
+    again.load_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
+    again.run_training()
+    assert all(torch.equal(t, fused[k]) for k, t in final(again)["network_weights"].items())
+
+
+def test_joint_sees_old_labels_and_the_cases_of_earlier_steps(toy, tmp_path):
+    names = plan_toy(tmp_path, cases="disjoint")
+    train("nnUNetTrainerJoint", names[0])
+    trainer = make_trainer("nnUNetTrainerJoint", names[1])
+    trainer.on_train_start()
+    assert sorted(trainer.do_split()[0]) == [f"case_{i}" for i in range(4)]
+    seen = {int(v) for _ in range(8) for v in next(trainer.dataloader_train)["target"][0].unique()}
+    assert {1, 2, 3, 4} <= seen
+    output = trainer.validation_step(next(trainer.dataloader_val))
+    assert len(output["tp_hard"]) == 4
+
+
+def test_replay_shows_old_labels_of_kept_cases_only(toy, tmp_path):
+    names = plan_toy(tmp_path, hyperparameters={"replay_cases": 1})
+    train("nnUNetTrainerReplay", names[0])
+    trainer = make_trainer("nnUNetTrainerReplay", names[1])
+    trainer.on_train_start()
+    (kept,) = trainer.kept_cases
+    assert kept in trainer.do_split()[0]
+    seen = {True: set(), False: set()}
+    for _ in range(30):
+        batch = next(trainer.dataloader_train)
+        for key, target in zip(batch["keys"], batch["target"][0], strict=True):
+            seen[key == kept] |= {int(v) for v in target.unique()}
+    assert seen[True] == {0, 1, 2, 3, 4}
+    assert seen[False] == {0, 3, 4}
+
+
+def test_replay_under_disjoint_cases_keeps_cases_of_earlier_steps(toy, tmp_path):
+    names = plan_toy(tmp_path, cases="disjoint", hyperparameters={"replay_cases": 1})
+    train("nnUNetTrainerReplay", names[0])
+    trainer = train("nnUNetTrainerReplay", names[1])
+    (kept,) = trainer.kept_cases
+    assert kept in trainer.step_plan.earlier_cases
+    assert set(trainer.do_split()[0]) - {kept} <= set(trainer.step_plan.cases)
+    assert all(np.isfinite(trainer.logger.get_value("train_losses", None)))
+
+
+def test_plop_keeps_its_thresholds_over_an_interruption(toy, tmp_path):
+    names = plan_toy(tmp_path)
+    train("nnUNetTrainerPLOP", names[0])
+    trainer = train("nnUNetTrainerPLOP", names[1])
+    thresholds = trainer.method_state["thresholds"]
+    assert thresholds.shape == (3,)
+    assert ((thresholds >= 0.001) & (thresholds <= 1)).all()
+    assert torch.equal(final(trainer)["cil"]["method_state"]["thresholds"], thresholds)
+    resumed = make_trainer("nnUNetTrainerPLOP", names[1])
+    resumed.load_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
+    assert torch.equal(resumed.method_state["thresholds"], thresholds)
