@@ -44,6 +44,7 @@ def pgcd_step(own, *, ddp):
     loss = PGCDLoss(
         make_context(3, teacher=teacher, features=features, ddp=ddp),
         bank=bank,
+        old_dice_weight=1.0,
         pgcd_weight=10.0,
         pgcd_beta=3.0,
         dapd_weight=1.0,

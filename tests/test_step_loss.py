@@ -87,6 +87,7 @@ def setting():
 
 def make_loss(data, **changed):
     settings = {
+        "old_dice_weight": 2.0,
         "pgcd_weight": 10.0,
         "pgcd_beta": 3.0,
         "dapd_weight": 2.0,
@@ -111,8 +112,10 @@ def test_pgcd_loss_equals_the_equations_of_the_documentation(setting):
     prototypes = data.bank.prototypes.clone()
     terms = make_loss(data).terms(data.logits, data.targets)
 
-    segmentation = 0.0
-    for weight, logits, target in zip((0.7, 0.3), data.logits, data.targets, strict=True):
+    segmentation = old_dice = 0.0
+    predicted = data.teacher.logits.argmax(1, keepdim=True)
+    lower = predicted[:, :, [1, 4]][:, :, :, [1, 3]][..., [1]]  # nearest neighbour, voxel centres
+    for weight, logits, target, pseudo in zip((0.7, 0.3), data.logits, data.targets, (predicted, lower), strict=True):
         probs, labels = flat(logits.softmax(1)), target.flatten()
         valid = labels != IGNORE
         nll = [-math.log(p[:3].sum() if y == 0 else p[y]) for p, y, v in zip(probs, labels, valid, strict=True) if v]
@@ -120,8 +123,14 @@ def test_pgcd_loss_equals_the_equations_of_the_documentation(setting):
         for c in (3, 4):
             p, y = probs[valid][:, c], labels[valid] == c
             dice.append((2 * p[y].sum() + 1e-5) / (p.sum() + y.sum() + 1e-5))
+        filled, old = torch.where(target == 0, pseudo, target).flatten(), []
+        for c in (1, 2):
+            p, y = probs[valid][:, c], filled[valid] == c
+            old.append((2 * p[y].sum() + 1e-5) / (p.sum() + y.sum() + 1e-5))
+        old_dice -= weight * (sum(old) / 2).item()
         segmentation += weight * (sum(nll) / len(nll) - (sum(dice) / 2).item())
     assert terms["segmentation"].item() == pytest.approx(segmentation, rel=1e-4)
+    assert terms["old_dice"].item() == pytest.approx(2 * old_dice, rel=1e-4)
 
     labels = data.targets[0].flatten()
     valid, unlabelled = labels != IGNORE, labels == 0
@@ -156,6 +165,14 @@ def test_pgcd_loss_equals_the_equations_of_the_documentation(setting):
         to_teacher.append(1 - torch.cosine_similarity(local, f_teacher[masks[c]].mean(0) - centre, dim=0))
     expected = 2 * (sum(to_global) / len(to_global) + sum(to_teacher) / len(to_teacher)).item()
     assert terms["dapd"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_term_of_weight_0_is_left_out_and_the_background_prototype_moves_all_the_same(setting):
+    data = setting
+    before = data.bank.prototypes[0].clone()
+    weights = {"old_dice_weight": 0, "pgcd_weight": 0, "dapd_weight": 0}
+    assert set(make_loss(data, **weights).terms(data.logits, data.targets)) == {"segmentation"}
+    assert not torch.equal(data.bank.prototypes[0], before)
 
 
 def test_dapd_reaches_the_features_and_validation_leaves_the_background_alone(setting):

@@ -199,7 +199,7 @@ def test_each_loss_term_is_logged_and_plotted_every_epoch(toy, tmp_path):
     train(PGCD, names[0])
     trainer = train(PGCD, names[1])
     logging = checkpoint(trainer)["logging"]
-    terms = [logging[f"loss_{name}"] for name in ("segmentation", "pgcd", "dapd")]
+    terms = [logging[f"loss_{name}"] for name in ("segmentation", "old_dice", "pgcd", "dapd")]
     assert all(len(t) == 2 for t in terms)
     for epoch in range(2):
         assert sum(t[epoch] for t in terms) == pytest.approx(logging["train_losses"][epoch], rel=1e-4)

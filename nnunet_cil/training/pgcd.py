@@ -25,10 +25,11 @@ from nnunet_cil.training.step_loss import StepContext, StepLoss
 
 
 class PGCDLoss(StepLoss):
-    """L = L_seg + pgcd_weight L_PGCD + dapd_weight L_DAPD.
+    """L = L_seg + old_dice_weight L_old + pgcd_weight L_PGCD + dapd_weight L_DAPD.
 
     L_seg, at every scale: unbiased cross-entropy (background and old classes are one label) + soft Dice over new
-    classes. L_PGCD and L_DAPD at full resolution. Source: our reading of Zhu et al. 2025,
+    classes. L_old, at every scale: soft Dice over old classes, the teacher's argmax standing for the label where the step has
+    none. L_PGCD and L_DAPD at full resolution. A term of weight 0 is not computed. Source: our reading of Zhu et al. 2025,
     https://arxiv.org/abs/2511.07749; docs/method.md has every equation.
     """
 
@@ -37,6 +38,7 @@ class PGCDLoss(StepLoss):
         context: StepContext,
         *,
         bank: PrototypeBank,
+        old_dice_weight: float,
         pgcd_weight: float,
         pgcd_beta: float,
         dapd_weight: float,
@@ -47,22 +49,36 @@ class PGCDLoss(StepLoss):
         """Hyper-parameters as on the trainer; ``bank`` is updated in place while training."""
         super().__init__(context)
         self.bank = bank
+        self.old_dice_weight = old_dice_weight
         self.pgcd_weight, self.pgcd_beta, self.dapd_weight = pgcd_weight, pgcd_beta, dapd_weight
         self.similarity_temperature = similarity_temperature
         self.background_momentum = background_momentum
         self.min_voxels = min_voxels
 
     def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
-        """segmentation, pgcd, dapd."""
+        """segmentation, old_dice, pgcd, dapd."""
         log_probs = self.log_probs(logits)
-        full = log_probs[0]
         terms = {"segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets)}
+        if self.old_dice_weight:
+            old_dice = self.over_scales(self._old_dice, log_probs, self.pseudo_labelled(targets))
+            terms["old_dice"] = self.old_dice_weight * old_dice
         labels, valid = self.split(targets[0])
         unlabelled = labels < self.num_old if valid is None else (labels < self.num_old) & valid
         teacher_logits, teacher_features = self.teacher.output
-        terms["pgcd"] = self.pgcd_weight * self._pgcd(full, teacher_logits, teacher_features, unlabelled, valid)
-        terms["dapd"] = self.dapd_weight * self._dapd(teacher_logits, teacher_features, unlabelled)
+        masks = class_masks(most_probable(teacher_logits), unlabelled, self.num_old)
+        teacher_local, counts = masked_means(teacher_features, masks)
+        if self.pgcd_weight:
+            pgcd = self._pgcd(log_probs[0], teacher_logits, teacher_features, unlabelled, valid)
+            terms["pgcd"] = self.pgcd_weight * pgcd
+        if torch.is_grad_enabled():
+            self.bank.update_background(teacher_local[0], counts[0], self.background_momentum)
+        if self.dapd_weight:
+            terms["dapd"] = self.dapd_weight * self._dapd(masks, teacher_local, counts)
         return terms
+
+    def _old_dice(self, log_probs: Tensor, target: Tensor) -> Tensor:
+        labels, valid = self.split(target)
+        return self.dice(log_probs[:, 1 : self.num_old], labels, valid, first=1)
 
     def _pgcd(
         self,
@@ -78,12 +94,8 @@ class PGCDLoss(StepLoss):
         student = merge_new_into_background(log_probs, self.num_old)
         return pgcd_loss(student, teacher_logits.float().softmax(1), similarity, unlabelled, valid, beta=self.pgcd_beta)
 
-    def _dapd(self, teacher_logits: Tensor, teacher_features: Tensor, unlabelled: Tensor) -> Tensor:
-        masks = class_masks(most_probable(teacher_logits), unlabelled, self.num_old)
-        student_local, counts = masked_means(self.features.take(), masks)
-        teacher_local, _ = masked_means(teacher_features, masks)
-        if torch.is_grad_enabled():
-            self.bank.update_background(teacher_local[0], counts[0], self.background_momentum)
+    def _dapd(self, masks: Tensor, teacher_local: Tensor, counts: Tensor) -> Tensor:
+        student_local, _ = masked_means(self.features.take(), masks)
         used = counts > self.min_voxels
         centre = prototype_centre(self.bank.prototypes, self.bank.known)
         to_global = cosine_alignment(student_local - centre, self.bank.prototypes - centre, used & self.bank.known)
@@ -95,6 +107,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
     """PGCD + DAPD (our reading of Zhu et al. 2025, https://arxiv.org/abs/2511.07749)."""
 
     hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {
+        "old_dice_weight": (0, math.inf),
         "pgcd_weight": (0, math.inf),
         "pgcd_beta": (0, math.inf),
         "dapd_weight": (0, math.inf),
@@ -104,6 +117,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         "prototype_refresh": (0, 1),
         "prototype_confidence": (0, 1),
     }
+    old_dice_weight = 1.0
     pgcd_weight = 10.0
     pgcd_beta = 3.0
     dapd_weight = 1.0
@@ -116,11 +130,12 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
     """The teacher's probability above which a voxel counts for that estimate."""
 
     def build_step_loss(self) -> StepLoss:
-        """L_seg + 10 L_PGCD + 1 L_DAPD, by default."""
+        """L_seg + 1 L_old + 10 L_PGCD + 1 L_DAPD, by default."""
         assert self.prototypes is not None
         return PGCDLoss(
             self.loss_context(),
             bank=self.prototypes,
+            old_dice_weight=self.old_dice_weight,
             pgcd_weight=self.pgcd_weight,
             pgcd_beta=self.pgcd_beta,
             dapd_weight=self.dapd_weight,
