@@ -1,0 +1,138 @@
+"""Scores of a case by geometry, and of a sequence of models by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from nnunet_cil.evaluation.continual import continual_scores, score_matrix
+from nnunet_cil.evaluation.segmentation import case_scores, class_scores
+
+STEPS = [("a", "b"), ("c",), ("d",)]
+SCORES = [
+    {"a": 0.8, "b": 0.6},
+    {"a": 0.9, "b": 0.7, "c": 0.5},
+    {"a": 0.4, "b": 0.2, "c": 0.6, "d": 0.9},
+]
+
+
+def test_the_matrix_is_undefined_above_the_diagonal():
+    matrix = score_matrix(SCORES, STEPS)
+    expected = [[0.7, math.nan, math.nan], [0.8, 0.5, math.nan], [0.3, 0.6, 0.9]]
+    assert np.allclose(matrix, expected, equal_nan=True)
+
+
+def test_scores_of_a_schedule_by_hand():
+    found = continual_scores(SCORES, STEPS, joint={"a": 0.9, "b": 0.9, "c": 0.8, "d": 0.7})
+    assert found.old == pytest.approx([math.nan, 0.8, 0.4], nan_ok=True)
+    assert found.new == pytest.approx([0.7, 0.5, 0.9])
+    assert found.all == pytest.approx([0.7, 0.7, 0.525])
+    assert found.average_incremental == pytest.approx((0.7 + 0.7 + 0.525) / 3)
+    assert found.forgetting == pytest.approx(((0.8 - 0.3) + (0.6 - 0.6)) / 2)
+    assert found.backward_transfer == pytest.approx(((0.3 - 0.7) + (0.6 - 0.5)) / 2)
+    assert found.intransigence == pytest.approx(((0.9 - 0.7) + (0.8 - 0.5) + (0.7 - 0.9)) / 3)
+
+
+def test_a_class_that_no_case_has_does_not_count():
+    scores = [{"a": math.nan, "b": 0.6}, {"a": math.nan, "b": 0.4, "c": math.nan}]
+    found = continual_scores(scores, STEPS[:2])
+    assert found.matrix[1, 0] == pytest.approx(0.4)
+    assert math.isnan(found.new[1])
+    assert found.all[1] == pytest.approx(0.4)
+    assert found.forgetting == pytest.approx(0.2)
+    assert math.isnan(found.intransigence)
+
+
+def test_one_step_has_nothing_to_forget():
+    found = continual_scores(SCORES[:1], STEPS[:1])
+    assert math.isnan(found.forgetting)
+    assert found.average_incremental == pytest.approx(0.7)
+
+
+def test_a_missing_step_is_refused():
+    with pytest.raises(ValueError, match="scores of 1 steps, but the schedule has 3"):
+        continual_scores(SCORES[:1], STEPS)
+
+
+def cube(corner, size=4, shape=(16, 16, 16)):
+    mask = np.zeros(shape, dtype=bool)
+    mask[tuple(slice(c, c + size) for c in corner)] = True
+    return mask
+
+
+def scores(a, b, spacing_mm=(1, 1, 1), tolerance_mm=1.0):
+    return class_scores(a, b, spacing_mm, tolerance_mm=tolerance_mm)
+
+
+def test_a_mask_equals_itself():
+    found = scores(cube((3, 3, 3)), cube((3, 3, 3)))
+    assert (found.dice, found.hd95_mm, found.asd_mm, found.nsd) == (1, 0, 0, 1)
+
+
+def test_two_cubes_shifted_by_one_voxel_of_two_millimetres():
+    found = scores(cube((3, 3, 3)), cube((4, 3, 3)), spacing_mm=(2, 1, 1))
+    assert found.dice == pytest.approx(2 * 48 / 128)
+    assert found.hd95_mm == pytest.approx(2)
+    assert found.nsd < 1
+    assert scores(cube((3, 3, 3)), cube((4, 3, 3)), spacing_mm=(2, 1, 1), tolerance_mm=2.0).nsd == 1
+
+
+def test_two_far_voxels_are_as_far_as_their_spacing_says():
+    a, b = cube((1, 2, 3), 1), cube((4, 6, 3), 1)
+    found = scores(a, b, spacing_mm=(1, 1, 5))
+    assert found.asd_mm == found.hd95_mm == pytest.approx(5)
+    assert found.dice == found.nsd == 0
+    assert scores(a, b, spacing_mm=(2, 2, 5)).asd_mm == pytest.approx(10)
+
+
+def test_surfaces_against_a_slow_reference():
+    """Every surface voxel against every other one."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.random((7, 6, 5)) > 0.6 for _ in range(2))
+    spacing = np.array([1.5, 1.0, 3.0])
+
+    def surface(mask):
+        padded = np.pad(mask, 1)
+        inside = np.ones_like(mask)
+        for axis in range(3):
+            for shift in (0, 2):
+                cut = [slice(1, -1)] * 3
+                cut[axis] = slice(shift, shift + mask.shape[axis])
+                inside &= padded[tuple(cut)]
+        return np.argwhere(mask & ~inside) * spacing
+
+    points = surface(a), surface(b)
+    distances = np.linalg.norm(points[0][:, None] - points[1][None], axis=-1)
+    there, back = distances.min(1), distances.min(0)
+    found = scores(a, b, spacing_mm=spacing, tolerance_mm=1.2)
+    both = np.concatenate([there, back])
+    assert found.hd95_mm == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-5)
+    assert found.asd_mm == pytest.approx(both.mean(), rel=1e-5)
+    assert found.nsd == pytest.approx((both <= 1.2).mean(), rel=1e-5)
+
+
+def test_an_organ_that_touches_the_images_edge_has_its_surface_there():
+    found = scores(cube((0, 0, 0)), cube((0, 0, 0)))
+    assert (found.dice, found.asd_mm) == (1, 0)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_a_class_that_one_lacks_scores_0_and_has_no_distance(swap):
+    pair = cube((2, 2, 2)), np.zeros((16, 16, 16), dtype=bool)
+    found = scores(*(pair[::-1] if swap else pair))
+    assert found.dice == found.nsd == 0
+    assert math.isnan(found.hd95_mm)
+    assert math.isnan(found.asd_mm)
+
+
+def test_a_class_that_neither_has_is_undefined():
+    empty = np.zeros((4, 4, 4), dtype=bool)
+    assert all(math.isnan(v) for v in (scores(empty, empty).dice, scores(empty, empty).nsd))
+
+
+def test_classes_are_matched_by_name_whatever_their_numbers():
+    found, wanted = cube((1, 1, 1)) * 1 + cube((8, 8, 8)) * 2, cube((1, 1, 1)) * 7 + cube((8, 8, 8)) * 3
+    result = case_scores(found, wanted, (1, 1, 1), {"x": (1, 7), "y": (2, 3)}, tolerance_mm=1)
+    assert result["x"].dice == result["y"].dice == 1
+    with pytest.raises(ValueError, match=r"shape \(16, 16, 16\), the truth \(2, 2, 2\)"):
+        case_scores(found, wanted[:2, :2, :2], (1, 1, 1), {"x": (1, 7)}, tolerance_mm=1)
