@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_plan(commands)
+    _add_evaluate(commands)
     _add_convert(commands)
     _add_doctor(commands)
     _add_trainers(commands)
@@ -126,6 +127,61 @@ def _run_plan(args: argparse.Namespace) -> int:
     for step in steps:
         trainer = args.step0_trainer if args.step0_trainer and step.plan.step == 0 else "nnUNetTrainerPGCD"
         print(f"  nnUNetv2_train {args.dataset} {configuration} 0 -tr {trainer} -p {step.plans_name}")
+    return 0
+
+
+def _add_evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="score every step's model: old and new classes, forgetting",
+        description="Predicts the cases with every step's model (nnUNetv2_predict), scores them (Dice, HD95, ASD, normalised "
+        "surface Dice; classes matched by name) and writes per_case.csv, results.json and summary.md. What is there already "
+        "is not done again. Without -i and -l: imagesTs and labelsTs of the raw data set, or the fold's validation cases.",
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="ID or name of the data set")
+    parser.add_argument("configuration", metavar="CONFIG", help="2d, 3d_lowres or 3d_fullres")
+    parser.add_argument("folds", metavar="FOLD", nargs="+", type=int, help="one or several folds")
+    parser.add_argument("schedule", metavar="SCHEDULE", help="name of a shipped schedule, or a JSON file")
+    parser.add_argument(
+        "-tr", dest="trainers", nargs="+", required=True, metavar="TRAINER", help="one or several trainers"
+    )
+    parser.add_argument(
+        "-p", dest="base_plans", default="nnUNetPlans", metavar="BASE_PLANS", help="as for plan (default: %(default)s)"
+    )
+    parser.add_argument("-i", dest="images", type=Path, metavar="IMAGES", help="folder of test images")
+    parser.add_argument("-l", dest="labels", type=Path, metavar="LABELS", help="folder of their true labels")
+    parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help="where everything goes")
+    parser.add_argument(
+        "-device", default="cuda", choices=["cpu", "cuda", "mps"], help="for predictions (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=2.0,
+        metavar="MM",
+        help="of the normalised surface Dice, in mm (default: %(default)s)",
+    )
+    parser.set_defaults(run=_run_evaluate)
+
+
+def _run_evaluate(args: argparse.Namespace) -> int:
+    from nnunet_cil.workflows.evaluate import evaluate
+
+    found = evaluate(
+        args.dataset,
+        args.configuration,
+        args.folds,
+        args.schedule,
+        args.trainers,
+        base_plans=args.base_plans,
+        images=args.images,
+        labels=args.labels,
+        output=args.output,
+        device=args.device,
+        tolerance_mm=args.tolerance,
+        say=lambda line: print(line, flush=True),
+    )
+    print(f"\n{found.summary}\nAll of it: {found.folder}")
     return 0
 
 

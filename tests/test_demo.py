@@ -6,7 +6,7 @@ import pytest
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.schedule import load_schedule
-from nnunet_cil.workflows import demo
+from nnunet_cil.workflows import commands, demo
 
 
 def test_jobs_share_step_0_and_come_in_order():
@@ -34,13 +34,13 @@ def test_a_failing_command_names_its_log_and_shows_its_end(tmp_path):
     with pytest.raises(
         CILError, match=r"(?s)'nnUNetv2_train 1 2d 0' failed with status 1. Its log is .*train.txt; it ends:"
     ):
-        demo.call("nnUNetv2_train", ["1", "2d", "0"], demo._environment(tmp_path), log)
+        commands.call("nnUNetv2_train", ["1", "2d", "0"], demo._environment(tmp_path), log)
     assert "Traceback" in log.read_text()
 
 
 def test_a_log_is_on_disk_line_by_line_so_that_a_kill_loses_nothing(tmp_path):
     log, seen = tmp_path / "logs" / "version.txt", []
-    demo.call(
+    commands.call(
         "nnunet_cil", ["--version"], demo._environment(tmp_path), log, lambda line: seen.append((line, log.read_text()))
     )
     assert seen

@@ -1,9 +1,13 @@
-"""Dice of classes, step by step, as a text table."""
+"""Scores as text tables."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 Scores = Mapping[str, float]
 """Class -> mean Dice; a class that the model does not know is missing."""
@@ -37,10 +41,49 @@ def step_table(rows: Mapping[str, Sequence[Scores]], steps: Sequence[Sequence[st
             body.append(
                 [str(index), method, *(_number(scores.get(name, math.nan)) for name in classes), *map(_number, groups)]
             )
+    return markdown(header, body)
+
+
+SCHEDULE_NUMBERS = {
+    "average_incremental": "average incremental",
+    "forgetting": "forgetting",
+    "backward_transfer": "backward transfer",
+    "intransigence": "intransigence",
+}
+
+
+def schedule_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Markdown: one line a method; mean over the folds, and smallest to largest where there are several.
+
+    Args:
+        rows: method -> the numbers of each fold, by the names of ``continual.ContinualScores``.
+    """
+    groups = ["old", "new", "all"]
+    header = ["method", *(f"{g} (last step)" for g in groups), *SCHEDULE_NUMBERS.values()]
+    body = []
+    for method, folds in rows.items():
+        columns = [[f[g][-1] for f in folds] for g in groups] + [[f[n] for f in folds] for n in SCHEDULE_NUMBERS]
+        body.append([method, *map(_spread, columns)])
+    return markdown(header, body)
+
+
+def matrix_table(matrix: npt.NDArray[np.float64]) -> str:
+    """Markdown of R; blank above the diagonal."""
+    header = ["", *(f"step {j}" for j in range(len(matrix)))]
+    return markdown(header, [[f"step {i}", *map(_number, row)] for i, row in enumerate(matrix.tolist())])
+
+
+def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table whose columns line up."""
     widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
     lines = [" | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in [header, *body]]
     rule = "-|-".join("-" * w for w in widths)
     return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
+
+
+def _spread(values: Sequence[float]) -> str:
+    text = _number(sum(values) / len(values))
+    return f"{text} ({min(values):.3f} to {max(values):.3f})" if text and len(values) > 1 else text
 
 
 def _number(value: float) -> str:

@@ -5,29 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_cil.errors import CILError
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.shipped import trainers_folder
+from nnunet_cil.workflows.commands import call, python_path
 
 DATASET_ID, DATASET = 1, "Dataset001_Phantom"
 SCHEDULE, CONFIGURATION, PLANS = "phantom_2-2-1", "2d", "nnUNetPlansSmall"
 METHODS = {"fine-tuning": "nnUNetTrainerFineTune", "PGCD": "nnUNetTrainerPGCD"}
 FIRST_TRAINER = "nnUNetTrainerPGCD"
 NUM_TRAINING, NUM_VALIDATION = 20, 6
-
-_ENTRY_POINTS = {
-    "nnUNetv2_plan_and_preprocess": "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints:plan_and_preprocess_entry",
-    "nnUNetv2_train": "nnunetv2.run.run_training:run_training_entry",
-    "nnunet_cil": "nnunet_cil.cli:entry",
-}
-"""The commands that the demo runs; called by their functions, since the scripts may not be on the PATH."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +72,7 @@ def _environment(output: Path) -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
         "PYTHONUNBUFFERED": "1",
     }
-    return {**os.environ, **variables, **quiet, **_python_path()}
-
-
-def _python_path() -> dict[str, str]:
-    """Lets started processes find a package that runs from a checkout without being installed.
-
-    Never site-packages: on PYTHONPATH it would come before the standard library, and shadow it.
-    """
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "pyproject.toml").is_file():
-        return {}
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))}
+    return {**os.environ, **variables, **quiet, **python_path()}
 
 
 def _device(device: str) -> str:
@@ -174,46 +153,6 @@ def _train(
                 bar.set_description("predicting held-out cases")
 
         call("nnUNetv2_train", arguments, environment, output / "logs" / f"{trainer}_step{step}.txt", watch)
-
-
-def call(
-    command: str,
-    arguments: list[str],
-    environment: Mapping[str, str],
-    log: Path,
-    watch: Callable[[str], None] = lambda _line: None,
-) -> None:
-    """Runs one of nnU-Net's commands with this Python, its output in ``log``.
-
-    Raises:
-        CILError: it failed; with the end of its log.
-    """
-    module, function = _ENTRY_POINTS[command].split(":")
-    code = f"from {module} import {function}; {function}()"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    last: deque[str] = deque(maxlen=8)
-    with (
-        log.open("a", buffering=1, encoding="utf-8") as file,
-        subprocess.Popen(
-            [sys.executable, "-c", code, *arguments],
-            env=dict(environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process,
-    ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            file.write(line)
-            last.append(line.rstrip())
-            watch(line)
-    if process.returncode:
-        end = "\n  ".join(last)
-        raise CILError(
-            f"'{command} {' '.join(arguments)}' failed with status {process.returncode}. Its log is {log}; it "
-            f"ends:\n  {end}"
-        )
 
 
 def _report(output: Path, schedule: Schedule) -> DemoResult:

@@ -1,0 +1,71 @@
+"""Running nnU-Net's commands as a user would, with their output in a log."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from nnunet_cil.errors import CILError
+
+_ENTRY_POINTS = {
+    "nnUNetv2_plan_and_preprocess": "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints:plan_and_preprocess_entry",
+    "nnUNetv2_train": "nnunetv2.run.run_training:run_training_entry",
+    "nnUNetv2_predict": "nnunetv2.inference.predict_from_raw_data:predict_entry_point",
+    "nnunet_cil": "nnunet_cil.cli:entry",
+}
+"""Called by their functions, since the scripts may not be on the PATH."""
+
+
+def python_path() -> dict[str, str]:
+    """Lets started processes find a package that runs from a checkout without being installed.
+
+    Never site-packages: on PYTHONPATH it would come before the standard library, and shadow it.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "pyproject.toml").is_file():
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))}
+
+
+def call(
+    command: str,
+    arguments: list[str],
+    environment: Mapping[str, str],
+    log: Path,
+    watch: Callable[[str], None] = lambda _line: None,
+) -> None:
+    """Runs one of nnU-Net's commands with this Python, its output in ``log``.
+
+    Raises:
+        CILError: it failed; with the end of its log.
+    """
+    module, function = _ENTRY_POINTS[command].split(":")
+    code = f"from {module} import {function}; {function}()"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    last: deque[str] = deque(maxlen=8)
+    with (
+        log.open("a", buffering=1, encoding="utf-8") as file,
+        subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            env=dict(environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            file.write(line)
+            last.append(line.rstrip())
+            watch(line)
+    if process.returncode:
+        end = "\n  ".join(last)
+        raise CILError(
+            f"'{command} {' '.join(arguments)}' failed with status {process.returncode}. Its log is {log}; it "
+            f"ends:\n  {end}"
+        )

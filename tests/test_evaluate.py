@@ -1,0 +1,218 @@
+"""nnunet_cil evaluate: from models and truth to tables."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from toy import DATASET, LABELS, ORGANS, toy_volume, train, write_schedule
+
+from nnunet_cil.cli import main
+from nnunet_cil.errors import CILError
+from nnunet_cil.workflows import evaluate as workflow
+from nnunet_cil.workflows.evaluate import evaluate
+from nnunet_cil.workflows.plan import plan
+
+PGCD = "nnUNetTrainerPGCD"
+ORDER = (ORGANS[2:3], ORGANS[:1])
+"""kidney (3) is channel 1, liver (1) channel 2."""
+
+
+def write(array, file, spacing=(1.0, 1.0, 1.0)):
+    picture = sitk.GetImageFromArray(array.astype(np.uint8))
+    picture.SetSpacing(spacing)
+    sitk.WriteImage(picture, str(file))
+
+
+@pytest.fixture
+def trained(toy, tmp_path, monkeypatch):
+    """Two steps that look trained, three test cases, and a stand-in for nnU-Net's prediction that forgets the kidney."""
+    schedule = write_schedule(tmp_path, ORDER)
+    steps = plan(DATASET, schedule)
+    root = toy.parents[1]
+    for step in steps:
+        model = root / "results" / DATASET / f"{PGCD}__{step.plans_name}__3d_fullres"
+        (model / "fold_0").mkdir(parents=True)
+        (model / "fold_0" / "checkpoint_final.pth").write_text(step.plans_name)
+        (model / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", "labels": step.plan.labels}))
+    for folder in ("imagesTs", "labelsTs"):
+        (root / "raw" / DATASET / folder).mkdir()
+    for i in range(3):
+        image, labels = toy_volume(50 + i)
+        write(image, root / "raw" / DATASET / "imagesTs" / f"t{i}_0000.nii.gz")
+        write(labels, root / "raw" / DATASET / "labelsTs" / f"t{i}.nii.gz")
+    calls = []
+
+    def predict(command, arguments, _environment, _log):
+        calls.append(arguments)
+        option = dict(zip(arguments[::2], arguments[1::2], strict=False))
+        for i in range(3):
+            labels = toy_volume(50 + i)[1]
+            found = (labels == 3) * 1
+            if option["-p"].endswith("step1"):
+                found = (labels == 1) * 2
+                found[labels == 3] = np.arange((labels == 3).sum()) % 2  # half of the kidney
+            write(found, Path(option["-o"]) / f"t{i}.nii.gz")
+
+    monkeypatch.setattr(workflow, "call", predict)
+    return root, schedule, calls
+
+
+def run(schedule, **changed):
+    return evaluate(DATASET, "3d_fullres", [0], schedule, [PGCD], device="cpu", **changed)
+
+
+def test_classes_are_scored_by_name_and_what_is_forgotten_is_seen(trained):
+    _, schedule, _ = trained
+    found = run(schedule)
+    content = json.loads((found.folder / "results.json").read_text())
+    (dice,) = content["trainers"][PGCD]["dice"]
+    assert dice["classes"][0] == {"kidney": 1}
+    assert dice["classes"][1] == {"kidney": pytest.approx(2 / 3), "liver": 1}
+    assert dice["forgetting"] == pytest.approx(1 / 3)
+    assert dice["matrix"][0][0] == 1
+    assert math.isnan(dice["matrix"][0][1])
+    assert math.isnan(dice["intransigence"])
+    with (found.folder / "per_case.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * (1 + 2)
+    assert {r["case"] for r in rows} == {"t0", "t1", "t2"}
+    assert "| step 1 | 0.667  | 1.000  |" in found.summary
+    assert found.summary == (found.folder / "summary.md").read_text()
+
+
+def test_nothing_is_done_twice_unless_the_model_has_changed(trained):
+    root, schedule, calls = trained
+    first = run(schedule)
+    assert len(calls) == 2
+    assert run(schedule).summary == first.summary
+    assert len(calls) == 2
+    (next((root / "results" / DATASET).glob("*step1*")) / "fold_0" / "checkpoint_final.pth").write_text("new")
+    run(schedule)
+    assert [("step1" in " ".join(c), "--continue_prediction" in c) for c in calls[2:]] == [(True, False)]
+
+
+def test_an_interrupted_prediction_is_continued(trained, monkeypatch):
+    _, schedule, calls = trained
+    predict = workflow.call
+
+    def die(*arguments):
+        predict(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workflow, "call", die)
+    with pytest.raises(KeyboardInterrupt):
+        run(schedule)
+    monkeypatch.setattr(workflow, "call", predict)
+    run(schedule)
+    assert "--continue_prediction" not in calls[0]
+    assert "--continue_prediction" in calls[1]
+
+
+def test_dice_is_nnunets(trained, tmp_path):
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    _, schedule, _ = trained
+    found = run(schedule)
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    for i in range(3):
+        labels = toy_volume(50 + i)[1]
+        write((labels == 3) * 1 + (labels == 1) * 2, truth / f"t{i}.nii.gz")
+    predictions = found.folder / "predictions" / f"{PGCD}_step1_fold0"
+    theirs = compute_metrics_on_folder(str(truth), str(predictions), None, SimpleITKIO(), ".nii.gz", [1, 2], None, 1)
+    ours = json.loads((found.folder / "results.json").read_text())["trainers"][PGCD]["dice"][0]["classes"][1]
+    assert ours["kidney"] == pytest.approx(theirs["mean"][1]["Dice"], abs=1e-6)
+    assert ours["liver"] == pytest.approx(theirs["mean"][2]["Dice"], abs=1e-6)
+
+
+def test_an_untrained_step_names_its_command(trained):
+    root, schedule, calls = trained
+    next((root / "results" / DATASET).glob("*step1*/fold_0/checkpoint_final.pth")).unlink()
+    with pytest.raises(CILError, match=r"Step 1 of toy is not trained .*'nnUNetv2_train .* -p nnUNetPlans_toy_step1'"):
+        run(schedule)
+    assert not calls
+
+
+def test_a_case_without_true_labels(trained):
+    root, schedule, calls = trained
+    (root / "raw" / DATASET / "labelsTs" / "t1.nii.gz").unlink()
+    with pytest.raises(CILError, match="Case 't1' has no true labels"):
+        run(schedule)
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: write(toy_volume(51)[1], f, spacing=(1, 1, 2)), "Spacing of .* is .*t1.nii.gz it is"),
+        (lambda f: write(toy_volume(51)[1] + 9, f), "t1.nii.gz holds the label 9, which is none of"),
+        (lambda f: f.write_bytes(f.read_bytes()[:40]), "t1.nii.gz cannot be read"),
+    ],
+)
+def test_truth_that_does_not_fit(trained, break_it, message):
+    root, schedule, _ = trained
+    break_it(root / "raw" / DATASET / "labelsTs" / "t1.nii.gz")
+    with pytest.raises(CILError, match=message):
+        run(schedule)
+
+
+def test_images_without_labels_are_refused(trained, tmp_path):
+    with pytest.raises(CILError, match="-i IMAGES and -l LABELS together"):
+        run(trained[1], images=tmp_path)
+
+
+def test_ignored_voxels_count_nowhere(tmp_path):
+    from nnunet_cil.evaluation.files import score_files
+
+    labels = toy_volume(0)[1]
+    truth = labels.copy()
+    truth[:, :, :7] = 9
+    write(truth, tmp_path / "truth.nii.gz")
+    broken = labels.copy()
+    broken[:, :, :7] = 2
+    write(broken, tmp_path / "found.nii.gz")
+    scores = score_files(
+        tmp_path / "found.nii.gz",
+        tmp_path / "truth.nii.gz",
+        classes={o: (n, n) for o, n in LABELS.items() if n},
+        found_labels=frozenset(LABELS.values()),
+        wanted_labels=frozenset([*LABELS.values(), 9]),
+        ignore_label=9,
+        tolerance_mm=1,
+    )
+    assert {s.dice for s in scores.values() if s.num_voxels_wanted} == {1}
+
+
+@pytest.mark.slow
+def test_evaluate_with_nnunets_own_prediction(toy, tmp_path, capsys):
+    """Trained for two epochs, predicted by nnUNetv2_predict on images of its own, from the command line."""
+    schedule = write_schedule(tmp_path, ORDER)
+    for step in plan(DATASET, schedule):
+        train(PGCD, step.plans_name)
+    raw = toy.parents[1] / "raw" / DATASET
+    command = [
+        "evaluate",
+        "17",
+        "3d_fullres",
+        "0",
+        str(schedule),
+        "-tr",
+        PGCD,
+        "-device",
+        "cpu",
+        "-o",
+        str(tmp_path / "o"),
+    ]
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for folder, source in ((images, raw / "imagesTr"), (labels, raw / "labelsTr")):
+        folder.mkdir()
+        for file in sorted(source.iterdir())[:2]:
+            (folder / file.name).write_bytes(file.read_bytes())
+    assert main([*command, "-i", str(images), "-l", str(labels)]) == 0
+    assert "## Over the whole schedule" in capsys.readouterr().out
+    assert len(list((tmp_path / "o" / "predictions" / f"{PGCD}_step1_fold0").glob("*.nii.gz"))) == 2
