@@ -36,11 +36,8 @@ class StepPlan:
         dataset_labels: the data set's labels, name -> number, when the step was planned.
         labels: the model's labels after this step, name -> channel (ignore after the last channel).
         cases: the training cases this step may see; None for all.
-        earlier_cases: those of the earlier steps, for trainers that may see old data (joint training, replay); empty where
+        earlier_cases: those of each earlier step, for trainers that may see old data (joint training, replay); empty where
             all steps share their cases.
-        previous: the model to continue from; None at step 0.
-        training: overrides of nnU-Net's training settings.
-        hyperparameters: overrides of the method's hyper-parameters.
     """
 
     schedule: str
@@ -52,7 +49,7 @@ class StepPlan:
     previous: PreviousModel | None = None
     training: dict[str, Any] = field(default_factory=dict)
     hyperparameters: dict[str, Any] = field(default_factory=dict)
-    earlier_cases: tuple[str, ...] = ()
+    earlier_cases: tuple[tuple[str, ...], ...] = ()
 
     @property
     def new_classes(self) -> tuple[str, ...]:
@@ -131,7 +128,7 @@ def plan_steps(
                 previous=previous,
                 training=dict(step.training),
                 hyperparameters=dict(step.hyperparameters),
-                earlier_cases=tuple(sorted(case for earlier in cases[:index] for case in earlier or ())),
+                earlier_cases=() if own_cases is None else tuple(tuple(earlier or ()) for earlier in cases[:index]),
             )
         )
     return steps
@@ -164,7 +161,7 @@ def read_step_plan(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) ->
     del content["schema_version"]
     content["steps"] = tuple(tuple(classes) for classes in content["steps"])
     content["cases"] = None if content["cases"] is None else tuple(content["cases"])
-    content["earlier_cases"] = tuple(content.get("earlier_cases", ()))
+    content["earlier_cases"] = tuple(tuple(cases) for cases in content.get("earlier_cases", ()))
     content["previous"] = None if content["previous"] is None else PreviousModel(**content["previous"])
     plan = StepPlan(**content)
     if dict(dataset_json["labels"]) not in (plan.dataset_labels, plan.labels):

@@ -1,5 +1,6 @@
 """Each baseline's loss against a slow, obvious reference; and what each does at the start and end of a step."""
 
+import json
 import math
 from itertools import pairwise
 from types import SimpleNamespace
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy import DATASET, ORGANS, make_context, make_trainer, train, write_schedule
+from toy import ORGANS, checkpoint, make_context, make_trainer, plan_toy, train
 
+from nnunet_cil.networks.heads import widen_heads
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.ewc import EWCLoss
 from nnunet_cil.training.ilt import ILTLoss
@@ -19,7 +21,6 @@ from nnunet_cil.training.mib import MiBLoss
 from nnunet_cil.training.plop import PLOPLoss
 from nnunet_cil.training.pseudo_label import PseudoLabelLoss
 from nnunet_cil.training.replay import ReplayLoss
-from nnunet_cil.workflows.plan import plan
 
 K, N, IGNORE = 3, 2, 5
 SCALES = (0.7, 0.3)
@@ -106,8 +107,6 @@ def test_mib(data):
 
 
 def test_mib_is_at_rest_where_the_student_says_what_the_teacher_says(data):
-    from nnunet_cil.networks.heads import widen_heads
-
     head = {"decoder.seg_layers.0.weight": torch.randn(K, 4, 1, 1, 1), "decoder.seg_layers.0.bias": torch.randn(K)}
     wide = widen_heads(head, N)
     conv = lambda w: nn.functional.conv3d(data.features, *w.values())  # noqa: E731
@@ -275,46 +274,63 @@ def test_ewc_penalises_what_the_old_network_had(data):
     assert not list(loss.parameters())
 
 
-def test_replay_takes_each_samples_labels_at_their_word(data):
-    for target in data.targets:
-        target[1][target[1] == 0] = torch.randint(0, 3, target[1].shape)[target[1] == 0]
-        target[0][0, 0] = 1  # a leak: must not be seen
-    loss = ReplayLoss(context(data))
-    loss.kept = torch.tensor([False, True])
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_replay_takes_each_samples_labels_at_their_word(data, batch_dice):
+    """The first sample shows the new classes, the second class 2 only, the third everything."""
+    data.logits = [torch.cat([x, torch.randn_like(x[:1])]) for x in data.logits]
+    data.targets = [torch.randint(0, IGNORE + 1, (3, *t.shape[1:])) for t in data.targets]
+    labelled = [{3, 4}, {2}, {1, 2, 3, 4}]
+    loss = ReplayLoss(make_context(K, IGNORE, SCALES, batch_dice=batch_dice), N)
+    loss.labelled = torch.tensor([[c in own for c in range(1, K + N)] for own in labelled])
     shown = loss.shown(data.targets)
-    assert {int(v) for v in shown[0][0].unique()} <= {0, 3, 4, IGNORE}
-    assert torch.equal(shown[0][1], data.targets[0][1])
+    for given, found in zip(data.targets, shown, strict=True):
+        for b, own in enumerate(labelled):
+            expected = [v if v in own or v == IGNORE else 0 for v in given[b].flatten().tolist()]
+            assert found[b].flatten().tolist() == expected
     terms = loss.terms(data.logits, shown)
+
+    def dice(probs, target, classes):
+        values = {}
+        for c in classes:
+            for b, own in enumerate(labelled):
+                if c in own:
+                    valid = target[b].flatten() != IGNORE
+                    p, y = voxels(probs[b : b + 1])[valid, c], target[b].flatten()[valid] == c
+                    values.setdefault(c if batch_dice else (c, b), []).append((p[y].sum(), p.sum() + y.sum()))
+        sums = [[sum(x) for x in zip(*v, strict=True)] for v in values.values()]
+        return -sum((2 * tp + 1e-5) / (total + 1e-5) for tp, total in sums) / len(sums)
+
     segmentation = old = 0.0
     for weight, logits, target in zip(SCALES, data.logits, shown, strict=True):
-        total, count = 0.0, 0
-        for b in (0, 1):
-            for p, y in zip(voxels(logits[b : b + 1].softmax(1)), target[b].flatten(), strict=True):
+        probs, total, count = logits.softmax(1), 0.0, 0
+        for b, own in enumerate(labelled):
+            background = [c for c in range(K + N) if c not in own]
+            for p, y in zip(voxels(probs[b : b + 1]), target[b].flatten(), strict=True):
                 if y != IGNORE:
-                    total -= math.log(p[:K].sum() if b == 0 and y == 0 else p[y])
+                    total -= math.log(p[background].sum() if y == 0 else p[y])
                     count += 1
-        probs, labels = voxels(logits.softmax(1)), target.flatten()
-        segmentation += weight * (total / count + slow_dice(probs, labels, labels != IGNORE, (3, 4)).item())
-        probs, labels = voxels(logits[1:].softmax(1)), target[1].flatten()
-        old += weight * slow_dice(probs, labels, labels != IGNORE, (1, 2)).item()
+        segmentation += weight * (total / count + dice(probs, target, (3, 4)).item())
+        old += weight * dice(probs, target, (1, 2)).item()
     assert terms["segmentation"].item() == pytest.approx(segmentation, rel=1e-4)
     assert terms["old_dice"].item() == pytest.approx(old, rel=1e-4)
+
+
+def test_replay_without_kept_samples_is_the_unbiased_loss_and_old_classes_get_no_dice(data):
+    loss = ReplayLoss(context(data), N)
+    logits = [x.clone().requires_grad_() for x in data.logits]
+    terms = loss.terms(logits, loss.shown(data.targets))
+    assert terms["segmentation"].item() == pytest.approx(slow_segmentation(data, merged=True), rel=1e-4)
+    assert terms["old_dice"].item() == pytest.approx(0, abs=1e-6)
+    terms["old_dice"].backward()
+    assert all(x.grad.abs().max() < 1e-6 for x in logits)
 
 
 # --- trainers -----------------------------------------------------------------------------------------------
 
 
-def plan_toy(tmp_path, steps=(ORGANS[:2], ORGANS[2:]), **extra):
-    return [s.plans_name for s in plan(DATASET, write_schedule(tmp_path, steps, **extra))]
-
-
-def final(trainer):
-    return torch.load(f"{trainer.output_folder}/checkpoint_final.pth", weights_only=False)
-
-
 def test_ewc_carries_importances_that_grow_with_the_heads(toy, tmp_path):
     names = plan_toy(tmp_path, [ORGANS[:2], ORGANS[2:3], ORGANS[3:]])
-    carried = [final(train("nnUNetTrainerEWC", name))["cil"]["method_state"]["importances"] for name in names]
+    carried = [checkpoint(train("nnUNetTrainerEWC", name))["cil"]["method_state"]["importances"] for name in names]
     head = max(k for k in carried[0] if k.startswith("decoder.seg_layers") and k.endswith("weight"))
     assert [len(c[head]) for c in carried] == [3, 4, 5]
     for name, tensor in carried[0].items():
@@ -342,20 +358,26 @@ def test_ewc_importances_are_mean_squared_gradients_of_the_log_likelihood(toy, t
 
 
 def test_ewc_continues_from_a_model_without_importances(toy, tmp_path):
-    schedule = write_schedule(tmp_path, (ORGANS[:2], ORGANS[2:]))
-    names = [s.plans_name for s in plan(DATASET, schedule, first_trainer="nnUNetTrainerMiB")]
+    names = plan_toy(tmp_path, first_trainer="nnUNetTrainerMiB")
     train("nnUNetTrainerMiB", names[0])
     trainer = make_trainer("nnUNetTrainerEWC", names[1])
     trainer.on_train_start()
     found = trainer.method_state["importances"]
     head = "decoder.seg_layers.1.weight"
     assert found[head].shape[0] == 3
-    assert found[head].abs().sum() > 0
+    squares = []
+    network = trainer.teacher.network.requires_grad_(True)
+    for tile in trainer.training_tiles():
+        log_probs = network(tile.images).log_softmax(1)
+        network.zero_grad()
+        log_probs.max(1).values[tile.valid & (tile.labels == 0)].mean().backward()
+        squares.append(network.decoder.seg_layers[-1].weight.grad.square())
+    assert torch.allclose(found[head], torch.stack(squares).mean(0), rtol=1e-3)
 
 
 def test_ewf_fuses_old_and_new_weights_once(toy, tmp_path):
     names = plan_toy(tmp_path)
-    old = final(train("nnUNetTrainerEWF", names[0]))["network_weights"]
+    old = checkpoint(train("nnUNetTrainerEWF", names[0]))["network_weights"]
     trainer = make_trainer("nnUNetTrainerEWF", names[1])
     finish, trained = trainer.finish_step, {}
 
@@ -365,16 +387,17 @@ def test_ewf_fuses_old_and_new_weights_once(toy, tmp_path):
 
     trainer.finish_step = spy
     trainer.run_training()
-    fused = final(trainer)["network_weights"]
+    fused = checkpoint(trainer)["network_weights"]
     w = math.sqrt(2 / 5)
+    start = widen_heads(old, 2)
     for name, tensor in fused.items():
         rows = len(old[name])
-        assert torch.allclose(tensor[:rows], (1 - w) * old[name] + w * trained[name][:rows], atol=1e-6), name
+        assert torch.allclose(tensor[:rows], (1 - w) * start[name][:rows] + w * trained[name][:rows], atol=1e-6), name
         assert torch.equal(tensor[rows:], trained[name][rows:]), name
     again = make_trainer("nnUNetTrainerEWF", names[1], resume=True)
     again.load_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
     again.run_training()
-    assert all(torch.equal(t, fused[k]) for k, t in final(again)["network_weights"].items())
+    assert all(torch.equal(t, fused[k]) for k, t in checkpoint(again)["network_weights"].items())
 
 
 def test_joint_sees_old_labels_and_the_cases_of_earlier_steps(toy, tmp_path):
@@ -385,8 +408,27 @@ def test_joint_sees_old_labels_and_the_cases_of_earlier_steps(toy, tmp_path):
     assert sorted(trainer.do_split()[0]) == [f"case_{i}" for i in range(4)]
     seen = {int(v) for _ in range(8) for v in next(trainer.dataloader_train)["target"][0].unique()}
     assert {1, 2, 3, 4} <= seen
-    output = trainer.validation_step(next(trainer.dataloader_val))
-    assert len(output["tp_hard"]) == 4
+    trainer.network.eval()
+    batch = next(trainer.dataloader_val)
+    with torch.no_grad():
+        predicted = trainer.network(batch["data"])[0].argmax(1, keepdim=True)
+        output = trainer.validation_step(batch)
+    for c in range(1, 5):
+        assert output["tp_hard"][c - 1] == ((predicted == c) & (batch["target"][0] == c)).sum()
+        assert output["fn_hard"][c - 1] == ((predicted != c) & (batch["target"][0] == c)).sum()
+
+
+def spy_on_labelled(trainer):
+    """What the loss is told of each sample, with the sample's key."""
+    told = []
+    forward = trainer.loss.forward
+
+    def spy(output, target):
+        told.append(trainer.loss.labelled)
+        return forward(output, target)
+
+    trainer.loss.forward = spy
+    return told
 
 
 def test_replay_shows_old_labels_of_kept_cases_only(toy, tmp_path):
@@ -396,23 +438,86 @@ def test_replay_shows_old_labels_of_kept_cases_only(toy, tmp_path):
     trainer.on_train_start()
     (kept,) = trainer.kept_cases
     assert kept in trainer.do_split()[0]
+    told = spy_on_labelled(trainer)
     seen = {True: set(), False: set()}
-    for _ in range(30):
+    for _ in range(20):
         batch = next(trainer.dataloader_train)
         for key, target in zip(batch["keys"], batch["target"][0], strict=True):
             seen[key == kept] |= {int(v) for v in target.unique()}
+        trainer.train_step(batch)
+        expected = [[True] * 4 if key == kept else [False, False, True, True] for key in batch["keys"]]
+        assert told[-1].tolist() == expected
     assert seen[True] == {0, 1, 2, 3, 4}
     assert seen[False] == {0, 3, 4}
 
 
-def test_replay_under_disjoint_cases_keeps_cases_of_earlier_steps(toy, tmp_path):
-    names = plan_toy(tmp_path, cases="disjoint", hyperparameters={"replay_cases": 1})
-    train("nnUNetTrainerReplay", names[0])
-    trainer = train("nnUNetTrainerReplay", names[1])
-    (kept,) = trainer.kept_cases
-    assert kept in trainer.step_plan.earlier_cases
-    assert set(trainer.do_split()[0]) - {kept} <= set(trainer.step_plan.cases)
-    assert all(np.isfinite(trainer.logger.get_value("train_losses", None)))
+def test_replay_under_disjoint_cases_shows_what_a_case_was_labelled_with(toy, tmp_path):
+    steps = [ORGANS[:2], ORGANS[2:3], ORGANS[3:]]
+    cases = [f"case_{i}" for i in range(6)]  # two a step, both for training and validation
+    (toy / "splits_final.json").write_text(json.dumps([{"train": cases, "val": cases}]))
+    names = plan_toy(tmp_path, steps, cases="disjoint", hyperparameters={"replay_cases": 2})
+    kept = []
+    for name in names[:2]:
+        kept.append(set(train("nnUNetTrainerReplay", name).kept_cases))
+    trainer = make_trainer("nnUNetTrainerReplay", names[2])
+    trainer.on_train_start()
+    kept.append(set(trainer.kept_cases))
+    earlier = trainer.step_plan.earlier_cases
+    assert not kept[0]
+    assert kept[1] <= set(earlier[0])
+    assert kept[2] <= kept[1] | set(earlier[1])
+    shown = [{0, 4}, {0, 1, 2}, {0, 3}]
+    told = spy_on_labelled(trainer)
+    for _ in range(15):
+        batch = next(trainer.dataloader_train)
+        for key, target in zip(batch["keys"], batch["target"][0], strict=True):
+            assert {int(v) for v in target.unique()} <= shown[trainer.kept_cases.get(key, 0)]
+        assert np.isfinite(trainer.train_step(batch)["loss"])
+        assert told[-1].tolist() == [
+            [c in shown[trainer.kept_cases.get(key, 0)] for c in range(1, 5)] for key in batch["keys"]
+        ]
+
+
+def test_ilt_holds_the_bottleneck_and_plop_every_stage(toy, tmp_path):
+    names = plan_toy(tmp_path, first_trainer="nnUNetTrainerPGCD")
+    train("nnUNetTrainerPGCD", names[0])
+    images = torch.randn(2, 1, 16, 16, 16)
+    for name, sizes in (("nnUNetTrainerILT", [8 // 2]), ("nnUNetTrainerPLOP", [16, 8, 4])):
+        trainer = make_trainer(name, names[1])
+        trainer.on_train_start()
+        loss = trainer.loss
+        student, teacher = (
+            (loss.student_bottleneck, loss.teacher_bottleneck)
+            if name.endswith("ILT")
+            else (loss.student_stages, loss.teacher_stages)
+        )
+        trainer.network(images)
+        trainer.teacher(images)
+        found = student.take(), teacher.take()
+        assert [x.shape[-1] for x in found[0]] == sizes
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))  # the student begins as its teacher
+        with pytest.raises(RuntimeError, match="has not run"):
+            student.take()
+
+
+def test_plop_weighs_pod_by_the_share_of_new_classes_and_by_dimension(toy, tmp_path):
+    names = plan_toy(tmp_path)
+    for configuration, weight in (("3d_fullres", 0.0005), ("2d", 0.01)):
+        train("nnUNetTrainerPLOP", names[0], configuration=configuration)
+        trainer = make_trainer("nnUNetTrainerPLOP", names[1], configuration=configuration)
+        trainer.on_train_start()
+        assert trainer.loss.pod_weight == pytest.approx(weight * math.sqrt(5 / 2))
+
+
+def test_ewc_starts_without_a_penalty_and_continues_in_2d(toy, tmp_path):
+    names = plan_toy(tmp_path)
+    train("nnUNetTrainerEWC", names[0], configuration="2d")
+    trainer = make_trainer("nnUNetTrainerEWC", names[1], configuration="2d")
+    trainer.on_train_start()
+    loss = trainer.loss
+    assert sum(t.abs().sum() for t in loss._importances.values()) > 0
+    for name, anchor in loss._anchors.items():
+        assert torch.equal(loss._parameters_by_name[name][: len(anchor)], anchor), name
 
 
 def test_plop_keeps_its_thresholds_over_an_interruption(toy, tmp_path):
@@ -422,7 +527,7 @@ def test_plop_keeps_its_thresholds_over_an_interruption(toy, tmp_path):
     thresholds = trainer.method_state["thresholds"]
     assert thresholds.shape == (3,)
     assert ((thresholds >= 0.001) & (thresholds <= 1)).all()
-    assert torch.equal(final(trainer)["cil"]["method_state"]["thresholds"], thresholds)
+    assert torch.equal(checkpoint(trainer)["cil"]["method_state"]["thresholds"], thresholds)
     resumed = make_trainer("nnUNetTrainerPLOP", names[1])
     resumed.load_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
     assert torch.equal(resumed.method_state["thresholds"], thresholds)

@@ -6,10 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from toy import DATASET, ORGANS, make_trainer, seed_epochs, train, write_schedule
+from toy import ORGANS, checkpoint, make_trainer, plan_toy, seed_epochs, train
 
 from nnunet_cil.shipped import trainers_folder
-from nnunet_cil.workflows.plan import plan
 
 PGCD = "nnUNetTrainerPGCD"
 
@@ -26,13 +25,15 @@ BLIND = sorted(set(TRAINERS) - {"nnUNetTrainerJoint", "nnUNetTrainerReplay"})
 """The trainers that may see no old label; the other two are there to see some."""
 
 
-def plan_toy(tmp_path, steps=(ORGANS[:2], ORGANS[2:]), first_trainer=None, **extra):
-    schedule = write_schedule(tmp_path, steps, **extra)
-    return [s.plans_name for s in plan(DATASET, schedule, first_trainer=first_trainer)]
-
-
-def checkpoint(trainer, name="final"):
-    return torch.load(f"{trainer.output_folder}/checkpoint_{name}.pth", weights_only=False)
+def assert_equal(one, other):
+    """States of a method: tensors in dictionaries."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert list(one) == list(other)
+        for key in one:
+            assert_equal(one[key], other[key])
+    else:
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("trainer_name", BLIND)
@@ -77,6 +78,7 @@ def test_hidden_labels_change_nothing(toy, tmp_path, trainer_name):
     for (key, x), y in zip(full.network.state_dict().items(), erased.network.state_dict().values(), strict=True):
         assert torch.equal(x, y), key
     assert torch.equal(full.prototypes.prototypes, erased.prototypes.prototypes)
+    assert_equal(full.method_state, erased.method_state)
     for key in ("ema_fg_dice", "train_losses", "val_losses"):
         assert np.array_equal(full.logger.get_value(key, None), erased.logger.get_value(key, None), equal_nan=True)
 
@@ -122,5 +124,6 @@ def test_an_interrupted_training_ends_where_an_undisturbed_one_ends(toy, tmp_pat
     logging = found["logging"]
     terms = [v for k, v in logging.items() if k.startswith("loss_")]
     assert sum(t[2] for t in terms) == pytest.approx(logging["train_losses"][2], rel=1e-4)
+    assert_equal(expected["cil"]["method_state"], found["cil"]["method_state"])
     momentum = [[s["momentum_buffer"] for s in c["optimizer_state"]["state"].values()] for c in (expected, found)]
     assert all(torch.equal(a, b) for a, b in zip(*momentum, strict=True))

@@ -7,20 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import DATASET, LABELS, ORGANS, make_dataset, make_trainer, set_environment, train, write_schedule
+from toy import (
+    DATASET,
+    LABELS,
+    ORGANS,
+    checkpoint,
+    make_dataset,
+    make_trainer,
+    plan_toy,
+    set_environment,
+    train,
+    write_schedule,
+)
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.workflows.plan import plan
 
 PGCD = "nnUNetTrainerPGCD"
-
-
-def plan_toy(tmp_path, steps=(ORGANS[:2], ORGANS[2:]), **extra):
-    return [s.plans_name for s in plan(DATASET, write_schedule(tmp_path, steps, **extra))]
-
-
-def checkpoint(trainer, name="final"):
-    return torch.load(f"{trainer.output_folder}/checkpoint_{name}.pth", weights_only=False)
 
 
 def test_three_steps_end_in_a_plain_nnunet_model_that_knows_every_class(toy, tmp_path):

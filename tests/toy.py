@@ -201,13 +201,15 @@ def make_trainer(
     return get_trainer_from_args(dataset, configuration, fold, name, plans_name, resume, torch.device("cpu"))
 
 
-def make_context(num_old=1, ignore_label=None, scale_weights=(1.0,), *, teacher=None, features=None, ddp=False):
+def make_context(
+    num_old=1, ignore_label=None, scale_weights=(1.0,), *, teacher=None, features=None, batch_dice=True, ddp=False
+):
     """A StepContext around tensors: ``teacher`` a TeacherOutput, ``features`` the student's."""
     return StepContext(
         num_old,
         ignore_label,
         scale_weights,
-        batch_dice=True,
+        batch_dice=batch_dice,
         ddp=ddp,
         teacher=SimpleNamespace(output=teacher),
         features=SimpleNamespace(take=lambda: features),
@@ -233,3 +235,15 @@ def train(name: str, plans_name: str, **kwargs):
     torch.manual_seed(0)
     trainer.run_training()
     return trainer
+
+
+def plan_toy(tmp_path: Path, steps=(ORGANS[:2], ORGANS[2:]), first_trainer=None, **extra) -> list[str]:
+    """Plans a schedule of the toy data set; the names of the steps' plans."""
+    from nnunet_cil.workflows.plan import plan
+
+    schedule = write_schedule(tmp_path, steps, **extra)
+    return [s.plans_name for s in plan(DATASET, schedule, first_trainer=first_trainer)]
+
+
+def checkpoint(trainer, name: str = "final") -> dict:
+    return torch.load(f"{trainer.output_folder}/checkpoint_{name}.pth", weights_only=False)

@@ -1,21 +1,33 @@
 """Loss terms: functions of tensors, in log space, 2D and 3D alike."""
 
-from nnunet_cil.losses.distillation import pgcd_loss
+from nnunet_cil.losses.distillation import distillation_loss, pgcd_loss
 from nnunet_cil.losses.prototypes import class_masks, cosine_alignment, masked_means, prototype_similarity
+from nnunet_cil.losses.pseudo_labels import entropy_histogram, median_thresholds, normalised_entropy
+from nnunet_cil.losses.regularization import importance_penalty, local_pod_distance
 from nnunet_cil.losses.segmentation import (
+    labelled_dice_loss,
     masked_cross_entropy,
     merge_new_into_background,
     merge_old_into_background,
+    merge_unlabelled,
     soft_dice_loss,
 )
 
 __all__ = [
     "class_masks",
     "cosine_alignment",
+    "distillation_loss",
+    "entropy_histogram",
+    "importance_penalty",
+    "labelled_dice_loss",
+    "local_pod_distance",
     "masked_cross_entropy",
     "masked_means",
+    "median_thresholds",
     "merge_new_into_background",
     "merge_old_into_background",
+    "merge_unlabelled",
+    "normalised_entropy",
     "pgcd_loss",
     "prototype_similarity",
     "soft_dice_loss",

@@ -78,5 +78,5 @@ def pgcd_loss(
 
 
 def _binary_log_likelihood(log_probs: Tensor, probs: Tensor, target: Tensor) -> Tensor:
-    """T log p + (1 - t) log(1 - p)."""
+    """Of a target t: t log p + (1 - t) log(1 - p)."""
     return torch.lerp(torch.log1p(-probs), log_probs, target)

@@ -66,7 +66,7 @@ def masked_means(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def prototype_centre(prototypes: Tensor, known: Tensor) -> Tensor:
-    """M = mean of the known prototypes, background included: (K, channels), (K,) bool -> (channels,)."""
+    """Centre m: mean of the known prototypes, background included: (K, channels), (K,) bool -> (channels,)."""
     return (prototypes * known[:, None]).sum(0) / known.sum().clamp(min=1)
 
 

@@ -12,7 +12,7 @@ NUM_BINS = 10_000
 
 
 def normalised_entropy(probs: Tensor) -> Tensor:
-    """U = H(p) / ln K in [0, 1].
+    """Normalised entropy: u = H(p) / ln K in [0, 1].
 
     Source: Douillard et al. 2021, PLOP, https://arxiv.org/abs/2011.11390, section 3.3 (their code divides twice).
 
@@ -35,11 +35,11 @@ def entropy_histogram(entropy: Tensor, classes: Tensor, mask: Tensor, num_classe
         num_classes: K.
 
     Returns:
-        (K, NUM_BINS) float64 counts.
+        (K, NUM_BINS) float32 counts, exact up to 2^24 voxels a bin.
     """
     bins = (entropy * NUM_BINS).long().clamp(0, NUM_BINS - 1)
-    counts = torch.zeros(num_classes * NUM_BINS, dtype=torch.float64, device=mask.device)
-    counts.scatter_add_(0, (classes * NUM_BINS + bins).flatten(), mask.flatten().double())
+    counts = torch.zeros(num_classes * NUM_BINS, device=mask.device)
+    counts.scatter_add_(0, (classes * NUM_BINS + bins).flatten(), mask.flatten().float())
     return counts.view(num_classes, NUM_BINS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ def local_pod_distance(student: Tensor, teacher: Tensor, scales: Sequence[int]) 
     pooling per axis into s bins. Where s does not divide an axis, the bins are those of PyTorch's adaptive pooling, and
     an axis of fewer than s voxels gets as many bins as it has voxels.
 
-    Source: Douillard et al. 2021, PLOP, https://arxiv.org/abs/2011.11390, section 3.2; 2D there, any number of axes here.
+    Source: Douillard et al. 2021, PLOP, https://arxiv.org/abs/2011.11390, section 3.2; 2D there, two or three axes here.
 
     Args:
         student: (batch, channels, *spatial) float, with gradient.
@@ -27,13 +28,13 @@ def local_pod_distance(student: Tensor, teacher: Tensor, scales: Sequence[int]) 
     Returns:
         () float >= 0.
     """
+    pool = F.adaptive_avg_pool2d if student.ndim == 4 else F.adaptive_avg_pool3d
+    a, b = student.float().square(), teacher.float().square()
     parts = []
-    for axis in range(2, student.ndim):
-        # squared and pooled before the difference: two small tensors in place of a third large one
-        a, b = (x.float().square().movedim(axis, -1).flatten(1, -2) for x in (student, teacher))
+    for axis, length in enumerate(student.shape[2:]):
         for scale in scales:
-            bins = min(scale, a.shape[-1])
-            parts.append((F.adaptive_avg_pool1d(a, bins) - F.adaptive_avg_pool1d(b, bins)).flatten(1))
+            size: Any = tuple(min(scale, length) if i == axis else None for i in range(student.ndim - 2))
+            parts.append((pool(a, size) - pool(b, size)).flatten(1))  # pooled first: no difference of full size
     squares = torch.stack([p.square().sum(1) for p in parts]).sum(0)
     # the gradient of a norm at 0 is not a number: a student that equals its teacher stays where it is
     norms = torch.where(squares > 0, squares, torch.ones_like(squares)).sqrt() * (squares > 0)

@@ -31,6 +31,25 @@ def merge_old_into_background(log_probs: Tensor, num_old: int) -> Tensor:
     return torch.cat([log_probs[:, :num_old].logsumexp(1, keepdim=True), log_probs[:, num_old:]], dim=1)
 
 
+def merge_unlabelled(log_probs: Tensor, labelled: Tensor) -> Tensor:
+    """The distribution as each sample's labels see it: what is not labelled in a sample is background there.
+
+    log q~_0 = logsumexp_{c = 0 or c not labelled} log p_c;  log q~_c = log p_c for labelled c. ``merge_old_into_background``
+    with a set of labelled classes for each sample, and with the channels left in place.
+
+    Args:
+        log_probs: (batch, classes, *spatial) float.
+        labelled: (batch, classes - 1) bool, which foreground classes the sample's labels show.
+
+    Returns:
+        The same shape. Channels of unlabelled classes keep log p_c; no label asks for them.
+    """
+    hidden = F.pad(~labelled, (1, 0), value=True)
+    hidden = hidden.view(*hidden.shape, *[1] * (log_probs.ndim - 2))
+    background = log_probs.masked_fill(~hidden, -torch.inf).logsumexp(1, keepdim=True)
+    return torch.cat([background, log_probs[:, 1:]], dim=1)
+
+
 def merge_new_into_background(log_probs: Tensor, num_old: int) -> Tensor:
     """The student's distribution as the teacher would see it: background and new classes are one.
 
@@ -87,3 +106,35 @@ def soft_dice_loss(
     dice = MemoryEfficientSoftDiceLoss(batch_dice=batch_dice, do_bg=True, smooth=1e-5, ddp=ddp)
     loss: Tensor = dice(probs, one_hot, loss_mask=None if valid is None else valid[:, None])
     return loss
+
+
+def labelled_dice_loss(
+    probs: Tensor,
+    one_hot: Tensor,
+    labelled: Tensor,
+    valid: Tensor | None = None,
+    *,
+    batch_dice: bool,
+    ddp: bool = False,
+) -> Tensor:
+    """``soft_dice_loss`` over those classes of each sample that its labels show.
+
+    Args:
+        probs: (batch, channels, *spatial) float.
+        one_hot: the same shape.
+        labelled: (batch, channels) bool.
+        valid: (batch, *spatial) bool, or None for all.
+        batch_dice: as in ``soft_dice_loss``; a class counts where any sample of the batch (of the rank) shows it.
+        ddp: as in ``soft_dice_loss``.
+
+    Returns:
+        () float in [-1, 0]; 0 on the graph where nothing is labelled.
+    """
+    mask = labelled.view(*labelled.shape, *[1] * (probs.ndim - 2))
+    mask = mask.expand_as(probs) if valid is None else mask & valid[:, None]
+    dice = MemoryEfficientSoftDiceLoss(batch_dice=batch_dice, do_bg=True, smooth=1e-5, ddp=ddp)
+    counted = labelled.any(0) if batch_dice else labelled
+    # an empty mask has a Dice of 1, without gradient: taken out of the mean again
+    share = counted.float().mean()
+    loss: Tensor = dice(probs, one_hot, loss_mask=mask) + (1 - share)
+    return loss / share.clamp(min=1 / counted.numel())

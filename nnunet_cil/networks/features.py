@@ -55,8 +55,12 @@ class StageReader:
         outputs = [o for o in self._outputs if o is not None]
         if len(outputs) < len(self._outputs):
             raise RuntimeError("The network has not run since its stages were last taken.")
-        self._outputs = [None] * len(outputs)
+        self.clear()
         return outputs
+
+    def clear(self) -> None:
+        """Lets go of the outputs."""
+        self._outputs = [None] * len(self._outputs)
 
 
 class FeatureReader:

@@ -33,7 +33,7 @@ class PrototypeBank:
         return self.counts > 0
 
     def to(self, device: torch.device) -> PrototypeBank:
-        """The bank on another device (float64 counts stay on the CPU where a device lacks float64)."""
+        """The bank on another device (counts as float32 where a device lacks float64)."""
         counts = self.counts.float() if device.type == "mps" else self.counts
         return PrototypeBank(self.prototypes.to(device), counts.to(device))
 

@@ -165,7 +165,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """nnU-Net's, against labels that are numbered as the model's channels."""
         with self._ground_truth_in_channels():
             super().perform_actual_validation(save_probabilities)
-        self.features.clear()
+        self._let_go()
 
     @contextmanager
     def _ground_truth_in_channels(self) -> Iterator[None]:
@@ -209,10 +209,15 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """From step 1 on, takes over from the previous step; then nnU-Net's."""
         if not self.was_initialized:
             self.initialize()
-        if self.step_plan.previous is not None and self.current_epoch < self.num_epochs:
+        if self.step_plan.previous is not None and not self.is_finished:
             self._take_over()
             self.loss = self.build_step_loss()
         super().on_train_start()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the step's own prototypes are there: they are collected last."""
+        return self.prototypes is not None and len(self.prototypes.counts) > len(self.step_plan.seen_classes)
 
     def _take_over(self) -> None:
         assert self.step_plan.previous is not None
@@ -325,6 +330,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         if self.teacher is not None:
             self.teacher.look_at(None)
         self.features.clear()
+        if isinstance(self.loss, StepLoss):
+            self.loss.let_go()
 
     def _with_old_classes(self, target: Tensor | list[Tensor], teacher: Teacher) -> Tensor | list[Tensor]:
         full = (target[0] if isinstance(target, list) else target).to(self.device, non_blocking=True)
@@ -355,11 +362,11 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def on_train_end(self) -> None:
         """Collects the global prototypes of the final weights; then nnU-Net's, which saves the checkpoint."""
-        num_channels = 1 + len(self.step_plan.seen_classes)
-        if self.prototypes is None or len(self.prototypes.counts) < num_channels:
+        if not self.is_finished:
             self.finish_step()
             self.print_to_log_file("Collecting prototypes...")
             self.prototypes = self._final_prototypes()
+        self._let_go()
         super().on_train_end()
 
     def _final_prototypes(self) -> PrototypeBank:
@@ -397,8 +404,12 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             sums = (sum_over_ranks(sums[0].to(self.device)), sum_over_ranks(sums[1].to(self.device)))
         return PrototypeBank.from_sums(*sums).to(self.device)
 
-    def training_tiles(self) -> Iterator[Tile]:
-        """The step's training cases as tiles that cover every voxel once; this rank's share of the cases."""
+    def training_tiles(self, batch_size: int | None = None) -> Iterator[Tile]:
+        """The step's training cases as tiles that cover every voxel once; this rank's share of the cases.
+
+        Args:
+            batch_size: how many slices make a tile of a 2D configuration; default: as in training.
+        """
         world = distributed.get_world_size() if self.is_ddp else 1
         keys = sorted(self.do_split()[0])[self.local_rank :: world]
         return tiles(
@@ -406,7 +417,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             self.configuration_manager.patch_size,
             self.label_table,
             self.step_plan.ignore_label,
-            self.batch_size,
+            batch_size or self.batch_size,
         )
 
     # --- checkpoints ----------------------------------------------------------------------------------------

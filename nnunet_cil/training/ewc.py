@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nnunet_cil.losses.prototypes import sum_over_ranks
+from nnunet_cil.losses.prototypes import most_probable, sum_over_ranks
 from nnunet_cil.losses.regularization import importance_penalty
-from nnunet_cil.losses.segmentation import masked_cross_entropy, merge_new_into_background, merge_old_into_background
-from nnunet_cil.networks.heads import HEAD_PREFIX, widen_heads
+from nnunet_cil.losses.segmentation import masked_cross_entropy, merge_old_into_background
+from nnunet_cil.networks.heads import widen_heads
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.data import Tile
-from nnunet_cil.training.step_loss import StepContext, StepLoss, full_precision
+from nnunet_cil.training.step_loss import StepContext, StepLoss
 
 
 class EWCLoss(StepLoss):
@@ -61,17 +61,15 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
         self.print_to_log_file(
             "The previous model carries no importances; estimating them from the teacher's predictions..."
         )
-        num_old = self.step_plan.num_old_channels
+        assert self.teacher is not None
 
         def log_likelihood(logits: Tensor, tile: Tile) -> Tensor:
-            log_probs = merge_new_into_background(logits.log_softmax(1), num_old)
             mask = (tile.valid & (tile.labels == 0)).to(self.device)
-            return -masked_cross_entropy(log_probs, log_probs.detach().max(1).indices, mask)
+            return -masked_cross_entropy(logits.log_softmax(1), most_probable(logits), mask)
 
-        found = self._importances(log_likelihood)
-        self.method_state["importances"] = {
-            name: tensor[:num_old] if name in self._heads else tensor for name, tensor in found.items()
-        }
+        network = self.teacher.network
+        self.method_state["importances"] = self._importances(network.requires_grad_(True), log_likelihood)
+        network.requires_grad_(False)
 
     def finish_step(self) -> None:
         """Adds the importances of this step's classes, with the final weights and the step's labels."""
@@ -83,7 +81,9 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
             labels = (tile.labels - (num_old - 1)).clamp(min=0).to(self.device)
             return -masked_cross_entropy(log_probs, labels, tile.valid.to(self.device))
 
-        total = self._importances(log_likelihood)
+        self.set_deep_supervision_enabled(False)
+        total = self._importances(self.bare_network.eval(), log_likelihood)
+        self.set_deep_supervision_enabled(self.enable_deep_supervision)
         for name, tensor in self.method_state.get("importances", {}).items():
             total[name][: len(tensor)] += tensor
         self.method_state["importances"] = total
@@ -101,29 +101,23 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
             ewc_weight=self.ewc_weight,
         )
 
-    @property
-    def _heads(self) -> set[str]:
-        return {name for name, _ in self.bare_network.named_parameters() if name.startswith(HEAD_PREFIX)}
-
-    def _importances(self, log_likelihood: Callable[[Tensor, Tile], Tensor]) -> dict[str, Tensor]:
-        """F_i = E[(d log p(y|x) / d theta_i)^2] over the tiles of the step's training cases, log p the mean over voxels.
+    def _importances(self, network: nn.Module, log_likelihood: Callable[[Tensor, Tile], Tensor]) -> dict[str, Tensor]:
+        """F_i = E[(d log p(y|x) / d theta_i)^2], log p the mean over the voxels of a patch (or slice) of the step's data.
 
         Parameters of lower scales' segmentation layers, which do not reach the full-resolution output, get 0.
         """
-        network = self.bare_network.eval()
-        self.set_deep_supervision_enabled(False)
         parameters = dict(network.named_parameters())
         sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
         count = torch.zeros((), device=self.device)
-        with full_precision(self.device):
-            for tile in self.training_tiles():
-                value = log_likelihood(network(tile.images.to(self.device)).float(), tile)
-                gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
-                for total, gradient in zip(sums.values(), gradients, strict=True):
-                    if gradient is not None:
-                        total += gradient.square()
-                count += 1
-        self.set_deep_supervision_enabled(self.enable_deep_supervision)
-        self.features.clear()
+        for tile in self.training_tiles(batch_size=1):
+            if not tile.valid.any():
+                continue
+            value = log_likelihood(network(tile.images.to(self.device)), tile)
+            gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+            for total, gradient in zip(sums.values(), gradients, strict=True):
+                if gradient is not None:
+                    total += gradient.square()
+            count += 1
+        self._let_go()
         count = sum_over_ranks(count)
         return {name: (sum_over_ranks(total) / count).cpu() for name, total in sums.items()}

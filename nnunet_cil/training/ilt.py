@@ -39,6 +39,11 @@ class ILTLoss(LwFLoss):
         (student,), (teacher,) = self.student_bottleneck.take(), self.teacher_bottleneck.take()
         return {**terms, "features": self.feature_weight * F.mse_loss(student.float(), teacher.float())}
 
+    def let_go(self) -> None:
+        """Both bottlenecks."""
+        self.student_bottleneck.clear()
+        self.teacher_bottleneck.clear()
+
 
 class nnUNetTrainerILT(nnUNetTrainerLwF):
     """Incremental Learning Techniques (Michieli & Zanuttigh 2019, https://arxiv.org/abs/1907.13372)."""

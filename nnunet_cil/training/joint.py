@@ -32,8 +32,8 @@ class nnUNetTrainerJoint(nnUNetTrainerCIL):
     @property
     def shown_cases(self) -> tuple[str, ...] | None:
         """Those of this step and of the earlier ones."""
-        own, earlier = self.step_plan.cases, self.step_plan.earlier_cases
-        return None if own is None else own + earlier
+        own = self.step_plan.cases
+        return None if own is None else sum(self.step_plan.earlier_cases, own)
 
     def build_step_loss(self) -> StepLoss:
         """nnU-Net's loss, unchanged."""

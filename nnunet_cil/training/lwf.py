@@ -27,8 +27,7 @@ class LwFLoss(StepLoss):
     def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
         """segmentation, lwf."""
         _, valid = self.split(targets[0])
-        teacher_probs = self.teacher.output.logits.float().softmax(1)
-        lwf = distillation_loss(logits[0][:, : self.num_old].log_softmax(1), teacher_probs, valid)
+        lwf = distillation_loss(logits[0][:, : self.num_old].log_softmax(1), self.teacher_probs(), valid)
         segmentation = self.over_scales(self.plain_segmentation, self.log_probs(logits), targets)
         return {"segmentation": segmentation, "lwf": self.lwf_weight * lwf}
 

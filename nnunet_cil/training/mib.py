@@ -28,8 +28,8 @@ class MiBLoss(StepLoss):
         """segmentation, distillation."""
         log_probs = self.log_probs(logits)
         _, valid = self.split(targets[0])
-        teacher_probs = self.teacher.output.logits.float().softmax(1)
-        distillation = distillation_loss(merge_new_into_background(log_probs[0], self.num_old), teacher_probs, valid)
+        student = merge_new_into_background(log_probs[0], self.num_old)
+        distillation = distillation_loss(student, self.teacher_probs(), valid)
         segmentation = self.over_scales(self.unbiased_segmentation, log_probs, targets)
         return {"segmentation": segmentation, "distillation": self.mib_weight * distillation}
 

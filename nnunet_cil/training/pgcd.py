@@ -59,16 +59,17 @@ class PGCDLoss(StepLoss):
         """segmentation, old_dice, pgcd, dapd."""
         log_probs = self.log_probs(logits)
         terms = {"segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets)}
-        if self.old_dice_weight:
-            old_dice = self.over_scales(self._old_dice, log_probs, self.pseudo_labelled(targets))
-            terms["old_dice"] = self.old_dice_weight * old_dice
         labels, valid = self.split(targets[0])
         unlabelled = labels < self.num_old if valid is None else (labels < self.num_old) & valid
-        teacher_logits, teacher_features = self.teacher.output
-        masks = class_masks(most_probable(teacher_logits), unlabelled, self.num_old)
+        teacher_features = self.teacher.output.features.float()
+        predicted = most_probable(self.teacher.output.logits)
+        if self.old_dice_weight:
+            old_dice = self.over_scales(self._old_dice, log_probs, self.pseudo_labelled(targets, predicted))
+            terms["old_dice"] = self.old_dice_weight * old_dice
+        masks = class_masks(predicted, unlabelled, self.num_old)
         teacher_local, counts = masked_means(teacher_features, masks)
         if self.pgcd_weight:
-            pgcd = self._pgcd(log_probs[0], teacher_logits, teacher_features, unlabelled, valid)
+            pgcd = self._pgcd(log_probs[0], teacher_features, unlabelled, valid)
             terms["pgcd"] = self.pgcd_weight * pgcd
         if torch.is_grad_enabled():
             self.bank.update_background(teacher_local[0], counts[0], self.background_momentum)
@@ -80,19 +81,12 @@ class PGCDLoss(StepLoss):
         labels, valid = self.split(target)
         return self.dice(log_probs[:, 1 : self.num_old], labels, valid, first=1)
 
-    def _pgcd(
-        self,
-        log_probs: Tensor,
-        teacher_logits: Tensor,
-        teacher_features: Tensor,
-        unlabelled: Tensor,
-        valid: Tensor | None,
-    ) -> Tensor:
+    def _pgcd(self, log_probs: Tensor, teacher_features: Tensor, unlabelled: Tensor, valid: Tensor | None) -> Tensor:
         similarity = prototype_similarity(
             teacher_features, self.bank.prototypes, self.bank.known, temperature=self.similarity_temperature
         )
         student = merge_new_into_background(log_probs, self.num_old)
-        return pgcd_loss(student, teacher_logits.float().softmax(1), similarity, unlabelled, valid, beta=self.pgcd_beta)
+        return pgcd_loss(student, self.teacher_probs(), similarity, unlabelled, valid, beta=self.pgcd_beta)
 
     def _dapd(self, masks: Tensor, teacher_local: Tensor, counts: Tensor) -> Tensor:
         student_local, _ = masked_means(self.features.take(), masks)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnunet_cil.losses.prototypes import sum_over_ranks
-from nnunet_cil.losses.pseudo_labels import entropy_histogram, median_thresholds, normalised_entropy
+from nnunet_cil.losses.prototypes import most_probable, sum_over_ranks
+from nnunet_cil.losses.pseudo_labels import NUM_BINS, entropy_histogram, median_thresholds, normalised_entropy
 from nnunet_cil.losses.regularization import local_pod_distance
 from nnunet_cil.networks.features import StageReader, encoder_stages
 from nnunet_cil.training.base import nnUNetTrainerCIL
@@ -44,27 +44,26 @@ class PLOPLoss(StepLoss):
         def cross_entropy(own: Tensor, target: Tensor) -> Tensor:
             return self._cross_entropy(own, target, accepted, share)
 
-        def dice(own: Tensor, target: Tensor) -> Tensor:
-            labels, valid = self.split(target)
-            return self.dice(own[:, self.num_old :], labels, valid, first=self.num_old)
-
         student = [*self.student_stages.take(), self.features.take()]
         teacher = [*self.teacher_stages.take(), self.teacher.output.features]
         distances = [local_pod_distance(x, y, POD_SCALES) for x, y in zip(student, teacher, strict=True)]
         return {
             "segmentation": self.over_scales(cross_entropy, log_probs, targets),
-            "dice": self.over_scales(dice, log_probs, targets),
+            "dice": self.over_scales(self.new_dice, log_probs, targets),
             "pod": self.pod_weight * torch.stack(distances).mean(),
         }
 
     def _believed(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher's confident classes (batch, 1, *spatial), -1 elsewhere; their share of each image's unlabelled voxels."""
-        probs = self.teacher.output.logits.float().softmax(1)
-        predicted = probs.max(1).indices
+        """The teacher's confident classes (batch, 1, *spatial), -1 elsewhere; their share of each image's unlabelled voxels.
+
+        The share is 1 where everything is labelled.
+        """
+        probs = self.teacher_probs()
+        predicted = most_probable(probs)
         confident = normalised_entropy(probs) < self.thresholds[predicted]
         unlabelled = target[:, 0] == 0
-        count = (confident & unlabelled).flatten(1).sum(1)
-        share = count / unlabelled.flatten(1).sum(1).clamp(min=1)
+        count, total = (confident & unlabelled).flatten(1).sum(1), unlabelled.flatten(1).sum(1)
+        share = torch.where(total > 0, count / total.clamp(min=1), 1.0)
         return torch.where(confident, predicted, -1)[:, None], share
 
     def _cross_entropy(self, log_probs: Tensor, target: Tensor, accepted: Tensor, share: Tensor) -> Tensor:
@@ -76,6 +75,11 @@ class PLOPLoss(StepLoss):
         per_image = losses.flatten(1).sum(1) * share
         count = labels.numel() if valid is None else valid.sum().clamp(min=1)
         return per_image.sum() / count
+
+    def let_go(self) -> None:
+        """Both encoders' stages."""
+        self.student_stages.clear()
+        self.teacher_stages.clear()
 
 
 class nnUNetTrainerPLOP(nnUNetTrainerCIL):
@@ -99,14 +103,11 @@ class nnUNetTrainerPLOP(nnUNetTrainerCIL):
     @torch.no_grad()
     def _median_entropies(self) -> Tensor:
         assert self.teacher is not None
-        histogram: Tensor | float = 0.0
+        histogram = torch.zeros(self.step_plan.num_old_channels, NUM_BINS, device=self.device)
         for tile in self.training_tiles():
             probs = self.teacher(tile.images.to(self.device)).logits.float().softmax(1)
             mask = (tile.valid & (tile.labels == 0)).to(self.device)
-            histogram = histogram + entropy_histogram(
-                normalised_entropy(probs), probs.max(1).indices, mask, probs.shape[1]
-            )
-        assert isinstance(histogram, Tensor)
+            histogram += entropy_histogram(normalised_entropy(probs), most_probable(probs), mask, probs.shape[1])
         return median_thresholds(sum_over_ranks(histogram), floor=self.entropy_floor)
 
     def build_step_loss(self) -> StepLoss:

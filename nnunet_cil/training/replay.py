@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -13,147 +13,180 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
+from torch.nn import functional as F
 
-from nnunet_cil.labels import lookup_table
-from nnunet_cil.losses.segmentation import masked_cross_entropy, merge_old_into_background
+from nnunet_cil.errors import CILError
+from nnunet_cil.labels import label_map, lookup_table
+from nnunet_cil.losses.segmentation import labelled_dice_loss, masked_cross_entropy, merge_unlabelled
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.data import StepDataset
 from nnunet_cil.training.step_loss import StepContext, StepLoss
 
 REPLAY_SEED = 12345
-"""Of the draw of the cases that are kept: the same in every run and step."""
+"""Of the order in which cases are kept: the same in every run and step."""
 
 
 class ReplayLoss(StepLoss):
-    """The labels of each sample are taken at their word: complete for a kept case, new classes only for any other.
+    """Each sample's labels are taken at their word; what they don't show is background or anything else.
 
-    Cross-entropy: plain for kept cases, unbiased for the others; Dice of the new classes over all, Dice of the old classes
-    over kept cases. No distillation.
+    Cross-entropy against the distribution in which a sample's unlabelled classes are merged into its background; one Dice over
+    new and one over old classes, each over the samples that show the class. No distillation.
     """
 
-    def __init__(self, context: StepContext) -> None:
-        """No hyper-parameters."""
+    def __init__(self, context: StepContext, num_new: int) -> None:
+        """For a batch of the step's own cases, until ``labelled`` is set."""
         super().__init__(context)
-        self.kept: Tensor | None = None
-        """(batch,) bool on the device: which samples come from kept cases; None for none."""
+        self.own = torch.arange(1, context.num_old + num_new) >= context.num_old
+        """(classes - 1,) bool: what the step's own cases show."""
+        self.labelled: Tensor | None = None
+        """(batch, classes - 1) bool: what each sample shows; None for the step's own cases."""
 
     def shown(self, targets: list[Tensor]) -> list[Tensor]:
-        """Old labels of kept cases only."""
-        hidden = super().shown(targets)
-        if self.kept is None:
-            return hidden
-        return [torch.where(_per_voxel(self.kept, t), t, h) for t, h in zip(targets, hidden, strict=True)]
+        """Only what each sample is to show."""
+        allowed = F.pad(self._labelled(targets[0]), (1, 1), value=True)  # background, classes, ignore
+        seen = [allowed.gather(1, t.long().flatten(1)).view_as(t) for t in targets]
+        return [torch.where(s, t, torch.zeros_like(t)) for s, t in zip(seen, targets, strict=True)]
 
     def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
-        """segmentation, and old_dice where kept cases are about."""
+        """segmentation, old_dice."""
         log_probs = self.log_probs(logits)
-        terms = {"segmentation": self.over_scales(self._segmentation, log_probs, targets)}
-        if self.kept is not None:
-            terms["old_dice"] = self.over_scales(self._old_dice, log_probs, targets)
-        return terms
+        return {
+            "segmentation": self.over_scales(self._segmentation, log_probs, targets),
+            "old_dice": self.over_scales(lambda x, y: self._dice(x, y, 1, self.num_old), log_probs, targets),
+        }
 
     def _segmentation(self, log_probs: Tensor, target: Tensor) -> Tensor:
-        if self.kept is None:
-            return self.unbiased_segmentation(log_probs, target)
         labels, valid = self.split(target)
-        merged = merge_old_into_background(log_probs, self.num_old)
-        background = torch.where(_per_voxel(self.kept, log_probs), log_probs[:, :1], merged[:, :1])
-        seen = torch.cat([background, log_probs[:, 1:]], dim=1)
-        dice = self.dice(log_probs[:, self.num_old :], labels, valid, first=self.num_old)
-        return masked_cross_entropy(seen, labels, valid) + dice
+        merged = merge_unlabelled(log_probs, self._labelled(target))
+        return masked_cross_entropy(merged, labels, valid) + self._dice(
+            log_probs, target, self.num_old, merged.shape[1]
+        )
 
-    def _old_dice(self, log_probs: Tensor, target: Tensor) -> Tensor:
-        assert self.kept is not None
+    def _dice(self, log_probs: Tensor, target: Tensor, first: int, end: int) -> Tensor:
         labels, valid = self.split(target)
-        counted = _per_voxel(self.kept, labels).expand_as(labels)
-        counted = counted if valid is None else counted & valid
-        return self.dice(log_probs[:, 1 : self.num_old], labels, counted, first=1)
+        one_hot = labels[:, None] == torch.arange(first, end, device=labels.device).view(
+            1, -1, *[1] * (labels.ndim - 1)
+        )
+        return labelled_dice_loss(
+            log_probs[:, first:end].exp(),
+            one_hot,
+            self._labelled(target)[:, first - 1 : end - 1],
+            valid,
+            batch_dice=self.batch_dice,
+            ddp=self.ddp,
+        )
 
-
-def _per_voxel(samples: Tensor, like: Tensor) -> Tensor:
-    """(batch,) -> (batch, 1, ..., 1), as many axes as ``like``."""
-    return samples.view(-1, *[1] * (like.ndim - 1))
+    def _labelled(self, target: Tensor) -> Tensor:
+        if self.labelled is not None:
+            return self.labelled
+        self.own = self.own.to(target.device)
+        return self.own.expand(len(target), -1)
 
 
 class ReplayDataset(StepDataset):
-    """Kept cases come with all seen labels, moved beyond the data set's numbers so that the label map can tell them."""
+    """Kept cases show other labels than the step's own; these are moved beyond the data set's numbers for the label map."""
 
     def __init__(
         self,
         dataset: nnUNetBaseDataset,
-        shown: Collection[int],
+        shown: Sequence[Mapping[int, int]],
         annotated_key: tuple[int, ...],
-        *,
-        kept: Collection[str],
-        shown_in_kept: Collection[int],
         offset: int,
     ) -> None:
-        """As ``StepDataset``, with the kept cases and what may be seen there; ``offset`` is added to their labels."""
-        super().__init__(dataset, shown, annotated_key)
-        self._kept, self._shown_in_kept, self._offset = frozenset(kept), frozenset(shown_in_kept), offset
+        """As ``StepDataset``.
 
-    def shown_in(self, identifier: str) -> Collection[int]:
-        """All seen classes in kept cases."""
-        return self._shown_in_kept if identifier in self._kept else super().shown_in(identifier)
+        Args:
+            dataset: nnU-Net's.
+            shown: data set label -> channel, for the step's own cases, then for each group of kept cases.
+            annotated_key: as for ``StepDataset``.
+            offset: what a group's labels are moved by, times the group's number from 1.
+        """
+        super().__init__(dataset, shown[0], annotated_key)
+        self._groups, self._offset = [frozenset(s) for s in shown], offset
+        self.kept: Mapping[str, int] = {}
+        """Case -> its group, from 1."""
+
+    def shown_in(self, identifier: str) -> frozenset[int]:
+        """By the case's group."""
+        return self._groups[self.kept.get(identifier, 0)]
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """As nnU-Net's."""
         data, segmentation, previous, properties = super().load_case(identifier)
-        if identifier in self._kept:
+        group = self.kept.get(identifier, 0)
+        if group:
             segmentation = np.asarray(segmentation[:]).astype(np.int16)
-            segmentation[segmentation > 0] += self._offset
+            segmentation[segmentation > 0] += group * self._offset
         return data, segmentation, previous, properties
 
 
 class nnUNetTrainerReplay(nnUNetTrainerCIL):
-    """A fixed budget of old training cases with the labels of all seen classes; for users who may keep some."""
+    """A fixed budget of old training cases with the labels of their steps; for users who may keep some.
+
+    Where steps share their cases, a kept case has been in every step so far, and shows the labels of all of them.
+    """
 
     hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {"replay_cases": (1, 1_000_000)}
     replay_cases = 4
 
     @cached_property
-    def kept_cases(self) -> tuple[str, ...]:
-        """The drawn cases: of the fold's training cases, and of the earlier steps' where steps don't share their cases."""
-        if self.step_plan.previous is None:
-            return ()
+    def kept_cases(self) -> dict[str, int]:
+        """Kept case -> its group of labels, from 1: the first cases, in a fixed order, of all that earlier steps trained on.
+
+        A case that was not kept at one step is not there at the next.
+        """
+        step = self.step_plan
+        if step.previous is None:
+            return {}
         training, _ = nnUNetTrainer.do_split(self)
-        earlier = self.step_plan.earlier_cases or training
-        candidates = sorted(set(training) & set(earlier))
-        return tuple(random.Random(REPLAY_SEED).sample(candidates, min(self.replay_cases, len(candidates))))
+        if step.cases is None:
+            groups = dict.fromkeys(training, 1)
+        else:
+            groups = {c: i for i, cases in enumerate(step.earlier_cases, start=1) for c in cases if c in training}
+        if not groups:
+            raise CILError(f"Fold {self.fold} has no training case of an earlier step to replay. Use another fold.")
+        order = sorted(groups, key=lambda case: random.Random(f"{REPLAY_SEED} {case}").random())
+        return {case: groups[case] for case in order[: self.replay_cases]}
+
+    @property
+    def shown_label_maps(self) -> list[dict[int, int]]:
+        """Data set label -> channel: of the step's own cases, then of each group of kept ones."""
+        step = self.step_plan
+        if step.cases is None:
+            return [self.shown_label_map, step.evaluation_label_map]
+        earlier = [label_map(step.dataset_labels, step.labels, classes) for classes in step.steps[: step.step]]
+        return [self.shown_label_map, *earlier]
 
     @property
     def shown_cases(self) -> tuple[str, ...] | None:
         """The step's and the kept ones."""
         own = self.step_plan.cases
-        return None if own is None else own + self.kept_cases
+        return None if own is None else own + tuple(self.kept_cases)
 
     @property
     def label_table(self) -> npt.NDArray[np.int16]:
-        """Followed by the same for the moved labels of kept cases, where every seen class is shown."""
-        complete = lookup_table(self.step_plan.evaluation_label_map, self.step_plan.dataset_labels.values())
-        return np.concatenate([super().label_table, complete[1:]])
+        """One table for the step's own cases, followed by one for the moved labels of each group."""
+        own, *kept = (lookup_table(m, self.step_plan.dataset_labels.values()) for m in self.shown_label_maps)
+        return np.concatenate([own, *(table[1:] for table in kept)])
 
     def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
         """With old labels in the kept cases."""
-        return ReplayDataset(
-            dataset,
-            self.shown_label_map,
-            self.annotated_key,
-            kept=self.kept_cases,
-            shown_in_kept=self.step_plan.evaluation_label_map,
-            offset=len(super().label_table) - 1,
-        )
+        found = ReplayDataset(dataset, self.shown_label_maps, self.annotated_key, len(super().label_table) - 1)
+        found.kept = self.kept_cases
+        return found
 
     def build_step_loss(self) -> StepLoss:
         """Segmentation terms only."""
-        return ReplayLoss(self.loss_context())
+        return ReplayLoss(self.loss_context(), len(self.step_plan.new_classes))
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Tells the loss which samples come from kept cases."""
-        if isinstance(self.loss, ReplayLoss):
-            kept = [key in self.kept_cases for key in batch["keys"]]
-            self.loss.kept = torch.tensor(kept, device=self.device) if any(kept) else None
+        """Tells the loss which classes each sample shows."""
+        if not isinstance(self.loss, ReplayLoss):
+            return super().train_step(batch)
+        channels = [set(m.values()) for m in self.shown_label_maps]
+        shown = [channels[self.kept_cases.get(key, 0)] for key in batch["keys"]]
+        labelled = [[c in own for c in range(1, 1 + len(self.step_plan.seen_classes))] for own in shown]
+        self.loss.labelled = torch.tensor(labelled, device=self.device)
         outputs: dict[str, Any] = super().train_step(batch)
-        if isinstance(self.loss, ReplayLoss):
-            self.loss.kept = None
+        self.loss.labelled = None
         return outputs

@@ -96,8 +96,12 @@ class StepLoss(nn.Module):
     def plain_segmentation(self, log_probs: Tensor, target: Tensor) -> Tensor:
         """Label 0 is background, plus the Dice of the new classes; one scale."""
         labels, valid = self.split(target)
-        dice = self.dice(log_probs[:, self.num_old :], labels, valid, first=self.num_old)
-        return masked_cross_entropy(log_probs, labels, valid) + dice
+        return masked_cross_entropy(log_probs, labels, valid) + self.new_dice(log_probs, target)
+
+    def new_dice(self, log_probs: Tensor, target: Tensor) -> Tensor:
+        """The Dice of the new classes; one scale."""
+        labels, valid = self.split(target)
+        return self.dice(log_probs[:, self.num_old :], labels, valid, first=self.num_old)
 
     def dice(self, log_probs: Tensor, labels: Tensor, valid: Tensor | None, *, first: int) -> Tensor:
         """nnU-Net's soft Dice over the given channels, which stand for the labels first, first + 1, ..."""
@@ -105,9 +109,19 @@ class StepLoss(nn.Module):
         one_hot = labels[:, None] == classes.view(1, -1, *[1] * (labels.ndim - 1))
         return soft_dice_loss(log_probs.exp(), one_hot, valid, batch_dice=self.batch_dice, ddp=self.ddp)
 
-    def pseudo_labelled(self, targets: list[Tensor]) -> list[Tensor]:
-        """The targets with the teacher's argmax wherever they are 0, at every scale (nearest neighbour)."""
-        predicted = most_probable(self.teacher.output.logits)[:, None].to(targets[0].dtype)
+    def teacher_probs(self) -> Tensor:
+        """(batch, K, *spatial) float32."""
+        return self.teacher.output.logits.float().softmax(1)
+
+    def pseudo_labelled(self, targets: list[Tensor], predicted: Tensor | None = None) -> list[Tensor]:
+        """The targets with the teacher's argmax wherever they are 0, at every scale (nearest neighbour).
+
+        Args:
+            targets: as for ``terms``.
+            predicted: (batch, *spatial) int64, the argmax, where it is at hand.
+        """
+        predicted = most_probable(self.teacher.output.logits) if predicted is None else predicted
+        predicted = predicted[:, None].to(targets[0].dtype)
         filled = []
         for target in targets:
             own = predicted if target.shape == predicted.shape else resized(predicted, target.shape[2:])
@@ -128,6 +142,9 @@ class StepLoss(nn.Module):
             return labels, None
         valid = labels != self.ignore_label
         return labels * valid, valid
+
+    def let_go(self) -> None:
+        """Lets go of what hooks have kept of the last forward pass. For methods with readers of their own."""
 
     def _record(self, terms: dict[str, Tensor]) -> None:
         for name, value in terms.items():
