@@ -41,6 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_plan(commands)
+    _add_run(commands)
+    _add_status(commands)
     _add_evaluate(commands)
     _add_convert(commands)
     _add_doctor(commands)
@@ -130,17 +132,11 @@ def _run_plan(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "evaluate",
-        help="score every step's model: old and new classes, forgetting",
-        description="Predicts the cases with every step's model (nnUNetv2_predict), scores them (Dice, HD95, ASD, normalised "
-        "surface Dice; classes matched by name) and writes per_case.csv, results.json and summary.md. What is there already "
-        "is not done again. Without -i and -l: imagesTs and labelsTs of the raw data set, or the fold's validation cases.",
-    )
+def _add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
+    """What run, status and evaluate have in common."""
     parser.add_argument("dataset", metavar="DATASET", help="ID or name of the data set")
     parser.add_argument("configuration", metavar="CONFIG", help="2d, 3d_lowres or 3d_fullres")
-    parser.add_argument("folds", metavar="FOLD", nargs="+", type=int, help="one or several folds")
+    parser.add_argument("folds", metavar="FOLD", nargs="+", type=_fold, help="one or several folds, or all")
     parser.add_argument("schedule", metavar="SCHEDULE", help="name of a shipped schedule, or a JSON file")
     parser.add_argument(
         "-tr", dest="trainers", nargs="+", required=True, metavar="TRAINER", help="one or several trainers"
@@ -148,12 +144,111 @@ def _add_evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "-p", dest="base_plans", default="nnUNetPlans", metavar="BASE_PLANS", help="as for plan (default: %(default)s)"
     )
+
+
+def _fold(text: str) -> int | str:
+    return text if text == "all" else int(text)
+
+
+def _add_test_arguments(parser: argparse.ArgumentParser) -> None:
+    """What run and evaluate have in common."""
     parser.add_argument("-i", dest="images", type=Path, metavar="IMAGES", help="folder of test images")
     parser.add_argument("-l", dest="labels", type=Path, metavar="LABELS", help="folder of their true labels")
-    parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help="where everything goes")
+    parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help="where predictions, tables and logs go")
     parser.add_argument(
-        "-device", default="cuda", choices=["cpu", "cuda", "mps"], help="for predictions (default: %(default)s)"
+        "-device", default="cuda", choices=["cpu", "cuda", "mps"], help="as nnU-Net's (default: %(default)s)"
     )
+
+
+_WHICH_CASES = "Without -i and -l: imagesTs and labelsTs of the raw data set, or else the fold's validation cases."
+
+
+def _add_run(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="a whole schedule: plan, train every step, predict, score",
+        description="Plans, trains every step of every trainer in order with nnUNetv2_train, and scores all steps as "
+        "'nnunet_cil evaluate' does. What is finished is skipped, what was interrupted goes on; run it again after a crash. "
+        "Step 0 is trained once for all trainers. " + _WHICH_CASES,
+    )
+    _add_schedule_arguments(parser)
+    _add_test_arguments(parser)
+    parser.add_argument("-num_gpus", type=int, default=1, help="as nnU-Net's, for training (default: %(default)s)")
+    parser.add_argument(
+        "--start-from", type=int, default=0, metavar="K", help="first step to train (default: %(default)s)"
+    )
+    parser.add_argument("--stop-after", type=int, metavar="K", help="last step to train (default: the schedule's last)")
+    parser.add_argument("--dry-run", action="store_true", help="only print the commands that are left, in order")
+    parser.set_defaults(run=_run_run)
+
+
+def _run_run(args: argparse.Namespace) -> int:
+    from nnunet_cil.workflows.run import remaining_commands, run
+
+    if args.dry_run:
+        for command in remaining_commands(
+            args.dataset,
+            args.configuration,
+            args.folds,
+            args.schedule,
+            args.trainers,
+            base_plans=args.base_plans,
+            start_from=args.start_from,
+            stop_after=args.stop_after,
+            device=args.device,
+            num_gpus=args.num_gpus,
+        ):
+            print(command)
+        return 0
+    found = run(
+        args.dataset,
+        args.configuration,
+        args.folds,
+        args.schedule,
+        args.trainers,
+        base_plans=args.base_plans,
+        start_from=args.start_from,
+        stop_after=args.stop_after,
+        images=args.images,
+        labels=args.labels,
+        output=args.output,
+        device=args.device,
+        num_gpus=args.num_gpus,
+        say=lambda line: print(line, flush=True),
+    )
+    print("The steps asked for are trained." if found is None else f"\n{found.summary}\nAll of it: {found.folder}")
+    return 0
+
+
+def _add_status(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "status",
+        help="which steps of a schedule are trained, running or missing",
+        description="One line a model: its state, and the mean Dice on the fold's validation cases.",
+    )
+    _add_schedule_arguments(parser)
+    parser.set_defaults(run=_run_status)
+
+
+def _run_status(args: argparse.Namespace) -> int:
+    from nnunet_cil.workflows.run import status
+
+    print(
+        status(args.dataset, args.configuration, args.folds, args.schedule, args.trainers, base_plans=args.base_plans)
+    )
+    return 0
+
+
+def _add_evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="score every step's model: old and new classes, forgetting",
+        description="Predicts the cases with every step's model (nnUNetv2_predict), scores them (Dice, HD95, ASD, normalised "
+        "surface Dice; classes matched by name) and writes per_case.csv, results.json and summary.md. What is there already "
+        "is not done again. " + _WHICH_CASES,
+    )
+    _add_schedule_arguments(parser)
+    _add_test_arguments(parser)
     parser.add_argument(
         "--tolerance",
         type=float,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from toy import DATASET, LABELS, ORGANS, toy_volume, train, write_schedule
+from toy import DATASET, LABELS, ORGANS, toy_volume, train, write_checkpoint, write_schedule
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
@@ -36,7 +36,7 @@ def trained(toy, tmp_path, monkeypatch):
     for step in steps:
         model = root / "results" / DATASET / f"{PGCD}__{step.plans_name}__3d_fullres"
         (model / "fold_0").mkdir(parents=True)
-        (model / "fold_0" / "checkpoint_final.pth").write_text(step.plans_name)
+        write_checkpoint(model / "fold_0" / "checkpoint_final.pth", step.plans_name)
         (model / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", "labels": step.plan.labels}))
     for folder in ("imagesTs", "labelsTs"):
         (root / "raw" / DATASET / folder).mkdir()
@@ -90,7 +90,7 @@ def test_nothing_is_done_twice_unless_the_model_has_changed(trained):
     assert len(calls) == 2
     assert run(schedule).summary == first.summary
     assert len(calls) == 2
-    (next((root / "results" / DATASET).glob("*step1*")) / "fold_0" / "checkpoint_final.pth").write_text("new")
+    write_checkpoint(next((root / "results" / DATASET).glob("*step1*")) / "fold_0" / "checkpoint_final.pth", "new")
     run(schedule)
     assert [("step1" in " ".join(c), "--continue_prediction" in c) for c in calls[2:]] == [(True, False)]
 

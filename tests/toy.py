@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -247,3 +248,10 @@ def plan_toy(tmp_path: Path, steps=(ORGANS[:2], ORGANS[2:]), first_trainer=None,
 
 def checkpoint(trainer, name: str = "final") -> dict:
     return torch.load(f"{trainer.output_folder}/checkpoint_{name}.pth", weights_only=False)
+
+
+def write_checkpoint(file: Path, content: str) -> None:
+    """A file that is whole, and no more."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("content", content)

@@ -63,7 +63,7 @@ def score_files(
     return case_scores(found, wanted, spacing_mm, classes, tolerance_mm=tolerance_mm)
 
 
-def write_csv(file: Path, scores: Mapping[tuple[str, int, int], Sequence[Mapping[str, Any]]]) -> None:
+def write_csv(file: Path, scores: Mapping[tuple[str, int, int | str], Sequence[Mapping[str, Any]]]) -> None:
     """One line a trainer, step, fold, case and class; written aside and moved into place.
 
     Args:

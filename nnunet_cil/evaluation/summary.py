@@ -15,7 +15,7 @@ from nnunet_cil.evaluation.tables import markdown, matrix_table, schedule_table,
 METRICS = ("dice", "hd95_mm", "asd_mm", "nsd")
 JOINT = "nnUNetTrainerJoint"
 
-Rows = Mapping[str, Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]]
+Rows = Mapping[str, Mapping[int | str, Sequence[Sequence[Mapping[str, Any]]]]]
 """Trainer -> fold -> the rows of each step's model."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import deque
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.shipped import trainers_folder
 
 _ENTRY_POINTS = {
     "nnUNetv2_plan_and_preprocess": "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints:plan_and_preprocess_entry",
@@ -29,6 +31,13 @@ def python_path() -> dict[str, str]:
     if not (root / "pyproject.toml").is_file():
         return {}
     return {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))}
+
+
+def user_environment() -> dict[str, str]:
+    """The user's own, in which nnU-Net finds our trainers beside theirs."""
+    folders = [os.environ.get("nnUNet_extTrainer", ""), str(trainers_folder())]
+    joined = os.pathsep.join(dict.fromkeys(f for f in folders if f))
+    return {**os.environ, "nnUNet_extTrainer": joined, "PYTHONUNBUFFERED": "1", **python_path()}
 
 
 def call(
@@ -69,3 +78,23 @@ def call(
             f"'{command} {' '.join(arguments)}' failed with status {process.returncode}. Its log is {log}; it "
             f"ends:\n  {end}"
         )
+
+
+def train(arguments: list[str], environment: Mapping[str, str], log: Path, num_epochs: int) -> None:
+    """``nnUNetv2_train`` with a bar over its epochs.
+
+    Raises:
+        CILError: it failed.
+    """
+    from tqdm import tqdm
+
+    with tqdm(total=num_epochs, unit="epoch", leave=False) as bar:
+
+        def watch(line: str) -> None:
+            if match := re.search(r": Epoch (\d+)\s*$", line):
+                bar.update(int(match[1]) - bar.n)
+            elif "Training done" in line:
+                bar.update(num_epochs - bar.n)
+                bar.set_description("predicting the validation cases")
+
+        call("nnUNetv2_train", arguments, environment, log, watch)

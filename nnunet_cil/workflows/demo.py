@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.shipped import trainers_folder
-from nnunet_cil.workflows.commands import call, python_path
+from nnunet_cil.workflows.commands import call, python_path, train
 
 DATASET_ID, DATASET = 1, "Dataset001_Phantom"
 SCHEDULE, CONFIGURATION, PLANS = "phantom_2-2-1", "2d", "nnUNetPlansSmall"
@@ -125,34 +124,13 @@ def model_folder(output: Path, trainer: str, step: int) -> Path:
 def _train(
     output: Path, environment: Mapping[str, str], trainer: str, step: int, schedule: Schedule, device: str
 ) -> None:
-    from tqdm import tqdm
-
     fold = model_folder(output, trainer, step) / "fold_0"
     if (fold / "validation" / "summary.json").is_file():
         return
-    arguments = [
-        str(DATASET_ID),
-        CONFIGURATION,
-        "0",
-        "-tr",
-        trainer,
-        "-p",
-        f"{PLANS}_{SCHEDULE}_step{step}",
-        "-device",
-        device,
-        *(["--c"] if any(fold.glob("checkpoint_*.pth")) else []),
-    ]
+    arguments = [str(DATASET_ID), CONFIGURATION, "0", "-tr", trainer, "-p", f"{PLANS}_{SCHEDULE}_step{step}"]
+    arguments += ["-device", device, *(["--c"] if any(fold.glob("checkpoint_*.pth")) else [])]
     num_epochs = int(schedule.steps[step].training["num_epochs"])
-    with tqdm(total=num_epochs, unit="epoch", leave=False) as bar:
-
-        def watch(line: str) -> None:
-            if match := re.search(r": Epoch (\d+)\s*$", line):
-                bar.update(int(match[1]) - bar.n)
-            elif "Training done" in line:
-                bar.update(num_epochs - bar.n)
-                bar.set_description("predicting held-out cases")
-
-        call("nnUNetv2_train", arguments, environment, output / "logs" / f"{trainer}_step{step}.txt", watch)
+    train(arguments, environment, output / "logs" / f"{trainer}_step{step}.txt", num_epochs)
 
 
 def _report(output: Path, schedule: Schedule) -> DemoResult:

@@ -14,24 +14,12 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.files import score_files, write_csv
 from nnunet_cil.evaluation.summary import results, summary
-from nnunet_cil.schedule import Schedule, load_schedule
-from nnunet_cil.shipped import trainers_folder
-from nnunet_cil.step_plans import StepPlan, read_step_plan
-from nnunet_cil.workflows.commands import call, python_path
+from nnunet_cil.schedule import load_schedule
+from nnunet_cil.workflows.commands import call, user_environment
 from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, read_json, write_json
+from nnunet_cil.workflows.models import StepModel, check_trained, distinct, step_models
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class StepModel:
-    """A trained step: which trainer's, and nnU-Net's folder of it (above the folds)."""
-
-    trainer: str
-    step: int
-    folder: Path
-    plans_name: str
-    plan: StepPlan
 
 
 @dataclass(frozen=True)
@@ -53,7 +41,7 @@ class Evaluation:
 def evaluate(
     dataset: str,
     configuration: str,
-    folds: Sequence[int],
+    folds: Sequence[int | str],
     schedule_name: str | Path,
     trainers: Sequence[str],
     *,
@@ -87,18 +75,21 @@ def evaluate(
     """
     schedule = load_schedule(schedule_name)
     name = dataset_name(dataset)
-    models = [m for t in trainers for m in find_models(name, configuration, folds, schedule, t, base_plans)]
-    models = list({(m.trainer, m.step): m for m in models}.values())
+    of_trainer = {t: step_models(name, configuration, schedule, t, base_plans) for t in trainers}
+    models = distinct(of_trainer.values())
+    for model in models:
+        for fold in folds:
+            check_trained(model, fold)
     found = _test_set(name, images, labels)
     where = f"{base_plans}_{schedule.name}__{configuration}"
     output = output or nnunet_folder("nnUNet_results") / name / "evaluation" / where
     output.mkdir(parents=True, exist_ok=True)
-    scores: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
+    scores: dict[tuple[str, int, int | str], list[dict[str, Any]]] = {}
     checkpoints = {}
     for fold in folds:
         for number, model in enumerate(models, start=1):
             say(f"[fold {fold}, {number}/{len(models)}] {model.trainer}, step {model.step}")
-            checkpoint = model.folder / f"fold_{fold}" / "checkpoint_final.pth"
+            checkpoint = model.fold(fold) / "checkpoint_final.pth"
             checkpoints[f"{model.trainer} step {model.step} fold {fold}"] = digest = _sha256(checkpoint)
             file = output / "scores" / f"{model.trainer}_step{model.step}_fold{fold}.json"
             predictions, cases = _predictions(model, configuration, fold, found, output, digest, device)
@@ -112,13 +103,9 @@ def evaluate(
             write_csv(output / "per_case.csv", scores)
     say("Writing tables...")
     steps = [step.classes for step in schedule.steps]
-    used = {m.step: m.trainer for m in models if m.step == 0}
     per_trainer = {
-        trainer: {
-            fold: [scores[used.get(step, trainer) if step == 0 else trainer, step, fold] for step in range(len(steps))]
-            for fold in folds
-        }
-        for trainer in trainers
+        trainer: {fold: [scores[m.trainer, m.step, fold] for m in own] for fold in folds}
+        for trainer, own in of_trainer.items()
     }
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -135,34 +122,6 @@ def evaluate(
     text = summary(content)
     (output / "summary.md").write_text(text, encoding="utf-8")
     return Evaluation(text, output)
-
-
-def find_models(
-    dataset: str, configuration: str, folds: Sequence[int], schedule: Schedule, trainer: str, base_plans: str
-) -> list[StepModel]:
-    """The model of every step, as its plans say.
-
-    Raises:
-        CILError: a step is not planned, or not trained in one of the folds; says which command to run.
-    """
-    preprocessed = nnunet_folder("nnUNet_preprocessed") / dataset
-    dataset_json = read_json(preprocessed / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
-    names = [f"{base_plans}_{schedule.name}_step{i}" for i in range(len(schedule.steps))]
-    redo = f"Run 'nnunet_cil plan {dataset} {schedule.name} -p {base_plans}' first."
-    plans = [read_step_plan(read_json(preprocessed / f"{n}.json", redo), dataset_json) for n in names]
-    models = []
-    for step, (plans_name, plan) in enumerate(zip(names, plans, strict=True)):
-        shared = plans[step + 1].previous if step + 1 < len(plans) else None
-        used = shared.trainer if shared is not None and shared.trainer else trainer
-        folder = nnunet_folder("nnUNet_results") / dataset / f"{used}__{plans_name}__{configuration}"
-        for fold in folds:
-            if not (folder / f"fold_{fold}" / "checkpoint_final.pth").is_file():
-                raise CILError(
-                    f"Step {step} of {schedule.name} is not trained with {used} in fold {fold}. Run 'nnUNetv2_train "
-                    f"{dataset} {configuration} {fold} -tr {used} -p {plans_name}'."
-                )
-        models.append(StepModel(used, step, folder, plans_name, plan))
-    return models
 
 
 @dataclass(frozen=True)
@@ -187,12 +146,12 @@ def _test_set(dataset: str, images: Path | None, labels: Path | None) -> _TestSe
 
 
 def _predictions(
-    model: StepModel, configuration: str, fold: int, test: _TestSet | None, output: Path, digest: str, device: str
+    model: StepModel, configuration: str, fold: int | str, test: _TestSet | None, output: Path, digest: str, device: str
 ) -> tuple[Path, list[Case]]:
     """The folder of the model's predictions, made if need be, and the cases."""
     ending = str(read_json(model.folder / "dataset.json", "Train the step again.")["file_ending"])
     if test is None:
-        predictions = model.folder / f"fold_{fold}" / "validation"
+        predictions = model.fold(fold) / "validation"
         truth = nnunet_folder("nnUNet_preprocessed") / model.folder.parent.name / "gt_segmentations"
         names = sorted(p.name.removesuffix(ending) for p in predictions.glob(f"*{ending}"))
         if not names:
@@ -216,7 +175,14 @@ def _predictions(
 
 
 def _predict(
-    model: StepModel, configuration: str, fold: int, images: Path, target: Path, digest: str, device: str, output: Path
+    model: StepModel,
+    configuration: str,
+    fold: int | str,
+    images: Path,
+    target: Path,
+    digest: str,
+    device: str,
+    output: Path,
 ) -> None:
     """nnUNetv2_predict, continued where it was interrupted; made anew when the model has changed since."""
     mark = target / "checkpoint.sha256"
@@ -228,15 +194,8 @@ def _predict(
     arguments = ["-d", model.folder.parent.name, "-c", configuration, "-f", str(fold), "-tr", model.trainer]
     arguments += ["-p", model.plans_name, "-i", str(images), "-o", str(target), "-device", device]
     arguments += ["-npp", "1", "-nps", "1", *(["--continue_prediction"] if is_same else [])]
-    environment = {**os.environ, "nnUNet_extTrainer": _ext_trainer(), "PYTHONUNBUFFERED": "1", **python_path()}
-    call("nnUNetv2_predict", arguments, environment, output / "logs" / f"{target.name}.txt")
+    call("nnUNetv2_predict", arguments, user_environment(), output / "logs" / f"{target.name}.txt")
     (target / "finished").touch()
-
-
-def _ext_trainer() -> str:
-    """The user's folders, and ours."""
-    own = os.environ.get("nnUNet_extTrainer", "")
-    return os.pathsep.join(filter(None, [own, str(trainers_folder())]))
 
 
 def score_cases(

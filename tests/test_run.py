@@ -1,0 +1,155 @@
+"""nnunet_cil run and status: the right commands, in the right order, once."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from toy import DATASET, ORGANS, write_checkpoint, write_schedule
+
+from nnunet_cil.cli import main
+from nnunet_cil.errors import CILError
+from nnunet_cil.workflows import run as workflow
+
+STEPS = (ORGANS[:2], ORGANS[2:3], ORGANS[3:])
+PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
+
+
+@pytest.fixture
+def setting(toy, tmp_path, monkeypatch):
+    """A planned schedule, and stand-ins for training (which leaves what nnU-Net leaves) and evaluation."""
+    schedule = write_schedule(tmp_path, STEPS)
+    trained, evaluated = [], []
+
+    def folder(arguments):
+        option = dict(zip(arguments[3:-1:2], arguments[4::2], strict=False))
+        name = f"{option['-tr']}__{option['-p']}__{arguments[1]}"
+        return Path(os.environ["nnUNet_results"]) / arguments[0] / name / f"fold_{arguments[2]}"
+
+    def train(arguments, _environment, _log, num_epochs):
+        assert num_epochs == 2
+        trained.append(arguments)
+        finish(folder(arguments))
+
+    monkeypatch.setattr(workflow, "train", train)
+    monkeypatch.setattr(workflow, "evaluate", lambda *a, **k: evaluated.append((a, k)))
+    return schedule, trained, evaluated, folder
+
+
+def finish(folder):
+    write_checkpoint(folder / "checkpoint_final.pth", "x")
+    (folder / "validation").mkdir(exist_ok=True)
+    means = {str(c): {"Dice": c / 10} for c in range(1, 5)}
+    (folder / "validation" / "summary.json").write_text(json.dumps({"mean": means}))
+
+
+def run(schedule, **changed):
+    return workflow.run(DATASET, "3d_fullres", [0], schedule, [PGCD, MIB], **{"device": "cpu", **changed})
+
+
+def names(trained):
+    return [(a[4].removeprefix("nnUNetTrainer"), int(a[6][-1])) for a in trained]
+
+
+def test_every_step_of_every_trainer_in_order_with_step_0_once(setting):
+    schedule, trained, evaluated, _ = setting
+    run(schedule)
+    assert names(trained) == [("PGCD", 0), ("PGCD", 1), ("PGCD", 2), ("MiB", 1), ("MiB", 2)]
+    assert trained[1] == [DATASET, "3d_fullres", "0", "-tr", PGCD, "-p", "nnUNetPlans_toy_step1", "-device", "cpu"]
+    assert len(evaluated) == 1
+    run(schedule)
+    assert len(trained) == 5
+
+
+def test_what_was_interrupted_goes_on_and_what_is_broken_is_not_taken_for_finished(setting, monkeypatch):
+    schedule, trained, _, folder = setting
+    train = workflow.train
+
+    def killed(arguments, *rest):
+        if arguments[6].endswith("step1"):
+            write_checkpoint(folder(arguments) / "checkpoint_latest.pth", "x")
+            raise KeyboardInterrupt
+        train(arguments, *rest)
+
+    monkeypatch.setattr(workflow, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(schedule)
+    monkeypatch.setattr(workflow, "train", train)
+    run(schedule, stop_after=1)
+    assert trained[1][-1] == "--c"
+    final = folder(trained[1]) / "checkpoint_final.pth"
+    final.write_bytes(final.read_bytes()[:20])
+    run(schedule, stop_after=1)
+    assert names(trained[-1:]) == [("PGCD", 1)]
+    (folder(trained[1]) / "validation" / "summary.json").write_text("{")
+    run(schedule, stop_after=1)
+    assert trained[-1][-1] == "--val"
+
+
+def test_a_part_of_the_schedule_is_not_evaluated(setting):
+    schedule, trained, evaluated, _ = setting
+    assert run(schedule, stop_after=1) is None
+    assert names(trained) == [("PGCD", 0), ("PGCD", 1), ("MiB", 1)]
+    assert not evaluated
+    run(schedule, start_from=2)
+    assert names(trained[3:]) == [("PGCD", 2), ("MiB", 2)]
+    with pytest.raises(CILError, match="toy has the steps 0 to 2"):
+        run(schedule, start_from=3)
+
+
+def test_plans_that_are_there_keep_their_step_0(setting, capsys):
+    schedule, trained, _, _ = setting
+    assert main(["plan", "17", str(schedule)]) == 0
+    run(schedule)
+    assert names(trained)[:2] == [("PGCD", 0), ("MiB", 0)]
+
+
+def test_dry_run_prints_the_commands_that_are_left(setting, capsys):
+    schedule, trained, _, _ = setting
+    run(schedule, stop_after=0)
+    capsys.readouterr()
+    assert main(["run", "17", "3d_fullres", "0", "1", str(schedule), "-tr", PGCD, "--dry-run", "-num_gpus", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(trained) == 1
+    assert lines[0] == (
+        f"nnUNetv2_train {DATASET} 3d_fullres 0 -tr {PGCD} -p nnUNetPlans_toy_step1 -device cuda -num_gpus 2"
+    )
+    assert [line.split()[3] for line in lines[:-1]] == ["0", "0", "1", "1", "1"]
+    assert lines[-1].startswith(f"nnunet_cil evaluate {DATASET} 3d_fullres 0 1 ")
+
+
+def test_status_tells_finished_running_and_missing(setting, capsys):
+    schedule, _, _, folder = setting
+    run(schedule, stop_after=1)
+    running = folder([DATASET, "3d_fullres", "0", "-tr", PGCD, "-p", "nnUNetPlans_toy_step2"])
+    running.mkdir(parents=True)
+    (running / "training_log_2026.txt").write_text("2026: Epoch 0 \n2026: Epoch 1 \n")
+    assert main(["status", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD]) == 0
+    lines = [[c.strip() for c in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
+    assert lines[2] == ["0", "0", PGCD, "finished", "", "0.150", "0.150"]
+    assert lines[3] == ["0", "1", PGCD, "finished", "0.150", "0.300", "0.200"]
+    assert lines[4] == ["0", "2", PGCD, "epoch 1 of 2", "", "", ""]
+
+
+@pytest.mark.slow
+def test_run_with_nnunets_own_commands(toy, tmp_path, capsys):
+    """From preprocessed data to tables, two epochs a step; a second call trains nothing."""
+    schedule = write_schedule(tmp_path, STEPS[:2])
+    command = [
+        "run",
+        "17",
+        "3d_fullres",
+        "0",
+        str(schedule),
+        "-tr",
+        PGCD,
+        "-device",
+        "cpu",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    assert main(command) == 0
+    assert "2 trainings, 2 to do" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "2 trainings, 0 to do" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["cases"] == "validation"
