@@ -23,9 +23,13 @@ TRAINING_SETTINGS: dict[str, type] = {
     "oversample_foreground_percent": float,
     "enable_deep_supervision": bool,
     "mirror_axes": list,
+    "optimizer": str,
 }
 """The settings of nnU-Net's trainer that a schedule may override, named as there, and their types.
-``mirror_axes`` are axes (0, 1, 2) of the preprocessed volume."""
+``mirror_axes`` are axes (0, 1, 2) of the preprocessed volume; ``optimizer`` is one of ``OPTIMIZERS``."""
+
+OPTIMIZERS = ("SGD", "AdamW")
+"""nnU-Net's own, and that of its trainer variant nnUNetTrainerAdam."""
 
 _SCHEDULE_KEYS = ("name", "citation", "steps", "cases", "training", "hyperparameters")
 _STEP_KEYS = ("classes", "training", "hyperparameters")
@@ -145,6 +149,8 @@ def check_training_settings(settings: Mapping[str, Any], where: str) -> None:
         if name == "mirror_axes":
             fits = isinstance(value, list) and sorted(value, key=str) in _MIRROR_AXES
             wanted = "a list of axes out of 0, 1, 2 (empty: no mirroring)"
+        elif name == "optimizer":
+            fits, wanted = value in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"
         elif expected is bool:
             fits, wanted = isinstance(value, bool), "true or false"
         elif expected is int:

@@ -67,6 +67,10 @@ STEP = {"classes": ["liver"]}
             {"name": "a", "steps": [{**STEP, "training": {"initial_lr": -1}}]},
             "step 0: training setting 'initial_lr' is -1",
         ),
+        (
+            {"name": "a", "steps": [{**STEP, "training": {"optimizer": "Adam"}}]},
+            "step 0: training setting 'optimizer' is 'Adam', but must be one of SGD, AdamW",
+        ),
     ],
 )
 def test_bad_schedules_are_refused(tmp_path, content, message):

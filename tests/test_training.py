@@ -182,14 +182,17 @@ def test_training_overrides_and_hyperparameters_act(toy, tmp_path):
         "save_every": 7,
         "weight_decay": 0.0,
         "oversample_foreground_percent": 1.0,
+        "optimizer": "AdamW",
     }
     names = plan_toy(tmp_path, training=training, hyperparameters={"pgcd_weight": 2})
     trainer = make_trainer(PGCD, names[0])
     for key, value in training.items():
-        if key != "mirror_axes":
+        if key not in ("mirror_axes", "optimizer"):
             assert getattr(trainer, key) == value
     assert trainer.pgcd_weight == 2.0
     trainer.initialize()
+    assert type(trainer.optimizer) is torch.optim.AdamW
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.005
     assert trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3] == (0, 2)
     assert trainer.inference_allowed_mirroring_axes == (0, 2)
     flat = make_trainer(PGCD, names[0], configuration="2d")

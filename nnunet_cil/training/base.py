@@ -16,6 +16,7 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import nnUNetTrainerAdam
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, distributed, nn
 from torch._dynamo import OptimizedModule
@@ -79,7 +80,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         super().__init__(plans, configuration, fold, {**dataset_json, "labels": step_plan.labels}, device)
         self.step_plan = step_plan
         for name, value in step_plan.training.items():
-            if name != "mirror_axes":
+            if name not in ("mirror_axes", "optimizer"):
                 setattr(self, name, value)
         self.features: FeatureReader  # -> initialize
         self.teacher: Teacher | None = None
@@ -194,6 +195,12 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """nnU-Net's, and a look at the features."""
         super().initialize()
         self.features = FeatureReader(self.bare_network)
+
+    def configure_optimizers(self) -> tuple[Any, Any]:
+        """nnU-Net's, or that of its variant for AdamW, as the schedule says."""
+        variant = nnUNetTrainerAdam if self.step_plan.training.get("optimizer") == "AdamW" else nnUNetTrainer
+        optimizer, scheduler = variant.configure_optimizers(self)
+        return optimizer, scheduler
 
     @property
     def bare_network(self) -> nn.Module:
