@@ -1,17 +1,18 @@
-"""What a training step costs: nnUNetTrainerPGCD at step 1 against plain nnUNetTrainer, in one run, as ratios.
+"""What a training step costs: our trainers at step 1 against plain nnUNetTrainer, in one run, as ratios.
 
     python benchmarks/step_cost.py 900 -device cpu -o benchmarks/results/step_cost_cpu.json
 
 Takes a preprocessed data set and nnU-Net's own planned network (patch and batch cut down by --patch and --batch for a
-CPU). Each measurement is a fresh process that repeats nnU-Net's train_step on one real batch; the two trainers take
-turns. Time is the median over steps, the ratio the median over pairs; memory is the peak of the whole process (CPU) or
-of CUDA's allocator. The passes that collect prototypes, one at either end of a step, are not part of a training step and
-are left out.
+CPU). Each measurement is a fresh process that repeats nnU-Net's train_step on one real batch; the trainers take turns, plain
+nnU-Net in every round. Time is the median over steps, the ratio the median over rounds; memory is the peak of the whole process
+(CPU) or of CUDA's allocator. What runs once at either end of a step (passes over the training cases) is not part of a
+training step and is cut down to one patch.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -26,6 +27,8 @@ from typing import Any
 CONFIGURATION = "3d_fullres"
 SCHEDULE = "openkbp_2-2-1"
 BASE = "nnUNetPlansStepCost"
+PLAIN = "nnUNetTrainer"
+METHODS = ("PGCD", "FineTune", "Joint", "PseudoLabel", "LwF", "ILT", "MiB", "PLOP", "EWC", "EWF", "Replay")
 
 
 def write_plans(dataset: str, patch: list[int] | None, batch: int | None) -> None:
@@ -90,7 +93,8 @@ def measure(trainer_name: str, dataset: str, device: str, num_steps: int) -> dic
     is_plain = trainer_name == "nnUNetTrainer"
     trainer = make_trainer(trainer_name, BASE if is_plain else f"{BASE}_{SCHEDULE}_step1", dataset, device)
     if not is_plain:
-        trainer.collect_prototypes = lambda _forward, _masks, num_classes: random_bank(trainer, num_classes)
+        all_tiles = trainer.training_tiles
+        trainer.training_tiles = lambda: itertools.islice(all_tiles(), 1)
     trainer.on_train_start()
     trainer.network.train()
     batch = next(trainer.dataloader_train)
@@ -116,10 +120,11 @@ def in_a_process(arguments: list[str], environment: dict[str, str]) -> str:
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
-    """The two trainers in turns."""
+    """All trainers in turns."""
     write_plans(args.dataset, args.patch, args.batch)
     from nnunet_cil.shipped import trainers_folder
 
+    names = [f"nnUNetTrainer{t}" for t in args.trainers]
     with tempfile.TemporaryDirectory() as results:
         environment = {
             **os.environ,
@@ -129,29 +134,44 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         }
         common = [args.dataset, "-device", args.device, "--steps", str(args.steps)]
         in_a_process([*common, "--measure", "step0"], environment)
-        pairs = []
+        rounds = []
         for repeat in range(args.repeats):
-            pair = {}
-            for name in ("nnUNetTrainer", "nnUNetTrainerPGCD"):
-                pair[name] = json.loads(in_a_process([*common, "--measure", name], environment))
+            found = {}
+            for name in (PLAIN, *names):
+                found[name] = json.loads(in_a_process([*common, "--measure", name], environment))
                 print(f"{repeat + 1}/{args.repeats} {name}: measured", file=sys.stderr, flush=True)
-            pairs.append(pair)
-    times = [
-        statistics.median(p["nnUNetTrainerPGCD"]["seconds"]) / statistics.median(p["nnUNetTrainer"]["seconds"])
-        for p in pairs
-    ]
-    memory = [p["nnUNetTrainerPGCD"]["peak_mib"] / p["nnUNetTrainer"]["peak_mib"] for p in pairs]
+            rounds.append(found)
     return {
         "device": args.device,
         "machine": platform.machine(),
-        "torch": pairs[0]["nnUNetTrainer"]["torch"],
+        "torch": rounds[0][PLAIN]["torch"],
         "patch": args.patch,
         "batch": args.batch,
         "steps": args.steps,
+        "trainers": {name: ratios(rounds, name) for name in names},
+    }
+
+
+def ratios(rounds: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Time and memory of a trainer in units of plain nnU-Net's, round by round."""
+    times = [statistics.median(r[name]["seconds"]) / statistics.median(r[PLAIN]["seconds"]) for r in rounds]
+    memory = [r[name]["peak_mib"] / r[PLAIN]["peak_mib"] for r in rounds]
+    return {
         "time_ratios": [round(t, 3) for t in times],
         "time_ratio": round(statistics.median(times), 3),
         "memory_ratio": round(statistics.median(memory), 3),
     }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = ["| trainer | time (smallest to largest) | memory |", "|---|---|---|"]
+    for name, found in result["trainers"].items():
+        low, high = min(found["time_ratios"]), max(found["time_ratios"])
+        lines.append(
+            f"| `{name}` | {found['time_ratio']:.2f} ({low:.2f} to {high:.2f}) | {found['memory_ratio']:.2f} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -161,8 +181,9 @@ def main() -> None:
     parser.add_argument("-device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--patch", type=int, nargs=3, help="patch size (default: as planned)")
     parser.add_argument("--batch", type=int, help="batch size (default: as planned)")
+    parser.add_argument("--trainers", nargs="+", default=METHODS, help="without 'nnUNetTrainer' (default: all)")
     parser.add_argument("--steps", type=int, default=6, help="timed steps a process (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="pairs of processes (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of processes (default: %(default)s)")
     parser.add_argument("-o", dest="output", type=Path, help="also write the result as JSON")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -171,10 +192,10 @@ def main() -> None:
     elif args.measure:
         print(json.dumps(measure(args.measure, args.dataset, args.device, args.steps)))
     else:
-        result = json.dumps(compare(args), indent=1)
-        print(result)
+        result = compare(args)
+        print(table(result))
         if args.output:
-            args.output.write_text(result + "\n")
+            args.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

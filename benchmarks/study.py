@@ -1,167 +1,218 @@
-"""The OpenKBP study of docs/reproduce.md: PGCD, fine-tuning and joint training, on whole volumes, with nnU-Net's commands.
+"""A study: methods over a schedule's steps and over folds, on whole volumes, with nnU-Net's own commands.
 
-    python benchmarks/openkbp_study.py 900 --folds 0 1 2          # train, predict the test cases, score; resumable
-    python benchmarks/openkbp_study.py 900 --table                # only print the table from the stored results
+    python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD FineTune Joint --folds 0 1 2   # resumable
+    python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD --set pgcd_weight=30 --validation-only
+    python benchmarks/study.py 900 openkbp_2-2-1_cpu --table         # only the table, from the stored results
 
-Runs nnUNetv2_train and nnUNetv2_predict as a user would (small network and patch: benchmarks/small_plans.py; schedules:
-benchmarks/schedules). What is finished is skipped; an interrupted training goes on from its latest checkpoint. Each
-model's test scores go into one small JSON file under benchmarks/results/openkbp.
+SCHEDULE is one of benchmarks/schedules, a shipped one, or a file. All methods continue from one step 0 (PGCD's, which is
+nnU-Net's own training). Networks and patches are small through the plans file (benchmarks/small_plans.py). What is finished is
+skipped; an interrupted training goes on from its latest checkpoint. Each model leaves one small JSON file in
+benchmarks/results/SCHEDULE: Dice per class and case on the fold's validation cases and on the test cases (imagesTs, labelsTs).
+With --validation-only the test cases are not touched: for choosing hyper-parameters. A setting changed by --set gets a row of
+its own and the same step 0.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import math
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "openkbp"
-STEPPED, JOINT = "openkbp_2-2-1_short", "openkbp_joint_short"
-METHODS = ("nnUNetTrainerFineTune", "nnUNetTrainerPGCD")
-CONFIGURATION = "3d_fullres"
+FIRST_TRAINER = "nnUNetTrainerPGCD"
 
 
-def models(base: str) -> list[tuple[str, str, str]]:
-    """(name of the result, trainer, plans), in the order of training; every method continues from one step 0."""
-    rows = [("step0", "nnUNetTrainerPGCD", f"{base}_{STEPPED}_step0")]
-    rows += [
-        (f"{m.removeprefix('nnUNetTrainer')}_step{s}", m, f"{base}_{STEPPED}_step{s}")
-        for m in reversed(METHODS)
-        for s in (1, 2)
-    ]
-    return [*rows, ("Joint", "nnUNetTrainerPGCD", f"{base}_{JOINT}_step0")]
+class Study:
+    """What the command line asks for."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        """Finds the schedule."""
+        from nnunet_cil.schedule import load_schedule, shipped_schedules
+
+        own = HERE / "schedules" / f"{args.schedule}.json"
+        self.file = own if own.is_file() else shipped_schedules().get(args.schedule, Path(args.schedule))
+        self.schedule = load_schedule(self.file)
+        self.settings = {name: json.loads(value) for name, value in (s.split("=") for s in args.set)}
+        self.results = HERE / "results" / self.schedule.name
+        self.configuration, self.base, self.device = args.c, args.p, args.device
+        self.dataset, self.validation_only = args.dataset, args.validation_only
+
+    @property
+    def variant(self) -> str:
+        """Name of the schedule with the changed settings; results folders of nnU-Net are told apart by it."""
+        return "_".join([self.schedule.name, *(f"{k}-{v}" for k, v in self.settings.items())])
+
+    def row(self, method: str, step: int) -> str:
+        """Name of a result."""
+        changed = ",".join(f"{k}={v}" for k, v in self.settings.items())
+        return f"step{step}" if step == 0 else f"{method}{f'({changed})' if changed else ''}_step{step}"
+
+    def plan(self) -> None:
+        """nnunet_cil plan, on the schedule with the changed settings."""
+        content = json.loads(self.file.read_text()) | {"name": self.variant}
+        content["hyperparameters"] = {**content.get("hyperparameters", {}), **self.settings}
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"{self.variant}.json"
+            file.write_text(json.dumps(content))
+            call("nnunet_cil", "plan", self.dataset, str(file), "-p", self.base, "--step0-trainer", FIRST_TRAINER)
+
+    def run(self, methods: list[str], folds: list[int]) -> None:
+        """Everything, in order; what is done is skipped."""
+        from nnunet_cil.workflows.folders import dataset_name, nnunet_folder
+
+        self.name = dataset_name(self.dataset)
+        self.raw, self.trained = nnunet_folder("nnUNet_raw") / self.name, nnunet_folder("nnUNet_results") / self.name
+        self.results.mkdir(parents=True, exist_ok=True)
+        self.plan()
+        for fold in folds:
+            if self.settings:
+                self.share_first_step(fold)
+            else:
+                self.model(FIRST_TRAINER, 0, fold)
+            for method in methods:
+                for step in range(1, len(self.schedule.steps)):
+                    self.model(f"nnUNetTrainer{method}", step, fold)
+
+    def plans(self, step: int) -> str:
+        """The step's plans."""
+        return f"{self.base}_{self.variant}_step{step}"
+
+    def folder(self, trainer: str, plans: str, fold: int) -> Path:
+        """nnU-Net's results folder of a fold."""
+        return self.trained / f"{trainer}__{plans}__{self.configuration}" / f"fold_{fold}"
+
+    def share_first_step(self, fold: int) -> None:
+        """A changed setting does not change step 0: a link to the one that is there."""
+        link = self.folder(FIRST_TRAINER, self.plans(0), fold)
+        original = self.folder(FIRST_TRAINER, f"{self.base}_{self.schedule.name}_step0", fold)
+        if not (original / "checkpoint_final.pth").is_file():
+            raise SystemExit(f"{original} is not trained: run the study without --set first.")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists():
+            link.symlink_to(original)
+
+    def model(self, trainer: str, step: int, fold: int) -> None:
+        """Trains, predicts and scores one model; skips what is there."""
+        row = self.row(trainer.removeprefix("nnUNetTrainer"), step)
+        file = self.results / f"{row}_fold{fold}.json"
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        identity = {"dataset": self.name, "trainer": trainer, "plans": self.plans(step), "fold": fold}
+        if known and identity != {k: known.get(k) for k in identity}:
+            raise SystemExit(f"{file} holds the result of another plan or data set; move it away first.")
+        if "test" in known or (known and self.validation_only):
+            return
+        folder = self.folder(trainer, self.plans(step), fold)
+        self.train(trainer, step, fold, folder)
+        scores: dict[str, Any] = {"validation": validation_scores(folder)}
+        if not self.validation_only:
+            predictions = folder / "test"
+            call(
+                *("nnUNetv2_predict", "-d", self.dataset, "-c", self.configuration, "-f", str(fold), "-tr", trainer),
+                *("-p", self.plans(step), "-i", str(self.raw / "imagesTs"), "-o", str(predictions)),
+                *("-device", self.device, "-npp", "1", "-nps", "1", "--continue_prediction"),
+            )
+            scores["test"] = test_scores(folder.parent, predictions, self.raw)
+        file.write_text(json.dumps(identity | {"step": step, "settings": self.settings} | scores, indent=1) + "\n")
+        print(row, fold, {k: round(float(np.nanmean(v)), 3) for k, v in scores["validation"].items()}, flush=True)
+
+    def train(self, trainer: str, step: int, fold: int, folder: Path) -> None:
+        """nnUNetv2_train, skipped when it is finished, continued when it was interrupted."""
+        if (folder / "validation" / "summary.json").is_file():
+            return
+        going_on = ["--c"] if any(folder.glob("checkpoint_*.pth")) else []
+        call(
+            *("nnUNetv2_train", self.dataset, self.configuration, str(fold), "-tr", trainer),
+            *("-p", self.plans(step), "-device", self.device, *going_on),
+        )
+
+    def table(self, cases: str) -> str:
+        """Markdown: mean Dice over the cases; then mean and (smallest to largest) over the folds."""
+        steps = [s.classes for s in self.schedule.steps]
+        classes = [c for s in steps for c in s]
+        rows: dict[str, list[dict[str, float]]] = {}
+        for file in sorted(self.results.glob("*_fold*.json")):
+            content = json.loads(file.read_text())
+            if cases in content:
+                means = {c: float(np.nanmean(v)) for c, v in content[cases].items()}
+                rows.setdefault(file.stem.rsplit("_fold", 1)[0], []).append(means)
+        lines = [f"| model | {' | '.join(classes)} | old | new | all | folds |", "|" + "---|" * (len(classes) + 5)]
+        for row, folds in sorted(rows.items(), key=lambda item: (item[0][-1], item[0])):
+            step = int(row[-1]) if row[-5:-1] == "step" else len(steps) - 1
+            old = [c for names in steps[:step] for c in names]
+            groups = [[c] if c in folds[0] else [] for c in classes] + [old, list(steps[step]), [*old, *steps[step]]]
+            cells = [spread([np.mean([m[c] for c in group]) for m in folds]) if group else "" for group in groups]
+            lines.append(f"| {row} | {' | '.join(cells)} | {len(folds)} |")
+        return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and smallest to largest."""
+    text = f"{np.mean(values):.3f}"
+    return f"{text} ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else text
 
 
 def call(command: str, *arguments: str) -> None:
-    """Runs one of nnU-Net's commands."""
+    """Runs a command of the environment that this Python is in."""
     print("+", command, *arguments, flush=True)
-    subprocess.run([str(Path(sys.executable).parent / command), *arguments], check=True)
+    if command == "nnunet_cil":
+        subprocess.run([sys.executable, "-m", "nnunet_cil.cli", *arguments], check=True)
+    else:
+        subprocess.run([str(Path(sys.executable).parent / command), *arguments], check=True)
 
 
-def train(dataset: str, trainer: str, plans: str, fold: int, device: str, model: Path) -> None:
-    """nnUNetv2_train, skipped when it is finished, continued when it was interrupted."""
-    folder = model / f"fold_{fold}"
-    if (folder / "validation" / "summary.json").is_file():
-        return
-    started = any(folder.glob("checkpoint_*.pth"))
-    call(
-        "nnUNetv2_train",
-        dataset,
-        CONFIGURATION,
-        str(fold),
-        "-tr",
-        trainer,
-        "-p",
-        plans,
-        "-device",
-        device,
-        *(["--c"] if started else []),
-    )
+def validation_scores(folder: Path) -> dict[str, list[float]]:
+    """Dice of every class and case, from the summary that nnU-Net has written."""
+    names = {str(v): k for k, v in json.loads((folder.parent / "dataset.json").read_text())["labels"].items()}
+    cases = json.loads((folder / "validation" / "summary.json").read_text())["metric_per_case"]
+    return {
+        names[label]: [case["metrics"][label]["Dice"] for case in cases]
+        for label in cases[0]["metrics"]
+        if label in names
+    }
 
 
-def score(model: Path, predictions: Path, truth: Path, dataset_labels: dict[str, int]) -> dict[str, list[float]]:
+def test_scores(model: Path, predictions: Path, raw: Path) -> dict[str, list[float]]:
     """Dice of every class, by name, for every test case; NaN when neither has the class."""
     import SimpleITK as sitk
 
     channels = json.loads((model / "dataset.json").read_text())["labels"]
+    labels = json.loads((raw / "dataset.json").read_text())["labels"]
     dice: dict[str, list[float]] = {name: [] for name in channels if name != "background"}
-    for file in sorted(truth.glob("*.nii.gz")):
+    for file in sorted((raw / "labelsTs").glob("*.nii.gz")):
         wanted, found = (sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (file, predictions / file.name))
         for name, values in dice.items():
-            a, b = wanted == dataset_labels[name], found == channels[name]
+            a, b = wanted == labels[name], found == channels[name]
             total = int(a.sum() + b.sum())
-            values.append(2 * int((a & b).sum()) / total if total else float("nan"))
+            values.append(2 * int((a & b).sum()) / total if total else math.nan)
     return dice
-
-
-def run(dataset: str, base: str, folds: list[int], device: str) -> None:
-    """Everything, in order; what is done is skipped."""
-    from nnunet_cil.workflows.folders import dataset_name
-
-    name = dataset_name(dataset)
-    raw = Path(os.environ["nnUNet_raw"]) / name
-    labels = json.loads((raw / "dataset.json").read_text())["labels"]
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    for fold in folds:
-        for result, trainer, plans in models(base):
-            file = RESULTS / f"{result}_fold{fold}.json"
-            if file.is_file():
-                known = json.loads(file.read_text())
-                if (known["dataset"], known["plans"]) != (name, plans):
-                    raise SystemExit(f"{file} holds {known['plans']} on {known['dataset']}; move it away first.")
-                continue
-            model = Path(os.environ["nnUNet_results"]) / name / f"{trainer}__{plans}__{CONFIGURATION}"
-            train(dataset, trainer, plans, fold, device, model)
-            predictions = model / f"fold_{fold}" / "test"
-            call(
-                "nnUNetv2_predict",
-                "-d",
-                dataset,
-                "-c",
-                CONFIGURATION,
-                "-f",
-                str(fold),
-                "-tr",
-                trainer,
-                "-p",
-                plans,
-                "-i",
-                str(raw / "imagesTs"),
-                "-o",
-                str(predictions),
-                "-device",
-                device,
-                "-npp",
-                "1",
-                "-nps",
-                "1",
-                "--continue_prediction",
-            )
-            dice = score(model, predictions, raw / "labelsTs", labels)
-            content = {"model": result, "fold": fold, "dataset": name, "trainer": trainer, "plans": plans, "dice": dice}
-            file.write_text(json.dumps(content, indent=1) + "\n")
-            print(result, fold, {k: round(float(np.nanmean(v)), 3) for k, v in dice.items()}, flush=True)
-
-
-def table(folds: list[int]) -> str:
-    """Markdown: mean Dice over the test cases, then mean and spread (min to max) over the folds."""
-    steps = json.loads((HERE / "schedules" / f"{STEPPED}.json").read_text())["steps"]
-    classes = [c for s in steps for c in s["classes"]]
-    last, new = {c for c in classes if c not in steps[-1]["classes"]}, set(steps[-1]["classes"])
-    lines = [f"| model | {' | '.join(classes)} | old | new | all | folds |", "|" + "---|" * (len(classes) + 5)]
-    for row in ("step0", "PGCD_step1", "FineTune_step1", "PGCD_step2", "FineTune_step2", "Joint"):
-        files = [f for k in folds if (f := RESULTS / f"{row}_fold{k}.json").is_file()]
-        if not files:
-            continue
-        means = [{c: float(np.nanmean(v)) for c, v in json.loads(f.read_text())["dice"].items()} for f in files]
-        final = row.endswith("step2") or row == "Joint"
-        groups = [[c] for c in classes] + ([sorted(last), sorted(new), classes] if final else [[], [], []])
-        cells = []
-        for group in groups:
-            values = [np.mean([m[c] for c in group]) for m in means] if group and group[0] in means[0] else []
-            spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.3f}{spread}" if values else "")
-        lines.append(f"| {row} | {' | '.join(cells)} | {len(files)} |")
-    return "\n".join(lines)
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", help="ID of the converted data set, e.g. 900")
+    parser.add_argument("dataset", help="ID of the preprocessed data set, e.g. 900")
+    parser.add_argument("schedule", help="a name in benchmarks/schedules, a shipped name, or a file")
+    parser.add_argument("--methods", nargs="*", default=[], help="trainers without 'nnUNetTrainer', e.g. PGCD MiB")
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("-p", dest="base", default="nnUNetPlansSmall", help="base plans (default: %(default)s)")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyper-parameters to change")
+    parser.add_argument("--validation-only", action="store_true", help="leave the test cases alone")
+    parser.add_argument("-p", default="nnUNetPlansSmall", help="base plans (default: %(default)s)")
+    parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
     parser.add_argument("-device", default="cpu")
-    parser.add_argument("--table", action="store_true", help="only print the table")
+    parser.add_argument("--table", action="store_true", help="only print the tables")
     args = parser.parse_args()
+    study = Study(args)
     if not args.table:
-        run(args.dataset, args.base, args.folds, args.device)
-    print(table(args.folds))
+        study.run(args.methods, args.folds)
+    for cases in ("validation", "test"):
+        print(f"\nDice, {cases} cases\n\n{study.table(cases)}")
 
 
 if __name__ == "__main__":
