@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
@@ -185,39 +186,33 @@ def _add_run(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _run_run(args: argparse.Namespace) -> int:
     from nnunet_cil.workflows.run import remaining_commands, run
 
+    which = {
+        "start_from": args.start_from,
+        "stop_after": args.stop_after,
+        "device": args.device,
+        "num_gpus": args.num_gpus,
+    }
     if args.dry_run:
-        for command in remaining_commands(
-            args.dataset,
-            args.configuration,
-            args.folds,
-            args.schedule,
-            args.trainers,
-            base_plans=args.base_plans,
-            start_from=args.start_from,
-            stop_after=args.stop_after,
-            device=args.device,
-            num_gpus=args.num_gpus,
-        ):
-            print(command)
+        print("\n".join(remaining_commands(**_schedule(args), **which)))
         return 0
-    found = run(
-        args.dataset,
-        args.configuration,
-        args.folds,
-        args.schedule,
-        args.trainers,
-        base_plans=args.base_plans,
-        start_from=args.start_from,
-        stop_after=args.stop_after,
-        images=args.images,
-        labels=args.labels,
-        output=args.output,
-        device=args.device,
-        num_gpus=args.num_gpus,
-        say=lambda line: print(line, flush=True),
-    )
+    found = run(**_schedule(args), **which, **_test_cases(args), say=lambda line: print(line, flush=True))
     print("The steps asked for are trained." if found is None else f"\n{found.summary}\nAll of it: {found.folder}")
     return 0
+
+
+def _schedule(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "dataset": args.dataset,
+        "configuration": args.configuration,
+        "folds": args.folds,
+        "schedule_name": args.schedule,
+        "trainers": args.trainers,
+        "base_plans": args.base_plans,
+    }
+
+
+def _test_cases(args: argparse.Namespace) -> dict[str, Any]:
+    return {"images": args.images, "labels": args.labels, "output": args.output}
 
 
 def _add_status(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -233,9 +228,7 @@ def _add_status(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _run_status(args: argparse.Namespace) -> int:
     from nnunet_cil.workflows.run import status
 
-    print(
-        status(args.dataset, args.configuration, args.folds, args.schedule, args.trainers, base_plans=args.base_plans)
-    )
+    print(status(**_schedule(args)))
     return 0
 
 
@@ -263,15 +256,8 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     from nnunet_cil.workflows.evaluate import evaluate
 
     found = evaluate(
-        args.dataset,
-        args.configuration,
-        args.folds,
-        args.schedule,
-        args.trainers,
-        base_plans=args.base_plans,
-        images=args.images,
-        labels=args.labels,
-        output=args.output,
+        **_schedule(args),
+        **_test_cases(args),
         device=args.device,
         tolerance_mm=args.tolerance,
         say=lambda line: print(line, flush=True),

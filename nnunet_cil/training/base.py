@@ -216,7 +216,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """From step 1 on, takes over from the previous step; then nnU-Net's."""
         if not self.was_initialized:
             self.initialize()
-        if self.step_plan.previous is not None and not self.is_finished:
+        is_over = self.is_finished and self.current_epoch >= self.num_epochs
+        if self.step_plan.previous is not None and not is_over:
             self._take_over()
             self.loss = self.build_step_loss()
         super().on_train_start()
