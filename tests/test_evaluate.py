@@ -99,8 +99,9 @@ def test_an_interrupted_prediction_is_continued(trained, monkeypatch):
     _, schedule, calls = trained
     predict = workflow.call
 
-    def die(*arguments):
-        predict(*arguments)
+    def die(command, arguments, *rest):
+        predict(command, arguments, *rest)
+        (Path(arguments[arguments.index("-o") + 1]) / "t2.nii.gz").unlink()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(workflow, "call", die)
@@ -110,6 +111,39 @@ def test_an_interrupted_prediction_is_continued(trained, monkeypatch):
     run(schedule)
     assert "--continue_prediction" not in calls[0]
     assert "--continue_prediction" in calls[1]
+
+
+def test_a_model_that_has_changed_leaves_no_prediction_behind_when_its_successor_is_interrupted(trained, monkeypatch):
+    root, schedule, calls = trained
+    first = run(schedule)
+    old = first.folder / "predictions" / f"{PGCD}_step1_fold0"
+    write_checkpoint(next((root / "results" / DATASET).glob("*step1*")) / "fold_0" / "checkpoint_final.pth", "new")
+    predict = workflow.call
+
+    def die(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workflow, "call", die)
+    with pytest.raises(KeyboardInterrupt):
+        run(schedule)
+    assert not list(old.glob("*.nii.gz"))
+    monkeypatch.setattr(workflow, "call", predict)
+    run(schedule)
+    assert len(calls) == 3
+    assert len(list(old.glob("*.nii.gz"))) == 3
+
+
+def test_a_broken_prediction_that_is_removed_is_made_again(trained):
+    _, schedule, calls = trained
+    first = run(schedule)
+    broken = first.folder / "predictions" / f"{PGCD}_step1_fold0" / "t1.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:40])
+    (first.folder / "scores" / f"{PGCD}_step1_fold0.json").unlink()
+    with pytest.raises(CILError, match=r"t1.nii.gz cannot be read. Remove it and run the command again"):
+        run(schedule)
+    broken.unlink()
+    assert run(schedule).summary == first.summary
+    assert "--continue_prediction" in calls[-1]
 
 
 def test_dice_is_nnunets(trained, tmp_path):

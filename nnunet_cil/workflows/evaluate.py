@@ -170,7 +170,8 @@ def _predictions(
         if not case.truth.is_file():
             raise CILError(f"Case {case.name!r} has no true labels: {case.truth} is missing.")
     if test is not None:
-        _predict(model, configuration, fold, test.images, predictions, digest, device, output)
+        files = [predictions / f"{case.name}{ending}" for case in cases]
+        _predict(model, configuration, fold, test.images, predictions, files, digest, device, output)
     return predictions, cases
 
 
@@ -180,22 +181,25 @@ def _predict(
     fold: int | str,
     images: Path,
     target: Path,
+    files: Sequence[Path],
     digest: str,
     device: str,
     output: Path,
 ) -> None:
-    """nnUNetv2_predict, continued where it was interrupted; made anew when the model has changed since."""
-    mark = target / "checkpoint.sha256"
-    is_same = mark.is_file() and mark.read_text() == digest
-    target.mkdir(parents=True, exist_ok=True)
-    if is_same and (target / "finished").is_file():
+    """nnUNetv2_predict, continued where files are missing; made anew when the model or the images are others."""
+    mark, source = target / "predicted_from.txt", f"{digest} {images.resolve()}"
+    is_same = mark.is_file() and mark.read_text(encoding="utf-8") == source
+    if is_same and all(file.is_file() for file in files):
         return
-    mark.write_text(digest)
+    target.mkdir(parents=True, exist_ok=True)
+    if not is_same:
+        for file in files:  # before the mark, so that a kill leaves nothing that looks like this model's
+            file.unlink(missing_ok=True)
+        mark.write_text(source, encoding="utf-8")
     arguments = ["-d", model.folder.parent.name, "-c", configuration, "-f", str(fold), "-tr", model.trainer]
     arguments += ["-p", model.plans_name, "-i", str(images), "-o", str(target), "-device", device]
     arguments += ["-npp", "1", "-nps", "1", *(["--continue_prediction"] if is_same else [])]
     call("nnUNetv2_predict", arguments, user_environment(), output / "logs" / f"{target.name}.txt")
-    (target / "finished").touch()
 
 
 def score_cases(
