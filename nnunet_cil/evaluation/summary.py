@@ -42,6 +42,15 @@ def results(rows: Rows, steps: Sequence[Sequence[str]]) -> dict[str, Any]:
     return found
 
 
+def without_nan(value: Any) -> Any:
+    """The same, with None for NaN, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _jsonable(scores: ContinualScores) -> dict[str, Any]:
     return {k: v.tolist() if hasattr(v, "tolist") else v for k, v in asdict(scores).items()}
 

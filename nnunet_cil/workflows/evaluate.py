@@ -13,7 +13,7 @@ from typing import Any
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.files import score_files, write_csv
-from nnunet_cil.evaluation.summary import results, summary
+from nnunet_cil.evaluation.summary import results, summary, without_nan
 from nnunet_cil.schedule import load_schedule
 from nnunet_cil.workflows.commands import call, user_environment
 from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, read_json, write_json
@@ -118,7 +118,7 @@ def evaluate(
         "checkpoints_sha256": checkpoints,
         "trainers": results(per_trainer, steps),
     }
-    write_json(output / "results.json", content)
+    write_json(output / "results.json", without_nan(content))
     text = summary(content)
     (output / "summary.md").write_text(text, encoding="utf-8")
     return Evaluation(text, output)
