@@ -7,10 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
+
+if TYPE_CHECKING:
+    from nnunet_cil.workflows.models import Experiment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,31 +187,22 @@ def _add_run(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 
 def _run_run(args: argparse.Namespace) -> int:
-    from nnunet_cil.workflows.run import remaining_commands, run
+    from nnunet_cil.workflows.run import Choice, remaining_commands, run
 
-    which = {
-        "start_from": args.start_from,
-        "stop_after": args.stop_after,
-        "device": args.device,
-        "num_gpus": args.num_gpus,
-    }
+    choice = Choice(args.start_from, args.stop_after, args.device, args.num_gpus)
     if args.dry_run:
-        print("\n".join(remaining_commands(**_schedule(args), **which)))
+        print("\n".join(remaining_commands(_experiment(args), choice)))
         return 0
-    found = run(**_schedule(args), **which, **_test_cases(args), say=lambda line: print(line, flush=True))
+    found = run(_experiment(args), choice, **_test_cases(args), say=lambda line: print(line, flush=True))
     print("The steps asked for are trained." if found is None else f"\n{found.summary}\nAll of it: {found.folder}")
     return 0
 
 
-def _schedule(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "dataset": args.dataset,
-        "configuration": args.configuration,
-        "folds": args.folds,
-        "schedule_name": args.schedule,
-        "trainers": args.trainers,
-        "base_plans": args.base_plans,
-    }
+def _experiment(args: argparse.Namespace) -> Experiment:
+    from nnunet_cil.workflows.models import Experiment
+
+    folds, trainers = tuple(args.folds), tuple(args.trainers)
+    return Experiment(args.dataset, args.configuration, folds, args.schedule, trainers, args.base_plans)
 
 
 def _test_cases(args: argparse.Namespace) -> dict[str, Any]:
@@ -228,7 +222,7 @@ def _add_status(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _run_status(args: argparse.Namespace) -> int:
     from nnunet_cil.workflows.run import status
 
-    print(status(**_schedule(args)))
+    print(status(_experiment(args)))
     return 0
 
 
@@ -256,7 +250,7 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     from nnunet_cil.workflows.evaluate import evaluate
 
     found = evaluate(
-        **_schedule(args),
+        _experiment(args),
         **_test_cases(args),
         device=args.device,
         tolerance_mm=args.tolerance,

@@ -13,6 +13,7 @@ from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
 from nnunet_cil.workflows import evaluate as workflow
 from nnunet_cil.workflows.evaluate import evaluate
+from nnunet_cil.workflows.models import Experiment
 from nnunet_cil.workflows.plan import plan
 
 PGCD = "nnUNetTrainerPGCD"
@@ -61,7 +62,7 @@ def trained(toy, tmp_path, monkeypatch):
 
 
 def run(schedule, **changed):
-    return evaluate(DATASET, "3d_fullres", [0], schedule, [PGCD], device="cpu", **changed)
+    return evaluate(Experiment(DATASET, "3d_fullres", (0,), schedule, (PGCD,)), device="cpu", **changed)
 
 
 def test_classes_are_scored_by_name_and_what_is_forgotten_is_seen(trained):

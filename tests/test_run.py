@@ -10,6 +10,7 @@ from toy import DATASET, ORGANS, write_checkpoint, write_schedule
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
 from nnunet_cil.workflows import run as workflow
+from nnunet_cil.workflows.models import Experiment
 
 STEPS = (ORGANS[:2], ORGANS[2:3], ORGANS[3:])
 PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
@@ -44,7 +45,8 @@ def finish(folder):
 
 
 def run(schedule, **changed):
-    return workflow.run(DATASET, "3d_fullres", [0], schedule, [PGCD, MIB], **{"device": "cpu", **changed})
+    experiment = Experiment(DATASET, "3d_fullres", (0,), schedule, (PGCD, MIB))
+    return workflow.run(experiment, workflow.Choice(**{"device": "cpu", **changed}))
 
 
 def names(trained):

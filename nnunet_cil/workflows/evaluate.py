@@ -14,10 +14,9 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.files import score_files, write_csv
 from nnunet_cil.evaluation.summary import results, summary, without_nan
-from nnunet_cil.schedule import load_schedule
 from nnunet_cil.workflows.commands import call, user_environment
-from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, read_json, write_json
-from nnunet_cil.workflows.models import StepModel, check_trained, distinct, step_models
+from nnunet_cil.workflows.folders import nnunet_folder, read_json, write_json
+from nnunet_cil.workflows.models import Experiment, StepModel, check_trained
 
 SCHEMA_VERSION = 1
 
@@ -39,13 +38,8 @@ class Evaluation:
 
 
 def evaluate(
-    dataset: str,
-    configuration: str,
-    folds: Sequence[int | str],
-    schedule_name: str | Path,
-    trainers: Sequence[str],
+    experiment: Experiment,
     *,
-    base_plans: str = "nnUNetPlans",
     images: Path | None = None,
     labels: Path | None = None,
     output: Path | None = None,
@@ -56,12 +50,7 @@ def evaluate(
     """Predicts and scores every step's model of every trainer and fold; what is there already is not done again.
 
     Args:
-        dataset: ID or name.
-        configuration: nnU-Net's.
-        folds: to evaluate, each on the same test cases, or on its own validation cases.
-        schedule_name: shipped name or file.
-        trainers: whose models; step 0 may be shared.
-        base_plans: as for ``plan``.
+        experiment: the models; each fold's are scored on the same test cases, or on the fold's own validation cases.
         images: test images, with ``labels``. Without: imagesTs and labelsTs of the raw data set; without these, the
             validation cases of each fold, which nnU-Net has predicted already.
         labels: the true labels, numbered as the data set's.
@@ -73,16 +62,13 @@ def evaluate(
     Raises:
         CILError: a step is not trained, or prediction and truth do not fit.
     """
-    schedule = load_schedule(schedule_name)
-    name = dataset_name(dataset)
-    of_trainer = {t: step_models(name, configuration, schedule, t, base_plans) for t in trainers}
-    models = distinct(of_trainer.values())
+    name, configuration, folds = experiment.dataset_name, experiment.configuration, experiment.folds
+    models = experiment.models()
     for model in models:
         for fold in folds:
             check_trained(model, fold)
     found = _test_set(name, images, labels)
-    where = f"{base_plans}_{schedule.name}__{configuration}"
-    output = output or nnunet_folder("nnUNet_results") / name / "evaluation" / where
+    output = output or nnunet_folder("nnUNet_results") / name / "evaluation" / experiment.name
     output.mkdir(parents=True, exist_ok=True)
     scores: dict[tuple[str, int, int | str], list[dict[str, Any]]] = {}
     checkpoints = {}
@@ -102,16 +88,16 @@ def evaluate(
             scores[model.trainer, model.step, fold] = rows
             write_csv(output / "per_case.csv", scores)
     say("Writing tables...")
-    steps = [step.classes for step in schedule.steps]
+    steps = [step.classes for step in experiment.schedule.steps]
     per_trainer = {
-        trainer: {fold: [scores[m.trainer, m.step, fold] for m in own] for fold in folds}
-        for trainer, own in of_trainer.items()
+        trainer: {fold: [scores[m.trainer, m.step, fold] for m in experiment.models_of(trainer)] for fold in folds}
+        for trainer in experiment.trainers
     }
     content = {
         "schema_version": SCHEMA_VERSION,
         "dataset": name,
         "configuration": configuration,
-        "schedule": schedule.name,
+        "schedule": experiment.schedule.name,
         "steps": [list(classes) for classes in steps],
         "cases": "validation" if found is None else str(found.labels),
         "tolerance_mm": tolerance_mm,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.schedule import Schedule
+from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, read_step_plan
-from nnunet_cil.workflows.folders import nnunet_folder, read_json
+from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, read_json
 
 
 @dataclass(frozen=True)
@@ -35,38 +35,65 @@ class StepModel:
         return [dataset, self.configuration, str(fold), "-tr", self.trainer, "-p", self.plans_name]
 
 
-def step_models(dataset: str, configuration: str, schedule: Schedule, trainer: str, base_plans: str) -> list[StepModel]:
-    """A trainer's model of every step, as the steps' plans say; step 0 may be another trainer's.
+@dataclass(frozen=True)
+class Experiment:
+    """What is run, looked at and scored: trainers on a data set and a schedule, over folds.
 
-    Args:
-        dataset: nnU-Net's name of the data set.
+    Attributes:
+        dataset: ID or name; preprocessed.
         configuration: nnU-Net's.
-        schedule: must be planned.
-        trainer: the later steps' trainer.
+        folds: 0 to 4, or "all"; one after the other.
+        schedule_name: shipped name or file.
+        trainers: whose models; step 0 may be shared.
         base_plans: as for ``plan``.
-
-    Raises:
-        CILError: a step is not planned.
     """
-    preprocessed = nnunet_folder("nnUNet_preprocessed") / dataset
-    dataset_json = read_json(preprocessed / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
-    names = [f"{base_plans}_{schedule.name}_step{i}" for i in range(len(schedule.steps))]
-    redo = f"Run 'nnunet_cil plan {dataset} {schedule.name} -p {base_plans}' first."
-    plans = [read_step_plan(read_json(preprocessed / f"{n}.json", redo), dataset_json) for n in names]
-    results = nnunet_folder("nnUNet_results") / dataset
-    models = []
-    for step, (name, plan) in enumerate(zip(names, plans, strict=True)):
-        following = plans[step + 1].previous if step + 1 < len(plans) else None
-        used = following.trainer if following is not None and following.trainer else trainer
-        folder = results / f"{used}__{name}__{configuration}"
-        models.append(StepModel(used, step, configuration, name, folder, plan))
-    return models
 
+    dataset: str
+    configuration: str
+    folds: tuple[int | str, ...]
+    schedule_name: str | Path
+    trainers: tuple[str, ...]
+    base_plans: str = "nnUNetPlans"
 
-def distinct(groups: Iterable[Sequence[StepModel]]) -> list[StepModel]:
-    """All models of several trainers, a shared one once; in an order in which they can be trained."""
-    models = {(m.trainer, m.step): m for group in groups for m in group}
-    return sorted(models.values(), key=lambda m: m.step > 0)
+    @cached_property
+    def dataset_name(self) -> str:
+        """nnU-Net's name of the data set."""
+        return dataset_name(self.dataset)
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """As loaded and checked."""
+        return load_schedule(self.schedule_name)
+
+    @property
+    def name(self) -> str:
+        """Of a folder that belongs to it, whatever the trainers."""
+        return f"{self.base_plans}_{self.schedule.name}__{self.configuration}"
+
+    def models_of(self, trainer: str) -> list[StepModel]:
+        """A trainer's model of every step, as the steps' plans say; step 0 may be another trainer's.
+
+        Raises:
+            CILError: a step is not planned.
+        """
+        preprocessed = nnunet_folder("nnUNet_preprocessed") / self.dataset_name
+        dataset_json = read_json(preprocessed / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
+        names = [f"{self.base_plans}_{self.schedule.name}_step{i}" for i in range(len(self.schedule.steps))]
+        redo = f"Run 'nnunet_cil plan {self.dataset_name} {self.schedule_name} -p {self.base_plans}' first."
+        plans = [read_step_plan(read_json(preprocessed / f"{n}.json", redo), dataset_json) for n in names]
+        results = nnunet_folder("nnUNet_results") / self.dataset_name
+        models = []
+        for step, (name, plan) in enumerate(zip(names, plans, strict=True)):
+            following = plans[step + 1].previous if step + 1 < len(plans) else None
+            used = following.trainer if following is not None and following.trainer else trainer
+            folder = results / f"{used}__{name}__{self.configuration}"
+            models.append(StepModel(used, step, self.configuration, name, folder, plan))
+        return models
+
+    def models(self) -> list[StepModel]:
+        """Those of all trainers, a shared one once; in an order in which they can be trained."""
+        models = {(m.trainer, m.step): m for trainer in self.trainers for m in self.models_of(trainer)}
+        return sorted(models.values(), key=lambda m: m.step > 0)
 
 
 def is_trained(model: StepModel, fold: int | str) -> bool:
