@@ -231,8 +231,8 @@ def _add_evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
         "evaluate",
         help="score every step's model: old and new classes, forgetting",
         description="Predicts the cases with every step's model (nnUNetv2_predict), scores them (Dice, HD95, ASD, normalised "
-        "surface Dice; classes matched by name) and writes per_case.csv, results.json and summary.md. What is there already "
-        "is not done again. " + _WHICH_CASES,
+        "surface Dice; classes matched by name) and writes tables, figures and report.html. What is there already is not "
+        "done again. " + _WHICH_CASES,
     )
     _add_schedule_arguments(parser)
     _add_test_arguments(parser)

@@ -2,21 +2,27 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from toy import DATASET, LABELS, ORGANS, toy_volume, train, write_checkpoint, write_schedule
+import torch
+from toy import DATASET, LABELS, ORGANS, toy_volume, train, write_schedule
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
-from nnunet_cil.workflows import evaluate as workflow
+from nnunet_cil.workflows import evaluate as whole
+from nnunet_cil.workflows import score as workflow
 from nnunet_cil.workflows.evaluate import evaluate
 from nnunet_cil.workflows.models import Experiment
 from nnunet_cil.workflows.plan import plan
+from nnunet_cil.workflows.report import write_overlays
+from nnunet_cil.workflows.score import Case, Scored
 
 PGCD = "nnUNetTrainerPGCD"
+WRITE_PICTURES = whole._write_pictures
 ORDER = (ORGANS[2:3], ORGANS[:1])
 """kidney (3) is channel 1, liver (1) channel 2."""
 
@@ -25,6 +31,11 @@ def write(array, file, spacing=(1.0, 1.0, 1.0)):
     picture = sitk.GetImageFromArray(array.astype(np.uint8))
     picture.SetSpacing(spacing)
     sitk.WriteImage(picture, str(file))
+
+
+def write_model(file, content):
+    logging = {"train_losses": [2.0, 1.0], "loss_pgcd": [1.0, 0.5], "loss_segmentation": [1.0, 0.5]}
+    torch.save({"network_weights": {}, "init_args": content, "logging": logging}, file)
 
 
 @pytest.fixture
@@ -36,7 +47,7 @@ def trained(toy, tmp_path, monkeypatch):
     for step in steps:
         model = root / "results" / DATASET / f"{PGCD}__{step.plans_name}__3d_fullres"
         (model / "fold_0").mkdir(parents=True)
-        write_checkpoint(model / "fold_0" / "checkpoint_final.pth", step.plans_name)
+        write_model(model / "fold_0" / "checkpoint_final.pth", step.plans_name)
         (model / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", "labels": step.plan.labels}))
     for folder in ("imagesTs", "labelsTs"):
         (root / "raw" / DATASET / folder).mkdir()
@@ -58,6 +69,7 @@ def trained(toy, tmp_path, monkeypatch):
             write(found, Path(option["-o"]) / f"t{i}.nii.gz")
 
     monkeypatch.setattr(workflow, "call", predict)
+    monkeypatch.setattr(whole, "_write_pictures", lambda *_arguments: None)  # slow; the tests of the pictures undo it
     return root, schedule, calls
 
 
@@ -85,13 +97,37 @@ def test_classes_are_scored_by_name_and_what_is_forgotten_is_seen(trained):
     assert found.summary == (found.folder / "summary.md").read_text()
 
 
+def test_the_report_is_one_file_with_everything_in_it(trained, monkeypatch):
+    _, schedule, _ = trained
+    monkeypatch.setattr(whole, "_write_pictures", WRITE_PICTURES)
+    found = run(schedule)
+    page = (found.folder / "report.html").read_text()
+    names = {f.name for f in (found.folder / "figures").iterdir()}
+    charts = ("curves", "matrix", "classes", "cases", "forgetting", "training", "case_worst", "case_median")
+    assert names == {f"{chart}.{ending}" for chart in charts for ending in ("png", "svg")}
+    assert page.count("<img ") == page.count("base64,") == len(charts)
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    digest = json.loads((found.folder / "results.json").read_text())["checkpoints_sha256"][f"{PGCD} step 1 fold 0"]
+    assert digest in page
+    assert f"nnUNetv2_train {DATASET} 3d_fullres 0 -tr {PGCD} -p nnUNetPlans_toy_step1 -device cpu" in page
+    assert "The worst case of PGCD: t" in page
+    assert r"PGCD & 0.667 & 1.000 & 0.667 & 1.000 & 0.833 \\" in (found.folder / "tables.tex").read_text()
+
+
+def test_a_case_whose_image_is_gone_is_not_shown(tmp_path, trained):
+    models = Experiment(DATASET, "3d_fullres", (0,), trained[1], (PGCD,)).models()
+    rows = [{"case": "t0", "class": "kidney", "dice": 0.5}]
+    found = Scored("", [Case("t0", tmp_path / "t0.nii.gz", tmp_path / "gone.nii.gz")], tmp_path, rows)
+    assert write_overlays(tmp_path, {PGCD: models[-1]}, {PGCD: found}) == []
+
+
 def test_nothing_is_done_twice_unless_the_model_has_changed(trained):
     root, schedule, calls = trained
     first = run(schedule)
     assert len(calls) == 2
     assert run(schedule).summary == first.summary
     assert len(calls) == 2
-    write_checkpoint(next((root / "results" / DATASET).glob("*step1*")) / "fold_0" / "checkpoint_final.pth", "new")
+    write_model(next((root / "results" / DATASET).glob("*step1*")) / "fold_0" / "checkpoint_final.pth", "new")
     run(schedule)
     assert [("step1" in " ".join(c), "--continue_prediction" in c) for c in calls[2:]] == [(True, False)]
 
@@ -118,7 +154,7 @@ def test_a_model_that_has_changed_leaves_no_prediction_behind_when_its_successor
     root, schedule, calls = trained
     first = run(schedule)
     old = first.folder / "predictions" / f"{PGCD}_step1_fold0"
-    write_checkpoint(next((root / "results" / DATASET).glob("*step1*")) / "fold_0" / "checkpoint_final.pth", "new")
+    write_model(next((root / "results" / DATASET).glob("*step1*")) / "fold_0" / "checkpoint_final.pth", "new")
     predict = workflow.call
 
     def die(*_arguments):

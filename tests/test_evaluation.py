@@ -21,7 +21,10 @@ def test_groups_by_hand():
 
 def test_table_is_blank_where_a_class_is_not_learnt_yet():
     rows = {"PGCD": [{"a": 0.5, "b": 0.7}, {"a": 0.4, "b": 0.6, "c": 0.8}]}
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in step_table(rows, STEPS).splitlines()]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in step_table(rows, STEPS).markdown().splitlines()
+    ]
     assert lines[0] == ["step", "method", "a", "b", "c", "old", "new", "all"]
     assert lines[2] == ["0", "PGCD", "0.500", "0.700", "", "", "0.600", "0.600"]
     assert lines[3] == ["1", "PGCD", "0.400", "0.600", "0.800", "0.500", "0.800", "0.600"]
@@ -39,7 +42,9 @@ def test_busiest_slices_show_most_classes_and_lie_apart():
 def test_comparison_is_drawn(tmp_path, ending):
     image, labels = make_volume(0)
     file = tmp_path / f"c.{ending}"
-    comparison(image, {"truth": labels, "other": np.zeros_like(labels)}, list(LABELS)[1:], file, title="t")
+    figure = comparison(image, {"truth": labels, "other": np.zeros_like(labels)}, list(LABELS)[1:], title="t")
+    assert [a.get_title() for a in figure.axes[:3]] == ["image", "truth", "other"]
+    figure.savefig(file)
     assert file.stat().st_size > 5000
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
 """Okabe and Ito's palette, which colour-blind people can tell apart."""
@@ -31,46 +33,46 @@ def comparison(
     image: npt.NDArray[np.floating[Any]],
     labels: Mapping[str, Labels],
     classes: Sequence[str],
-    file: Path,
     *,
     num_slices: int = 2,
+    aspect: float = 1.0,
     title: str = "",
-) -> None:
-    """One row a slice: the image, then each of ``labels`` (label c is ``classes[c - 1]``) over it.
+) -> Figure:
+    """The image beside each of ``labels`` (label c is ``classes[c - 1]``) over it, slice by slice.
 
     Args:
         image: (slices, rows, columns).
         labels: name -> (slices, rows, columns); the first, the truth, chooses the slices.
         classes: names of labels 1, 2, ...
-        file: PNG or SVG.
-        num_slices: rows.
+        num_slices: to show.
+        aspect: height of a pixel through its width.
         title: above the picture.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     slices = busiest_slices(next(iter(labels.values())), num_slices)
-    columns = ["image", *labels]
-    figure = Figure(figsize=(2.9 * len(columns), 2.9 * len(slices) + 1.0), layout="constrained")
+    names = ["image", *labels]
+    columns = min(len(names), 6)
+    lines = -(-len(names) // columns)
+    height = 2.9 * min(2.0, max(0.5, aspect * image.shape[1] / image.shape[2]))
+    figure = Figure(figsize=(2.9 * columns, height * lines * len(slices) + 1.0), layout="constrained")
     low, high = np.percentile(image, (1, 99.5))
-    axes = figure.subplots(len(slices), len(columns), squeeze=False)
-    for row, index in enumerate(slices):
-        for column, name in enumerate(columns):
-            ax = axes[row][column]
-            ax.imshow(image[index], cmap="gray", vmin=low, vmax=high)
-            if column:
-                ax.imshow(_overlay(labels[name][index], len(classes)))
-            if row == 0:
-                ax.set_title(name)
-            if column == 0:
-                ax.set_ylabel(f"slice {index}")
-            ax.set_xticks([])
-            ax.set_yticks([])
+    grid = figure.subplots(len(slices) * lines, columns, squeeze=False).reshape(len(slices), lines * columns)
+    for axes, index in zip(grid, slices, strict=True):
+        for ax, name in zip(axes, names, strict=False):
+            ax.imshow(image[index], cmap="gray", vmin=low, vmax=high, aspect=aspect)
+            if name in labels:
+                ax.imshow(_overlay(labels[name][index], len(classes)), aspect=aspect, interpolation="nearest")
+            ax.set(title=name, xticks=[], yticks=[])
+        axes[0].set_ylabel(f"slice {index}")
+        for ax in axes[len(names) :]:
+            ax.set_axis_off()
     handles = [Patch(color=COLOURS[i % len(COLOURS)], label=name) for i, name in enumerate(classes)]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(classes), 6), frameon=False)
     if title:
         figure.suptitle(title)
-    figure.savefig(file, dpi=110)
+    return figure
 
 
 def _overlay(labels: Labels, num_classes: int) -> npt.NDArray[np.float64]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nnunet_cil.evaluation.continual import ContinualScores, continual_scores
-from nnunet_cil.evaluation.tables import markdown, matrix_table, schedule_table, step_table
+from nnunet_cil.evaluation.significance import SIGNIFICANCE_TEXT
+from nnunet_cil.evaluation.tables import Table, deviation, matrix_table, schedule_table, step_table
 
 METRICS = ("dice", "hd95_mm", "asd_mm", "nsd")
 JOINT = "nnUNetTrainerJoint"
@@ -73,42 +75,115 @@ def num_missing(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, int
     return counts
 
 
+@dataclass(frozen=True)
+class Section:
+    """A table, what it is, and how to read it."""
+
+    title: str
+    text: str
+    table: Table
+
+    def markdown(self) -> str:
+        """With a heading."""
+        return "\n\n".join(part for part in (f"## {self.title}", self.text, self.table.markdown()) if part)
+
+
 def summary(content: Mapping[str, Any]) -> str:
-    """Markdown: Dice per step and class, R, and the numbers of the whole schedule; means over folds."""
+    """Markdown of everything in ``results.json`` that one would read."""
+    return (
+        "\n\n".join([f"# {title(content)}", *(s.markdown() for s in [*overview(content), *matrices(content)])]) + "\n"
+    )
+
+
+def latex(content: Mapping[str, Any]) -> str:
+    """For a paper: Dice after the last step (mean and standard deviation over folds), and the schedule's numbers."""
+    classes = [name for names in content["steps"] for name in names]
+    groups = ["old", "new", "all"]
+    body = []
+    for name, folds in dice_of(content).items():
+        values = [[f["classes"][-1][c] for f in folds] for c in classes] + [[f[g][-1] for f in folds] for g in groups]
+        body.append([name, *map(deviation, values)])
+    last = Table(["method", *classes, *groups], body).latex(f"Dice after the last step of {title(content)}.")
+    return f"{last}\n{schedule_table(dice_of(content)).latex(f'The whole schedule of {title(content)}.')}"
+
+
+def title(content: Mapping[str, Any]) -> str:
+    """What was scored."""
+    return f"{content['schedule']} on {content['dataset']}, {content['configuration']}"
+
+
+def overview(content: Mapping[str, Any]) -> list[Section]:
+    """Dice per step and class, the numbers of the whole schedule, distances, and what is significant."""
     steps = content["steps"]
-    folds = {t: [f for f in found["dice"]] for t, found in content["trainers"].items()}
-    num_folds = max(len(f) for f in folds.values())
-    mean = {
-        t: [
-            {name: float(np.mean([f["classes"][step][name] for f in found])) for name in found[0]["classes"][step]}
-            for step in range(len(steps))
+    dice = dice_of(content)
+    folds = len(next(iter(dice.values())))
+    which = f"Mean Dice over the cases ({content['cases']}) and {folds} fold{'s' if folds > 1 else ''}."
+    per_step = {t: [fold_mean(found, step) for step in range(len(steps))] for t, found in dice.items()}
+    tolerance = f"NSD at {content['tolerance_mm']:g} mm"
+    distances = [
+        [short(t), *(_final(found[metric], metric) for metric in METRICS[1:])]
+        for t, found in content["trainers"].items()
+    ]
+    sections = [
+        Section("After each step", which, step_table(per_step, steps)),
+        Section("Over the whole schedule", _SCHEDULE_TEXT, schedule_table(dice)),
+        Section(
+            "Distances after the last step",
+            "Mean over all classes; where one of prediction and truth lacks a class there is no distance (missing).",
+            Table(["method", "HD95 mm", "ASD mm", tolerance], distances),
+        ),
+    ]
+    if content["significance"]:
+        sections.append(Section("Is the difference more than chance?", SIGNIFICANCE_TEXT, _significance(content)))
+    return sections
+
+
+_SCHEDULE_TEXT = (
+    "Forgetting: best score of a step's classes less their last, the smaller the better. Backward transfer: last less "
+    "first. Intransigence: joint training's score less the first, where joint training was evaluated too."
+)
+
+
+def matrices(content: Mapping[str, Any]) -> list[Section]:
+    """R of every trainer, mean over folds."""
+    return [
+        Section(f"R of {t}", "Model after step (row), classes of step (column).", matrix_table(mean_matrix(found)))
+        for t, found in dice_of(content).items()
+    ]
+
+
+def short(trainer: str) -> str:
+    """A trainer's name in tables and figures."""
+    return trainer.removeprefix("nnUNetTrainer")
+
+
+def dice_of(content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Trainer (short) -> what was found with Dice, one entry a fold."""
+    return {short(t): found["dice"] for t, found in content["trainers"].items()}
+
+
+def fold_mean(folds: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+    """Class -> score of the step's model, mean over folds."""
+    return {name: float(np.mean([f["classes"][step][name] for f in folds])) for name in folds[0]["classes"][step]}
+
+
+def mean_matrix(folds: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]:
+    """R, mean over folds."""
+    return np.asarray(np.mean([f["matrix"] for f in folds], axis=0))
+
+
+def _significance(content: Mapping[str, Any]) -> Table:
+    body = [
+        [
+            c["group"],
+            f"{short(c['method'])} - {short(c['other'])}",
+            str(c["num_cases"]),
+            f"{c['median_difference']:+.3f}",
+            *(f"{c[p]:.2g}" for p in ("p", "p_corrected")),
         ]
-        for t, found in folds.items()
-    }
-    short = {t: t.removeprefix("nnUNetTrainer") for t in folds}
-    lines = [
-        f"# {content['schedule']} on {content['dataset']}, {content['configuration']}",
-        "",
-        f"Mean Dice over the cases ({content['cases']}) and {num_folds} fold{'s' if num_folds > 1 else ''}.",
-        "",
-        step_table({short[t]: m for t, m in mean.items()}, steps),
-        "",
-        "## Over the whole schedule",
-        "",
-        schedule_table({short[t]: found for t, found in folds.items()}),
+        for c in content["significance"]
     ]
-    for t, found in folds.items():
-        matrix = np.mean([f["matrix"] for f in found], axis=0)
-        lines += ["", f"## R of {short[t]}: model after step (row), classes of step (column)", "", matrix_table(matrix)]
-    distances = [[short[t], *(_final(content["trainers"][t][metric], metric) for metric in METRICS[1:])] for t in folds]
-    lines += [
-        "",
-        "## Distances after the last step, mean over all classes",
-        "",
-        markdown(["method", "HD95 mm", "ASD mm", f"NSD at {content['tolerance_mm']:g} mm"], distances),
-        "",
-    ]
-    return "\n".join(lines)
+    return Table(["classes", "difference", "cases", "median", "p", "p corrected"], body)
 
 
 def _final(folds: Sequence[Mapping[str, Any]], metric: str) -> str:

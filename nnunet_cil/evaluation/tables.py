@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,30 @@ import numpy.typing as npt
 
 Scores = Mapping[str, float]
 """Class -> mean Dice; a class that the model does not know is missing."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; every row of ``body`` is as long as ``header``."""
+
+    header: Sequence[str]
+    body: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """With columns that line up."""
+        rows = [self.header, *self.body]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(self.header))]
+        lines = [" | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+        rule = "-|-".join("-" * w for w in widths)
+        return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
+
+    def latex(self, caption: str) -> str:
+        """A table environment; needs the LaTeX package booktabs."""
+        import pandas
+
+        frame = pandas.DataFrame([list(row) for row in self.body], columns=list(self.header))
+        text: str = frame.to_latex(index=False, escape=True, caption=caption)
+        return text
 
 
 def group_means(scores: Scores, old: Sequence[str], new: Sequence[str]) -> tuple[float, float, float]:
@@ -23,8 +49,8 @@ def group_means(scores: Scores, old: Sequence[str], new: Sequence[str]) -> tuple
     return mean(old), mean(new), mean([*old, *new])
 
 
-def step_table(rows: Mapping[str, Sequence[Scores]], steps: Sequence[Sequence[str]]) -> str:
-    """Markdown: one line a method and step; blank where a class is not learnt yet.
+def step_table(rows: Mapping[str, Sequence[Scores]], steps: Sequence[Sequence[str]]) -> Table:
+    """One line a method and step; blank where a class is not learnt yet.
 
     Args:
         rows: method -> scores after each step.
@@ -39,9 +65,9 @@ def step_table(rows: Mapping[str, Sequence[Scores]], steps: Sequence[Sequence[st
             scores = per_step[index]
             groups = group_means(scores, old, steps[index])
             body.append(
-                [str(index), method, *(_number(scores.get(name, math.nan)) for name in classes), *map(_number, groups)]
+                [str(index), method, *(number(scores.get(name, math.nan)) for name in classes), *map(number, groups)]
             )
-    return markdown(header, body)
+    return Table(header, body)
 
 
 SCHEDULE_NUMBERS = {
@@ -52,8 +78,8 @@ SCHEDULE_NUMBERS = {
 }
 
 
-def schedule_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Markdown: one line a method; mean over the folds, and smallest to largest where there are several.
+def schedule_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """One line a method; mean over the folds, and smallest to largest where there are several.
 
     Args:
         rows: method -> the numbers of each fold, by the names of ``continual.ContinualScores``.
@@ -63,28 +89,28 @@ def schedule_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     body = []
     for method, folds in rows.items():
         columns = [[f[g][-1] for f in folds] for g in groups] + [[f[n] for f in folds] for n in SCHEDULE_NUMBERS]
-        body.append([method, *map(_spread, columns)])
-    return markdown(header, body)
+        body.append([method, *map(spread, columns)])
+    return Table(header, body)
 
 
-def matrix_table(matrix: npt.NDArray[np.float64]) -> str:
-    """Markdown of R; blank above the diagonal."""
+def matrix_table(matrix: npt.NDArray[np.float64]) -> Table:
+    """R; blank above the diagonal."""
     header = ["", *(f"step {j}" for j in range(len(matrix)))]
-    return markdown(header, [[f"step {i}", *map(_number, row)] for i, row in enumerate(matrix.tolist())])
+    return Table(header, [[f"step {i}", *map(number, row)] for i, row in enumerate(matrix.tolist())])
 
 
-def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table whose columns line up."""
-    widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
-    lines = [" | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in [header, *body]]
-    rule = "-|-".join("-" * w for w in widths)
-    return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
-
-
-def _spread(values: Sequence[float]) -> str:
-    text = _number(sum(values) / len(values))
+def spread(values: Sequence[float]) -> str:
+    """Mean over folds, and smallest to largest where there are several; blank for NaN."""
+    text = number(sum(values) / len(values))
     return f"{text} ({min(values):.3f} to {max(values):.3f})" if text and len(values) > 1 else text
 
 
-def _number(value: float) -> str:
+def deviation(values: Sequence[float]) -> str:
+    """Mean over folds, and standard deviation where there are several; blank for NaN."""
+    text = number(sum(values) / len(values))
+    return f"{text} ± {statistics.stdev(values):.3f}" if text and len(values) > 1 else text
+
+
+def number(value: float) -> str:
+    """Three digits; blank for NaN."""
     return "" if math.isnan(value) else f"{value:.3f}"

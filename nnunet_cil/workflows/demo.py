@@ -141,7 +141,7 @@ def _report(output: Path, schedule: Schedule) -> DemoResult:
         name: [_scores(model_folder(output, trainer, step)) for step in range(len(steps))]
         for name, trainer in METHODS.items()
     }
-    table = step_table(rows, steps)
+    table = step_table(rows, steps).markdown()
     table_file = output / "table.md"
     table_file.write_text(f"Mean Dice on {NUM_VALIDATION} held-out phantoms.\n\n{table}\n", encoding="utf-8")
     picture = output / "comparison.png"
@@ -180,10 +180,10 @@ def _draw(output: Path, schedule: Schedule, picture: Path) -> None:
         labels[name] = read(model_folder(output, trainer, last) / "fold_0" / "validation" / f"{case}.nii.gz").astype(
             int
         )
-    comparison(
+    figure = comparison(
         read(raw / "imagesTr" / f"{case}_0000.nii.gz"),
         labels,
         classes,
-        picture,
         title=f"After step {last}: {', '.join(schedule.steps[last].classes)} learnt last",
     )
+    figure.savefig(picture, dpi=110)

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import importlib.metadata
 import os
-from collections.abc import Callable, Mapping, Sequence
+import platform
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nnunet_cil.errors import CILError
-from nnunet_cil.evaluation.files import score_files, write_csv
-from nnunet_cil.evaluation.summary import results, summary, without_nan
-from nnunet_cil.workflows.commands import call, user_environment
-from nnunet_cil.workflows.folders import nnunet_folder, read_json, write_json
-from nnunet_cil.workflows.models import Experiment, StepModel, check_trained
+from nnunet_cil import __version__
+from nnunet_cil.evaluation.files import write_csv
+from nnunet_cil.evaluation.significance import paired_tests
+from nnunet_cil.evaluation.summary import latex, results, summary, without_nan
+from nnunet_cil.workflows.folders import nnunet_folder, write_json
+from nnunet_cil.workflows.models import Experiment, check_trained
+from nnunet_cil.workflows.report import write_charts, write_overlays, write_report, write_training_curves
+from nnunet_cil.workflows.score import Rows, Scored, score_model, test_set
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Case:
-    """A case to score on: its name, and the file of its true labels."""
-
-    name: str
-    truth: Path
 
 
 @dataclass(frozen=True)
@@ -62,170 +57,81 @@ def evaluate(
     Raises:
         CILError: a step is not trained, or prediction and truth do not fit.
     """
-    name, configuration, folds = experiment.dataset_name, experiment.configuration, experiment.folds
     models = experiment.models()
     for model in models:
-        for fold in folds:
+        for fold in experiment.folds:
             check_trained(model, fold)
-    found = _test_set(name, images, labels)
-    output = output or nnunet_folder("nnUNet_results") / name / "evaluation" / experiment.name
+    test = test_set(experiment.dataset_name, images, labels)
+    output = output or nnunet_folder("nnUNet_results") / experiment.dataset_name / "evaluation" / experiment.name
     output.mkdir(parents=True, exist_ok=True)
-    scores: dict[tuple[str, int, int | str], list[dict[str, Any]]] = {}
-    checkpoints = {}
-    for fold in folds:
-        for number, model in enumerate(models, start=1):
-            say(f"[fold {fold}, {number}/{len(models)}] {model.trainer}, step {model.step}")
-            checkpoint = model.fold(fold) / "checkpoint_final.pth"
-            checkpoints[f"{model.trainer} step {model.step} fold {fold}"] = digest = _sha256(checkpoint)
-            file = output / "scores" / f"{model.trainer}_step{model.step}_fold{fold}.json"
-            predictions, cases = _predictions(model, configuration, fold, found, output, digest, device)
-            wanted = {"checkpoint": digest, "tolerance_mm": tolerance_mm, "cases": [c.name for c in cases]}
-            rows = _stored(file, wanted)
-            if rows is None:
-                rows = score_cases(model, predictions, cases, tolerance_mm)
-                file.parent.mkdir(exist_ok=True)
-                write_json(file, {**wanted, "rows": rows})
-            scores[model.trainer, model.step, fold] = rows
-            write_csv(output / "per_case.csv", scores)
-    say("Writing tables...")
-    steps = [step.classes for step in experiment.schedule.steps]
+    scored: dict[tuple[str, int, int | str], Scored] = {}
+    todo = [(fold, model) for fold in experiment.folds for model in models]
+    import monai.metrics.utils  # noqa: F401  # once, before processes are forked that would each import it
+
+    with ProcessPoolExecutor(int(os.environ.get("nnUNet_def_n_proc", "8"))) as pool:
+        for index, (fold, model) in enumerate(todo, start=1):
+            say(f"[{index}/{len(todo)}] {model.trainer}, step {model.step}, fold {fold}")
+            key = model.trainer, model.step, fold
+            scored[key] = score_model(model, fold, test, output, device, tolerance_mm, pool)
+            write_csv(output / "per_case.csv", {key: s.rows for key, s in scored.items()})
+    say("Writing tables and figures...")
     per_trainer = {
-        trainer: {fold: [scores[m.trainer, m.step, fold] for m in experiment.models_of(trainer)] for fold in folds}
-        for trainer in experiment.trainers
+        t: {f: [scored[m.trainer, m.step, f].rows for m in experiment.models_of(t)] for f in experiment.folds}
+        for t in experiment.trainers
     }
+    steps = [list(step.classes) for step in experiment.schedule.steps]
+    last = {t: [row for per_step in folds.values() for row in per_step[-1]] for t, folds in per_trainer.items()}
     content = {
         "schema_version": SCHEMA_VERSION,
-        "dataset": name,
-        "configuration": configuration,
+        "dataset": experiment.dataset_name,
+        "configuration": experiment.configuration,
         "schedule": experiment.schedule.name,
-        "steps": [list(classes) for classes in steps],
-        "cases": "validation" if found is None else str(found.labels),
+        "steps": steps,
+        "cases": "validation" if test is None else str(test.labels),
         "tolerance_mm": tolerance_mm,
-        "checkpoints_sha256": checkpoints,
+        "checkpoints_sha256": {f"{t} step {s} fold {f}": found.digest for (t, s, f), found in scored.items()},
+        "versions": versions(),
+        "commands": experiment.commands(device),
+        "significance": [
+            asdict(test) for test in paired_tests(last, [c for names in steps[:-1] for c in names], steps[-1])
+        ],
         "trainers": results(per_trainer, steps),
     }
     write_json(output / "results.json", without_nan(content))
     text = summary(content)
     (output / "summary.md").write_text(text, encoding="utf-8")
+    (output / "tables.tex").write_text(latex(content), encoding="utf-8")
+    _write_pictures(experiment, output, content, last, scored)
     return Evaluation(text, output)
 
 
-@dataclass(frozen=True)
-class _TestSet:
-    images: Path
-    labels: Path
-
-
-def _test_set(dataset: str, images: Path | None, labels: Path | None) -> _TestSet | None:
-    """Images and labels to predict and score on; None for each fold's validation cases."""
-    if (images is None) != (labels is None):
-        raise CILError("Give -i IMAGES and -l LABELS together.")
-    if images is None or labels is None:
-        raw = Path(os.environ.get("nnUNet_raw", "")) / dataset
-        images, labels = raw / "imagesTs", raw / "labelsTs"
-        if not images.is_dir() or not labels.is_dir() or not any(labels.iterdir()):
-            return None
-    for folder in (images, labels):
-        if not folder.is_dir():
-            raise CILError(f"{folder} is not a folder.")
-    return _TestSet(images, labels)
-
-
-def _predictions(
-    model: StepModel, configuration: str, fold: int | str, test: _TestSet | None, output: Path, digest: str, device: str
-) -> tuple[Path, list[Case]]:
-    """The folder of the model's predictions, made if need be, and the cases."""
-    ending = str(read_json(model.folder / "dataset.json", "Train the step again.")["file_ending"])
-    if test is None:
-        predictions = model.fold(fold) / "validation"
-        truth = nnunet_folder("nnUNet_preprocessed") / model.folder.parent.name / "gt_segmentations"
-        names = sorted(p.name.removesuffix(ending) for p in predictions.glob(f"*{ending}"))
-        if not names:
-            raise CILError(
-                f"{predictions} holds no predictions. Run 'nnUNetv2_train {model.folder.parent.name} {configuration} "
-                f"{fold} -tr {model.trainer} -p {model.plans_name} --val'."
-            )
-    else:
-        predictions = output / "predictions" / f"{model.trainer}_step{model.step}_fold{fold}"
-        truth = test.labels
-        names = sorted({p.name.removesuffix(ending).rsplit("_", 1)[0] for p in test.images.glob(f"*{ending}")})
-        if not names:
-            raise CILError(f"{test.images} holds no images that end in {ending}.")
-    cases = [Case(name, truth / f"{name}{ending}") for name in names]
-    for case in cases:
-        if not case.truth.is_file():
-            raise CILError(f"Case {case.name!r} has no true labels: {case.truth} is missing.")
-    if test is not None:
-        files = [predictions / f"{case.name}{ending}" for case in cases]
-        _predict(model, configuration, fold, test.images, predictions, files, digest, device, output)
-    return predictions, cases
-
-
-def _predict(
-    model: StepModel,
-    configuration: str,
-    fold: int | str,
-    images: Path,
-    target: Path,
-    files: Sequence[Path],
-    digest: str,
-    device: str,
+def _write_pictures(
+    experiment: Experiment,
     output: Path,
+    content: Mapping[str, Any],
+    last: Mapping[str, Rows],
+    scored: Mapping[tuple[str, int, int | str], Scored],
 ) -> None:
-    """nnUNetv2_predict, continued where files are missing; made anew when the model or the images are others."""
-    mark, source = target / "predicted_from.txt", f"{digest} {images.resolve()}"
-    is_same = mark.is_file() and mark.read_text(encoding="utf-8") == source
-    if is_same and all(file.is_file() for file in files):
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    if not is_same:
-        for file in files:  # before the mark, so that a kill leaves nothing that looks like this model's
-            file.unlink(missing_ok=True)
-        mark.write_text(source, encoding="utf-8")
-    arguments = ["-d", model.folder.parent.name, "-c", configuration, "-f", str(fold), "-tr", model.trainer]
-    arguments += ["-p", model.plans_name, "-i", str(images), "-o", str(target), "-device", device]
-    arguments += ["-npp", "1", "-nps", "1", *(["--continue_prediction"] if is_same else [])]
-    call("nnUNetv2_predict", arguments, user_environment(), output / "logs" / f"{target.name}.txt")
-
-
-def score_cases(
-    model: StepModel, predictions: Path, cases: Sequence[Case], tolerance_mm: float
-) -> list[dict[str, Any]]:
-    """One row a case and class, in parallel over the cases.
-
-    Raises:
-        CILError: a file is missing or unreadable, a grid or a label is not what it should be.
-    """
-    from tqdm import tqdm
-
-    ending = str(read_json(model.folder / "dataset.json", "Train the step again.")["file_ending"])
-    classes = {name: (model.plan.labels[name], model.plan.dataset_labels[name]) for name in model.plan.seen_classes}
-    score = partial(
-        score_files,
-        classes=classes,
-        found_labels=frozenset(model.plan.labels.values()),
-        wanted_labels=frozenset(model.plan.dataset_labels.values()),
-        ignore_label=model.plan.dataset_labels.get("ignore"),
-        tolerance_mm=tolerance_mm,
+    """``figures`` and ``report.html``; cases and training curves are those of the first fold."""
+    fold = experiment.folds[0]
+    models = {t: experiment.models_of(t) for t in experiment.trainers}
+    finals = {t: own[-1] for t, own in models.items()}
+    found = {t: scored[m.trainer, m.step, fold] for t, m in finals.items()}
+    overlays = write_overlays(output, finals, found)
+    write_report(
+        output,
+        content,
+        charts=write_charts(output, content, last),
+        overlays=overlays,
+        training=write_training_curves(output, models, fold),
     )
-    files = [predictions / f"{case.name}{ending}" for case in cases]
-    rows = []
-    with ProcessPoolExecutor(int(os.environ.get("nnUNet_def_n_proc", "8"))) as pool:
-        scored = pool.map(score, files, [case.truth for case in cases])
-        for case, scores in zip(cases, tqdm(scored, total=len(cases), unit="case", leave=False), strict=True):
-            rows += [{"case": case.name, "class": name, **asdict(s)} for name, s in scores.items()]
-    return rows
 
 
-def _stored(file: Path, wanted: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Rows that were scored before, if they are of the same model and cases."""
-    if not file.is_file():
-        return None
-    known = json.loads(file.read_text(encoding="utf-8"))
-    return known["rows"] if {k: known.get(k) for k in wanted} == dict(wanted) else None
-
-
-def _sha256(file: Path) -> str:
-    from nnunet_cil.training.checkpoints import file_sha256
-
-    return file_sha256(file)
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    names = ("nnunet-cil", "nnunetv2", "torch", "numpy", "monai", "SimpleITK")
+    found = {"Python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return {**found, "nnunet-cil": __version__}

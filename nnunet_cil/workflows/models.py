@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,6 +95,23 @@ class Experiment:
         """Those of all trainers, a shared one once; in an order in which they can be trained."""
         models = {(m.trainer, m.step): m for trainer in self.trainers for m in self.models_of(trainer)}
         return sorted(models.values(), key=lambda m: m.step > 0)
+
+    def commands(self, device: str) -> list[str]:
+        """Everything from plans to scores, as one would type it."""
+        following = self.models_of(self.trainers[0])[1:2]
+        first = following[0].plan.previous.trainer if following and following[0].plan.previous else None
+        plan = ["nnunet_cil", "plan", self.dataset_name, str(self.schedule_name), "-p", self.base_plans]
+        plan += ["--step0-trainer", first] if first else []
+        train = [
+            ["nnUNetv2_train", *m.train_arguments(f), "-device", device] for f in self.folds for m in self.models()
+        ]
+        return [shlex.join(command) for command in [plan, *train]] + [self.evaluate_command(device)]
+
+    def evaluate_command(self, device: str) -> str:
+        """That scores the models."""
+        what = ["nnunet_cil", "evaluate", self.dataset_name, self.configuration, *map(str, self.folds)]
+        what += [str(self.schedule_name), "-tr", *self.trainers, "-p", self.base_plans, "-device", device]
+        return shlex.join(what)
 
 
 def is_trained(model: StepModel, fold: int | str) -> bool:

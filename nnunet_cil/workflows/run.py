@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.evaluation.tables import group_means, markdown
+from nnunet_cil.evaluation.tables import Table, group_means, number
 from nnunet_cil.workflows.commands import train, user_environment
 from nnunet_cil.workflows.evaluate import Evaluation, evaluate
 from nnunet_cil.workflows.folders import nnunet_folder
@@ -108,8 +108,8 @@ def run(
     todo = list(jobs(chosen, experiment.folds, choice.options()))
     logs = (output or nnunet_folder("nnUNet_results") / experiment.dataset_name) / "cil_logs"
     say(f"{len(chosen) * len(experiment.folds)} trainings, {len(todo)} to do")
-    for number, job in enumerate(todo, start=1):
-        say(f"[{number}/{len(todo)}] {job.command}")
+    for index, job in enumerate(todo, start=1):
+        say(f"[{index}/{len(todo)}] {job.command}")
         log = logs / f"{job.model.folder.name}_fold{job.fold}.txt"
         num_epochs = int(job.model.plan.training.get("num_epochs", DEFAULT_EPOCHS))
         train(list(job.arguments), user_environment(), log, num_epochs)
@@ -123,9 +123,7 @@ def remaining_commands(experiment: Experiment, choice: Choice) -> list[str]:
     write_plans(experiment)
     commands = [j.command for j in jobs(choice.of(experiment.models()), experiment.folds, choice.options())]
     if choice.reaches_the_end(experiment):
-        what = ["nnunet_cil", "evaluate", experiment.dataset_name, experiment.configuration]
-        what += [*map(str, experiment.folds), str(experiment.schedule_name), "-tr", *experiment.trainers]
-        commands.append(shlex.join([*what, "-p", experiment.base_plans, "-device", choice.device]))
+        commands.append(experiment.evaluate_command(choice.device))
     return commands
 
 
@@ -159,9 +157,9 @@ def status(experiment: Experiment) -> str:
     rows = []
     for fold in experiment.folds:
         for model in models:
-            scores = [f"{s:.3f}" if s == s else "" for s in _validation_scores(model, fold)]
+            scores = map(number, _validation_scores(model, fold))
             rows.append([str(fold), str(model.step), model.trainer, _state(model, fold), *scores])
-    return markdown(["fold", "step", "trainer", "state", "old", "new", "all"], rows)
+    return Table(["fold", "step", "trainer", "state", "old", "new", "all"], rows).markdown()
 
 
 def _state(model: StepModel, fold: int | str) -> str:

@@ -1,0 +1,54 @@
+"""``report.html``: everything that was found on one page, in one file that opens offline."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_cil.evaluation.summary import overview, short, title
+
+_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file, SVG or PNG, and what it shows."""
+
+    file: Path
+    text: str
+
+    @property
+    def data(self) -> str:
+        """The file as an address that a page can hold."""
+        return f"data:{_TYPES[self.file.suffix]};base64,{base64.b64encode(self.file.read_bytes()).decode()}"
+
+
+def report(
+    content: Mapping[str, Any], *, charts: Sequence[Picture], overlays: Sequence[Picture], training: Sequence[Picture]
+) -> str:
+    """HTML.
+
+    Args:
+        content: as in ``results.json``.
+        charts: figures of scores.
+        overlays: segmented cases.
+        training: curves of the loss terms.
+    """
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("nnunet_cil", "evaluation"), autoescape=True, trim_blocks=True)
+    return environment.get_template("report.html.jinja").render(
+        title=title(content),
+        methods=[short(t) for t in content["trainers"]],
+        cases=content["cases"],
+        sections=overview(content),
+        charts=charts,
+        overlays=overlays,
+        training=training,
+        commands=content["commands"],
+        versions=content["versions"],
+        checkpoints=content["checkpoints_sha256"],
+    )

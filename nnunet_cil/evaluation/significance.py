@@ -1,0 +1,80 @@
+"""Whether one method's Dice is better than another's on the same cases: paired, after the last step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SIGNIFICANCE_TEXT = (
+    "The first method against each other one: Wilcoxon signed-rank test, two-sided, over the cases' mean Dice after the "
+    "last step; p values corrected for the number of tests (Benjamini-Hochberg). It tells of cases, not of trainings: "
+    "for those, look at the spread over folds."
+)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """A test of ``method`` against ``other``.
+
+    Attributes:
+        group: "old", "new" or "all" classes of the last step.
+        method: a trainer.
+        other: another one.
+        num_cases: cases for which both have a score.
+        median_difference: of Dice, ``method`` less ``other``.
+        p: two-sided; 1 where no case differs.
+        p_corrected: after Benjamini and Hochberg (1995), over all tests that were made together.
+    """
+
+    group: str
+    method: str
+    other: str
+    num_cases: int
+    median_difference: float
+    p: float
+    p_corrected: float
+
+
+def paired_tests(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]], old: Sequence[str], new: Sequence[str]
+) -> list[PairedTest]:
+    """The first trainer against each other one, for old, new and all classes.
+
+    Args:
+        rows: trainer -> the rows of its last model, of all folds. A case of several folds counts once, with its mean.
+        old: the earlier steps' classes.
+        new: the last step's classes.
+    """
+    from scipy.stats import false_discovery_control, wilcoxon
+
+    first, *others = rows
+    found: list[tuple[str, str, int, float, float]] = []
+    for group, classes in (("old", old), ("new", new), ("all", [*old, *new])):
+        own = case_means(rows[first], classes)
+        for other in others:
+            theirs = case_means(rows[other], classes)
+            difference = np.array([own[case] - theirs[case] for case in own if case in theirs])
+            if not difference.size:
+                continue
+            p = float(wilcoxon(difference).pvalue) if difference.any() else 1.0
+            found.append((group, other, difference.size, float(np.median(difference)), p))
+    if not found:
+        return []
+    corrected = false_discovery_control([f[-1] for f in found])
+    return [
+        PairedTest(group, first, other, cases, median, p, float(q))
+        for (group, other, cases, median, p), q in zip(found, corrected, strict=True)
+    ]
+
+
+def case_means(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict[str, float]:
+    """Case -> mean Dice over the classes (and folds); cases where it is undefined are left out."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row["class"] in classes and not math.isnan(row["dice"]):
+            values.setdefault(row["case"], []).append(row["dice"])
+    return {case: sum(v) / len(v) for case, v in values.items()}

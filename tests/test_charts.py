@@ -1,0 +1,99 @@
+"""Figures of scores show the numbers they are given."""
+
+import numpy as np
+import pytest
+
+from nnunet_cil.evaluation.charts import (
+    case_boxes,
+    class_dots,
+    curves,
+    forgetting_bars,
+    matrix_maps,
+    score_charts,
+    training_curves,
+)
+from nnunet_cil.evaluation.summary import results
+
+STEPS = [["a", "b"], ["c"]]
+DICE = {
+    "nnUNetTrainerOne": [
+        [{"a": 0.8, "b": 0.6}, {"a": 0.5, "b": 0.6, "c": 0.9}],
+        [{"a": 0.6, "b": 0.6}, {"a": 0.5, "b": 0.4, "c": 0.7}],
+    ],
+    "nnUNetTrainerTwo": [
+        [{"a": 0.8, "b": 0.6}, {"a": 0.0, "b": 0.0, "c": 0.8}],
+        [{"a": 0.6, "b": 0.6}, {"a": 0.0, "b": 0.2, "c": 0.8}],
+    ],
+}
+"""Trainer -> fold -> step -> class -> mean Dice."""
+
+
+def case_rows(means):
+    return [
+        {"case": f"k{i}", "class": c, "dice": m + d, "hd95_mm": 1.0, "asd_mm": 0.5, "nsd": m}
+        for c, m in means.items()
+        for i, d in enumerate((-0.1, 0.1))
+    ]
+
+
+@pytest.fixture
+def scored():
+    rows = {
+        t: {fold: [case_rows(m) for m in per_step] for fold, per_step in enumerate(folds)} for t, folds in DICE.items()
+    }
+    content = {"steps": STEPS, "trainers": results(rows, STEPS)}
+    return content, {t: [r for per_step in folds.values() for r in per_step[-1]] for t, folds in rows.items()}
+
+
+def test_curves_are_the_means_over_folds(scored):
+    old, new, everything = curves(scored[0]).axes
+    assert [ax.get_title() for ax in (old, new, everything)] == ["old classes", "new classes", "all classes"]
+    one, two = old.get_lines()
+    assert (one.get_label(), two.get_label()) == ("One", "Two")
+    assert np.allclose(one.get_ydata(), [np.nan, (0.55 + 0.45) / 2], equal_nan=True)
+    assert np.allclose(new.get_lines()[0].get_ydata(), [(0.7 + 0.6) / 2, 0.8])
+    assert np.allclose(everything.get_lines()[1].get_ydata()[1], ((0.8 / 3) + (1.0 / 3)) / 2)
+
+
+def test_heat_maps_write_r_below_the_diagonal(scored):
+    figure = matrix_maps(scored[0])
+    assert [t.get_text() for t in figure.axes[0].texts] == ["0.65", "0.50", "0.80"]
+    assert [ax.get_title() for ax in figure.axes[:2]] == ["One", "Two"]
+
+
+def test_bars_are_best_less_last(scored):
+    ax = forgetting_bars(scored[0]).axes[0]
+    heights = [bar.get_height() for bar in ax.patches]
+    assert heights == pytest.approx([(0.3 + 0.1) / 2, (0.0 + 0.2) / 2, (0.8 + 0.6) / 2, (0.6 + 0.4) / 2])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "b"]
+
+
+def test_dots_and_boxes_have_every_class_and_case(scored):
+    content, rows = scored
+    ax = class_dots(content).axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a (step 0)", "b (step 0)", "c (step 1)"]
+    assert list(ax.get_lines()[0].get_xdata()) == pytest.approx([0.5, 0.5, 0.8])
+    points = np.concatenate([np.asarray(c.get_offsets())[:, 1] for c in case_boxes(content, rows).axes[0].collections])
+    assert sorted(points) == pytest.approx(sorted(r["dice"] for found in rows.values() for r in found))
+
+
+def test_every_term_of_every_step_is_drawn():
+    figure = training_curves(
+        {"One": [{"loss": [2, 1]}, {"pgcd": [1, 0.5], "dapd": [0.2, 0.1]}], "Two": [{"loss": [3, 1]}]}
+    )
+    assert [ax.get_title() for ax in figure.axes] == ["One, step 0", "One, step 1", "Two, step 0", ""]
+    assert [line.get_label() for line in figure.axes[1].get_lines()] == ["pgcd", "dapd"]
+
+
+def test_one_step_has_nothing_to_forget():
+    rows = {"nnUNetTrainerJoint": {0: [case_rows({"a": 0.5})]}}
+    content = {"steps": [["a"]], "trainers": results(rows, [["a"]])}
+    charts = score_charts(content, {"nnUNetTrainerJoint": rows["nnUNetTrainerJoint"][0][0]})
+    assert "forgetting" not in charts
+    assert "curves" in charts
+
+
+def test_thirteen_methods_have_thirteen_looks():
+    rows = {f"nnUNetTrainerM{i}": {0: [case_rows({"a": i / 13})]} for i in range(13)}
+    lines = curves({"steps": [["a"]], "trainers": results(rows, [["a"]])}).axes[1].get_lines()
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 13
