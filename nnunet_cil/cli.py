@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -27,7 +28,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"nnunet_cil: {error.strerror}{where}. Make room and run the command again: what is finished is kept.",
+            file=sys.stderr,
+        )
+        return 1
     return status
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""A full disk, and a used up quota."""
 
 
 def entry() -> None:

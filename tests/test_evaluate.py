@@ -1,7 +1,9 @@
 """nnunet_cil evaluate: from models and truth to tables."""
 
 import csv
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -230,6 +232,30 @@ def test_truth_that_does_not_fit(trained, break_it, message):
     break_it(root / "raw" / DATASET / "labelsTs" / "t1.nii.gz")
     with pytest.raises(CILError, match=message):
         run(schedule)
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_scored_is_kept(trained, monkeypatch, capsys):
+    _, schedule, calls = trained
+    write_json = workflow.write_json
+    written = []
+
+    def full(file, content):
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        written.append(file)
+        write_json(file, content)
+
+    monkeypatch.setattr(workflow, "write_json", full)
+    command = ["evaluate", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD, "-device", "cpu"]
+    assert main(command) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("nnunet_cil: No space left on device (")
+    assert error.endswith("run the command again: what is finished is kept.")
+    before = written[0].stat().st_mtime_ns
+    monkeypatch.setattr(workflow, "write_json", write_json)
+    assert main(command) == 0
+    assert written[0].stat().st_mtime_ns == before
+    assert len(calls) == 2
 
 
 def test_images_without_labels_are_refused(trained, tmp_path):
