@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +16,9 @@ from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
 
 if TYPE_CHECKING:
+    from nnunet_cil.workflows.evaluate import Evaluation
     from nnunet_cil.workflows.models import Experiment
+    from nnunet_cil.workflows.run import Choice
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -197,19 +201,82 @@ def _add_run(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--stop-after", type=int, metavar="K", help="last step to train (default: the schedule's last)")
     parser.add_argument("--dry-run", action="store_true", help="only print the commands that are left, in order")
+    parser.add_argument(
+        "--launcher",
+        choices=["slurm", "local"],
+        help="a job for each step, fold and trainer, by submitit: slurm submits them with their dependencies and returns; "
+        "local runs them on this machine (default: one training after the other, in this process)",
+    )
+    parser.add_argument(
+        "--slurm",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="what each job asks for, as submitit names it: partition=gpu timeout_min=2880 gres=gpu:1 cpus_per_task=12 "
+        "mem_gb=48 (timeout_min is needed)",
+    )
+    parser.add_argument(
+        "--max-jobs",
+        type=_positive,
+        metavar="N",
+        help="with --launcher local: jobs at the same time (default: 1); they share out the GPUs in CUDA_VISIBLE_DEVICES",
+    )
     parser.set_defaults(run=_run_run)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
 
 
 def _run_run(args: argparse.Namespace) -> int:
     from nnunet_cil.workflows.run import Choice, remaining_commands, run
 
-    choice = Choice(args.start_from, args.stop_after, args.device, args.num_gpus)
+    for option, value, launcher in (("--slurm", args.slurm, "slurm"), ("--max-jobs", args.max_jobs, "local")):
+        if value is not None and args.launcher != launcher:
+            raise CILError(f"{option} is for --launcher {launcher}.")
+    experiment, choice = _experiment(args), Choice(args.start_from, args.stop_after, args.device, args.num_gpus)
     if args.dry_run:
-        print("\n".join(remaining_commands(_experiment(args), choice)))
+        print("\n".join(remaining_commands(experiment, choice, **_test_cases(args))))
         return 0
-    found = run(_experiment(args), choice, **_test_cases(args), say=lambda line: print(line, flush=True))
+    if args.launcher == "slurm":
+        _submit(args, experiment, choice)
+        return 0
+    if args.launcher == "local":
+        found = _run_locally(args, experiment, choice)
+    else:
+        found = run(experiment, choice, **_test_cases(args), say=_say)
     print("The steps asked for are trained." if found is None else f"\n{found.summary}\nAll of it: {found.folder}")
     return 0
+
+
+def _submit(args: argparse.Namespace, experiment: Experiment, choice: Choice) -> None:
+    from nnunet_cil.workflows.launch import job_graph
+    from nnunet_cil.workflows.run import logs_folder
+    from nnunet_cil.workflows.slurm import slurm_parameters, submit
+
+    logs = logs_folder(experiment, args.output)
+    jobs = job_graph(experiment, choice, **_test_cases(args))
+    submit(jobs, logs, slurm_parameters(args.slurm or ()), say=_say)
+    status = shlex.join(["nnunet_cil", "status", *experiment.arguments])
+    print(f"Logs: {logs}\nHow far it is: {status}" if jobs else "Everything is finished; nothing was submitted.")
+
+
+def _run_locally(args: argparse.Namespace, experiment: Experiment, choice: Choice) -> Evaluation | None:
+    from nnunet_cil.workflows.evaluate import evaluated
+    from nnunet_cil.workflows.launch import job_graph, run_locally
+    from nnunet_cil.workflows.run import logs_folder
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends the jobs, too
+    jobs = job_graph(experiment, choice, **_test_cases(args))
+    print(f"{len(jobs)} jobs to do", flush=True)
+    run_locally(jobs, logs_folder(experiment, args.output), max_jobs=args.max_jobs or 1, say=_say)
+    return evaluated(experiment, **_test_cases(args)) if choice.reaches_the_end(experiment) else None
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _experiment(args: argparse.Namespace) -> Experiment:
@@ -268,7 +335,7 @@ def _run_evaluate(args: argparse.Namespace) -> int:
         **_test_cases(args),
         device=args.device,
         tolerance_mm=args.tolerance,
-        say=lambda line: print(line, flush=True),
+        say=_say,
     )
     print(f"\n{found.summary}\nAll of it: {found.folder}")
     return 0
@@ -347,7 +414,7 @@ def _add_demo(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _run_demo(args: argparse.Namespace) -> int:
     from nnunet_cil.workflows.demo import demo
 
-    result = demo(args.output, device=args.device, say=lambda line: print(line, flush=True))
+    result = demo(args.output, device=args.device, say=_say)
     print(result.table)
     print(f"\nPicture: {result.picture}\nTable:   {result.table_file}")
     return 0

@@ -45,6 +45,7 @@ def test_a_log_is_on_disk_line_by_line_so_that_a_kill_loses_nothing(tmp_path):
     )
     assert seen
     assert all(line in written for line, written in seen)
+    assert log.read_text().startswith("$ nnunet_cil --version\n")
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -63,15 +65,21 @@ def hippocampus(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_two_steps_on_real_mr_with_nnunets_commands(hippocampus):
+@pytest.fixture
+def planned(hippocampus):
+    """Preprocessed, with a tiny network, and a schedule."""
     call("plan_and_preprocess", "-d", "904", "-c", "3d_fullres", "-np", "2", "-npfp", "2")
     folder = hippocampus / "pre" / DATASET
     base = json.loads((folder / "nnUNetPlans.json").read_text())
     small = small_plans(base, "Small", "3d_fullres", features=[4, 8, 16], patch_size=[24, 32, 24], batch_size=2)
     (folder / "Small.json").write_text(json.dumps(small))
-    training = {"num_epochs": 2, "num_iterations_per_epoch": 5, "num_val_iterations_per_epoch": 1, "mirror_axes": []}
-    schedule = write_schedule(hippocampus, [["Posterior"], ["Anterior"]], name="hippocampus_reverse", training=training)
-    steps = plan("904", schedule, base_plans="Small")
+    training = {"num_iterations_per_epoch": 5, "num_val_iterations_per_epoch": 1, "save_every": 1, "mirror_axes": []}
+    training["num_epochs"] = 2
+    return write_schedule(hippocampus, [["Posterior"], ["Anterior"]], name="hippocampus_reverse", training=training)
+
+
+def test_two_steps_on_real_mr_with_nnunets_commands(hippocampus, planned):
+    steps = plan("904", planned, base_plans="Small")
     common = ["-tr", "nnUNetTrainerPGCD", "-device", "cpu"]
     for step in steps:
         call("train", "904", "3d_fullres", "0", "-p", step.plans_name, *common)
@@ -97,3 +105,45 @@ def test_two_steps_on_real_mr_with_nnunets_commands(hippocampus):
         found = sitk.ReadImage(str(out / file.name.replace("_0000.nii.gz", ".nii.gz")))
         assert found.GetSize() == image.GetSize()
         assert found.GetSpacing() == pytest.approx(image.GetSpacing())
+
+
+def test_a_run_that_is_killed_three_times_ends_where_it_should(hippocampus, planned):
+    """Killed with its children, at moments of all kinds; what was finished by then is not touched again."""
+    raw = hippocampus / "raw" / DATASET
+    link(REAL / "labelsTs", raw / "labelsTs", [f.name.replace("_0000", "") for f in (raw / "imagesTs").iterdir()])
+    out, trainers = hippocampus / "out", ["nnUNetTrainerPGCD", "nnUNetTrainerFineTune"]
+    command = [sys.executable, "-m", "nnunet_cil.cli", "run", "904", "3d_fullres", "0", str(planned), "-tr", *trainers]
+    command += ["-p", "Small", "-device", "cpu", "-o", str(out)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "nnUNet_n_proc_DA": "1"}
+
+    def start():
+        with (hippocampus / "run.txt").open("a") as log:
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+    def finished():
+        models = (hippocampus / "results" / DATASET).glob("nnUNetTrainer*/fold_0")
+        files = [m / "checkpoint_final.pth" for m in models if (m / "validation" / "summary.json").is_file()]
+        files += (out / "scores").glob("*.json")
+        return {f: f.stat().st_mtime_ns for f in files}
+
+    for moment in (
+        "results/*/nnUNetTrainerPGCD__*step0*/fold_0/checkpoint_latest.pth",
+        "results/*/nnUNetTrainerFineTune__*step1*/fold_0/checkpoint_latest.pth",
+        "out/scores/*_step0_*.json",
+    ):
+        process = start()
+        deadline = time.monotonic() + 300
+        while not any(hippocampus.glob(moment)) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        before = finished()
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, (hippocampus / "run.txt").read_text()[-3000:]
+    assert start().wait(timeout=500) == 0, (hippocampus / "run.txt").read_text()[-3000:]
+    after = finished()
+    assert len(before) == 3 + 1  # models, scores
+    assert {f: after[f] for f in before} == before
+    assert len(after) == 3 + 3
+    content = json.loads((out / "results.json").read_text())
+    assert set(content["trainers"]) == set(trainers)
+    assert all(len(found["dice"][0]["all"]) == 2 for found in content["trainers"].values())
+    assert (out / "report.html").stat().st_size > 100_000

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from toy import DATASET, ORGANS, write_checkpoint, write_schedule
+from toy import DATASET, ORGANS, finish_training, write_checkpoint, write_schedule
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
@@ -30,18 +30,11 @@ def setting(toy, tmp_path, monkeypatch):
     def train(arguments, _environment, _log, num_epochs):
         assert num_epochs == 2
         trained.append(arguments)
-        finish(folder(arguments))
+        finish_training(folder(arguments))
 
     monkeypatch.setattr(workflow, "train", train)
     monkeypatch.setattr(workflow, "evaluate", lambda *a, **k: evaluated.append((a, k)))
     return schedule, trained, evaluated, folder
-
-
-def finish(folder):
-    write_checkpoint(folder / "checkpoint_final.pth", "x")
-    (folder / "validation").mkdir(exist_ok=True)
-    means = {str(c): {"Dice": c / 10} for c in range(1, 5)}
-    (folder / "validation" / "summary.json").write_text(json.dumps({"mean": means}))
 
 
 def run(schedule, **changed):
@@ -110,7 +103,8 @@ def test_dry_run_prints_the_commands_that_are_left(setting, capsys):
     schedule, trained, _, _ = setting
     run(schedule, stop_after=0)
     capsys.readouterr()
-    assert main(["run", "17", "3d_fullres", "0", "1", str(schedule), "-tr", PGCD, "--dry-run", "-num_gpus", "2"]) == 0
+    options = ["-tr", PGCD, "--dry-run", "-num_gpus", "2", "-o", "out"]
+    assert main(["run", "17", "3d_fullres", "0", "1", str(schedule), *options]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(trained) == 1
     assert lines[0] == (
@@ -118,6 +112,7 @@ def test_dry_run_prints_the_commands_that_are_left(setting, capsys):
     )
     assert [line.split()[3] for line in lines[:-1]] == ["0", "0", "1", "1", "1"]
     assert lines[-1].startswith(f"nnunet_cil evaluate {DATASET} 3d_fullres 0 1 ")
+    assert lines[-1].endswith(f" -tr {PGCD} -p nnUNetPlans -device cuda -o out")
 
 
 def test_status_tells_finished_running_and_missing(setting, capsys):

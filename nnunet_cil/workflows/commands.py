@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from nnunet_cil.errors import CILError
@@ -20,6 +23,10 @@ _ENTRY_POINTS = {
     "nnunet_cil": "nnunet_cil.cli:entry",
 }
 """Called by their functions, since the scripts may not be on the PATH."""
+
+
+class CommandError(CILError):
+    """A command failed; the log that it names says why."""
 
 
 def python_path() -> dict[str, str]:
@@ -49,13 +56,14 @@ def call(
 ) -> None:
     """Runs one of nnU-Net's commands with this Python, its output in ``log``.
 
+    When this process is interrupted, so is the command: also where Ctrl-C does not reach it by itself.
+
     Raises:
-        CILError: it failed; with the end of its log.
+        CommandError: it failed; with the end of its log.
     """
     module, function = _ENTRY_POINTS[command].split(":")
     code = f"from {module} import {function}; {function}()"
     log.parent.mkdir(parents=True, exist_ok=True)
-    last: deque[str] = deque(maxlen=8)
     with (
         log.open("a", buffering=1, encoding="utf-8") as file,
         subprocess.Popen(
@@ -68,16 +76,28 @@ def call(
         ) as process,
     ):
         assert process.stdout is not None
-        for line in process.stdout:
-            file.write(line)
-            last.append(line.rstrip())
-            watch(line)
+        file.write(f"$ {shlex.join([command, *arguments])}\n")
+        try:
+            for line in process.stdout:
+                file.write(line)
+                watch(line)
+        except BaseException:
+            with suppress(ValueError):  # Windows, where Ctrl-C has reached it
+                process.send_signal(signal.SIGINT)
+            raise
     if process.returncode:
-        end = "\n  ".join(last)
-        raise CILError(
+        raise CommandError(
             f"'{command} {' '.join(arguments)}' failed with status {process.returncode}. Its log is {log}; it "
-            f"ends:\n  {end}"
+            f"ends:\n  {log_end(log)}"
         )
+
+
+def log_end(log: Path) -> str:
+    """Its last lines, indented by two; says so where there is no log."""
+    if not log.is_file():
+        return "(there is none)"
+    with log.open(encoding="utf-8", errors="replace") as file:
+        return "\n  ".join(line.rstrip() for line in deque(file, maxlen=8))
 
 
 def train(arguments: list[str], environment: Mapping[str, str], log: Path, num_epochs: int) -> None:

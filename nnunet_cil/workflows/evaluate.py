@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import json
 import os
 import platform
+import shlex
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,7 +21,7 @@ from nnunet_cil.evaluation.summary import latex, results, summary, without_nan
 from nnunet_cil.workflows.folders import nnunet_folder, write_json
 from nnunet_cil.workflows.models import Experiment, check_trained
 from nnunet_cil.workflows.report import write_charts, write_overlays, write_report, write_training_curves
-from nnunet_cil.workflows.score import Rows, Scored, score_model, test_set
+from nnunet_cil.workflows.score import Rows, Scored, TestSet, score_model, sha256, test_set
 
 SCHEMA_VERSION = 1
 
@@ -62,7 +64,7 @@ def evaluate(
         for fold in experiment.folds:
             check_trained(model, fold)
     test = test_set(experiment.dataset_name, images, labels)
-    output = output or nnunet_folder("nnUNet_results") / experiment.dataset_name / "evaluation" / experiment.name
+    given, output = output, output_folder(experiment, output)
     output.mkdir(parents=True, exist_ok=True)
     scored: dict[tuple[str, int, int | str], Scored] = {}
     todo = [(fold, model) for fold in experiment.folds for model in models]
@@ -87,11 +89,14 @@ def evaluate(
         "configuration": experiment.configuration,
         "schedule": experiment.schedule.name,
         "steps": steps,
-        "cases": "validation" if test is None else str(test.labels),
+        "cases": _cases(test),
         "tolerance_mm": tolerance_mm,
-        "checkpoints_sha256": {f"{t} step {s} fold {f}": found.digest for (t, s, f), found in scored.items()},
+        "checkpoints_sha256": {_key(*which): found.digest for which, found in scored.items()},
         "versions": versions(),
-        "commands": experiment.commands(device),
+        "commands": [
+            *experiment.train_commands(device),
+            shlex.join(["nnunet_cil", *experiment.evaluate_arguments(device, images, labels, given)]),
+        ],
         "significance": [
             asdict(test) for test in paired_tests(last, [c for names in steps[:-1] for c in names], steps[-1])
         ],
@@ -103,6 +108,37 @@ def evaluate(
     (output / "tables.tex").write_text(latex(content), encoding="utf-8")
     _write_pictures(experiment, output, content, last, scored)
     return Evaluation(text, output)
+
+
+def evaluated(
+    experiment: Experiment, *, images: Path | None = None, labels: Path | None = None, output: Path | None = None
+) -> Evaluation | None:
+    """What ``evaluate`` has found before, on the same cases, with the models as they are now; None if it has not."""
+    folder = output_folder(experiment, output)
+    if not (folder / "report.html").is_file():  # written last
+        return None
+    known = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    models = {(m.trainer, m.step, f): m.fold(f) for f in experiment.folds for m in experiment.models()}
+    files = {_key(*which): fold / "checkpoint_final.pth" for which, fold in models.items()}
+    test = test_set(experiment.dataset_name, images, labels)
+    if known["cases"] != _cases(test) or not all(file.is_file() for file in files.values()):
+        return None
+    if known["checkpoints_sha256"] != {key: sha256(file) for key, file in files.items()}:
+        return None
+    return Evaluation((folder / "summary.md").read_text(encoding="utf-8"), folder)
+
+
+def output_folder(experiment: Experiment, output: Path | None) -> Path:
+    """Where the results go: the folder asked for, or one in the data set's results."""
+    return output or nnunet_folder("nnUNet_results") / experiment.dataset_name / "evaluation" / experiment.name
+
+
+def _key(trainer: str, step: int, fold: int | str) -> str:
+    return f"{trainer} step {step} fold {fold}"
+
+
+def _cases(test: TestSet | None) -> str:
+    return "validation" if test is None else str(test.labels)
 
 
 def _write_pictures(

@@ -71,6 +71,13 @@ class Experiment:
         """Of a folder that belongs to it, whatever the trainers."""
         return f"{self.base_plans}_{self.schedule.name}__{self.configuration}"
 
+    @property
+    def arguments(self) -> list[str]:
+        """As ``nnunet_cil run``, ``status`` and ``evaluate`` take it."""
+        folds = [str(fold) for fold in self.folds]
+        what = [self.dataset_name, self.configuration, *folds, str(self.schedule_name)]
+        return [*what, "-tr", *self.trainers, "-p", self.base_plans]
+
     def models_of(self, trainer: str) -> list[StepModel]:
         """A trainer's model of every step, as the steps' plans say; step 0 may be another trainer's.
 
@@ -96,8 +103,16 @@ class Experiment:
         models = {(m.trainer, m.step): m for trainer in self.trainers for m in self.models_of(trainer)}
         return sorted(models.values(), key=lambda m: m.step > 0)
 
-    def commands(self, device: str) -> list[str]:
-        """Everything from plans to scores, as one would type it."""
+    def evaluate_arguments(
+        self, device: str, images: Path | None = None, labels: Path | None = None, output: Path | None = None
+    ) -> list[str]:
+        """What ``nnunet_cil`` is called with to score the models."""
+        paths = {"-i": images, "-l": labels, "-o": output}
+        given = [text for option, path in paths.items() if path is not None for text in (option, str(path))]
+        return ["evaluate", *self.arguments, "-device", device, *given]
+
+    def train_commands(self, device: str) -> list[str]:
+        """From plans to the last model, as one would type it."""
         following = self.models_of(self.trainers[0])[1:2]
         first = following[0].plan.previous.trainer if following and following[0].plan.previous else None
         plan = ["nnunet_cil", "plan", self.dataset_name, str(self.schedule_name), "-p", self.base_plans]
@@ -105,13 +120,7 @@ class Experiment:
         train = [
             ["nnUNetv2_train", *m.train_arguments(f), "-device", device] for f in self.folds for m in self.models()
         ]
-        return [shlex.join(command) for command in [plan, *train]] + [self.evaluate_command(device)]
-
-    def evaluate_command(self, device: str) -> str:
-        """That scores the models."""
-        what = ["nnunet_cil", "evaluate", self.dataset_name, self.configuration, *map(str, self.folds)]
-        what += [str(self.schedule_name), "-tr", *self.trainers, "-p", self.base_plans, "-device", device]
-        return shlex.join(what)
+        return [shlex.join(command) for command in [plan, *train]]
 
 
 def is_trained(model: StepModel, fold: int | str) -> bool:

@@ -25,12 +25,27 @@ DEFAULT_EPOCHS = 1000
 
 
 @dataclass(frozen=True)
-class Job:
+class Training:
     """One call of ``nnUNetv2_train``."""
 
     model: StepModel
     fold: int | str
-    arguments: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of its log."""
+        return f"{self.model.folder.name}_fold{self.fold}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """From the beginning, going on or just validating, as nnU-Net's folder is now."""
+        going_on = []
+        if is_trained(self.model, self.fold):
+            going_on = ["--val"]
+        elif any(self.model.fold(self.fold).glob("checkpoint_*.pth")):
+            going_on = ["--c"]
+        return [*self.model.train_arguments(self.fold), *self.options, *going_on]
 
     @property
     def command(self) -> str:
@@ -105,26 +120,38 @@ def run(
     """
     write_plans(experiment)
     chosen = choice.of(experiment.models())
-    todo = list(jobs(chosen, experiment.folds, choice.options()))
-    logs = (output or nnunet_folder("nnUNet_results") / experiment.dataset_name) / "cil_logs"
+    todo = list(trainings(chosen, experiment.folds, choice.options()))
+    logs = logs_folder(experiment, output)
     say(f"{len(chosen) * len(experiment.folds)} trainings, {len(todo)} to do")
-    for index, job in enumerate(todo, start=1):
-        say(f"[{index}/{len(todo)}] {job.command}")
-        log = logs / f"{job.model.folder.name}_fold{job.fold}.txt"
-        num_epochs = int(job.model.plan.training.get("num_epochs", DEFAULT_EPOCHS))
-        train(list(job.arguments), user_environment(), log, num_epochs)
+    for index, training in enumerate(todo, start=1):
+        say(f"[{index}/{len(todo)}] {training.command}")
+        num_epochs = int(training.model.plan.training.get("num_epochs", DEFAULT_EPOCHS))
+        train(training.arguments, user_environment(), logs / f"{training.name}.txt", num_epochs)
     if not choice.reaches_the_end(experiment):
         return None
     return evaluate(experiment, images=images, labels=labels, output=output, device=choice.device, say=say)
 
 
-def remaining_commands(experiment: Experiment, choice: Choice) -> list[str]:
+def remaining_commands(
+    experiment: Experiment,
+    choice: Choice,
+    *,
+    images: Path | None = None,
+    labels: Path | None = None,
+    output: Path | None = None,
+) -> list[str]:
     """What ``run`` would call, in order, ready for a job script. Writes the steps' plans, trains nothing."""
     write_plans(experiment)
-    commands = [j.command for j in jobs(choice.of(experiment.models()), experiment.folds, choice.options())]
+    commands = [t.command for t in trainings(choice.of(experiment.models()), experiment.folds, choice.options())]
     if choice.reaches_the_end(experiment):
-        commands.append(experiment.evaluate_command(choice.device))
+        arguments = experiment.evaluate_arguments(choice.device, images, labels, output)
+        commands.append(shlex.join(["nnunet_cil", *arguments]))
     return commands
+
+
+def logs_folder(experiment: Experiment, output: Path | None) -> Path:
+    """Where the output of nnU-Net's commands goes."""
+    return (output or nnunet_folder("nnUNet_results") / experiment.dataset_name) / "cil_logs"
 
 
 def write_plans(experiment: Experiment) -> None:
@@ -137,18 +164,14 @@ def write_plans(experiment: Experiment) -> None:
     plan(experiment.dataset_name, experiment.schedule_name, base_plans=experiment.base_plans, first_trainer=first)
 
 
-def jobs(models: Sequence[StepModel], folds: Sequence[int | str], options: Sequence[str] = ()) -> Iterator[Job]:
+def trainings(
+    models: Sequence[StepModel], folds: Sequence[int | str], options: Sequence[str] = ()
+) -> Iterator[Training]:
     """What is left to train, fold by fold, in order."""
     for fold in folds:
         for model in models:
-            if is_finished(model, fold):
-                continue
-            going_on = []
-            if is_trained(model, fold):
-                going_on = ["--val"]
-            elif any(model.fold(fold).glob("checkpoint_*.pth")):
-                going_on = ["--c"]
-            yield Job(model, fold, (*model.train_arguments(fold), *options, *going_on))
+            if not is_finished(model, fold):
+                yield Training(model, fold, tuple(options))
 
 
 def status(experiment: Experiment) -> str:

@@ -80,7 +80,7 @@ def score_model(
     pool: Executor,
 ) -> Scored:
     """Predicts and scores; what was stored for the same model and cases is taken from there."""
-    digest = _sha256(model.fold(fold) / "checkpoint_final.pth")
+    digest = sha256(model.fold(fold) / "checkpoint_final.pth")
     predictions, cases = _predictions(model, fold, test, output, digest, device)
     file = output / "scores" / f"{model.trainer}_step{model.step}_fold{fold}.json"
     wanted = {"checkpoint": digest, "tolerance_mm": tolerance_mm, "cases": [c.name for c in cases]}
@@ -188,7 +188,8 @@ def _stored(file: Path, wanted: Mapping[str, Any]) -> list[dict[str, Any]] | Non
     return known["rows"] if {k: known.get(k) for k in wanted} == dict(wanted) else None
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """Of a checkpoint."""
     from nnunet_cil.training.checkpoints import file_sha256
 
     return file_sha256(file)
