@@ -48,6 +48,15 @@ def test_comparison_is_drawn(tmp_path, ending):
     assert file.stat().st_size > 5000
 
 
+def test_a_picture_is_cut_to_the_labels_and_a_margin():
+    labels = np.zeros((4, 60, 80), dtype=int)
+    labels[2, 30:40, 50:70] = 1
+    figure = comparison(np.zeros(labels.shape), {"truth": labels}, ["a"], num_slices=1)
+    assert figure.axes[0].images[0].get_array().shape == (10 + 2 * 4, 20 + 7 + 7)
+    empty = comparison(np.zeros(labels.shape), {"truth": 0 * labels}, ["a"], num_slices=1)
+    assert empty.axes[0].images[0].get_array().shape == (60, 80)
+
+
 def test_phantoms_have_every_organ_differ_and_repeat():
     volumes = [make_volume(seed) for seed in range(6)]
     for image, labels in volumes:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
-"""Okabe and Ito's palette, which colour-blind people can tell apart."""
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2", "#999999")
+"""Okabe and Ito's palette, which colour-blind people can tell apart; its two blues and its two reds far from each other."""
 
 Labels = npt.NDArray[np.integer[Any]]
 
@@ -38,7 +38,7 @@ def comparison(
     aspect: float = 1.0,
     title: str = "",
 ) -> Figure:
-    """The image beside each of ``labels`` (label c is ``classes[c - 1]``) over it, slice by slice.
+    """The image beside each of ``labels`` (label c is ``classes[c - 1]``) over it, slice by slice, around the truth's labels.
 
     Args:
         image: (slices, rows, columns).
@@ -51,7 +51,10 @@ def comparison(
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    slices = busiest_slices(next(iter(labels.values())), num_slices)
+    truth = next(iter(labels.values()))
+    slices = busiest_slices(truth, num_slices)
+    window = _window(truth)
+    image, labels = image[window], {name: array[window] for name, array in labels.items()}
     names = ["image", *labels]
     columns = min(len(names), 6)
     lines = -(-len(names) // columns)
@@ -75,10 +78,23 @@ def comparison(
     return figure
 
 
+def _window(labels: Labels, margin: float = 0.3) -> tuple[slice, ...]:
+    """Rows and columns that hold every label, with a margin around; all slices."""
+    window = [slice(None)]
+    for axis in (1, 2):
+        line = np.flatnonzero((labels > 0).any(axis=(0, 3 - axis)))
+        if line.size:
+            wide = int(margin * (line[-1] - line[0] + 1)) + 1
+            window.append(slice(max(0, int(line[0]) - wide), int(line[-1]) + wide + 1))
+        else:
+            window.append(slice(None))
+    return tuple(window)
+
+
 def _overlay(labels: Labels, num_classes: int) -> npt.NDArray[np.float64]:
     from matplotlib.colors import to_rgba
 
     overlay = np.zeros((*labels.shape, 4))
     for c in range(1, num_classes + 1):
-        overlay[labels == c] = to_rgba(COLOURS[(c - 1) % len(COLOURS)], 0.65)
+        overlay[labels == c] = to_rgba(COLOURS[(c - 1) % len(COLOURS)], 0.75)
     return overlay

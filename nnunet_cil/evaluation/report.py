@@ -43,7 +43,7 @@ def report(
     return environment.get_template("report.html.jinja").render(
         title=title(content),
         methods=[short(t) for t in content["trainers"]],
-        cases=content["cases"],
+        cases=Path(content["cases"]).name,
         sections=overview(content),
         charts=charts,
         overlays=overlays,

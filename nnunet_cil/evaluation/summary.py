@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,7 @@ def overview(content: Mapping[str, Any]) -> list[Section]:
     steps = content["steps"]
     dice = dice_of(content)
     folds = len(next(iter(dice.values())))
-    which = f"Mean Dice over the cases ({content['cases']}) and {folds} fold{'s' if folds > 1 else ''}."
+    which = f"Mean Dice over the cases ({Path(content['cases']).name}) and {folds} fold{'s' if folds > 1 else ''}."
     per_step = {t: [fold_mean(found, step) for step in range(len(steps))] for t, found in dice.items()}
     tolerance = f"NSD at {content['tolerance_mm']:g} mm"
     distances = [
