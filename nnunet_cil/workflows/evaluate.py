@@ -77,18 +77,15 @@ def evaluate(
             scored[key] = score_model(model, fold, test, output, device, tolerance_mm, pool)
             write_csv(output / "per_case.csv", {key: s.rows for key, s in scored.items()})
     say("Writing tables and figures...")
-    per_trainer = {
-        t: {f: [scored[m.trainer, m.step, f].rows for m in experiment.models_of(t)] for f in experiment.folds}
-        for t in experiment.trainers
+    last = {
+        t: [r for f in experiment.folds for r in scored[t, experiment.last_step, f].rows] for t in experiment.trainers
     }
-    steps = [list(step.classes) for step in experiment.schedule.steps]
-    last = {t: [row for per_step in folds.values() for row in per_step[-1]] for t, folds in per_trainer.items()}
     content = {
         "schema_version": SCHEMA_VERSION,
         "dataset": experiment.dataset_name,
         "configuration": experiment.configuration,
         "schedule": experiment.schedule.name,
-        "steps": steps,
+        "steps": [list(step.classes) for step in experiment.schedule.steps],
         "cases": _cases(test),
         "tolerance_mm": tolerance_mm,
         "checkpoints_sha256": {_key(*which): found.digest for which, found in scored.items()},
@@ -97,10 +94,7 @@ def evaluate(
             *experiment.train_commands(device),
             shlex.join(["nnunet_cil", *experiment.evaluate_arguments(device, images, labels, given)]),
         ],
-        "significance": [
-            asdict(test) for test in paired_tests(last, [c for names in steps[:-1] for c in names], steps[-1])
-        ],
-        "trainers": results(per_trainer, steps),
+        **_findings(experiment, scored, last),
     }
     write_json(output / "results.json", without_nan(content))
     text = summary(content)
@@ -108,6 +102,19 @@ def evaluate(
     (output / "tables.tex").write_text(latex(content), encoding="utf-8")
     _write_pictures(experiment, output, content, last, scored)
     return Evaluation(text, output)
+
+
+def _findings(
+    experiment: Experiment, scored: Mapping[tuple[str, int, int | str], Scored], last: Mapping[str, Rows]
+) -> dict[str, Any]:
+    """What the scores amount to."""
+    steps = [step.classes for step in experiment.schedule.steps]
+    per_trainer = {
+        t: {f: [scored[m.trainer, m.step, f].rows for m in experiment.models_of(t)] for f in experiment.folds}
+        for t in experiment.trainers
+    }
+    tests = paired_tests(last, [c for classes in steps[:-1] for c in classes], steps[-1])
+    return {"significance": [asdict(test) for test in tests], "trainers": results(per_trainer, steps)}
 
 
 def evaluated(

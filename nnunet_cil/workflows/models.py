@@ -67,6 +67,11 @@ class Experiment:
         return load_schedule(self.schedule_name)
 
     @property
+    def last_step(self) -> int:
+        """Of the schedule."""
+        return len(self.schedule.steps) - 1
+
+    @property
     def name(self) -> str:
         """Of a folder that belongs to it, whatever the trainers."""
         return f"{self.base_plans}_{self.schedule.name}__{self.configuration}"

@@ -86,7 +86,7 @@ class Choice:
 
     def reaches_the_end(self, experiment: Experiment) -> bool:
         """Whether the last step is among the chosen ones."""
-        return self.stop_after is None or self.stop_after >= len(experiment.schedule.steps) - 1
+        return self.stop_after is None or self.stop_after >= experiment.last_step
 
     def options(self) -> list[str]:
         """For ``nnUNetv2_train``."""
