@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_status(commands)
     _add_evaluate(commands)
+    _add_export(commands)
+    _add_info(commands)
     _add_convert(commands)
     _add_doctor(commands)
     _add_trainers(commands)
@@ -338,6 +340,55 @@ def _run_evaluate(args: argparse.Namespace) -> int:
         say=_say,
     )
     print(f"\n{found.summary}\nAll of it: {found.folder}")
+    return 0
+
+
+def _add_export(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="a plain nnU-Net model, for machines without this plug-in",
+        description="Writes a model folder that plain nnU-Net predicts with: the trainer's name rewritten, nothing kept but what "
+        "prediction needs, where the classes come from in dataset.json and MODEL_CARD.md.",
+    )
+    parser.add_argument(
+        "model", metavar="MODEL_FOLDER", type=Path, help="nnUNet_results/DATASET/TRAINER__PLANS__CONFIG"
+    )
+    parser.add_argument(
+        "output",
+        metavar="OUT",
+        type=Path,
+        help="folder that takes DATASET/nnUNetTrainer__PLANS__CONFIG, or the archive",
+    )
+    parser.add_argument(
+        "--zip",
+        action="store_true",
+        help="write one archive, for nnUNetv2_install_pretrained_model_from_zip",
+    )
+    parser.set_defaults(run=_run_export)
+
+
+def _run_export(args: argparse.Namespace) -> int:
+    from nnunet_cil.workflows.export import export
+
+    print(export(args.model, args.output, zipped=args.zip))
+    return 0
+
+
+def _add_info(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "info",
+        help="what a model knows, and where it learnt it",
+        description="Prints the classes with step, data set, trainer and date; the steps with versions and hashes; and the "
+        "prototypes: norm, number of voxels, nearest class.",
+    )
+    parser.add_argument("model", metavar="MODEL", type=Path, help="a model folder of nnUNet_results, or a checkpoint")
+    parser.set_defaults(run=_run_info)
+
+
+def _run_info(args: argparse.Namespace) -> int:
+    from nnunet_cil.workflows.info import describe
+
+    print(describe(args.model))
     return 0
 
 

@@ -36,6 +36,10 @@ def assert_equal(one, other):
         assert torch.equal(one, other)
 
 
+def undated(content):
+    return [{**record, "date": ""} for record in content["cil"]["lineage"]]
+
+
 @pytest.mark.parametrize("trainer_name", BLIND)
 def test_hidden_labels_change_nothing(toy, tmp_path, trainer_name):
     """Erased hidden labels, same seed: batches, weights, prototypes and scores are bit-identical."""
@@ -119,7 +123,7 @@ def test_an_interrupted_training_ends_where_an_undisturbed_one_ends(toy, tmp_pat
         assert torch.equal(tensor, found["network_weights"][key]), key
     assert torch.equal(expected["cil"]["prototypes"]["prototypes"], found["cil"]["prototypes"]["prototypes"])
     assert expected["current_epoch"] == found["current_epoch"] == 3
-    assert expected["cil"]["previous_sha256"] == found["cil"]["previous_sha256"]
+    assert undated(expected) == undated(found)
     assert len(found["cil"]["prototypes"]["counts"]) == 5
     logging = found["logging"]
     terms = [v for k, v in logging.items() if k.startswith("loss_")]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,9 +25,12 @@ from torch import Tensor, distributed, nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_cil import __version__
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.labels import lookup_table, refuse_regions
+from nnunet_cil.lineage import StepRecord, read_lineage
 from nnunet_cil.losses.prototypes import most_probable, sum_over_ranks
+from nnunet_cil.model_card import model_card
 from nnunet_cil.networks.features import FeatureReader, last_segmentation_layer
 from nnunet_cil.networks.heads import widen_heads
 from nnunet_cil.networks.prototype_bank import PrototypeBank
@@ -87,6 +93,11 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self.prototypes: PrototypeBank | None = None
         self.method_state: dict[str, Any] = {}
         """A method's own state: tensors by name, kept in every checkpoint and handed to the next step."""
+        self.lineage: tuple[StepRecord, ...] = ()
+        """Records of the earlier steps."""
+        self.num_cases = 0
+        """Training cases, once they are loaded."""
+        self._date = ""
         self._previous_sha256: str | None = None
         self._is_resumed = False
 
@@ -124,6 +135,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     def get_tr_and_val_datasets(self) -> tuple[StepDataset, StepDataset]:
         """nnU-Net's data sets, without the locations of hidden classes."""
         training, validation = (self.step_dataset(d) for d in super().get_tr_and_val_datasets())
+        self.num_cases = len(training.identifiers)
         return training, validation
 
     def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
@@ -167,6 +179,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         with self._ground_truth_in_channels():
             super().perform_actual_validation(save_probabilities)
         self._let_go()
+        self._write_model_card()
 
     @contextmanager
     def _ground_truth_in_channels(self) -> Iterator[None]:
@@ -241,6 +254,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         if self._is_resumed:
             return
         self._previous_sha256 = previous.sha256
+        self.lineage = previous.lineage
         widened = widen_heads(previous.weights, len(self.step_plan.new_classes))
         self.bare_network.load_state_dict(widened)
         self.prototypes = self.inherit_prototypes(previous.prototypes)
@@ -376,6 +390,18 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             self.prototypes = self._final_prototypes()
         self._let_go()
         super().on_train_end()
+        self._write_model_card()
+
+    def _write_model_card(self) -> None:
+        """Beside the weights, with the validation's scores once they are there."""
+        if self.local_rank != 0:
+            return
+        summary, dice = Path(self.output_folder) / "validation" / "summary.json", {}
+        if summary.is_file():
+            means = json.loads(summary.read_text(encoding="utf-8"))["mean"]
+            dice = {n: means[str(self.step_plan.labels[n])]["Dice"] for n in self.step_plan.seen_classes}
+        card = model_card((*self.lineage, self.step_record()), dice)
+        (Path(self.output_folder) / "MODEL_CARD.md").write_text(card, encoding="utf-8")
 
     def _final_prototypes(self) -> PrototypeBank:
         """Background and new classes from the data, by label; old classes carried forward."""
@@ -432,6 +458,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def save_checkpoint(self, filename: str) -> None:
         """nnU-Net's checkpoint with the state of the step, written aside and moved into place."""
+        self._date = datetime.now(timezone.utc).isoformat(timespec="seconds")
         buffer = io.BytesIO()
         super().save_checkpoint(buffer)
         if not buffer.tell():
@@ -441,12 +468,30 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         checkpoint[STATE_KEY] = {
             "classes": list(self.step_plan.seen_classes),
             "prototypes": None if self.prototypes is None else self.prototypes.state_dict(),
-            "previous_sha256": self._previous_sha256,
             "method_state": self.method_state,
+            "lineage": [record.to_json() for record in (*self.lineage, self.step_record())],
         }
         temporary = f"{filename}.tmp"
         torch.save(checkpoint, temporary)
         os.replace(temporary, filename)
+
+    def step_record(self) -> StepRecord:
+        """What this training is, as the checkpoint and the model card tell it."""
+        return StepRecord(
+            step=self.step_plan.step,
+            classes=self.step_plan.new_classes,
+            schedule=self.step_plan.schedule,
+            dataset=str(self.plans_manager.dataset_name),
+            num_cases=self.num_cases,
+            licence=str(self.dataset_json.get("licence") or self.dataset_json.get("license") or ""),
+            trainer=type(self).__name__,
+            plans=str(self.plans_manager.plans_name),
+            configuration=self.configuration_name,
+            fold=str(self.fold),
+            date=self._date,
+            versions={"nnunet_cil": __version__, **{n: version(n) for n in ("nnunetv2", "torch")}},
+            previous_sha256=self._previous_sha256,
+        )
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """nnU-Net's, and the state of the step."""
@@ -459,6 +504,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         super().load_checkpoint(filename_or_checkpoint)
         bank = state["prototypes"]
         self.prototypes = None if bank is None else PrototypeBank.from_state_dict(bank).to(self.device)
-        self._previous_sha256 = state["previous_sha256"]
-        self.method_state = state.get("method_state", {})
+        self.method_state = state["method_state"]
+        *earlier, own = read_lineage(state["lineage"])
+        self.lineage, self._previous_sha256 = tuple(earlier), own.previous_sha256
+        self._date, self.num_cases = own.date, own.num_cases
         self._is_resumed = True

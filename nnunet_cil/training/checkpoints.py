@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.lineage import StepRecord, read_lineage
 from nnunet_cil.networks.heads import HEAD_PREFIX, num_output_channels
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.step_plans import PreviousModel
@@ -36,11 +37,12 @@ _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 @dataclass(frozen=True)
 class PreviousStep:
-    """What a step takes over: weights, prototypes (None: the model carries none), the method's state, the file's hash."""
+    """What a step takes over; a model that was not trained here carries no prototypes (None), state or lineage."""
 
     weights: dict[str, Tensor]
     prototypes: PrototypeBank | None
     method_state: dict[str, Any]
+    lineage: tuple[StepRecord, ...]
     sha256: str
 
 
@@ -109,7 +111,7 @@ def read_previous_step(file: Path, old_classes: Sequence[str], architecture: Map
         CILError: unreadable, other classes, or another architecture.
     """
     checkpoint = read_checkpoint(file)
-    found = _foreground_classes(checkpoint)
+    found = foreground_classes(checkpoint)
     if found != list(old_classes):
         raise CILError(
             f"The checkpoint {file} knows the classes {found}, but the step continues from {list(old_classes)}. "
@@ -121,10 +123,12 @@ def read_previous_step(file: Path, old_classes: Sequence[str], architecture: Map
     state = checkpoint.get(STATE_KEY) or {}
     stored = state.get("prototypes")
     bank = None if stored is None else PrototypeBank.from_state_dict(stored)
-    return PreviousStep(weights, bank, state.get("method_state", {}), file_sha256(file))
+    lineage = read_lineage(state.get("lineage", ()))
+    return PreviousStep(weights, bank, state.get("method_state", {}), lineage, file_sha256(file))
 
 
-def _foreground_classes(checkpoint: Mapping[str, Any]) -> list[str]:
+def foreground_classes(checkpoint: Mapping[str, Any]) -> list[str]:
+    """What a model segments, in channel order."""
     labels = checkpoint["init_args"]["dataset_json"]["labels"]
     names = [name for name in labels if name not in ("background", "ignore")]
     return sorted(names, key=lambda name: labels[name] if isinstance(labels[name], int) else -1)

@@ -1,0 +1,58 @@
+"""``MODEL_CARD.md``: what a model knows, where it learnt it, how good it is, and what it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nnunet_cil.lineage import StepRecord
+
+
+def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer: str | None = None) -> str:
+    """Markdown.
+
+    Args:
+        lineage: the model's trainings, the last one its own.
+        dice: class -> mean Dice on the fold's validation cases; empty before they are predicted.
+        trainer: under whose name the model is predicted with; None for its own.
+    """
+    own = lineage[-1]
+    classes = [
+        f"| {channel} | {name} | {record.step} | {record.dataset} | {record.num_cases} | {record.trainer} | {record.date[:10]} | "
+        f"{f'{dice[name]:.3f}' if name in dice else ''} |"
+        for channel, (name, record) in enumerate(((c, r) for r in lineage for c in r.classes), start=1)
+    ]
+    licences = sorted({f"- {r.dataset}: {r.licence or 'not given in its dataset.json'}" for r in lineage})
+    hashes = [f"- step {r.step} continued from a checkpoint with SHA-256 `{r.previous_sha256}`" for r in lineage[1:]]
+    packages = ", ".join(f"{name} {number}" for name, number in own.versions.items())
+    model = f"-d {own.dataset} -c {own.configuration} -f {own.fold} -tr {trainer or own.trainer} -p {own.plans}"
+    return "\n".join(
+        [
+            f"# Model card: {own.plans}, {own.configuration}, fold {own.fold}",
+            "",
+            f"An nnU-Net v2 model that has learnt its classes in steps ({own.schedule}), each from data in which only the "
+            "step's own classes were labelled.",
+            "",
+            "| label | class | step | data set | training cases | method | date | Dice |",
+            "|---|---|---|---|---|---|---|---|",
+            *classes,
+            "",
+            "Dice: mean over this fold's validation cases, against all of the data set's labels; blank: not measured.",
+            "",
+            "## Data",
+            "",
+            *licences,
+            *hashes,
+            "",
+            "## Use",
+            "",
+            "```bash",
+            f"nnUNetv2_predict {model} -i IMAGES -o OUT",
+            "```",
+            "",
+            "For research on images like those of the data sets above. **Not a medical device**: not for diagnosis or treatment. "
+            "A class learnt in an early step may have become worse since: look at its score, and check on data of your own.",
+            "",
+            f"Trained with {packages}.",
+            "",
+        ]
+    )

@@ -1,0 +1,144 @@
+"""``nnunet_cil export``: a model that nnU-Net predicts with on a machine without this plug-in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunet_cil import __version__
+from nnunet_cil.errors import CILError
+from nnunet_cil.lineage import read_lineage
+from nnunet_cil.model_card import model_card
+from nnunet_cil.workflows.folders import read_json, write_json
+
+PLAIN_TRAINER = "nnUNetTrainer"
+
+
+def export(model: Path, output: Path, *, zipped: bool = False) -> Path:
+    """Writes what prediction needs, under nnU-Net's own trainer name, with the lineage in dataset.json.
+
+    Args:
+        model: nnU-Net's folder of a trained model (above the folds).
+        output: takes ``DatasetXXX_NAME/nnUNetTrainer__PLANS__CONFIG``, as nnUNet_results does; with ``zipped`` the name
+            of the archive, for ``nnUNetv2_install_pretrained_model_from_zip``.
+        zipped: write one archive.
+
+    Returns:
+        The model's folder, or the archive.
+
+    Raises:
+        CILError: not a model folder, no fold is trained, a network that nnU-Net's own trainer does not build, or the
+            target is there already.
+    """
+    checkpoints = final_checkpoints(model)
+    plans = _without_step(read_json(model / "plans.json", "Give a model folder, with plans.json and fold_X."))
+    dataset_json = read_json(model / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
+    archive = output if output.suffix == ".zip" else output.with_name(f"{output.name}.zip")
+    root = archive.with_suffix(".tmp") if zipped else output
+    configuration = _configuration(checkpoints)
+    target = root / plans["dataset_name"] / f"{PLAIN_TRAINER}__{plans['plans_name']}__{configuration}"
+    final = archive if zipped else target
+    if final.exists():
+        raise CILError(f"{final} is there already. Remove it, or choose another place.")
+    temporary = target.with_name(f"{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    sources = {}
+    for fold, file in checkpoints.items():
+        sources[fold] = _export_fold(file, temporary / fold, plans, dataset_json)
+    provenance = {"version": __version__, "exported_from_sha256": sources, "lineage": _lineage(checkpoints)}
+    write_json(temporary / "plans.json", plans)
+    write_json(temporary / "dataset.json", {**dataset_json, "nnunet_cil": provenance})
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    if zipped:
+        shutil.make_archive(str(archive.with_suffix("")), "zip", root)
+        shutil.rmtree(root)
+    return final
+
+
+def final_checkpoints(model: Path) -> dict[str, Path]:
+    """``fold_X`` -> its final checkpoint.
+
+    Raises:
+        CILError: there is none.
+    """
+    found = {file.parent.name: file for file in sorted(model.glob("fold_*/checkpoint_final.pth"))}
+    if not found:
+        raise CILError(
+            f"{model} is not the folder of a trained nnU-Net v2 model: it has no fold_X/checkpoint_final.pth. It is called "
+            "TRAINER__PLANS__CONFIGURATION and lies in nnUNet_results/DATASET."
+        )
+    return found
+
+
+def _without_step(plans: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in plans.items() if k != "cil"}
+
+
+def _configuration(checkpoints: Mapping[str, Path]) -> str:
+    from nnunet_cil.training.checkpoints import read_checkpoint
+
+    return str(read_checkpoint(next(iter(checkpoints.values())))["init_args"]["configuration"])
+
+
+def _lineage(checkpoints: Mapping[str, Path]) -> dict[str, Any]:
+    from nnunet_cil.training.checkpoints import STATE_KEY, read_checkpoint
+
+    return {f: (read_checkpoint(file).get(STATE_KEY) or {}).get("lineage", []) for f, file in checkpoints.items()}
+
+
+def _export_fold(file: Path, target: Path, plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> str:
+    """Writes the fold's weights and model card; the SHA-256 of the checkpoint that they are from."""
+    import torch
+
+    from nnunet_cil.training.checkpoints import STATE_KEY, file_sha256, read_checkpoint
+
+    checkpoint = read_checkpoint(file)
+    init_args = checkpoint["init_args"]
+    _check_network(file, checkpoint, plans, dataset_json)
+    target.mkdir(parents=True)
+    kept = {
+        "network_weights": checkpoint["network_weights"],
+        "trainer_name": PLAIN_TRAINER,
+        "init_args": {**init_args, "plans": dict(plans), "dataset_json": dict(dataset_json)},
+        "inference_allowed_mirroring_axes": checkpoint.get("inference_allowed_mirroring_axes"),
+    }
+    torch.save(kept, target / file.name)
+    lineage = read_lineage((checkpoint.get(STATE_KEY) or {}).get("lineage", ()))
+    if lineage:
+        card = model_card(lineage, _validation_dice(file.parent, dataset_json["labels"]), PLAIN_TRAINER)
+        (target / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    return file_sha256(file)
+
+
+def _check_network(
+    file: Path, checkpoint: Mapping[str, Any], plans: Mapping[str, Any], dataset_json: Mapping[str, Any]
+) -> None:
+    """Refuses weights that the network of plain nnU-Net does not take."""
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(dict(plans))
+    configuration = manager.get_configuration(checkpoint["init_args"]["configuration"])
+    inputs = determine_num_input_channels(manager, configuration, dict(dataset_json))
+    outputs = manager.get_label_manager(dict(dataset_json)).num_segmentation_heads
+    network = nnUNetTrainer.build_network_architecture(manager, configuration, inputs, outputs, False)
+    try:
+        network.load_state_dict(checkpoint["network_weights"])
+    except RuntimeError as error:
+        raise CILError(
+            f"{file} cannot be exported: plain nnU-Net builds another network from its plans than {checkpoint['trainer_name']} "
+            f"did ({str(error).splitlines()[-1].strip()})."
+        ) from error
+
+
+def _validation_dice(fold: Path, labels: Mapping[str, int]) -> dict[str, float]:
+    file = fold / "validation" / "summary.json"
+    if not file.is_file():
+        return {}
+    means = json.loads(file.read_text(encoding="utf-8"))["mean"]
+    return {name: means[str(label)]["Dice"] for name, label in labels.items() if str(label) in means}
