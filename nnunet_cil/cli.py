@@ -191,9 +191,9 @@ def _add_run(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "run",
         help="a whole schedule: plan, train every step, predict, score",
-        description="Plans, trains every step of every trainer in order with nnUNetv2_train, and scores all steps as "
-        "'nnunet_cil evaluate' does. What is finished is skipped, what was interrupted goes on; run it again after a crash. "
-        "Step 0 is trained once for all trainers. " + _WHICH_CASES,
+        description="Preprocesses (if need be), plans, trains every step of every trainer in order with nnUNetv2_train, and "
+        "scores all steps as 'nnunet_cil evaluate' does. What is finished is skipped, what was interrupted goes on; run it "
+        "again after a crash. Step 0 is trained once for all trainers. " + _WHICH_CASES,
     )
     _add_schedule_arguments(parser)
     _add_test_arguments(parser)

@@ -140,7 +140,7 @@ def test_what_is_no_model_is_refused(models, tmp_path, capsys):
     assert "is not the folder of a trained nnU-Net v2 model" in capsys.readouterr().err
     assert main(["info", str(tmp_path)]) == 1
     (tmp_path / "x.pth").write_bytes(b"no")
-    with pytest.raises(CILError, match="The checkpoint .*x.pth"):
+    with pytest.raises(CILError, match=r"The checkpoint .*x.pth"):
         describe(tmp_path / "x.pth")
 
 

@@ -9,6 +9,7 @@ from toy import DATASET, ORGANS, finish_training, write_checkpoint, write_schedu
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
+from nnunet_cil.workflows import preprocess as preprocessing
 from nnunet_cil.workflows import run as workflow
 from nnunet_cil.workflows.models import Experiment
 
@@ -113,6 +114,26 @@ def test_dry_run_prints_the_commands_that_are_left(setting, capsys):
     assert [line.split()[3] for line in lines[:-1]] == ["0", "0", "1", "1", "1"]
     assert lines[-1].startswith(f"nnunet_cil evaluate {DATASET} 3d_fullres 0 1 ")
     assert lines[-1].endswith(f" -tr {PGCD} -p nnUNetPlans -device cuda -o out")
+
+
+def test_what_is_not_preprocessed_is_preprocessed_first(setting, monkeypatch):
+    schedule, _, _, _ = setting
+    calls = []
+    monkeypatch.setattr(preprocessing, "call", lambda command, arguments, *_: calls.append([command, *arguments]))
+    run(schedule)
+    assert not calls
+    folder = Path(os.environ["nnUNet_preprocessed"]) / DATASET
+    (folder / "nnUNetPlans_3d_fullres").rename(folder / "elsewhere")
+    run(schedule)
+    assert calls.pop()[:5] == ["nnUNetv2_preprocess", "-d", "17", "-c", "3d_fullres"]
+    (Path(os.environ["nnUNet_raw"]) / "Dataset018_New").mkdir()
+    with pytest.raises(CILError, match="Run 'nnUNetv2_plan_and_preprocess"):  # since the stand-in has made nothing
+        workflow.run(Experiment("18", "2d", (0,), schedule, (PGCD,), "nnUNetResEncUNetLPlans"), workflow.Choice())
+    assert calls.pop()[:5] == ["nnUNetv2_plan_and_preprocess", "-d", "18", "-c", "2d"]
+    with pytest.raises(CILError, match=r"MyPlans.json is missing, and only nnUNetPlans, .* can be made here"):
+        workflow.run(Experiment("18", "2d", (0,), schedule, (PGCD,), "MyPlans"), workflow.Choice())
+    with pytest.raises(CILError, match=r"There is no data set '19' in .*, nor is it preprocessed"):
+        workflow.run(Experiment("19", "2d", (0,), schedule, (PGCD,)), workflow.Choice())
 
 
 def test_status_tells_finished_running_and_missing(setting, capsys):

@@ -22,9 +22,9 @@ def nnunet_folder(variable: str) -> Path:
     return Path(value)
 
 
-def dataset_name(name_or_id: str | int) -> str:
-    """'17' or 'Dataset017_BTCV' -> 'Dataset017_BTCV', looked for in nnUNet_preprocessed."""
-    folder = nnunet_folder("nnUNet_preprocessed")
+def dataset_name(name_or_id: str | int, variable: str = "nnUNet_preprocessed") -> str:
+    """'17' or 'Dataset017_BTCV' -> 'Dataset017_BTCV', looked for in one of nnU-Net's folders."""
+    folder = nnunet_folder(variable)
     wanted = str(name_or_id)
     if wanted.isdigit():
         pattern = re.compile(rf"Dataset{int(wanted):03d}_")
@@ -33,6 +33,8 @@ def dataset_name(name_or_id: str | int) -> str:
         found = [wanted] if (folder / wanted).is_dir() else []
     if len(found) > 1:
         raise CILError(f"The ID {wanted} is ambiguous in {folder}: {', '.join(found)}.")
+    if not found and variable == "nnUNet_raw":
+        raise CILError(f"There is no data set {wanted!r} in {folder}, nor is it preprocessed.")
     if not found:
         raise CILError(
             f"There is no preprocessed data set {wanted!r} in {folder}. Run 'nnUNetv2_plan_and_preprocess "

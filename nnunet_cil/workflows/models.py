@@ -41,7 +41,7 @@ class Experiment:
     """What is run, looked at and scored: trainers on a data set and a schedule, over folds.
 
     Attributes:
-        dataset: ID or name; preprocessed.
+        dataset: ID or name.
         configuration: nnU-Net's.
         folds: 0 to 4, or "all"; one after the other.
         schedule_name: shipped name or file.
@@ -58,8 +58,11 @@ class Experiment:
 
     @cached_property
     def dataset_name(self) -> str:
-        """nnU-Net's name of the data set."""
-        return dataset_name(self.dataset)
+        """nnU-Net's name of the data set, which need not be preprocessed yet."""
+        try:
+            return dataset_name(self.dataset)
+        except CILError:
+            return dataset_name(self.dataset, "nnUNet_raw")
 
     @cached_property
     def schedule(self) -> Schedule:

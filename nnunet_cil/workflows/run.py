@@ -16,6 +16,7 @@ from nnunet_cil.workflows.evaluate import Evaluation, evaluate
 from nnunet_cil.workflows.folders import nnunet_folder
 from nnunet_cil.workflows.models import Experiment, StepModel, is_finished, is_trained
 from nnunet_cil.workflows.plan import plan
+from nnunet_cil.workflows.preprocess import preprocess
 
 DEFAULT_FIRST_TRAINER = "nnUNetTrainerPGCD"
 """Step 0 is nnU-Net's own training whatever the trainer; under one name, methods that come later can share it."""
@@ -102,7 +103,7 @@ def run(
     output: Path | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Evaluation | None:
-    """Plans, trains every step in order, predicts and scores. What is finished is skipped, what was interrupted goes on.
+    """Preprocesses, plans, trains every step in order, predicts, scores; skips what is finished, goes on with the rest.
 
     Args:
         experiment: step 0 is shared by its trainers.
@@ -118,10 +119,11 @@ def run(
     Raises:
         CILError: something is missing, or one of the commands failed.
     """
+    logs = logs_folder(experiment, output)
+    preprocess(experiment.dataset_name, experiment.configuration, experiment.base_plans, logs, say)
     write_plans(experiment)
     chosen = choice.of(experiment.models())
     todo = list(trainings(chosen, experiment.folds, choice.options()))
-    logs = logs_folder(experiment, output)
     say(f"{len(chosen) * len(experiment.folds)} trainings, {len(todo)} to do")
     for index, training in enumerate(todo, start=1):
         say(f"[{index}/{len(todo)}] {training.command}")
