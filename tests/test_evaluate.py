@@ -59,7 +59,7 @@ def trained(toy, tmp_path, monkeypatch):
         write(labels, root / "raw" / DATASET / "labelsTs" / f"t{i}.nii.gz")
     calls = []
 
-    def predict(command, arguments, _environment, _log):
+    def predict(arguments, _environment, _log, _num_cases):
         calls.append(arguments)
         option = dict(zip(arguments[::2], arguments[1::2], strict=False))
         for i in range(3):
@@ -70,7 +70,7 @@ def trained(toy, tmp_path, monkeypatch):
                 found[labels == 3] = np.arange((labels == 3).sum()) % 2  # half of the kidney
             write(found, Path(option["-o"]) / f"t{i}.nii.gz")
 
-    monkeypatch.setattr(workflow, "call", predict)
+    monkeypatch.setattr(workflow, "predict", predict)
     monkeypatch.setattr(whole, "_write_pictures", lambda *_arguments: None)  # slow; the tests of the pictures undo it
     return root, schedule, calls
 
@@ -136,17 +136,17 @@ def test_nothing_is_done_twice_unless_the_model_has_changed(trained):
 
 def test_an_interrupted_prediction_is_continued(trained, monkeypatch):
     _, schedule, calls = trained
-    predict = workflow.call
+    predict = workflow.predict
 
-    def die(command, arguments, *rest):
-        predict(command, arguments, *rest)
+    def die(arguments, *rest):
+        predict(arguments, *rest)
         (Path(arguments[arguments.index("-o") + 1]) / "t2.nii.gz").unlink()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workflow, "call", die)
+    monkeypatch.setattr(workflow, "predict", die)
     with pytest.raises(KeyboardInterrupt):
         run(schedule)
-    monkeypatch.setattr(workflow, "call", predict)
+    monkeypatch.setattr(workflow, "predict", predict)
     run(schedule)
     assert "--continue_prediction" not in calls[0]
     assert "--continue_prediction" in calls[1]
@@ -157,16 +157,16 @@ def test_a_model_that_has_changed_leaves_no_prediction_behind_when_its_successor
     first = run(schedule)
     old = first.folder / "predictions" / f"{PGCD}_step1_fold0"
     write_model(next((root / "results" / DATASET).glob("*step1*")) / "fold_0" / "checkpoint_final.pth", "new")
-    predict = workflow.call
+    predict = workflow.predict
 
     def die(*_arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workflow, "call", die)
+    monkeypatch.setattr(workflow, "predict", die)
     with pytest.raises(KeyboardInterrupt):
         run(schedule)
     assert not list(old.glob("*.nii.gz"))
-    monkeypatch.setattr(workflow, "call", predict)
+    monkeypatch.setattr(workflow, "predict", predict)
     run(schedule)
     assert len(calls) == 3
     assert len(list(old.glob("*.nii.gz"))) == 3

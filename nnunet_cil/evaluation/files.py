@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.evaluation.segmentation import ClassScores, case_scores
+from nnunet_cil.evaluation.segmentation import ClassScores, case_scores, label_boxes
 
 
 def score_files(
@@ -52,15 +52,27 @@ def score_files(
         if a.shape != b.shape or not np.allclose(a, b, atol=1e-3):
             raise CILError(f"{what} of {found_file} is {a.tolist()}, of {wanted_file} it is {b.tolist()}.")
     spacing_mm = tuple(pictures[0].GetSpacing())[::-1]  # type: ignore[no-untyped-call]
-    arrays = [sitk.GetArrayFromImage(p) for p in pictures]
+    arrays = [
+        _labels(sitk.GetArrayFromImage(p), file) for p, file in zip(pictures, (found_file, wanted_file), strict=True)
+    ]
     for file, array, allowed in zip((found_file, wanted_file), arrays, (found_labels, wanted_labels), strict=True):
-        strange = set(np.unique(array).tolist()) - set(allowed)
+        strange = ({int(array.min()), *label_boxes(array)} if array.size else set()) - {0, *allowed}
         if strange:
             raise CILError(f"{file} holds the label {min(strange)}, which is none of {sorted(allowed)}.")
     found, wanted = arrays
     if ignore_label is not None:
         found, wanted = (np.where(arrays[1] == ignore_label, 0, array) for array in arrays)
     return case_scores(found, wanted, spacing_mm, classes, tolerance_mm=tolerance_mm)
+
+
+def _labels(array: Any, file: Path) -> Any:
+    """As integers; some label maps are stored as floating-point numbers."""
+    if np.issubdtype(array.dtype, np.integer):
+        return array
+    rounded = np.rint(array).astype(np.int32)
+    if not np.array_equal(rounded, array):
+        raise CILError(f"{file} holds numbers that are not whole; a label map has whole ones.")
+    return rounded
 
 
 def write_csv(file: Path, scores: Mapping[tuple[str, int, int | str], Sequence[Mapping[str, Any]]]) -> None:

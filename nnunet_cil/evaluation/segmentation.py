@@ -65,10 +65,33 @@ def case_scores(
     """
     if found.shape != wanted.shape:
         raise ValueError(f"The prediction has the shape {found.shape}, the truth {wanted.shape}.")
-    return {
-        name: class_scores(found == a, wanted == b, spacing_mm, tolerance_mm=tolerance_mm)
-        for name, (a, b) in classes.items()
-    }
+    boxes = [label_boxes(labels) for labels in (found, wanted)]
+    scores = {}
+    for name, numbers in classes.items():
+        box = _union([known[n] for known, n in zip(boxes, numbers, strict=True) if n in known], found.shape)
+        masks = found[box] == numbers[0], wanted[box] == numbers[1]
+        scores[name] = class_scores(*masks, spacing_mm, tolerance_mm=tolerance_mm)
+    return scores
+
+
+Box = tuple[slice, ...]
+
+
+def label_boxes(labels: Labels) -> dict[int, Box]:
+    """Label -> the smallest box that holds it, for every label from 1 that is there; one pass over the volume."""
+    from scipy.ndimage import find_objects
+
+    return {number: box for number, box in enumerate(find_objects(labels), start=1) if box is not None}
+
+
+def _union(boxes: Sequence[Box], shape: Sequence[int]) -> Box:
+    """The smallest box around all, with a margin of a voxel, so that a surface at its edge stays a surface; empty for none."""
+    if not boxes:
+        return tuple(slice(0, 0) for _ in shape)
+    return tuple(
+        slice(max(0, min(b[i].start for b in boxes) - 1), min(size, max(b[i].stop for b in boxes) + 1))
+        for i, size in enumerate(shape)
+    )
 
 
 def class_scores(found: Mask, wanted: Mask, spacing_mm: Sequence[float], *, tolerance_mm: float) -> ClassScores:
@@ -97,23 +120,13 @@ def _surface_distances(a: Mask, b: Mask, spacing_mm: Sequence[float]) -> tuple[n
     """Millimetres from each surface voxel of ``a`` to the surface of ``b``, and back. Neither is empty."""
     from monai.metrics.utils import get_edge_surface_distance
 
-    box = _bounding_box(a | b)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of an argument that MONAI itself passes
         _, distances, _ = get_edge_surface_distance(  # arrays do as well as the tensors of its signature
-            a[box],  # type: ignore[arg-type]
-            b[box],  # type: ignore[arg-type]
+            a,  # type: ignore[arg-type]
+            b,  # type: ignore[arg-type]
             spacing=list(spacing_mm),
             symmetric=True,
         )
     there, back = (np.asarray(d, dtype=np.float64) for d in distances)
     return there, back
-
-
-def _bounding_box(mask: Mask) -> tuple[slice, ...]:
-    """Of a mask that is not empty, with a margin of a voxel, so that a surface at its edge stays a surface."""
-    box = []
-    for axis in range(mask.ndim):
-        line = np.flatnonzero(mask.any(axis=tuple(i for i in range(mask.ndim) if i != axis)))
-        box.append(slice(max(0, int(line[0]) - 1), int(line[-1]) + 2))
-    return tuple(box)

@@ -119,3 +119,19 @@ def train(arguments: list[str], environment: Mapping[str, str], log: Path, num_e
                 bar.set_description("predicting the validation cases")
 
         call("nnUNetv2_train", arguments, environment, log, watch)
+
+
+def predict(arguments: list[str], environment: Mapping[str, str], log: Path, num_cases: int) -> None:
+    """``nnUNetv2_predict`` with a bar over the cases that are to predict.
+
+    Raises:
+        CommandError: it failed.
+    """
+    from tqdm import tqdm
+
+    with tqdm(total=num_cases, unit="case", desc="predicting", leave=False) as bar:
+
+        def watch(line: str) -> None:
+            bar.update(line.startswith("done with "))
+
+        call("nnUNetv2_predict", arguments, environment, log, watch)

@@ -13,7 +13,7 @@ from typing import Any
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.files import score_files
-from nnunet_cil.workflows.commands import call, user_environment
+from nnunet_cil.workflows.commands import predict, user_environment
 from nnunet_cil.workflows.folders import nnunet_folder, read_json, write_json
 from nnunet_cil.workflows.models import StepModel
 
@@ -149,7 +149,8 @@ def _predict(
     arguments = ["-d", model.folder.parent.name, "-c", model.configuration, "-f", str(fold), "-tr", model.trainer]
     arguments += ["-p", model.plans_name, "-i", str(images), "-o", str(target), "-device", device]
     arguments += ["-npp", "1", "-nps", "1", *(["--continue_prediction"] if is_same else [])]
-    call("nnUNetv2_predict", arguments, user_environment(), output / "logs" / f"{target.name}.txt")
+    missing = sum(not file.is_file() for file in files)
+    predict(arguments, user_environment(), output / "logs" / f"{target.name}.txt", missing)
 
 
 def score_cases(
