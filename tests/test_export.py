@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from toy import DATASET, ORGANS, plan_toy, train
+from toy import DATASET, ORGANS, plan_toy, set_environment, train
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
@@ -33,10 +34,26 @@ predictor.predict_from_files([[{image!r}]], [{target!r}], num_processes_preproce
 """
 
 
+@pytest.fixture(scope="module")
+def trained(_toy_root, tmp_path_factory):
+    """nnU-Net's folders with two trained steps; trained once."""
+    root = tmp_path_factory.mktemp("trained") / "nnunet"
+    shutil.copytree(_toy_root, root)
+    with pytest.MonkeyPatch.context() as patch:
+        set_environment(patch, root)
+        models = [
+            Path(train(PGCD, name).output_folder_base) for name in plan_toy(root.parent, [ORGANS[2:3], ORGANS[:2]])
+        ]
+    return root, [model.relative_to(root) for model in models]
+
+
 @pytest.fixture
-def models(toy, tmp_path):
-    """Two trained steps: their folders (above the folds)."""
-    return [Path(train(PGCD, name).output_folder_base) for name in plan_toy(tmp_path, [ORGANS[2:3], ORGANS[:2]])]
+def models(trained, tmp_path, monkeypatch):
+    """A copy of the two models: their folders (above the folds)."""
+    root, folders = trained
+    shutil.copytree(root, tmp_path / "nnunet")
+    set_environment(monkeypatch, tmp_path / "nnunet")
+    return [tmp_path / "nnunet" / folder for folder in folders]
 
 
 def test_lineage_grows_by_a_record_a_step(models):
