@@ -275,47 +275,59 @@ def _run_evaluate(args: argparse.Namespace) -> int:
 
 
 def _add_convert(commands: _Commands[argparse.ArgumentParser]) -> None:
+    from nnunet_cil.datasets.catalogue import NAMES
+
     parser = commands.add_parser(
         "convert",
         help="turn a public data set into an nnU-Net raw data set",
-        description="Reads the download as it comes and writes nnUNet_raw/DatasetXXX_NAME. Goes on where an "
-        "interrupted run stopped.",
+        description="Reads a download as it comes, checks every case, says everything that is wrong at once, and only "
+        "then writes nnUNet_raw/DatasetXXX_NAME. Goes on where an interrupted run stopped.",
+        epilog="NAME is one of: " + "; ".join(f"{name} ({text})" for name, text in NAMES.items()),
     )
-    parser.add_argument(
-        "name", metavar="NAME", choices=["openkbp"], help="openkbp (a clone of https://github.com/ababier/open-kbp)"
-    )
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="folder of the download")
+    parser.add_argument("name", metavar="NAME", choices=NAMES, help="which data set; listed below")
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="the download: its folder, or the archive")
     parser.add_argument("dataset_id", metavar="DATASET_ID", type=int, help="nnU-Net's data set ID, 1 to 999")
-    parser.add_argument("--organs", nargs="+", metavar="ORGAN", help="label these organs, in this order")
+    parser.add_argument("--copy", action="store_true", help="copy images that could be linked")
     parser.add_argument(
-        "--cases", type=Path, metavar="FILE", help='take just these cases: a JSON file {"train": [...], "test": [...]}'
+        "--leave-out-faulty", action="store_true", help="convert the cases that have no serious problem"
     )
-    parser.add_argument(
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write all that was found to FILE")
+    own = parser.add_argument_group("options of some data sets")
+    own.add_argument("--classes", nargs="+", metavar="CLASS", help="label these, in this order (openkbp)")
+    own.add_argument(
+        "--cases", type=Path, metavar="FILE", help='just these: a JSON file {"train": [...], "test": [...]} (openkbp)'
+    )
+    own.add_argument(
         "--keep-incomplete",
         action="store_true",
-        help="keep patients who lack the contour of an organ (they have the organ: left out by default)",
+        default=None,
+        help="keep patients who lack a contour; they have the organ, so they are left out by default (openkbp)",
     )
+    own.add_argument("--names", type=Path, metavar="FILE", help="a JSON file with the classes (generic)")
     parser.set_defaults(run=_run_convert)
 
 
 def _run_convert(args: argparse.Namespace) -> int:
-    from nnunet_cil.datasets import openkbp
-    from nnunet_cil.workflows.folders import new_dataset_folder, read_json
+    from nnunet_cil.workflows.convert import SHOWN, convert
+    from nnunet_cil.workflows.folders import read_json
 
-    cases = None if args.cases is None else read_json(args.cases, "Give --cases an existing JSON file.")
-    target = new_dataset_folder(args.dataset_id, "OpenKBP")
-    report = openkbp.convert(
+    options = {k: v for k in ("classes", "cases", "keep_incomplete", "names") if (v := getattr(args, k)) is not None}
+    if "cases" in options:
+        options["cases"] = read_json(options["cases"], "Give --cases an existing JSON file.")
+    done = convert(
+        args.name,
         args.source,
-        target,
-        organs=args.organs or openkbp.DEFAULT_ORGANS,
-        cases=cases,
-        keep_incomplete=args.keep_incomplete,
+        args.dataset_id,
+        options=options,
+        copy=args.copy,
+        leave_out_faulty=args.leave_out_faulty,
+        report=args.report,
     )
-    print(f"{len(report.written)} patients are in {target}.")
-    for case, missing in report.incomplete.items():
-        print(f"{case}: {'kept' if args.keep_incomplete else 'left out'}, has no contour of {', '.join(missing)}")
-    for case, voxels in report.overlaps.items():
-        print(f"{case}: {voxels} voxels belonged to two organs; the lower label won")
+    print(done.findings.text(limit=SHOWN))
+    found = done.converted
+    print(
+        f"{found.num_train} training and {found.num_test} test cases are in {found.folder} ({found.num_written} new)."
+    )
     print(f"Next: nnUNetv2_plan_and_preprocess -d {args.dataset_id} -c 3d_fullres --verify_dataset_integrity")
     return 0
 
