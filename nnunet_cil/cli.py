@@ -293,7 +293,11 @@ def _add_convert(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write all that was found to FILE")
     own = parser.add_argument_group("options of some data sets")
-    own.add_argument("--classes", nargs="+", metavar="CLASS", help="label these, in this order (openkbp)")
+    own.add_argument(
+        "--classes", nargs="+", metavar="CLASS", help="label these, in this order (openkbp, totalsegmentator)"
+    )
+    own.add_argument("--split", metavar="NAME", help="which of the field's splits (btcv, amos22)")
+    own.add_argument("--modality", metavar="NAME", help="CT, MR, ... (amos22, chaos)")
     own.add_argument(
         "--cases", type=Path, metavar="FILE", help='just these: a JSON file {"train": [...], "test": [...]} (openkbp)'
     )
@@ -311,7 +315,8 @@ def _run_convert(args: argparse.Namespace) -> int:
     from nnunet_cil.workflows.convert import SHOWN, convert
     from nnunet_cil.workflows.folders import read_json
 
-    options = {k: v for k in ("classes", "cases", "keep_incomplete", "names") if (v := getattr(args, k)) is not None}
+    names = ("classes", "split", "modality", "cases", "keep_incomplete", "names")
+    options = {name: value for name in names if (value := getattr(args, name)) is not None}
     if "cases" in options:
         options["cases"] = read_json(options["cases"], "Give --cases an existing JSON file.")
     done = convert(

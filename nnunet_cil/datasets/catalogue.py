@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from nnunet_cil.datasets.download import Dataset
 
 NAMES = {
+    "btcv": "BTCV: RawData with Training/img and Training/label",
+    "word": "WORD-V0.1.0",
+    "amos22": "AMOS22: amos22",
+    "flare22": "FLARE22: FLARE22Train",
+    "msd": "a task of the Medical Segmentation Decathlon: Task04_Hippocampus and so on",
+    "abdomenct1k": "AbdomenCT-1K: a folder with ImagePart1 to 3 and Mask",
+    "totalsegmentator": "TotalSegmentator v2: the folder with meta.csv",
+    "chaos": "CHAOS: Train_Sets",
+    "acdc": "ACDC: the folder with training and testing",
     "openkbp": "OpenKBP: a clone of https://github.com/ababier/open-kbp",
     "generic": "any folder of images and labels, with --names FILE",
 }

@@ -8,12 +8,13 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from nnunet_cil.datasets.volumes import Source
-from nnunet_cil.errors import CILError
+from nnunet_cil.errors import CILError, did_you_mean
 
 Part = Literal["train", "val", "test"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,24 @@ def unpaired(images: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[Pr
     )
 
 
-def incomplete(found: int, official: int) -> tuple[Problem, ...]:
+def incomplete(found: int, official: int, folder: str = "") -> tuple[Problem, ...]:
     """A hint that the download may have been cut off."""
     if found >= official:
         return ()
-    text = f"{found} of the {official} labelled cases of the official data set are here"
+    where = f"{folder}: " if folder else ""
+    text = f"{where}{found} of the {official} labelled cases of the official data set are here"
     return (Problem("", "number of cases", text, serious=False),)
+
+
+def choose(value: str, known: Mapping[str, T], option: str) -> T:
+    """The chosen one of a data set's variants.
+
+    Raises:
+        CILError: an unknown one.
+    """
+    if value not in known:
+        raise CILError(f"{option} {value!r} is unknown{did_you_mean(value, known)}. It is one of {', '.join(known)}.")
+    return known[value]
 
 
 def is_archive(source: Path) -> bool:
