@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_evaluate(commands)
     _add_convert(commands)
+    _add_inspect(commands)
     _add_doctor(commands)
     _add_trainers(commands)
     return parser
@@ -334,6 +335,29 @@ def _run_convert(args: argparse.Namespace) -> int:
         f"{found.num_train} training and {found.num_test} test cases are in {found.folder} ({found.num_written} new)."
     )
     print(f"Next: nnUNetv2_plan_and_preprocess -d {args.dataset_id} -c 3d_fullres --verify_dataset_integrity")
+    return 0
+
+
+def _add_inspect(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "inspect",
+        help="what a raw data set holds: volumes, sizes, left and right, pictures",
+        description="Measures every label map of a data set in nnUNet_raw: cases and volumes of each class, grids, and "
+        "whether left lies left of right. Writes a page with pictures that opens offline.",
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="ID or name of the data set")
+    parser.add_argument(
+        "-o", dest="output", type=Path, metavar="FILE", help="the page (default: inspection.html in its folder)"
+    )
+    parser.add_argument("--pictures", type=int, default=4, metavar="N", help="cases to show (default: %(default)s)")
+    parser.set_defaults(run=_run_inspect)
+
+
+def _run_inspect(args: argparse.Namespace) -> int:
+    from nnunet_cil.workflows.inspect import inspect
+
+    found = inspect(args.dataset, output=args.output, num_pictures=args.pictures)
+    print(f"{found.summary}\n\nPage: {found.page}")
     return 0
 
 
