@@ -70,7 +70,9 @@ def test_convert_refuses_an_id_that_is_taken(toy, tmp_path, capsys):
     assert "The ID 17 belongs to Dataset017_Toy" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["plan"], ["convert"], ["inspect"], ["demo"], ["doctor"], ["trainers"]])
+@pytest.mark.parametrize(
+    "command", [[], ["plan"], ["convert"], ["inspect"], ["schedules"], ["demo"], ["doctor"], ["trainers"]]
+)
 def test_help_explains_every_command(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([*command, "-h"])
