@@ -349,6 +349,14 @@ def _add_convert(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--leave-out-faulty", action="store_true", help="convert the cases that have no serious problem"
     )
+    parser.add_argument(
+        "--accept",
+        nargs="+",
+        default=(),
+        metavar="KIND",
+        choices=["modality", "duplicate", "intensities"],
+        help="problems that are as they should be: %(choices)s",
+    )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write all that was found to FILE")
     own = parser.add_argument_group("options of some data sets")
     own.add_argument(
@@ -384,6 +392,7 @@ def _run_convert(args: argparse.Namespace) -> int:
         options=options,
         copy=args.copy,
         leave_out_faulty=args.leave_out_faulty,
+        accept=args.accept,
         report=args.report,
     )
     print(done.findings.text(limit=SHOWN))

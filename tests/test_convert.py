@@ -11,24 +11,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from downloads import ct, label_map, mr, read, save, write_generic
-from toy import set_environment
 
 from nnunet_cil.cli import main
 from nnunet_cil.datasets import convert as convert_module
+from nnunet_cil.datasets.checks import ACCEPTABLE
 from nnunet_cil.datasets.convert import splits
 from nnunet_cil.datasets.download import Case
 from nnunet_cil.datasets.volumes import distance_in_voxels, read_file
 from nnunet_cil.errors import CILError
 from nnunet_cil.workflows.convert import convert
-
-
-@pytest.fixture
-def raw(tmp_path, monkeypatch) -> Path:
-    """nnUNet_raw, empty."""
-    for folder in ("raw", "preprocessed", "results"):
-        (tmp_path / "nnunet" / folder).mkdir(parents=True)
-    set_environment(monkeypatch, tmp_path / "nnunet")
-    return tmp_path / "nnunet" / "raw"
 
 
 @pytest.fixture
@@ -214,6 +205,7 @@ def test_folds_keep_the_cases_of_a_patient_together():
         ('{"name": "A"}', "has no 'labels'"),
         ('{"name": "A", "labels": {"liver": 0}}', "whole number above 0"),
         ('{"name": "A", "labels": {"liver": 1, "spleen": 1}}', "of its own"),
+        ('{"name": "A", "labels": {"liver": 1}, "channels": "CT"}', "must be a list of names"),
         ('{"name": "A/B", "labels": {"liver": 1}}', "'name' is 'A/B'"),
     ],
 )
@@ -245,3 +237,74 @@ def test_several_processes_find_the_same(source, raw, monkeypatch):
     done = convert_mine(source, leave_out_faulty=True)
     assert "case1: holds 7" in done.findings.text()
     assert done.converted.num_written == 2
+
+
+def test_what_is_there_is_not_overwritten(source, raw):
+    convert_mine(source)
+    target = raw / "Dataset005_Mine"
+    own = json.loads((target / "dataset.json").read_text())
+    (target / "dataset.json").write_text(json.dumps({**own, "overwrite_image_reader_writer": "NibabelIO"}))
+    (target / "labelsTr/case1.nii.gz").unlink()
+    (target / "imagesTr/case1_0000.nii.gz").unlink()
+    save(ct(77), target / "imagesTr/case1_0000.nii.gz")
+    assert convert_mine(source).converted.num_written == 1
+    assert np.array_equal(read(target / "imagesTr/case1_0000.nii.gz"), ct(77))
+    assert json.loads((target / "dataset.json").read_text())["overwrite_image_reader_writer"] == "NibabelIO"
+    (target / "dataset.json").write_text("{")
+    with pytest.raises(CILError, match=r"dataset.json is not valid JSON"):
+        convert_mine(source)
+
+
+def test_a_kind_of_problem_is_accepted_on_request(source, raw, capsys):
+    shutil.copy(source / "images/case0_0000.nii.gz", source / "images/case1_0000.nii.gz")
+    names = str(source / "names.json")
+    assert main(["convert", "generic", str(source), "5", "--names", names]) == 1
+    assert "case1: has the same image as case0" in capsys.readouterr().err
+    assert main(["convert", "generic", str(source), "5", "--names", names, "--accept", "duplicate"]) == 0
+    assert "case1: has the same image as case0" in capsys.readouterr().out
+
+
+def test_the_kinds_that_the_command_offers_are_those_that_can_be_accepted(source, raw, capsys):
+    with pytest.raises(SystemExit):
+        main(["convert", "-h"])
+    assert ", ".join(ACCEPTABLE) in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_download_without_one_good_case_is_refused(source, raw):
+    for i in range(3):
+        save(label_map(9), source / f"labels/case{i}.nii.gz")
+    with pytest.raises(CILError, match="No training case of Mine is without problems"):
+        convert_mine(source, leave_out_faulty=True)
+    assert os.listdir(raw) == []
+
+
+def test_channels_are_held_to_the_images_grid(tmp_path, raw):
+    source = write_generic(tmp_path / "mine")
+    for i in range(3):
+        save(mr(i), source / f"images/case{i}_0001.nii.gz", origin=(-10.0, 5.0, 40.0 + 3 * (i == 2)))
+        save(mr(9 + i), source / f"images/case{i}_0000.nii.gz")
+    names = {"name": "Mine", "labels": {"liver": 1, "spleen": 2}, "channels": ["T1", "T2"]}
+    (source / "names.json").write_text(json.dumps(names))
+    with pytest.raises(CILError, match=r"case2: image and channel 1 lie up to 3\.75 voxels apart"):
+        convert_mine(source)
+    done = convert_mine(source, leave_out_faulty=True)
+    assert np.array_equal(read(done.converted.folder / "imagesTr/case1_0001.nii.gz"), mr(1))
+
+
+def test_a_volume_has_three_dimensions_and_one_number_a_voxel(source, raw, tmp_path):
+    save(np.stack([ct(), ct()]), source / "images/case0_0000.nii.gz")
+    colours = sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True)
+    sitk.WriteImage(colours, str(source / "images/case1_0000.nii.gz"))
+    (source / "images/case2_0000.nii.gz").write_bytes(b"half a file")
+    with pytest.raises(CILError) as error:
+        convert_mine(source)
+    for text in (
+        "has 4 dimensions, but must have 3",
+        "has colours or vectors",
+        "cannot be read as an image. Download it again",
+    ):
+        assert text in str(error.value)
+    with pytest.raises(CILError, match=r"--report r\.txt cannot be written there"):
+        convert_mine(source, report=tmp_path / "nowhere" / "r.txt")
+    with pytest.raises(CILError, match="neither a folder nor a zip or tar archive"):
+        convert("generic", source / "images/case0_0000.nii.gz", 5, options={"names": source / "names.json"})

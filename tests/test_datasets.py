@@ -27,7 +27,6 @@ from downloads import (
     write_totalsegmentator,
     write_word,
 )
-from toy import set_environment
 
 from nnunet_cil.datasets import acdc, amos22, btcv, chaos, flare22, word
 from nnunet_cil.datasets.catalogue import NAMES
@@ -36,14 +35,6 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.workflows.convert import convert
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
-
-
-@pytest.fixture
-def raw(tmp_path, monkeypatch) -> Path:
-    for folder in ("raw", "preprocessed", "results"):
-        (tmp_path / "nnunet" / folder).mkdir(parents=True)
-    set_environment(monkeypatch, tmp_path / "nnunet")
-    return tmp_path / "nnunet" / "raw"
 
 
 @pytest.fixture

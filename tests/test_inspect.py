@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from downloads import ct, save, write_amos22, write_generic
-from toy import set_environment
 
 from nnunet_cil.cli import main
 from nnunet_cil.datasets.statistics import case_statistics, class_statistics, swapped_sides, twins
@@ -15,14 +14,6 @@ from nnunet_cil.workflows.convert import convert
 from nnunet_cil.workflows.inspect import inspect
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
-
-
-@pytest.fixture
-def raw(tmp_path, monkeypatch) -> Path:
-    for folder in ("raw", "preprocessed", "results"):
-        (tmp_path / "nnunet" / folder).mkdir(parents=True)
-    set_environment(monkeypatch, tmp_path / "nnunet")
-    return tmp_path / "nnunet" / "raw"
 
 
 NUMBERS = {"left kidney": 1, "right kidney": 2, "cyst": 3}

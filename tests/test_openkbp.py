@@ -93,6 +93,8 @@ def test_chosen_cases_only(clone, tmp_path):
     convert(clone / "provided-data", tmp_path / "out", classes=("Brainstem",), cases=cases)
     assert [f.name for f in (tmp_path / "out/labelsTr").iterdir()] == ["openkbp_201.nii.gz"]
     assert [f.name for f in (tmp_path / "out/labelsTs").iterdir()] == ["openkbp_001.nii.gz"]
+    with pytest.raises(CILError, match="Chosen cases look like"):
+        convert(clone, tmp_path / "out", cases={"training": ["openkbp_001"]})
     with pytest.raises(CILError, match="1 of the wanted cases are not in the source, the first is 'openkbp_009'"):
         convert(clone, tmp_path / "out", cases={"train": ["openkbp_009"]})
 

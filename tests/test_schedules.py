@@ -14,7 +14,6 @@ from downloads import (
     write_msd,
     write_word,
 )
-from toy import set_environment
 
 from nnunet_cil.cli import main
 from nnunet_cil.datasets import phantom
@@ -29,11 +28,8 @@ from nnunet_cil.workflows.schedules import new
 
 
 @pytest.fixture
-def dataset(tmp_path, monkeypatch) -> Path:
+def dataset(raw, tmp_path, monkeypatch) -> None:
     """Dataset040_Mine with liver, spleen (the smaller) and kidney (the largest), the current folder elsewhere."""
-    for folder in ("raw", "preprocessed", "results", "here"):
-        (tmp_path / "nnunet" / folder).mkdir(parents=True)
-    set_environment(monkeypatch, tmp_path / "nnunet")
     source = write_generic(tmp_path / "mine")
     for i in range(3):
         labels = label_map(1, 2, 3, 3, 3, 1)
@@ -41,8 +37,8 @@ def dataset(tmp_path, monkeypatch) -> Path:
     names = {"name": "Mine", "labels": {"liver": 1, "spleen": 2, "kidney": 3}}
     (source / "names.json").write_text(json.dumps(names))
     convert("generic", source, 40, options={"names": source / "names.json"})
-    monkeypatch.chdir(tmp_path / "nnunet" / "here")
-    return tmp_path / "nnunet"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
 
 
 @pytest.mark.parametrize(

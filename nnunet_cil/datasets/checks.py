@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +26,8 @@ AIR_HU = -200.0
 
 MAX_ANISOTROPY = 10.0
 OUTLIER_MADS = 12.0
+ACCEPTABLE = ("modality", "duplicate", "intensities")
+"""Kinds of serious problems that a user may declare to be as they should."""
 MIN_CASES_FOR_OUTLIERS = 5
 
 
@@ -82,6 +84,11 @@ class Findings:
             Problem(name, "left out", "has one of the problems listed", serious=False) for name in sorted(self.faulty)
         )
         return replace(self, examined=kept, problems=told + left_out)
+
+    def accepting(self, kinds: Collection[str]) -> Findings:
+        """The same with all problems of these kinds told only."""
+        told = tuple(replace(p, serious=p.serious and p.what not in kinds) for p in self.problems)
+        return replace(self, problems=told)
 
     def text(self, *, limit: int | None = None) -> str:
         """All problems by kind, serious ones first; ``limit``: cases shown of each kind."""
@@ -146,7 +153,8 @@ def examine(case: Case, dataset: Dataset) -> Examined:
     segmentation = sitk.GetArrayViewFromImage(labels.image)
     problems = [
         *(Problem(case.name, "repaired", text, serious=False) for v in (*volumes, labels) for text in v.remarks),
-        *_geometry(case.name, reference, [*(v.image for v in volumes[1:]), labels.image]),
+        *(p for i, v in enumerate(volumes[1:], 1) for p in _geometry(case.name, reference, v.image, f"channel {i}")),
+        *_geometry(case.name, reference, labels.image, "labels"),
         *_anisotropy(case.name, reference.GetSpacing()),
         *(
             p
@@ -177,16 +185,15 @@ def _stands_as_it_is(source: Source, volume: Volume) -> bool:
     return isinstance(source, ImageFile) and source.file.name.endswith(".nii.gz") and not volume.remarks
 
 
-def _geometry(case: str, reference: Any, others: Iterable[Any]) -> list[Problem]:
-    problems = []
-    for other in others:
-        if other.GetSize() != reference.GetSize():
-            text = f"image {list(reference.GetSize())} and labels {list(other.GetSize())} differ in size"
-            problems.append(Problem(case, "geometry", text))
-        elif (distance := distance_in_voxels(reference, other)) > TOLERANCE_VOXELS:
-            text = f"image and labels lie up to {distance:.3g} voxels apart (at most {TOLERANCE_VOXELS} are tolerated)"
-            problems.append(Problem(case, "geometry", text))
-    return problems
+def _geometry(case: str, reference: Any, other: Any, what: str) -> list[Problem]:
+    if other.GetSize() != reference.GetSize():
+        text = f"image {list(reference.GetSize())} and {what} {list(other.GetSize())} differ in size"
+        return [Problem(case, "geometry", text)]
+    distance = distance_in_voxels(reference, other)
+    if distance <= TOLERANCE_VOXELS:
+        return []
+    text = f"image and {what} lie up to {distance:.3g} voxels apart (at most {TOLERANCE_VOXELS} are tolerated)"
+    return [Problem(case, "geometry", text)]
 
 
 def _anisotropy(case: str, spacing_mm: Sequence[float]) -> list[Problem]:

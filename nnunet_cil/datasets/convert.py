@@ -57,7 +57,7 @@ def write(findings: Findings, target: Path, *, transfer: Transfer = "link", num_
     todo = [e for e in findings.examined if not all(f.exists() for f in _files(e.case, target))]
     _check_room(target, todo, transfer)
     target.mkdir(parents=True, exist_ok=True)
-    write_json(target / "dataset.json", dataset_json(dataset, cases))
+    write_json(target / "dataset.json", {**_read_json(target / "dataset.json"), **dataset_json(dataset, cases)})
     folds = splits(cases)
     if folds:
         write_json(target / "splits_final.json", folds)
@@ -73,8 +73,7 @@ def refuse_other(target: Path, dataset: Dataset, cases: Sequence[Case]) -> None:
     expected = {f for case in cases for f in _files(case, target)}
     there = [f for folder in ("Tr", "Ts") for f in sorted((target / f"labels{folder}").glob("[!.]*"))]
     others = [f.name.removesuffix(".nii.gz") for f in there if f not in expected]
-    file = target / "dataset.json"
-    labels = json.loads(file.read_text(encoding="utf-8"))["labels"] if file.is_file() else None
+    labels = _read_json(target / "dataset.json").get("labels")
     if others or labels not in (None, dataset_json(dataset, cases)["labels"]):
         what = f"the case {others[0]!r}" if others else "other labels"
         raise CILError(
@@ -122,12 +121,16 @@ def write_case(examined: Examined, *, numbers: Mapping[str, int], target: Path, 
     *image_files, label_file = _files(case, target)
     reference = None
     for source, file, as_is in zip(case.images, image_files, examined.image_as_is, strict=True):
+        if file.exists():
+            continue
         if as_is:
             _transfer(source, file, transfer)
         else:
             image = source.read().image
             write_volume(image, file)
             reference = reference or image
+    if label_file.exists():
+        return
     if examined.labels_as_is:
         _transfer(case.labels, label_file, transfer)
     else:
@@ -138,7 +141,9 @@ def _relabelled(source: Source, numbers: Mapping[str, int], reference: Any) -> A
     """Labels 1, 2, ... in the order of ``numbers``, on the image's grid."""
     import SimpleITK as sitk
 
-    array = np.rint(sitk.GetArrayFromImage(source.read().image)).astype(np.int64)
+    array = sitk.GetArrayFromImage(source.read().image)
+    if not np.issubdtype(array.dtype, np.integer):
+        array = np.rint(array).astype(np.int32)
     table = np.zeros(max(numbers.values()) + 1, dtype=np.uint8 if len(numbers) < 256 else np.uint16)
     for label, number in enumerate(numbers.values(), start=1):
         table[number] = label
@@ -153,7 +158,12 @@ def _transfer(source: Source, file: Path, transfer: Transfer) -> None:
     temporary = file.with_name(f".{file.name}")
     temporary.unlink(missing_ok=True)
     if transfer == "link":
-        temporary.symlink_to(original.resolve())
+        try:
+            temporary.symlink_to(original.resolve())
+        except OSError as error:
+            raise CILError(
+                f"{file.parent} cannot hold links ({error.strerror}). Copy the files with --copy."
+            ) from error
     elif transfer == "copy":
         shutil.copyfile(original, temporary)
     else:
@@ -189,6 +199,17 @@ def check_room(folder: Path, needed: int) -> None:
             f"{existing} has {free / 1e9:.1f} GB free, but about {needed / 1e9:.1f} GB are needed. Make room, or set "
             "nnUNet_raw to another disk."
         )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Empty where there is no file."""
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise CILError(
+            f"{file} is not valid JSON: {error}. Remove that folder, or choose another data set ID."
+        ) from error
+    return content
 
 
 def write_json(file: Path, content: Any) -> None:

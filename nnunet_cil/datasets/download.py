@@ -87,7 +87,9 @@ def root_with(source: Path, *wanted: str, expected: str) -> Path:
         CILError: there is none; ``expected`` says what the download looks like.
     """
     if not source.is_dir():
-        raise CILError(f"{source} is not a folder. Give the downloaded archive, or the folder that it unpacks to.")
+        raise CILError(
+            f"{source} is neither a folder nor a zip or tar archive. Give the folder that the download unpacks to."
+        )
     level = [source]
     for _ in range(4):
         for folder in level:

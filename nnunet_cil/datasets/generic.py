@@ -24,8 +24,8 @@ def find(source: Path, *, names: Path) -> Dataset:
 
     Args:
         source: the folder.
-        names: a JSON file: ``name``, ``labels`` (class -> number in the label files), and if it is not CT in
-            Hounsfield units, ``channels``; ``reference``, ``licence`` and ``citation`` as you like.
+        names: a JSON file: ``name``, ``labels`` (class -> number in the label files), and if it is not CT,
+            ``channels``; ``reference``, ``licence`` and ``citation`` as you like.
 
     Raises:
         CILError: no such folders, or a JSON file that does not say this.
@@ -75,6 +75,9 @@ def _read_names(file: Path) -> dict[str, Any]:
     if not isinstance(labels, dict) or not labels:
         raise CILError(f"{file} has no 'labels'. It should look like {EXAMPLE}.")
     labels.pop("background", None)
+    channels = content.get("channels", ["CT"])
+    if not isinstance(channels, list) or not channels or not all(isinstance(c, str) for c in channels):
+        raise CILError(f"{file}: 'channels' is {channels!r}, but must be a list of names.")
     numbers = list(labels.values())
     if not all(type(n) is int and n > 0 for n in numbers) or len(set(numbers)) < len(numbers):
         raise CILError(f"{file}: every label needs a whole number above 0 of its own, but they are {labels}.")

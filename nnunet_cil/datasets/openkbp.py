@@ -151,6 +151,8 @@ def find_patients(source: Path) -> dict[str, Path]:
 def _test_cases(patients: Mapping[str, Path], cases: Mapping[str, Sequence[str]] | None) -> list[str]:
     if cases is None:
         return [c for c, folder in patients.items() if folder.parent.name == "test-pats"]
+    if not set(cases) <= {"train", "test"} or not all(isinstance(names, list) for names in cases.values()):
+        raise CILError('Chosen cases look like {"train": ["openkbp_001"], "test": ["openkbp_241"]}.')
     missing = [c for part in ("train", "test") for c in cases.get(part, []) if c not in patients]
     if missing:
         raise CILError(f"{len(missing)} of the wanted cases are not in the source, the first is {missing[0]!r}.")

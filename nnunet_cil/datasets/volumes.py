@@ -59,6 +59,8 @@ class ImageFile:
         volume = read_file(self.file)
         if volume.image.GetDimension() != 3:
             raise CILError(f"{self.file} has {volume.image.GetDimension()} dimensions, but must have 3.")
+        if volume.image.GetNumberOfComponentsPerPixel() != 1:
+            raise CILError(f"{self.file} has colours or vectors, but must have one number a voxel.")
         return volume
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,7 @@ def convert(
     options: Mapping[str, Any] | None = None,
     copy: bool = False,
     leave_out_faulty: bool = False,
+    accept: Collection[str] = (),
     report: Path | None = None,
 ) -> Conversion:
     """Checks every case, then writes ``nnUNet_raw/DatasetXXX_NAME``. A second call goes on where the first stopped.
@@ -58,21 +59,26 @@ def convert(
         options: what the data set's ``find`` takes.
         copy: copy images that could be linked.
         leave_out_faulty: convert the cases that have no serious problem.
+        accept: of ``checks.ACCEPTABLE``: such problems are as they should be.
         report: takes all problems as text, whether or not anything is written.
 
     Raises:
         CILError: anything that is wrong, before the data set's folder is touched.
     """
+    if report is not None and not report.parent.is_dir():
+        raise CILError(f"{report.parent} is not a folder, so that --report {report.name} cannot be written there.")
     num_processes = int(os.environ.get("nnUNet_def_n_proc", "8"))
     with _opened(source) as folder:
         dataset = find(name, folder, options or {})
         target = new_dataset_folder(dataset_id, dataset.name)
         refuse_other(target, dataset, dataset.cases)
-        findings = check(dataset, num_processes=num_processes)
+        findings = check(dataset, num_processes=num_processes).accepting(accept)
         if report is not None:
             report.write_text(findings.text() + "\n", encoding="utf-8")
         if leave_out_faulty:
             findings = findings.without_faulty()
+            if not any(e.case.part == "train" for e in findings.examined):
+                raise CILError(f"No training case of {dataset.name} is without problems.\n{findings.text(limit=SHOWN)}")
         if not findings.is_usable:
             raise CILError(
                 f"{len(findings.faulty)} cases of {dataset.name} have problems, and nothing was written. "
