@@ -150,6 +150,7 @@ def test_what_is_odd_but_right_is_only_told(source, raw):
 def test_axes_slightly_off_right_angles_are_straightened(source, raw):
     affine = np.diag([0.8, 0.8, 3.0, 1.0])
     affine[0, 1] = 0.004
+    affine[:3, 3] = (10, 20, 30)  # to the right, the front and the head
     for kind, array, suffix in (("images", ct(1), "_0000"), ("labels", label_map(1, 2), "")):
         nibabel.save(nibabel.Nifti1Image(array.T, affine), source / kind / f"case1{suffix}.nii.gz")
     with pytest.raises(RuntimeError, match="orthonormal"):
@@ -159,6 +160,7 @@ def test_axes_slightly_off_right_angles_are_straightened(source, raw):
     assert np.array_equal(read(raw / "Dataset005_Mine/imagesTr/case1_0000.nii.gz"), ct(1))
     straight = sitk.ReadImage(str(raw / "Dataset005_Mine/imagesTr/case1_0000.nii.gz"))
     assert straight.GetSpacing() == pytest.approx((0.8, 0.8, 3.0), abs=1e-3)
+    assert straight.GetOrigin() == pytest.approx((-10, -20, 30))
     assert straight.GetDirection() == pytest.approx((-1, 0, 0, 0, -1, 0, 0, 0, 1), abs=0.01)
     affine[0, 1] = 0.4
     nibabel.save(nibabel.Nifti1Image(ct(1).T, affine), source / "images/case1_0000.nii.gz")
@@ -308,3 +310,15 @@ def test_a_volume_has_three_dimensions_and_one_number_a_voxel(source, raw, tmp_p
         convert_mine(source, report=tmp_path / "nowhere" / "r.txt")
     with pytest.raises(CILError, match="neither a folder nor a zip or tar archive"):
         convert("generic", source / "images/case0_0000.nii.gz", 5, options={"names": source / "names.json"})
+
+
+def test_a_class_that_only_test_cases_have_is_told(source, raw):
+    for i in range(3):
+        save(label_map(1), source / f"labels/case{i}.nii.gz")
+    for old, new in (("images", "imagesTr"), ("labels", "labelsTr")):
+        (source / old).rename(source / new)
+    save(ct(9), source / "imagesTs/case9_0000.nii.gz")
+    save(label_map(1, 2), source / "labelsTs/case9.nii.gz")
+    done = convert_mine(source)
+    assert (done.converted.num_train, done.converted.num_test) == (3, 1)
+    assert "no training case has 'spleen' (label 2)" in done.findings.text()

@@ -28,8 +28,9 @@ from downloads import (
     write_word,
 )
 
+from nnunet_cil.cli import main
 from nnunet_cil.datasets import acdc, amos22, btcv, chaos, flare22, word
-from nnunet_cil.datasets.catalogue import NAMES
+from nnunet_cil.datasets.catalogue import NAMES, find
 from nnunet_cil.datasets.totalsegmentator import GROUPS, STRUCTURES
 from nnunet_cil.errors import CILError
 from nnunet_cil.workflows.convert import convert
@@ -129,6 +130,14 @@ def test_amos22_validation_cases_as_a_test_set(raw, source):
     assert folds(folder) == []
 
 
+def test_options_of_the_command(raw, source, capsys):
+    arguments = ["convert", "amos22", str(write_amos22(source)), "40", "--modality", "MR", "--split", "test"]
+    assert main(arguments) == 0
+    assert "1 training and 1 test cases are in" in capsys.readouterr().out
+    assert main([*arguments[:4], "--modality", "PET"]) == 1
+    assert "--modality 'PET' is unknown" in capsys.readouterr().err
+
+
 def test_a_ct_among_the_mr_of_amos_is_found(raw, source):
     write_amos22(source)
     save(ct(7), source / "amos22/imagesTr/amos_0507.nii.gz")
@@ -148,6 +157,15 @@ def test_msd(raw, source):
     assert cases(folder) == ["hippocampus_001", "hippocampus_003"]
     assert content["labels"] == {"background": 0, "Anterior": 1, "Posterior": 2}
     assert "hippocampus_003: labels are stored as float32" in text
+
+
+def test_msd_as_the_tar_that_is_downloaded(raw, source, tmp_path):
+    write_msd(source)
+    archive = shutil.make_archive(str(tmp_path / "Task04_Hippocampus"), "tar", source)
+    shutil.rmtree(source)
+    folder, _, _ = converted("msd", Path(archive))
+    assert folder.name == "Dataset040_Hippocampus"
+    assert np.array_equal(read(folder / "imagesTr/hippocampus_003_0000.nii.gz"), mr(1))
 
 
 def test_msd_with_channels_in_a_fourth_dimension(raw, source):
@@ -281,6 +299,11 @@ def test_acdc(raw, source):
     assert np.array_equal(read(folder / "imagesTr/patient002_frame02_0000.nii.gz"), mr(11))
     assert np.array_equal(read(folder / "imagesTs/patient101_frame01_0000.nii.gz"), mr(20))
     assert "training: 4 of the 200 labelled cases" in text
+
+
+def test_frames_of_a_patient_belong_together(source):
+    found = find("acdc", write_acdc(source), {}).cases
+    assert [case.patient for case in found] == [case.name[:10] for case in found]
 
 
 def test_acdc_without_test_labels_and_with_a_missing_frame(raw, source):

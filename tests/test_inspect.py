@@ -1,15 +1,18 @@
 """What ``inspect`` says of a data set, on volumes whose answer is known, and on real ones."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from downloads import ct, save, write_amos22, write_generic
+from downloads import ct, label_map, save, write_amos22, write_generic
 
 from nnunet_cil.cli import main
 from nnunet_cil.datasets.statistics import case_statistics, class_statistics, swapped_sides, twins
 from nnunet_cil.errors import CILError
+from nnunet_cil.evaluation.figures import comparison
+from nnunet_cil.workflows import inspect as inspect_module
 from nnunet_cil.workflows.convert import convert
 from nnunet_cil.workflows.inspect import inspect
 
@@ -113,3 +116,21 @@ def test_an_image_without_labels_below_a_name_is_not_shown(raw, tmp_path):
     convert("generic", source, 40, options={"names": source / "names.json"})
     save(ct(5), raw / "Dataset040_Mine/imagesTr/other_0000.nii.gz")
     assert "other" not in inspect(40).page.read_text()
+
+
+def test_pictures_have_the_classes_in_the_order_of_their_names(raw, tmp_path, monkeypatch):
+    source = write_generic(tmp_path / "mine", cases=1)
+    convert("generic", source, 40, options={"names": source / "names.json"})
+    file = raw / "Dataset040_Mine/dataset.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "labels": {"background": 0, "spleen": 2, "liver": 1, "ignore": 3}}))
+    shown = []
+
+    def watched(image, labels, classes, **keywords):
+        shown.append((labels["labels"], classes))
+        return comparison(image, labels, classes, **keywords)
+
+    monkeypatch.setattr(inspect_module, "comparison", watched)
+    inspect(40)
+    assert shown[0][1] == ["spleen", "liver"]
+    assert np.array_equal(shown[0][0], label_map(2, 1))
