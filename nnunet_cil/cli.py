@@ -338,9 +338,10 @@ def _add_convert(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "convert",
         help="turn a public data set into an nnU-Net raw data set",
-        description="Reads a download as it comes, checks every case, says everything that is wrong at once, and only "
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Reads a download as it comes, checks every case, says everything that is wrong at once, and only\n"
         "then writes nnUNet_raw/DatasetXXX_NAME. Goes on where an interrupted run stopped.",
-        epilog="NAME is one of: " + "; ".join(f"{name} ({text})" for name, text in NAMES.items()),
+        epilog="\n".join(["NAME is one of:", *(f"  {name:18}{text}" for name, text in NAMES.items())]),
     )
     parser.add_argument("name", metavar="NAME", choices=NAMES, help="which data set; listed below")
     parser.add_argument("source", metavar="SOURCE", type=Path, help="the download: its folder, or the archive")
@@ -362,8 +363,8 @@ def _add_convert(commands: _Commands[argparse.ArgumentParser]) -> None:
     own.add_argument(
         "--classes", nargs="+", metavar="CLASS", help="label these, in this order (openkbp, totalsegmentator)"
     )
-    own.add_argument("--split", metavar="NAME", help="which of the field's splits (btcv, amos22)")
-    own.add_argument("--modality", metavar="NAME", help="CT, MR, ... (amos22, chaos)")
+    own.add_argument("--split", metavar="NAME", help="transunet or swin-unetr (btcv); validation or test (amos22)")
+    own.add_argument("--modality", metavar="NAME", help="CT, MR or both (amos22); CT, T1DUAL or T2SPIR (chaos)")
     own.add_argument(
         "--cases", type=Path, metavar="FILE", help='just these: a JSON file {"train": [...], "test": [...]} (openkbp)'
     )

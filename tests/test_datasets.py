@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -322,6 +324,47 @@ def test_every_data_set_says_what_it_expects(raw, tmp_path):
         (tmp_path / "names.json").write_text('{"name": "A", "labels": {"liver": 1}}')
         with pytest.raises(CILError, match=r"expected|holds no"):
             convert(name, tmp_path / "nnunet", 41, options=options)
+
+
+def two_channels(folder):
+    return write_msd(folder, channels=2)
+
+
+def organs(folder):
+    return write_totalsegmentator(folder, GROUPS["organs"])
+
+
+OFFICIAL = {
+    "btcv": ("btcv", write_btcv, {}),
+    "word": ("word", write_word, {}),
+    "amos22": ("amos22", write_amos22, {"modality": "MR"}),
+    "flare22": ("flare22", write_flare22, {}),
+    "msd": ("msd", write_msd, {}),
+    "msd with channels": ("msd", two_channels, {}),
+    "abdomenct1k": ("abdomenct1k", write_abdomenct1k, {}),
+    "totalsegmentator": ("totalsegmentator", organs, {}),
+    "chaos ct": ("chaos", write_chaos, {}),
+    "chaos mr": ("chaos", write_chaos, {"modality": "T1DUAL"}),
+    "acdc": ("acdc", write_acdc, {}),
+}
+
+
+@pytest.mark.parametrize("what", OFFICIAL)
+def test_nnunets_own_check_is_content_with_every_converter(raw, source, what, monkeypatch, capsys):
+    from nnunetv2.experiment_planning import verify_dataset_integrity as check
+
+    name, write, options = OFFICIAL[what]
+    folder, _, _ = converted(name, write(source), **options)
+    threads = SimpleNamespace(get_context=lambda _: SimpleNamespace(Pool=ThreadPool))  # not processes: a second each
+    monkeypatch.setattr(check, "multiprocessing", threads)
+    check.verify_dataset_integrity(str(folder), num_processes=1)
+    out = capsys.readouterr().out
+    assert "verify_dataset_integrity Done" in out
+    assert "Warning" not in out
+
+
+def test_every_converter_is_tested():
+    assert {name for name, _, _ in OFFICIAL.values()} | {"openkbp", "generic"} == set(NAMES)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NAMES = {
     "btcv": "BTCV: RawData with Training/img and Training/label",
-    "word": "WORD-V0.1.0",
+    "word": "WORD: WORD-V0.1.0",
     "amos22": "AMOS22: amos22",
     "flare22": "FLARE22: FLARE22Train",
     "msd": "a task of the Medical Segmentation Decathlon: Task04_Hippocampus and so on",
