@@ -14,7 +14,7 @@ from downloads import ct, label_map, mr, read, save, write_generic
 
 from nnunet_cil.cli import main
 from nnunet_cil.datasets import convert as convert_module
-from nnunet_cil.datasets.checks import ACCEPTABLE
+from nnunet_cil.datasets.checks import ACCEPTABLE, in_parallel
 from nnunet_cil.datasets.convert import splits
 from nnunet_cil.datasets.download import Case
 from nnunet_cil.datasets.volumes import distance_in_voxels, read_file
@@ -29,6 +29,15 @@ def source(tmp_path) -> Path:
 
 def convert_mine(source, **keywords):
     return convert("generic", source, 5, options={"names": source / "names.json"}, **keywords)
+
+
+def die(_case):
+    os._exit(1)
+
+
+def test_a_killed_process_is_one_sentence():
+    with pytest.raises(CILError, match="Checking: a process was killed, most likely for lack of memory"):
+        list(in_parallel(die, [1, 2], 2, "Checking"))
 
 
 def test_files_that_nnunet_can_read_are_linked(source, raw):

@@ -293,6 +293,14 @@ def test_chaos_with_a_png_too_few_or_of_a_strange_grey(raw, source):
         converted("chaos", source, modality="T2SPIR")
 
 
+def test_a_damaged_slice_of_chaos_is_a_problem_of_its_case(raw, source):
+    write_chaos(source)
+    (source / "CHAOS_Train_Sets/Train_Sets/CT/1/Ground/liver_GT_003.png").write_bytes(b"half a file")
+    with pytest.raises(CILError, match=r"chaos_ct_01: .*Ground cannot be read: ") as error:
+        converted("chaos", source)
+    assert "chaos_ct_10:" not in str(error.value)
+
+
 def test_acdc(raw, source):
     folder, content, text = converted("acdc", write_acdc(source))
     assert cases(folder) == [f"patient{p}" for p in ("001_frame01", "001_frame03", "002_frame01", "002_frame02")]

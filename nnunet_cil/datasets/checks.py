@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -129,14 +130,24 @@ def check(dataset: Dataset, *, num_processes: int = 1) -> Findings:
 
 
 def in_parallel(function: Any, items: Sequence[Any], num_processes: int, text: str) -> Iterable[Any]:
-    """Results in order, with a progress bar; one process: this one."""
+    """Results in order, with a progress bar; one process: this one.
+
+    Raises:
+        CILError: a process was killed.
+    """
     from tqdm import tqdm
 
     if num_processes <= 1 or len(items) < 2:
         yield from tqdm(map(function, items), desc=text, total=len(items), unit="case")
         return
-    with ProcessPoolExecutor(min(num_processes, len(items))) as pool:
-        yield from tqdm(pool.map(function, items), desc=text, total=len(items), unit="case")
+    try:
+        with ProcessPoolExecutor(min(num_processes, len(items))) as pool:
+            yield from tqdm(pool.map(function, items), desc=text, total=len(items), unit="case")
+    except BrokenProcessPool as error:
+        raise CILError(
+            f"{text}: a process was killed, most likely for lack of memory. Set nnUNet_def_n_proc to less than "
+            f"{num_processes} and run the command again: what is finished is kept."
+        ) from error
 
 
 def examine(case: Case, dataset: Dataset) -> Examined:
@@ -144,8 +155,13 @@ def examine(case: Case, dataset: Dataset) -> Examined:
     try:
         volumes = [source.read() for source in case.images]
         labels = case.labels.read()
-    except CILError as error:
-        return Examined(case, (Problem(case.name, "unreadable", str(error)),))
+    except (CILError, RuntimeError, ValueError, OSError) as error:  # the last three: what readers make of damaged files
+        text = (
+            str(error)
+            if isinstance(error, CILError)
+            else f"{_folder(case)} cannot be read: {str(error).splitlines()[-1]}"
+        )
+        return Examined(case, (Problem(case.name, "unreadable", text),))
     import SimpleITK as sitk
 
     reference = volumes[0].image
@@ -179,6 +195,10 @@ def examine(case: Case, dataset: Dataset) -> Examined:
         and same_grid
         and np.issubdtype(segmentation.dtype, np.integer),
     )
+
+
+def _folder(case: Case) -> str:
+    return str(case.labels.files[0].parent if case.labels.files else case.name)
 
 
 def _stands_as_it_is(source: Source, volume: Volume) -> bool:
