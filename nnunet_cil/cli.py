@@ -63,12 +63,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_plan(commands)
+    _add_schedules(commands)
     _add_run(commands)
     _add_status(commands)
     _add_evaluate(commands)
     _add_export(commands)
     _add_info(commands)
     _add_convert(commands)
+    _add_inspect(commands)
     _add_doctor(commands)
     _add_trainers(commands)
     return parser
@@ -154,6 +156,62 @@ def _run_plan(args: argparse.Namespace) -> int:
         trainer = args.step0_trainer if args.step0_trainer and step.plan.step == 0 else "nnUNetTrainerPGCD"
         print(f"  nnUNetv2_train {args.dataset} {configuration} 0 -tr {trainer} -p {step.plans_name}")
     return 0
+
+
+def _add_schedules(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "schedules",
+        help="list the shipped schedules, explain one, or make one for a data set",
+        description="Without a NAME: the list. With one: its steps, settings and source. 'nnunet_cil schedules new DATASET "
+        "--steps 8,3,2' writes a schedule for a data set in nnUNet_raw.",
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a shipped schedule, a JSON file, or: new")
+    parser.add_argument("dataset", metavar="DATASET", nargs="?", help="new: ID or name of the data set")
+    parser.add_argument("--steps", metavar="N,N,...", help="new: how many classes each step learns")
+    parser.add_argument(
+        "--order",
+        default="label",
+        metavar="ORDER",
+        help="new: label, size (largest first), name or random (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="new: of a random order (default: %(default)s)")
+    parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="new: the file (default: ./NAME.json)")
+    parser.add_argument("--markdown", action="store_true", help="the list with all classes, as plans/README.md")
+    parser.set_defaults(run=_run_schedules)
+
+
+def _run_schedules(args: argparse.Namespace) -> int:
+    from nnunet_cil.workflows import schedules
+
+    if args.name == "new":
+        file = schedules.new(
+            _given(args.dataset, "DATASET"),
+            _numbers(_given(args.steps, "--steps")),
+            order=args.order,
+            seed=args.seed,
+            output=args.output,
+        )
+        print(f"{schedules.explain(file)}\nWritten: {file}")
+    elif args.dataset is not None:
+        raise CILError(f"Only 'new' takes a data set: nnunet_cil schedules new {args.dataset} --steps 8,3,2")
+    elif args.name is not None:
+        print(schedules.explain(args.name))
+    else:
+        print(schedules.readme() if args.markdown else schedules.listing(), end="" if args.markdown else "\n")
+    return 0
+
+
+def _given(value: str | None, what: str) -> str:
+    if value is None:
+        raise CILError(f"'schedules new' needs {what}: nnunet_cil schedules new DATASET --steps 8,3,2")
+    return value
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise CILError(f"--steps {text!r} should be whole numbers with commas between, as in 8,3,2.") from error
 
 
 def _add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
@@ -393,48 +451,98 @@ def _run_info(args: argparse.Namespace) -> int:
 
 
 def _add_convert(commands: _Commands[argparse.ArgumentParser]) -> None:
+    from nnunet_cil.datasets.catalogue import NAMES
+
     parser = commands.add_parser(
         "convert",
         help="turn a public data set into an nnU-Net raw data set",
-        description="Reads the download as it comes and writes nnUNet_raw/DatasetXXX_NAME. Goes on where an "
-        "interrupted run stopped.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Reads a download as it comes, checks every case, says everything that is wrong at once, and only\n"
+        "then writes nnUNet_raw/DatasetXXX_NAME. Goes on where an interrupted run stopped.",
+        epilog="\n".join(["NAME is one of:", *(f"  {name:18}{text}" for name, text in NAMES.items())]),
     )
-    parser.add_argument(
-        "name", metavar="NAME", choices=["openkbp"], help="openkbp (a clone of https://github.com/ababier/open-kbp)"
-    )
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="folder of the download")
+    parser.add_argument("name", metavar="NAME", choices=NAMES, help="which data set; listed below")
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="the download: its folder, or the archive")
     parser.add_argument("dataset_id", metavar="DATASET_ID", type=int, help="nnU-Net's data set ID, 1 to 999")
-    parser.add_argument("--organs", nargs="+", metavar="ORGAN", help="label these organs, in this order")
+    parser.add_argument("--copy", action="store_true", help="copy images that could be linked")
     parser.add_argument(
-        "--cases", type=Path, metavar="FILE", help='take just these cases: a JSON file {"train": [...], "test": [...]}'
+        "--leave-out-faulty", action="store_true", help="convert the cases that have no serious problem"
     )
     parser.add_argument(
+        "--accept",
+        nargs="+",
+        default=(),
+        metavar="KIND",
+        choices=["modality", "duplicate", "intensities"],
+        help="problems that are as they should be: %(choices)s",
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write all that was found to FILE")
+    own = parser.add_argument_group("options of some data sets")
+    own.add_argument(
+        "--classes", nargs="+", metavar="CLASS", help="label these, in this order (openkbp, totalsegmentator)"
+    )
+    own.add_argument("--split", metavar="NAME", help="transunet or swin-unetr (btcv); validation or test (amos22)")
+    own.add_argument("--modality", metavar="NAME", help="CT, MR or both (amos22); CT, T1DUAL or T2SPIR (chaos)")
+    own.add_argument(
+        "--cases", type=Path, metavar="FILE", help='just these: a JSON file {"train": [...], "test": [...]} (openkbp)'
+    )
+    own.add_argument(
         "--keep-incomplete",
         action="store_true",
-        help="keep patients who lack the contour of an organ (they have the organ: left out by default)",
+        default=None,
+        help="keep patients who lack a contour; they have the organ, so they are left out by default (openkbp)",
     )
+    own.add_argument("--names", type=Path, metavar="FILE", help="a JSON file with the classes (generic)")
     parser.set_defaults(run=_run_convert)
 
 
 def _run_convert(args: argparse.Namespace) -> int:
-    from nnunet_cil.datasets import openkbp
-    from nnunet_cil.workflows.folders import new_dataset_folder, read_json
+    from nnunet_cil.workflows.convert import SHOWN, convert
+    from nnunet_cil.workflows.folders import read_json
 
-    cases = None if args.cases is None else read_json(args.cases, "Give --cases an existing JSON file.")
-    target = new_dataset_folder(args.dataset_id, "OpenKBP")
-    report = openkbp.convert(
+    names = ("classes", "split", "modality", "cases", "keep_incomplete", "names")
+    options = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if "cases" in options:
+        options["cases"] = read_json(options["cases"], "Give --cases an existing JSON file.")
+    done = convert(
+        args.name,
         args.source,
-        target,
-        organs=args.organs or openkbp.DEFAULT_ORGANS,
-        cases=cases,
-        keep_incomplete=args.keep_incomplete,
+        args.dataset_id,
+        options=options,
+        copy=args.copy,
+        leave_out_faulty=args.leave_out_faulty,
+        accept=args.accept,
+        report=args.report,
     )
-    print(f"{len(report.written)} patients are in {target}.")
-    for case, missing in report.incomplete.items():
-        print(f"{case}: {'kept' if args.keep_incomplete else 'left out'}, has no contour of {', '.join(missing)}")
-    for case, voxels in report.overlaps.items():
-        print(f"{case}: {voxels} voxels belonged to two organs; the lower label won")
+    print(done.findings.text(limit=SHOWN))
+    found = done.converted
+    print(
+        f"{found.num_train} training and {found.num_test} test cases are in {found.folder} ({found.num_written} new)."
+    )
     print(f"Next: nnUNetv2_plan_and_preprocess -d {args.dataset_id} -c 3d_fullres --verify_dataset_integrity")
+    return 0
+
+
+def _add_inspect(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "inspect",
+        help="what a raw data set holds: volumes, sizes, left and right, pictures",
+        description="Measures every label map of a data set in nnUNet_raw: cases and volumes of each class, grids, and "
+        "whether left lies left of right. Writes a page with pictures that opens offline.",
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="ID or name of the data set")
+    parser.add_argument(
+        "-o", dest="output", type=Path, metavar="FILE", help="the page (default: inspection.html in its folder)"
+    )
+    parser.add_argument("--pictures", type=int, default=4, metavar="N", help="cases to show (default: %(default)s)")
+    parser.set_defaults(run=_run_inspect)
+
+
+def _run_inspect(args: argparse.Namespace) -> int:
+    from nnunet_cil.workflows.inspect import inspect
+
+    found = inspect(args.dataset, output=args.output, num_pictures=args.pictures)
+    print(f"{found.summary}\n\nPage: {found.page}")
     return 0
 
 

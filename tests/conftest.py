@@ -39,3 +39,12 @@ def toy(_toy_root, tmp_path, monkeypatch) -> Path:
     shutil.copytree(_toy_root, tmp_path / "nnunet")
     set_environment(monkeypatch, tmp_path / "nnunet")
     return tmp_path / "nnunet" / "preprocessed" / DATASET
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch) -> Path:
+    """An empty nnUNet_raw, with nnU-Net's environment set to it."""
+    for folder in ("raw", "preprocessed", "results"):
+        (tmp_path / "nnunet" / folder).mkdir(parents=True)
+    set_environment(monkeypatch, tmp_path / "nnunet")
+    return tmp_path / "nnunet" / "raw"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from downloads import write_generic
 from toy import DATASET, ORGANS, write_schedule
 
 from nnunet_cil.cli import main
@@ -64,11 +65,14 @@ def test_doctor_says_what_to_set(toy, monkeypatch, capsys, variable, value, mess
 
 
 def test_convert_refuses_an_id_that_is_taken(toy, tmp_path, capsys):
-    assert main(["convert", "openkbp", str(tmp_path), "17"]) == 1
+    source = write_generic(tmp_path / "mine")
+    assert main(["convert", "generic", str(source), "17", "--names", str(source / "names.json")]) == 1
     assert "The ID 17 belongs to Dataset017_Toy" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["plan"], ["convert"], ["demo"], ["doctor"], ["trainers"]])
+@pytest.mark.parametrize(
+    "command", [[], ["plan"], ["convert"], ["inspect"], ["schedules"], ["demo"], ["doctor"], ["trainers"]]
+)
 def test_help_explains_every_command(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([*command, "-h"])

@@ -132,7 +132,7 @@ def test_what_is_not_preprocessed_is_preprocessed_first(setting, monkeypatch):
     assert calls.pop()[:5] == ["nnUNetv2_plan_and_preprocess", "-d", "18", "-c", "2d"]
     with pytest.raises(CILError, match=r"MyPlans.json is missing, and only nnUNetPlans, .* can be made here"):
         workflow.run(Experiment("18", "2d", (0,), schedule, (PGCD,), "MyPlans"), workflow.Choice())
-    with pytest.raises(CILError, match=r"There is no data set '19' in .*, nor is it preprocessed"):
+    with pytest.raises(CILError, match=r"There is no data set '19' in .*nnunet_cil convert"):
         workflow.run(Experiment("19", "2d", (0,), schedule, (PGCD,)), workflow.Choice())
 
 

@@ -6,15 +6,18 @@ https://doi.org/10.1002/mp.14845, https://github.com/ababier/open-kbp (MIT licen
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_cil.datasets.download import Case, Dataset, Problem
+from nnunet_cil.datasets.volumes import Volume, overlap_remark
 from nnunet_cil.errors import CILError, did_you_mean
 
 GRID = (128, 128, 128)
@@ -30,23 +33,8 @@ MARGIN = 2
 """Voxels kept around the patient when the air (CT 0) around is cut away."""
 
 
-@dataclass
-class Report:
-    """What a conversion did.
-
-    Attributes:
-        written: cases converted now, or by an earlier, interrupted run.
-        incomplete: case -> structures that it lacks.
-        overlaps: case -> number of voxels that two structures claimed (the lower label won).
-    """
-
-    written: list[str] = field(default_factory=list)
-    incomplete: dict[str, list[str]] = field(default_factory=dict)
-    overlaps: dict[str, int] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
-class Volume:
+class Patient:
     """A patient as SimpleITK stores it: arrays (slice, row, column), spacing and origin (x, y, z) in mm."""
 
     image: npt.NDArray[np.int16]
@@ -56,57 +44,92 @@ class Volume:
     num_overlapping: int
 
 
-def convert(
+@dataclass(frozen=True)
+class Ct:
+    """The CT of a patient's folder; read together with the contours, which ``organs`` names."""
+
+    folder: Path
+    organs: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The sparse list, and the spacing."""
+        return self.folder / "ct.csv", self.folder / "voxel_dimensions.csv"
+
+    def read(self) -> Volume:
+        """The CT, cut to the patient."""
+        patient = read_patient(self.folder, self.organs)
+        return Volume(_picture(patient.image, patient))
+
+
+@dataclass(frozen=True)
+class Contours:
+    """The contours of a patient's folder: label 1, 2, ... for ``organs``."""
+
+    folder: Path
+    organs: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that are there."""
+        return tuple(f for organ in self.organs if (f := self.folder / f"{organ}.csv").is_file())
+
+    def read(self) -> Volume:
+        """The label map, cut as the CT is."""
+        patient = read_patient(self.folder, self.organs)
+        return Volume(_picture(patient.labels, patient), overlap_remark(patient.num_overlapping))
+
+
+def find(
     source: Path,
-    target: Path,
     *,
-    organs: Sequence[str] = DEFAULT_ORGANS,
+    classes: Sequence[str] = DEFAULT_ORGANS,
     cases: Mapping[str, Sequence[str]] | None = None,
     keep_incomplete: bool = False,
-) -> Report:
-    """Writes an nnU-Net raw data set from a clone of open-kbp. A second call goes on where the first was stopped.
+) -> Dataset:
+    """The patients of a clone of open-kbp.
 
     Args:
         source: the clone, or its folder ``provided-data``.
-        target: the data set's folder, e.g. ``nnUNet_raw/Dataset900_OpenKBP``.
-        organs: label 1, 2, ...
+        classes: organs, to become label 1, 2, ...
         cases: ``{"train": [...], "test": [...]}`` to take just these; None: ``train-pats`` and ``validation-pats``
             train, ``test-pats`` test.
         keep_incomplete: keep patients who lack a structure. They have the organ, only its contour is missing, so
             they are left out by default.
 
     Raises:
-        CILError: no patients, unknown organs or cases, or a file that is not as open-kbp ships it.
+        CILError: no patients, or unknown organs or cases.
     """
-    from tqdm import tqdm
-
+    organs = tuple(classes)
     for organ in organs:
         if organ not in ORGANS:
             raise CILError(f"open-kbp has no organ {organ!r}{did_you_mean(organ, ORGANS)}.")
     patients = find_patients(source)
-    parts = _partition(patients, cases)
-    report = Report()
-    for case in sorted(c for names in parts.values() for c in names):
-        missing = [organ for organ in organs if not (patients[case] / f"{organ}.csv").is_file()]
-        if missing:
-            report.incomplete[case] = missing
-    if not keep_incomplete:
-        parts = {part: [c for c in names if c not in report.incomplete] for part, names in parts.items()}
-    if not parts["Tr"]:
+    test = _test_cases(patients, cases)
+    chosen = [*cases.get("train", []), *test] if cases else list(patients)
+    missing = {c: [o for o in organs if not (patients[c] / f"{o}.csv").is_file()] for c in sorted(chosen)}
+    kept = [c for c, organs_missing in missing.items() if keep_incomplete or not organs_missing]
+    if all(c in test for c in kept):
         raise CILError(f"No training patient of {source} has all of {', '.join(organs)}. Choose other organs.")
-    _write_dataset_json(target, organs, parts)
-    todo = [(part, case) for part, names in parts.items() for case in names]
-    for part, case in tqdm(todo, desc="Converting OpenKBP", unit="patient"):
-        image = target / f"images{part}" / f"{case}_0000.nii.gz"
-        label = target / f"labels{part}" / f"{case}.nii.gz"
-        volume = read_patient(patients[case], organs)
-        if volume.num_overlapping:
-            report.overlaps[case] = volume.num_overlapping
-        if not (image.is_file() and label.is_file()):
-            _write(volume.image, volume, image)
-            _write(volume.labels, volume, label)
-        report.written.append(case)
-    return report
+    action = "kept" if keep_incomplete else "left out"
+    return Dataset(
+        name="OpenKBP",
+        cases=tuple(
+            Case(c, (Ct(patients[c], organs),), Contours(patients[c], organs), "test" if c in test else "train")
+            for c in kept
+        ),
+        numbers={organ: i for i, organ in enumerate(organs, start=1)},
+        reference="https://github.com/ababier/open-kbp",
+        licence="MIT",
+        citation="Babier et al. 2021, OpenKBP: The open-access knowledge-based planning grand challenge and dataset, "
+        "https://doi.org/10.1002/mp.14845",
+        hounsfield=False,
+        problems=tuple(
+            Problem(c, "no contour", f"{action}, has no contour of {', '.join(o)}", serious=False)
+            for c, o in missing.items()
+            if o
+        ),
+    )
 
 
 def find_patients(source: Path) -> dict[str, Path]:
@@ -125,18 +148,19 @@ def find_patients(source: Path) -> dict[str, Path]:
     return found
 
 
-def _partition(patients: Mapping[str, Path], cases: Mapping[str, Sequence[str]] | None) -> dict[str, list[str]]:
+def _test_cases(patients: Mapping[str, Path], cases: Mapping[str, Sequence[str]] | None) -> list[str]:
     if cases is None:
-        test = [c for c, folder in patients.items() if folder.parent.name == "test-pats"]
-        return {"Tr": [c for c in patients if c not in test], "Ts": test}
-    parts = {"Tr": list(cases.get("train", [])), "Ts": list(cases.get("test", []))}
-    missing = [c for names in parts.values() for c in names if c not in patients]
+        return [c for c, folder in patients.items() if folder.parent.name == "test-pats"]
+    if not set(cases) <= {"train", "test"} or not all(isinstance(names, list) for names in cases.values()):
+        raise CILError('Chosen cases look like {"train": ["openkbp_001"], "test": ["openkbp_241"]}.')
+    missing = [c for part in ("train", "test") for c in cases.get(part, []) if c not in patients]
     if missing:
         raise CILError(f"{len(missing)} of the wanted cases are not in the source, the first is {missing[0]!r}.")
-    return parts
+    return list(cases.get("test", []))
 
 
-def read_patient(folder: Path, organs: Sequence[str]) -> Volume:
+@lru_cache(maxsize=1)  # a case's image and its labels are asked for one after the other
+def read_patient(folder: Path, organs: tuple[str, ...]) -> Patient:
     """Reads one patient, cuts the air around away, and turns it to SimpleITK's axes (LPS orientation)."""
     indices, values = _read_csv(folder / "ct.csv", with_values=True)
     image = np.zeros(np.prod(GRID), dtype=np.int16)
@@ -158,7 +182,7 @@ def read_patient(folder: Path, organs: Sequence[str]) -> Volume:
     high = np.minimum(body.max(0) + 1 + MARGIN, arrays[0].shape)
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     z, y, x = (int(i) for i in low)
-    return Volume(
+    return Patient(
         image=np.ascontiguousarray(arrays[0][box]),
         labels=np.ascontiguousarray(arrays[1][box]),
         spacing_mm=(column_mm, row_mm, slice_mm),
@@ -193,38 +217,10 @@ def _read_csv(file: Path, *, with_values: bool) -> tuple[npt.NDArray[np.int64], 
     return indices, values
 
 
-def _write(array: npt.NDArray[np.int16] | npt.NDArray[np.uint8], volume: Volume, file: Path) -> None:
+def _picture(array: npt.NDArray[np.int16] | npt.NDArray[np.uint8], patient: Patient) -> Any:
     import SimpleITK as sitk
 
     picture = sitk.GetImageFromArray(array)
-    picture.SetSpacing(volume.spacing_mm)
-    picture.SetOrigin(volume.origin_mm)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}")
-    sitk.WriteImage(picture, str(temporary), useCompression=True)
-    temporary.replace(file)
-
-
-def _write_dataset_json(target: Path, organs: Sequence[str], parts: Mapping[str, Sequence[str]]) -> None:
-    """Written first; a target with other labels or cases belongs to another conversion and is refused."""
-    content = {
-        "channel_names": {"0": "CT"},
-        "labels": {"background": 0, **{organ: i for i, organ in enumerate(organs, start=1)}},
-        "numTraining": len(parts["Tr"]),
-        "file_ending": ".nii.gz",
-        "name": "OpenKBP",
-        "reference": "Babier et al. 2021, https://doi.org/10.1002/mp.14845, https://github.com/ababier/open-kbp",
-        "licence": "MIT",
-    }
-    file = target / "dataset.json"
-    present = {
-        part: {f.name.removesuffix(".nii.gz") for f in (target / f"labels{part}").glob("[!.]*")} for part in parts
-    }
-    others = [case for part, cases in present.items() for case in sorted(cases - set(parts[part]))]
-    if others or (file.is_file() and json.loads(file.read_text(encoding="utf-8"))["labels"] != content["labels"]):
-        what = f"the case {others[0]!r}" if others else "other labels"
-        raise CILError(
-            f"{target} holds {what} from another conversion. Remove that folder, or choose another data set ID."
-        )
-    target.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    picture.SetSpacing(patient.spacing_mm)
+    picture.SetOrigin(patient.origin_mm)
+    return picture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,7 @@ def comparison(
     num_slices: int = 2,
     aspect: float = 1.0,
     title: str = "",
+    sides: bool = False,
 ) -> Figure:
     """The image beside each of ``labels`` (label c is ``classes[c - 1]``) over it, slice by slice, around the truth's labels.
 
@@ -47,6 +49,7 @@ def comparison(
         num_slices: to show.
         aspect: height of a pixel through its width.
         title: above the picture.
+        sides: write R and L to the edges of the image, for slices as ``read_slices`` gives them.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -59,7 +62,10 @@ def comparison(
     columns = min(len(names), 6)
     lines = -(-len(names) // columns)
     height = 2.9 * min(2.0, max(0.5, aspect * image.shape[1] / image.shape[2]))
-    figure = Figure(figsize=(2.9 * columns, height * lines * len(slices) + 1.0), layout="constrained")
+    legend_columns = max(1, min(6, len(classes), int(2.9 * columns / (0.7 + 0.09 * max(map(len, classes))))))
+    legend_height = 0.25 * -(-len(classes) // legend_columns)
+    size = (2.9 * columns, height * lines * len(slices) + 0.75 + legend_height)
+    figure = Figure(figsize=size, layout="constrained")
     low, high = np.percentile(image, (1, 99.5))
     grid = figure.subplots(len(slices) * lines, columns, squeeze=False).reshape(len(slices), lines * columns)
     for axes, index in zip(grid, slices, strict=True):
@@ -69,10 +75,12 @@ def comparison(
                 ax.imshow(_overlay(labels[name][index], len(classes)), aspect=aspect, interpolation="nearest")
             ax.set(title=name, xticks=[], yticks=[])
         axes[0].set_ylabel(f"slice {index}")
+        for x, side in ((0.03, "R"), (0.97, "L")) if sides else ():
+            axes[0].text(x, 0.5, side, transform=axes[0].transAxes, color="w", ha="center", va="center", weight="bold")
         for ax in axes[len(names) :]:
             ax.set_axis_off()
-    handles = [Patch(color=COLOURS[i % len(COLOURS)], label=name) for i, name in enumerate(classes)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(classes), 6), frameon=False)
+    handles = [Patch(color=c, label=name) for c, name in zip(_colours(len(classes)), classes, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, frameon=False)
     if title:
         figure.suptitle(title)
     return figure
@@ -91,10 +99,37 @@ def _window(labels: Labels, margin: float = 0.3) -> tuple[slice, ...]:
     return tuple(window)
 
 
+def read_slices(file: Path) -> tuple[npt.NDArray[Any], float]:
+    """Reads a volume, or a plane, as a radiologist sees it: the patient's right at the left, the back at the bottom.
+
+    Returns:
+        (slices, rows, columns) from feet to head, and the height of a pixel through its width.
+    """
+    import SimpleITK as sitk
+
+    picture = sitk.ReadImage(str(file))
+    if len(picture.GetSize()) == 3:  # type: ignore[no-untyped-call]
+        picture = sitk.DICOMOrient(picture, "LPS")  # type: ignore[no-untyped-call]
+    width, height, *_ = picture.GetSpacing()  # type: ignore[no-untyped-call]
+    array = sitk.GetArrayFromImage(picture)
+    return (array if array.ndim == 3 else array[None]), height / width
+
+
+def _colours(number: int) -> list[Any]:
+    """One colour a class; above eight, more colours that are told apart less well."""
+    if number <= len(COLOURS):
+        return list(COLOURS[:number])
+    from matplotlib import colormaps
+
+    if number <= 20:
+        return [colormaps["tab20"](i) for i in range(number)]
+    return [colormaps["hsv"](i / number) for i in range(number)]
+
+
 def _overlay(labels: Labels, num_classes: int) -> npt.NDArray[np.float64]:
     from matplotlib.colors import to_rgba
 
     overlay = np.zeros((*labels.shape, 4))
-    for c in range(1, num_classes + 1):
-        overlay[labels == c] = to_rgba(COLOURS[(c - 1) % len(COLOURS)], 0.75)
+    for c, colour in enumerate(_colours(num_classes), start=1):
+        overlay[labels == c] = to_rgba(colour, 0.75)
     return overlay

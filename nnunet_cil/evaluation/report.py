@@ -1,4 +1,4 @@
-"""``report.html``: everything that was found on one page, in one file that opens offline."""
+"""Pages that open offline, in one file each: ``report.html``, and an inspected data set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_cil.evaluation.summary import overview, short, title
+from nnunet_cil.evaluation.summary import Section, overview, short, title
 
 _TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -37,10 +37,8 @@ def report(
         overlays: segmented cases.
         training: curves of the loss terms.
     """
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(loader=PackageLoader("nnunet_cil", "evaluation"), autoescape=True, trim_blocks=True)
-    return environment.get_template("report.html.jinja").render(
+    return _render(
+        "report.html.jinja",
         title=title(content),
         methods=[short(t) for t in content["trainers"]],
         cases=Path(content["cases"]).name,
@@ -52,3 +50,22 @@ def report(
         versions=content["versions"],
         checkpoints=content["checkpoints_sha256"],
     )
+
+
+def page(title: str, facts: Sequence[str], sections: Sequence[Section], pictures: Sequence[Picture]) -> str:
+    """HTML of an inspected data set.
+
+    Args:
+        title: heading.
+        facts: a paragraph each.
+        sections: tables; the first stands before the pictures, the others after them.
+        pictures: cases.
+    """
+    return _render("inspection.html.jinja", title=title, facts=facts, sections=sections, pictures=pictures)
+
+
+def _render(template: str, **content: Any) -> str:
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("nnunet_cil", "evaluation"), autoescape=True, trim_blocks=True)
+    return environment.get_template(template).render(**content)

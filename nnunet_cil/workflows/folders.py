@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,25 +21,35 @@ def nnunet_folder(variable: str) -> Path:
     return Path(value)
 
 
-def dataset_name(name_or_id: str | int, variable: str = "nnUNet_preprocessed") -> str:
-    """'17' or 'Dataset017_BTCV' -> 'Dataset017_BTCV', looked for in one of nnU-Net's folders."""
-    folder = nnunet_folder(variable)
-    wanted = str(name_or_id)
-    if wanted.isdigit():
-        pattern = re.compile(rf"Dataset{int(wanted):03d}_")
-        found = sorted(p.name for p in folder.iterdir() if p.is_dir() and pattern.match(p.name))
-    else:
-        found = [wanted] if (folder / wanted).is_dir() else []
+def dataset_name(name_or_id: str | int) -> str:
+    """'17' or 'Dataset017_BTCV' -> 'Dataset017_BTCV', looked for in nnUNet_preprocessed."""
+    folder = nnunet_folder("nnUNet_preprocessed")
+    found = _find_dataset(folder, str(name_or_id))
+    if found is None:
+        raise CILError(
+            f"There is no preprocessed data set {str(name_or_id)!r} in {folder}. Run 'nnUNetv2_plan_and_preprocess "
+            f"-d {name_or_id}' first."
+        )
+    return found
+
+
+def raw_dataset_folder(name_or_id: str | int) -> Path:
+    """'17' or 'Dataset017_BTCV' -> its folder in nnUNet_raw."""
+    folder = nnunet_folder("nnUNet_raw")
+    found = _find_dataset(folder, str(name_or_id))
+    if found is None:
+        raise CILError(f"There is no data set {str(name_or_id)!r} in {folder}. 'nnunet_cil convert' makes one.")
+    return folder / found
+
+
+def _find_dataset(folder: Path, wanted: str) -> str | None:
+    if not wanted.isdigit():
+        return wanted if (folder / wanted).is_dir() else None
+    prefix = f"Dataset{int(wanted):03d}_"
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name.startswith(prefix))
     if len(found) > 1:
         raise CILError(f"The ID {wanted} is ambiguous in {folder}: {', '.join(found)}.")
-    if not found and variable == "nnUNet_raw":
-        raise CILError(f"There is no data set {wanted!r} in {folder}, nor is it preprocessed.")
-    if not found:
-        raise CILError(
-            f"There is no preprocessed data set {wanted!r} in {folder}. Run 'nnUNetv2_plan_and_preprocess "
-            f"-d {wanted}' first."
-        )
-    return found[0]
+    return found[0] if found else None
 
 
 def read_json(file: Path, remedy: str) -> dict[str, Any]:

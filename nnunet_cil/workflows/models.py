@@ -12,7 +12,7 @@ from pathlib import Path
 from nnunet_cil.errors import CILError
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, read_step_plan
-from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, read_json
+from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, raw_dataset_folder, read_json
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Experiment:
         try:
             return dataset_name(self.dataset)
         except CILError:
-            return dataset_name(self.dataset, "nnUNet_raw")
+            return raw_dataset_folder(self.dataset).name
 
     @cached_property
     def schedule(self) -> Schedule:

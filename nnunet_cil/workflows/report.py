@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunet_cil.evaluation.charts import score_charts, training_curves
-from nnunet_cil.evaluation.figures import comparison
+from nnunet_cil.evaluation.figures import comparison, read_slices
 from nnunet_cil.evaluation.report import Picture, report
 from nnunet_cil.evaluation.significance import case_means
 from nnunet_cil.evaluation.summary import short
@@ -73,23 +73,11 @@ def write_overlays(output: Path, models: Mapping[str, StepModel], found: Mapping
 
 def _overlay(case: Case, models: Mapping[str, StepModel], found: Mapping[str, Path], title: str) -> Figure:
     plan = next(iter(models.values())).plan
-    background, aspect = _read(case.image)
-    labels = {"truth": _by_class(_read(case.truth)[0], plan.dataset_labels, plan.seen_classes)}
+    background, aspect = read_slices(case.image)
+    labels = {"truth": _by_class(read_slices(case.truth)[0], plan.dataset_labels, plan.seen_classes)}
     for trainer, file in found.items():
-        labels[short(trainer)] = _by_class(_read(file)[0], models[trainer].plan.labels, plan.seen_classes)
+        labels[short(trainer)] = _by_class(read_slices(file)[0], models[trainer].plan.labels, plan.seen_classes)
     return comparison(background, labels, plan.seen_classes, aspect=aspect, title=title)
-
-
-def _read(file: Path) -> tuple[Any, float]:
-    """(slices, rows, columns) as a radiologist sees it, and the height of a pixel through its width."""
-    import SimpleITK as sitk
-
-    picture = sitk.ReadImage(str(file))
-    if len(picture.GetSize()) == 3:  # type: ignore[no-untyped-call]
-        picture = sitk.DICOMOrient(picture, "LPS")  # type: ignore[no-untyped-call]
-    width, height, *_ = picture.GetSpacing()  # type: ignore[no-untyped-call]
-    array = sitk.GetArrayFromImage(picture)
-    return (array if array.ndim == 3 else array[None]), height / width
 
 
 def _by_class(array: Any, numbers: Mapping[str, int], classes: Sequence[str]) -> Any:

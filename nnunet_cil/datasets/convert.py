@@ -1,0 +1,219 @@
+"""From a checked download to nnU-Net's raw data set: resumable, linking what can stand as it is."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nnunet_cil.datasets.checks import Examined, Findings, in_parallel
+from nnunet_cil.datasets.download import Case, Dataset
+from nnunet_cil.datasets.volumes import Source, read_file, write_volume
+from nnunet_cil.errors import CILError
+
+Transfer = Literal["link", "copy", "move"]
+
+NUM_FOLDS = 5
+"""nnU-Net's."""
+
+SPLIT_SEED = 12345
+"""nnU-Net's, too."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What lies in the target now, and how many cases this call had to write."""
+
+    folder: Path
+    num_train: int
+    num_test: int
+    num_written: int
+
+
+def write(findings: Findings, target: Path, *, transfer: Transfer = "link", num_processes: int = 1) -> Converted:
+    """Writes a raw data set; cases that are there already stay as they are.
+
+    Args:
+        findings: a data set without serious problems.
+        target: e.g. ``nnUNet_raw/Dataset017_BTCV``.
+        transfer: what becomes of files that nnU-Net can read as they are.
+        num_processes: cases written at the same time.
+
+    Raises:
+        CILError: serious problems, another data set in the target, or too little room.
+    """
+    dataset = findings.dataset
+    if not findings.is_usable:
+        raise CILError(f"{dataset.name} has problems that must be mended first.")
+    cases = [e.case for e in findings.examined]
+    refuse_other(target, dataset, cases)
+    todo = [e for e in findings.examined if not all(f.exists() for f in _files(e.case, target))]
+    _check_room(target, todo, transfer)
+    target.mkdir(parents=True, exist_ok=True)
+    write_json(target / "dataset.json", {**_read_json(target / "dataset.json"), **dataset_json(dataset, cases)})
+    folds = splits(cases)
+    if folds:
+        write_json(target / "splits_final.json", folds)
+    write_one = partial(write_case, numbers=dict(dataset.numbers), target=target, transfer=transfer)
+    for _ in in_parallel(write_one, todo, num_processes, f"Writing {dataset.name}"):
+        pass
+    num_test = sum(case.part == "test" for case in cases)
+    return Converted(target, len(cases) - num_test, num_test, len(todo))
+
+
+def refuse_other(target: Path, dataset: Dataset, cases: Sequence[Case]) -> None:
+    """A target with other labels or cases belongs to another conversion."""
+    expected = {f for case in cases for f in _files(case, target)}
+    there = [f for folder in ("Tr", "Ts") for f in sorted((target / f"labels{folder}").glob("[!.]*"))]
+    others = [f.name.removesuffix(".nii.gz") for f in there if f not in expected]
+    labels = _read_json(target / "dataset.json").get("labels")
+    if others or labels not in (None, dataset_json(dataset, cases)["labels"]):
+        what = f"the case {others[0]!r}" if others else "other labels"
+        raise CILError(
+            f"{target} holds {what} from another conversion. Remove that folder, or choose another data set ID."
+        )
+
+
+def dataset_json(dataset: Dataset, cases: Sequence[Case]) -> dict[str, Any]:
+    """nnU-Net's ``dataset.json``, with where the data come from."""
+    return {
+        "channel_names": {str(i): name for i, name in enumerate(dataset.channels)},
+        "labels": {"background": 0, **{name: i for i, name in enumerate(dataset.numbers, start=1)}},
+        "numTraining": sum(case.part != "test" for case in cases),
+        "file_ending": ".nii.gz",
+        "name": dataset.name,
+        "reference": dataset.reference,
+        "licence": dataset.licence,
+        "citation": dataset.citation,
+        "test": sorted(case.name for case in cases if case.part == "test"),
+    }
+
+
+def splits(cases: Sequence[Case]) -> list[dict[str, list[str]]]:
+    """nnU-Net's ``splits_final.json``: the official validation cases, or folds by patient; empty: nnU-Net's own split."""
+    kept = [case for case in cases if case.part != "test"]
+    if any(case.part == "val" for case in kept):
+        return [{part: sorted(c.name for c in kept if c.part == part) for part in ("train", "val")}]
+    patients = sorted({case.patient for case in kept})
+    if patients in ([], [""]) or len(patients) < NUM_FOLDS:
+        return []
+    random.Random(SPLIT_SEED).shuffle(patients)
+    fold_of = {patient: i % NUM_FOLDS for i, patient in enumerate(patients)}
+    return [
+        {
+            "train": sorted(c.name for c in kept if fold_of[c.patient] != fold),
+            "val": sorted(c.name for c in kept if fold_of[c.patient] == fold),
+        }
+        for fold in range(NUM_FOLDS)
+    ]
+
+
+def write_case(examined: Examined, *, numbers: Mapping[str, int], target: Path, transfer: Transfer) -> None:
+    """Writes or links the files of a case, the labels last: a case with labels is complete."""
+    case = examined.case
+    *image_files, label_file = _files(case, target)
+    reference = None
+    for source, file, as_is in zip(case.images, image_files, examined.image_as_is, strict=True):
+        if file.exists():
+            continue
+        if as_is:
+            _transfer(source, file, transfer)
+        else:
+            image = source.read().image
+            write_volume(image, file)
+            reference = reference or image
+    if label_file.exists():
+        return
+    if examined.labels_as_is:
+        _transfer(case.labels, label_file, transfer)
+    else:
+        write_volume(_relabelled(case.labels, numbers, reference or read_file(image_files[0]).image), label_file)
+
+
+def _relabelled(source: Source, numbers: Mapping[str, int], reference: Any) -> Any:
+    """Labels 1, 2, ... in the order of ``numbers``, on the image's grid."""
+    import SimpleITK as sitk
+
+    array = sitk.GetArrayFromImage(source.read().image)
+    if not np.issubdtype(array.dtype, np.integer):
+        array = np.rint(array).astype(np.int32)
+    table = np.zeros(max(numbers.values()) + 1, dtype=np.uint8 if len(numbers) < 256 else np.uint16)
+    for label, number in enumerate(numbers.values(), start=1):
+        table[number] = label
+    picture = sitk.GetImageFromArray(table[array])
+    picture.CopyInformation(reference)
+    return picture
+
+
+def _transfer(source: Source, file: Path, transfer: Transfer) -> None:
+    (original,) = source.files
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}")
+    temporary.unlink(missing_ok=True)
+    if transfer == "link":
+        try:
+            temporary.symlink_to(original.resolve())
+        except OSError as error:
+            raise CILError(
+                f"{file.parent} cannot hold links ({error.strerror}). Copy the files with --copy."
+            ) from error
+    elif transfer == "copy":
+        shutil.copyfile(original, temporary)
+    else:
+        shutil.move(original, temporary)
+    temporary.replace(file)
+
+
+def _files(case: Case, target: Path) -> list[Path]:
+    """The image of each channel, and the labels."""
+    folder = "Ts" if case.part == "test" else "Tr"
+    images = [target / f"images{folder}" / f"{case.name}_{i:04d}.nii.gz" for i in range(len(case.images))]
+    return [*images, target / f"labels{folder}" / f"{case.name}.nii.gz"]
+
+
+def _check_room(target: Path, todo: Sequence[Examined], transfer: Transfer) -> None:
+    """What is written anew is taken to be as large as what it is read from."""
+    files = {
+        f
+        for e in todo
+        for source, as_is in [*zip(e.case.images, e.image_as_is, strict=True), (e.case.labels, e.labels_as_is)]
+        if not as_is or transfer == "copy"
+        for f in source.files
+    }
+    check_room(target, sum(f.stat().st_size for f in files))
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Refuses to begin what the disk cannot hold."""
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise CILError(
+            f"{existing} has {free / 1e9:.1f} GB free, but about {needed / 1e9:.1f} GB are needed. Make room, or set "
+            "nnUNet_raw to another disk."
+        )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Empty where there is no file."""
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise CILError(
+            f"{file} is not valid JSON: {error}. Remove that folder, or choose another data set ID."
+        ) from error
+    return content
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Writes aside and moves into place."""
+    temporary = file.with_name(f".{file.name}")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(file)

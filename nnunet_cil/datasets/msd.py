@@ -1,0 +1,71 @@
+"""A task of the Medical Segmentation Decathlon: ten tasks, CT and MR, some with several channels.
+
+Source: Antonelli et al. 2022, https://doi.org/10.1038/s41467-022-30695-9, http://medicaldecathlon.com.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from nnunet_cil.datasets.download import Case, Dataset, Problem, root_with
+from nnunet_cil.datasets.volumes import ImageFile, OneOfSeries, Source
+from nnunet_cil.errors import CILError
+
+
+def find(source: Path) -> Dataset:
+    """The training cases that ``dataset.json`` lists, with its class and channel names. Test cases have no labels.
+
+    Args:
+        source: ``Task04_Hippocampus``, or what holds it.
+
+    Raises:
+        CILError: no task, or a ``dataset.json`` of another kind.
+    """
+    root = root_with(source, "dataset.json", "imagesTr", "labelsTr", expected="Task04_Hippocampus/dataset.json")
+    content = _read(root / "dataset.json")
+    channels = tuple(content["modality"][str(i)] for i in range(len(content["modality"])))
+    cases: list[Case] = []
+    problems: list[Problem] = []
+    for entry in content["training"]:
+        image, labels = (root / entry[kind] for kind in ("image", "label"))
+        name = Path(entry["image"]).name.removesuffix(".nii.gz")
+        missing = [f.relative_to(root) for f in (image, labels) if not f.is_file()]
+        if missing:
+            problems.append(Problem(name, "missing file", f"{missing[0]} is listed in dataset.json but not there"))
+            continue
+        cases.append(Case(name, _sources(image, len(channels)), ImageFile(labels)))
+    return Dataset(
+        name=_name(root, content),
+        cases=tuple(cases),
+        numbers={name: int(number) for number, name in content["labels"].items() if int(number) != 0},
+        reference="http://medicaldecathlon.com",
+        licence=str(content.get("licence", "CC-BY-SA 4.0")),
+        citation="Antonelli et al. 2022, The Medical Segmentation Decathlon, https://doi.org/10.1038/s41467-022-30695-9",
+        channels=channels,
+        problems=tuple(problems),
+    )
+
+
+def _sources(image: Path, num_channels: int) -> tuple[Source, ...]:
+    """Several channels are the fourth dimension of one file."""
+    if num_channels == 1:
+        return (ImageFile(image),)
+    return tuple(OneOfSeries(image, i) for i in range(num_channels))
+
+
+def _name(root: Path, content: dict[str, Any]) -> str:
+    match = re.fullmatch(r"Task\d+_(\w+)", root.name)
+    return match[1] if match else re.sub(r"\W", "", str(content["name"]))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if all(content[key] for key in ("name", "labels", "modality", "training")):
+            return content
+    except (ValueError, KeyError, TypeError) as error:
+        raise CILError(f"{file} is not the dataset.json of a Decathlon task: it lacks {error}.") from error
+    raise CILError(f"{file} is not the dataset.json of a Decathlon task: it lists no training cases.")

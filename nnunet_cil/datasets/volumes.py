@@ -1,0 +1,183 @@
+"""Where a case's volumes come from: a file as it is, one volume of several, or several masks put together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from nnunet_cil.errors import CILError
+
+MAX_SKEW_DEGREES = 1.0
+"""Axes that are farther from right angles than this are not straightened."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What was read.
+
+    Attributes:
+        image: a SimpleITK image of three dimensions.
+        remarks: what had to be repaired or decided on the way; a volume with remarks is written, never linked.
+    """
+
+    image: Any
+    remarks: tuple[str, ...] = field(default=())
+
+
+class Source(Protocol):
+    """Something that can be read as a volume. Must be picklable: volumes are read in other processes."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that is read."""
+
+    def read(self) -> Volume:
+        """Reads it.
+
+        Raises:
+            CILError: a file is missing or not what it should be.
+        """
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A file in any format that SimpleITK reads."""
+
+    file: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file."""
+        return (self.file,)
+
+    def read(self) -> Volume:
+        """The volume, with axes at right angles."""
+        volume = read_file(self.file)
+        if volume.image.GetDimension() != 3:
+            raise CILError(f"{self.file} has {volume.image.GetDimension()} dimensions, but must have 3.")
+        if volume.image.GetNumberOfComponentsPerPixel() != 1:
+            raise CILError(f"{self.file} has colours or vectors, but must have one number a voxel.")
+        return volume
+
+
+@dataclass(frozen=True)
+class OneOfSeries:
+    """One volume, counted from 0, of a file with four dimensions: a channel, or a moment of time."""
+
+    file: Path
+    index: int
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file."""
+        return (self.file,)
+
+    def read(self) -> Volume:
+        """The volume."""
+        series = read_file(self.file)
+        if series.image.GetDimension() != 4 or not 0 <= self.index < series.image.GetSize()[3]:
+            raise CILError(f"{self.file} has no volume {self.index}: its size is {list(series.image.GetSize())}.")
+        return Volume(series.image[:, :, :, self.index], series.remarks)
+
+
+@dataclass(frozen=True)
+class Masks:
+    """One binary file a class; they become labels 1, 2, ... Where two overlap, the lower label wins."""
+
+    masks: tuple[Path, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The masks."""
+        return self.masks
+
+    def read(self) -> Volume:
+        """The label map, and how many voxels were claimed twice."""
+        import SimpleITK as sitk
+
+        first = ImageFile(self.masks[0]).read().image
+        labels = np.zeros(first.GetSize()[::-1], dtype=np.uint8)
+        num_claims = np.zeros_like(labels)
+        for number, file in reversed(list(enumerate(self.masks, start=1))):
+            image = first if number == 1 else ImageFile(file).read().image
+            if distance_in_voxels(image, first) > 1e-3:
+                raise CILError(f"{file} lies on another grid than {self.masks[0].name} beside it.")
+            mask = sitk.GetArrayViewFromImage(image) > 0
+            labels[mask] = number
+            num_claims += mask
+        picture = sitk.GetImageFromArray(labels)
+        picture.CopyInformation(first)
+        return Volume(picture, overlap_remark(int((num_claims > 1).sum())))
+
+
+def overlap_remark(num_voxels: int) -> tuple[str, ...]:
+    """What to say of voxels that belong to two classes."""
+    return (f"{num_voxels} voxels belonged to two classes; the lower label won",) if num_voxels else ()
+
+
+def read_file(file: Path) -> Volume:
+    """Reads an image; axes that are not quite at right angles, which ITK refuses, are straightened.
+
+    Raises:
+        CILError: the file is missing or cannot be read.
+    """
+    import SimpleITK as sitk
+
+    if not file.is_file():
+        raise CILError(f"{file} is missing.")
+    try:
+        return Volume(sitk.ReadImage(str(file)))
+    except RuntimeError as error:
+        if "orthonormal" in str(error):
+            return _straighten(file)
+        raise CILError(f"{file} cannot be read as an image. Download it again.") from error
+
+
+def _straighten(file: Path) -> Volume:
+    """The nearest axes at right angles (polar decomposition), for a NIfTI file whose own are skewed."""
+    import nibabel
+    import SimpleITK as sitk
+
+    picture: Any = nibabel.load(file)
+    array = np.asanyarray(picture.dataobj)
+    affine = np.asarray(picture.affine, dtype=np.float64)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if array.ndim != 3 or not spacing.all():
+        raise CILError(f"{file} has axes that are not at right angles. Leave the case out.")
+    u, _, v = np.linalg.svd(affine[:3, :3] / spacing)
+    cosine = float(((u @ v) * affine[:3, :3] / spacing).sum(0).min())
+    degrees = math.degrees(math.acos(min(1.0, cosine)))
+    if degrees > MAX_SKEW_DEGREES:
+        raise CILError(f"{file} has axes that are {degrees:.1f} degrees from right angles. Leave the case out.")
+    lps = np.diag([-1.0, -1.0, 1.0])
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin((lps @ affine[:3, 3]).tolist())
+    image.SetDirection((lps @ u @ v).ravel().tolist())
+    return Volume(image, (f"axes {degrees:.2g} degrees from right angles; straightened",))
+
+
+def distance_in_voxels(a: Any, b: Any) -> float:
+    """How far apart the corners of two SimpleITK grids lie, in voxels of the first; infinite for different sizes."""
+    if a.GetSize() != b.GetSize():
+        return math.inf
+    corners = np.stack(np.meshgrid(*([0, n - 1] for n in a.GetSize()))).reshape(a.GetDimension(), -1).T.tolist()
+    gaps = [
+        np.subtract(a.TransformIndexToPhysicalPoint(c), b.TransformIndexToPhysicalPoint(c)) / min(a.GetSpacing())
+        for c in corners
+    ]
+    return float(np.abs(gaps).max())
+
+
+def write_volume(image: Any, file: Path) -> None:
+    """Writes a SimpleITK image aside and moves it into place."""
+    import SimpleITK as sitk
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}")
+    sitk.WriteImage(image, str(temporary), useCompression=True)
+    temporary.replace(file)
