@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from nnunet_cil.lineage import StepRecord
@@ -12,13 +13,13 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
 
     Args:
         lineage: the model's trainings, the last one its own.
-        dice: class -> mean Dice on the fold's validation cases; empty before they are predicted.
+        dice: class -> mean Dice on the fold's validation cases; empty before they are predicted; NaN where no case has it.
         trainer: under whose name the model is predicted with; None for its own.
     """
     own = lineage[-1]
     classes = [
         f"| {channel} | {name} | {record.step} | {record.dataset} | {record.num_cases} | {record.trainer} | {record.date[:10]} | "
-        f"{f'{dice[name]:.3f}' if name in dice else ''} |"
+        f"{f'{dice[name]:.3f}' if not math.isnan(dice.get(name, math.nan)) else ''} |"
         for channel, (name, record) in enumerate(((c, r) for r in lineage for c in r.classes), start=1)
     ]
     licences = sorted({f"- {r.dataset}: {r.licence or 'not given in its dataset.json'}" for r in lineage})

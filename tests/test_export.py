@@ -41,6 +41,9 @@ def trained(_toy_root, tmp_path_factory):
     shutil.copytree(_toy_root, root)
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, root)
+        stale = root / "results" / DATASET / f"{PGCD}__nnUNetPlans_toy_step0__3d_fullres" / "fold_0" / "validation"
+        stale.mkdir(parents=True)
+        (stale / "summary.json").write_text(json.dumps({"mean": {"1": {"Dice": 0.123}}}))
         models = [
             Path(train(PGCD, name).output_folder_base) for name in plan_toy(root.parent, [ORGANS[2:3], ORGANS[:2]])
         ]
@@ -74,6 +77,19 @@ def test_the_model_card_names_every_class_and_how_to_predict(models):
         assert f"| {label} | {name} | {step} | {DATASET} |" in card
     assert f"nnUNetv2_predict -d {DATASET} -c 3d_fullres -f 0 -tr {PGCD} -p nnUNetPlans_toy_step1" in card
     assert "Not a medical device" in card
+
+
+def test_the_model_card_has_the_scores_of_its_own_training_only(models):
+    """A validation that an earlier training left is not taken for this one's; a class that no case has is blank."""
+    from nnunet_cil.lineage import read_lineage
+    from nnunet_cil.model_card import model_card
+
+    card = (models[0] / "fold_0/MODEL_CARD.md").read_text()
+    assert f"| 1 | {ORGANS[2]} | 0 |" in card
+    lineage = read_lineage(read_checkpoint(models[0] / "fold_0/checkpoint_final.pth")["cil"]["lineage"])
+    assert "| 0.500 |" in model_card(lineage, {ORGANS[2]: 0.5})
+    assert "nan" not in model_card(lineage, {ORGANS[2]: float("nan")})
+    assert "0.123" not in card
 
 
 def test_info_tells_origin_and_prototypes(models, capsys):
@@ -135,9 +151,10 @@ def checkpoint_of(model):
 def test_the_archive_is_installed_by_nnunet(models, tmp_path, monkeypatch):
     from nnunetv2.model_sharing.model_import import install_model_from_zip_file
 
+    (tmp_path / "model.tmp").mkdir()  # somebody's
     archive = export(models[1], tmp_path / "model.zip", zipped=True)
     assert archive == tmp_path / "model.zip"
-    assert [p.name for p in tmp_path.glob("model*")] == ["model.zip"]
+    assert sorted(p.name for p in tmp_path.glob("model*")) == ["model.tmp", "model.zip"]
     monkeypatch.setattr("nnunetv2.model_sharing.model_import.nnUNet_results", str(tmp_path / "elsewhere"))
     install_model_from_zip_file(str(archive))
     installed = tmp_path / "elsewhere" / DATASET / "nnUNetTrainer__nnUNetPlans_toy_step1__3d_fullres"

@@ -96,6 +96,8 @@ def test_two_steps_on_real_mr_with_nnunets_commands(hippocampus, planned):
         "Anterior": 2,
     }
     summary = json.loads((model / "fold_0" / "validation" / "summary.json").read_text())
+    card = (model / "fold_0" / "MODEL_CARD.md").read_text()
+    assert [f"{summary['mean'][c]['Dice']:.3f} |" in card for c in ("1", "2")] == [True, True]
     truth = sitk.GetArrayFromImage(sitk.ReadImage(summary["metric_per_case"][0]["reference_file"]))
     name = Path(summary["metric_per_case"][0]["reference_file"]).name
     original = sitk.GetArrayFromImage(sitk.ReadImage(str(REAL / "labelsTr" / name)))

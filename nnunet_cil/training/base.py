@@ -179,7 +179,12 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         with self._ground_truth_in_channels():
             super().perform_actual_validation(save_probabilities)
         self._let_go()
-        self._write_model_card()
+        if self.local_rank == 0:
+            file = Path(self.output_folder) / "validation" / "summary.json"
+            means = json.loads(file.read_text(encoding="utf-8"))["mean"]
+            self._write_model_card(
+                {n: means[str(self.step_plan.labels[n])]["Dice"] for n in self.step_plan.seen_classes}
+            )
 
     @contextmanager
     def _ground_truth_in_channels(self) -> Iterator[None]:
@@ -390,16 +395,11 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             self.prototypes = self._final_prototypes()
         self._let_go()
         super().on_train_end()
-        self._write_model_card()
+        if self.local_rank == 0:
+            self._write_model_card({})
 
-    def _write_model_card(self) -> None:
-        """Beside the weights, with the validation's scores once they are there."""
-        if self.local_rank != 0:
-            return
-        summary, dice = Path(self.output_folder) / "validation" / "summary.json", {}
-        if summary.is_file():
-            means = json.loads(summary.read_text(encoding="utf-8"))["mean"]
-            dice = {n: means[str(self.step_plan.labels[n])]["Dice"] for n in self.step_plan.seen_classes}
+    def _write_model_card(self, dice: dict[str, float]) -> None:
+        """Beside the weights. A validation that is there from an earlier training says nothing of this one."""
         card = model_card((*self.lineage, self.step_record()), dice)
         (Path(self.output_folder) / "MODEL_CARD.md").write_text(card, encoding="utf-8")
 

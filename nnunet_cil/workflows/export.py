@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,26 +37,22 @@ def export(model: Path, output: Path, *, zipped: bool = False) -> Path:
     checkpoints = final_checkpoints(model)
     plans = _without_step(read_json(model / "plans.json", "Give a model folder, with plans.json and fold_X."))
     dataset_json = read_json(model / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
-    archive = output if output.suffix == ".zip" else output.with_name(f"{output.name}.zip")
-    root = archive.with_suffix(".tmp") if zipped else output
-    configuration = _configuration(checkpoints)
-    target = root / plans["dataset_name"] / f"{PLAIN_TRAINER}__{plans['plans_name']}__{configuration}"
-    final = archive if zipped else target
+    if zipped and output.suffix != ".zip":
+        output = output.with_name(f"{output.name}.zip")
+    model_name = Path(plans["dataset_name"]) / f"{PLAIN_TRAINER}__{plans['plans_name']}__{_configuration(checkpoints)}"
+    final = output if zipped else output / model_name
     if final.exists():
         raise CILError(f"{final} is there already. Remove it, or choose another place.")
-    temporary = target.with_name(f"{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    sources = {}
-    for fold, file in checkpoints.items():
-        sources[fold] = _export_fold(file, temporary / fold, plans, dataset_json)
-    provenance = {"version": __version__, "exported_from_sha256": sources, "lineage": _lineage(checkpoints)}
-    write_json(temporary / "plans.json", plans)
-    write_json(temporary / "dataset.json", {**dataset_json, "nnunet_cil": provenance})
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-    if zipped:
-        shutil.make_archive(str(archive.with_suffix("")), "zip", root)
-        shutil.rmtree(root)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix=".export_") as aside:
+        exported = Path(aside) / "results" / model_name
+        sources = {f: _export_fold(file, exported / f, plans, dataset_json) for f, file in checkpoints.items()}
+        provenance = {"version": __version__, "exported_from_sha256": sources, "lineage": _lineage(checkpoints)}
+        write_json(exported / "plans.json", plans)
+        write_json(exported / "dataset.json", {**dataset_json, "nnunet_cil": provenance})
+        if zipped:
+            exported = Path(shutil.make_archive(str(Path(aside) / "model"), "zip", Path(aside) / "results"))
+        exported.rename(final)
     return final
 
 
