@@ -17,6 +17,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.shipped import trainers_folder
 
 _ENTRY_POINTS = {
+    "nnUNetv2_extract_fingerprint": "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints:extract_fingerprint_entry",
     "nnUNetv2_plan_and_preprocess": "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints:plan_and_preprocess_entry",
     "nnUNetv2_preprocess": "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints:preprocess_entry",
     "nnUNetv2_train": "nnunetv2.run.run_training:run_training_entry",

@@ -20,7 +20,7 @@ PLANNERS = {
 def preprocess(
     dataset: str, configuration: str, base_plans: str, logs: Path, say: Callable[[str], None] = lambda _line: None
 ) -> None:
-    """``nnUNetv2_plan_and_preprocess``, or ``nnUNetv2_preprocess`` where only the configuration's data are missing.
+    """``nnUNetv2_plan_and_preprocess``; where there are plans already, only what is missing beside them.
 
     Args:
         dataset: nnU-Net's name.
@@ -33,21 +33,24 @@ def preprocess(
         CILError: the plans are not nnU-Net's own, or preprocessing failed.
     """
     folder = nnunet_folder("nnUNet_preprocessed") / dataset
-    file = folder / f"{base_plans}.json"
+    plans = folder / f"{base_plans}.json"
     processes = ["-np", os.environ["nnUNet_def_n_proc"]] if "nnUNet_def_n_proc" in os.environ else []
-    common = ["-d", str(int(dataset[7:10])), "-c", configuration, *processes]
-    if file.is_file():
-        known = read_json(file, "")["configurations"]
-        identifier = known.get(configuration, {}).get("data_identifier")
-        if identifier is None or (folder / identifier).is_dir():
-            return  # what is wrong with the configuration, plan says
-        command, arguments = "nnUNetv2_preprocess", [*common, "-plans_name", base_plans]
-    elif base_plans in PLANNERS:
-        command = "nnUNetv2_plan_and_preprocess"
-        arguments = [*common, "-pl", PLANNERS[base_plans], "--verify_dataset_integrity"]
-    else:
-        raise CILError(
-            f"{file} is missing, and only {', '.join(PLANNERS)} can be made here. Make it, or choose another -p."
-        )
-    say(f"{command} {' '.join(arguments)}")
-    call(command, arguments, user_environment(), logs / "preprocessing.txt")
+
+    def nnunet(command: str, *arguments: str) -> None:
+        complete = ["-d", str(int(dataset[7:10])), *arguments, *processes]
+        say(f"{command} {' '.join(complete)}")
+        call(command, complete, user_environment(), logs / "preprocessing.txt")
+
+    if not plans.is_file():
+        if base_plans not in PLANNERS:
+            raise CILError(
+                f"{plans} is missing, and only {', '.join(PLANNERS)} can be made here. Make it, or choose another -p."
+            )
+        planner = PLANNERS[base_plans]
+        nnunet("nnUNetv2_plan_and_preprocess", "-c", configuration, "-pl", planner, "--verify_dataset_integrity")
+        return
+    if not (folder / "dataset_fingerprint.json").is_file():  # the plans are from elsewhere; training wants it all the same
+        nnunet("nnUNetv2_extract_fingerprint", "--verify_dataset_integrity")
+    identifier = read_json(plans, "")["configurations"].get(configuration, {}).get("data_identifier")
+    if identifier is not None and not (folder / identifier).is_dir():  # what is wrong with a configuration, plan says
+        nnunet("nnUNetv2_preprocess", "-c", configuration, "-plans_name", base_plans)
