@@ -2,7 +2,7 @@
 
     python benchmarks/small_plans.py 900 --features 8 16 32 64 --patch 32 48 48 --batch 2
 
-The copy is called nnUNetPlansSmall and shares the base plans' preprocessed data.
+The copy is called nnUNetPlansSmall (or the plans' name + Small) and shares the base plans' preprocessed data.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ def main() -> None:
     parser.add_argument("--patch", type=int, nargs="+", default=[32, 48, 48], help="patch size")
     parser.add_argument("--batch", type=int, default=2, help="batch size")
     parser.add_argument("-c", "--configuration", default="3d_fullres")
+    parser.add_argument("-p", "--plans", default="nnUNetPlans", help="that are copied (default: %(default)s)")
     args = parser.parse_args()
     folder = nnunet_folder("nnUNet_preprocessed") / dataset_name(args.dataset)
-    plans = read_json(folder / "nnUNetPlans.json", "Run nnUNetv2_plan_and_preprocess first.")
+    plans = read_json(folder / f"{args.plans}.json", "Run nnUNetv2_plan_and_preprocess first.")
+    name = f"{args.plans}Small"
     small = small_plans(
         plans,
-        "nnUNetPlansSmall",
+        name,
         args.configuration,
         features=args.features,
         patch_size=args.patch,
         batch_size=args.batch,
     )
-    file = folder / "nnUNetPlansSmall.json"
+    file = folder / f"{name}.json"
     file.write_text(json.dumps(small, indent=4) + "\n", encoding="utf-8")
     print(file)
 

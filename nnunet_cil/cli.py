@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import os
 import shlex
 import signal
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_status(commands)
     _add_evaluate(commands)
+    _add_extend(commands)
     _add_export(commands)
     _add_info(commands)
     _add_convert(commands)
@@ -314,11 +316,11 @@ def _run_run(args: argparse.Namespace) -> int:
 def _submit(args: argparse.Namespace, experiment: Experiment, choice: Choice) -> None:
     from nnunet_cil.workflows.launch import job_graph
     from nnunet_cil.workflows.run import logs_folder
-    from nnunet_cil.workflows.slurm import slurm_parameters, submit
+    from nnunet_cil.workflows.slurm import submit
 
     logs = logs_folder(experiment, args.output)
     jobs = job_graph(experiment, choice, **_test_cases(args))
-    submit(jobs, logs, slurm_parameters(args.slurm or ()), say=_say)
+    submit(jobs, logs, key_values("--slurm", args.slurm or ()), say=_say)
     status = shlex.join(["nnunet_cil", "status", *experiment.arguments])
     print(f"Logs: {logs}\nHow far it is: {status}" if jobs else "Everything is finished; nothing was submitted.")
 
@@ -398,6 +400,100 @@ def _run_evaluate(args: argparse.Namespace) -> int:
         say=_say,
     )
     print(f"\n{found.summary}\nAll of it: {found.folder}")
+    return 0
+
+
+def key_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """``["partition=gpu", "timeout_min=60"]`` -> ``{"partition": "gpu", "timeout_min": 60}``; values may be JSON.
+
+    Raises:
+        CILError: one is not KEY=VALUE.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not key or not separator:
+            raise CILError(f"{option} takes KEY=VALUE, not {pair!r}.")
+        try:
+            found[key] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key] = value
+    return found
+
+
+def _add_extend(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "extend",
+        help="teach a trained nnU-Net model classes of another data set",
+        description="Takes any nnU-Net v2 model and a raw data set in which other classes are labelled: checks that they fit, "
+        "moves the model's plans onto the data set, preprocesses it, writes the plans of a step that continues from the model, "
+        "and prints the training command. The new model segments the old classes and the new ones.",
+    )
+    parser.add_argument("model", metavar="MODEL_FOLDER", type=Path, help="with plans.json, dataset.json and fold_X")
+    parser.add_argument("dataset", metavar="DATASET", help="ID or name of a data set in nnUNet_raw")
+    parser.add_argument(
+        "--classes", nargs="+", default=[], metavar="CLASS", help="to learn (default: all that the model does not know)"
+    )
+    parser.add_argument(
+        "--refine",
+        nargs="+",
+        default=[],
+        metavar="CLASS",
+        help="classes that the model knows and the data set labels, too: the same organ; the labels win over the model",
+    )
+    parser.add_argument(
+        "-c", dest="configuration", metavar="CONFIG", help="the model's (default: what it was trained with)"
+    )
+    parser.add_argument(
+        "-f", dest="folds", nargs="+", default=[], metavar="FOLD", help="folds to continue (default: all trained ones)"
+    )
+    parser.add_argument("--name", default="", metavar="NAME", help="of the step (default: the new classes)")
+    parser.add_argument(
+        "-p",
+        dest="plans_name",
+        default="",
+        metavar="PLANS",
+        help="name of the moved plans (default: the model's + FromXXX)",
+    )
+    parser.add_argument(
+        "--training",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="as in a schedule: num_epochs=250 initial_lr=0.003",
+    )
+    parser.add_argument(
+        "--hyperparameters", nargs="+", default=[], metavar="KEY=VALUE", help="of the trainer: dapd_weight=0.5"
+    )
+    parser.add_argument("--force", action="store_true", help="go on where model and data set differ dangerously")
+    parser.set_defaults(run=_run_extend)
+
+
+def _run_extend(args: argparse.Namespace) -> int:
+    from nnunet_cil.workflows.extend import Wish, extend
+
+    wish = Wish(
+        tuple(args.classes),
+        tuple(args.refine),
+        args.configuration,
+        tuple(args.folds),
+        args.name,
+        args.plans_name,
+        key_values("--training", args.training),
+        key_values("--hyperparameters", args.hyperparameters),
+        args.force,
+    )
+    found = extend(args.model, args.dataset, wish, say=_say)
+    print(
+        f"\nThe model knows {', '.join(found.plan.old_classes)}; the step learns {', '.join(found.plan.new_classes)}."
+    )
+    print(f"Plans: {found.file}\n\nTrain, then predict:")
+    trainer, configuration = "nnUNetTrainerPGCD", found.model.configuration
+    what = f"-tr {trainer} -p {found.plans_name}"
+    for fold in found.folds:
+        print(f"  nnUNetv2_train {found.dataset} {configuration} {fold} {what}")
+    folds = " ".join(found.folds)
+    print(f"  nnUNetv2_predict -d {found.dataset} -c {configuration} -f {folds} {what} -i IMAGES -o OUT")
     return 0
 
 

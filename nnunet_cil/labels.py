@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -67,3 +68,32 @@ def check_classes(
                     f"step {step} of {schedule} names {name!r}, which is not a label of {dataset}"
                     f"{did_you_mean(name, known)}."
                 )
+
+
+def labelled_classes(
+    dataset_json: Mapping[str, Any], cases: Iterable[str], shown: Sequence[str], *, dataset: str
+) -> dict[str, tuple[str, ...]]:
+    """Which of the ``shown`` classes each case labels; only the cases that do not label all of them.
+
+    The data set says it in dataset.json: ``"labelled_classes": {"siteA_*": ["liver"], "*": ["liver", "spleen"]}``. The first
+    pattern that fits a case's name counts; a case that none fits labels everything.
+
+    Raises:
+        CILError: a class that the data set does not have.
+    """
+    patterns: Mapping[str, Sequence[str]] = dataset_json.get("labelled_classes", {})
+    known = [name for name in dataset_json["labels"] if name not in ("background", "ignore")]
+    for pattern, names in patterns.items():
+        for name in names:
+            if name not in known:
+                raise CILError(
+                    f"'labelled_classes' in dataset.json of {dataset} names {name!r} for {pattern!r}, which is not one of its "
+                    f"labels{did_you_mean(name, known)}."
+                )
+    found = {}
+    for case in cases:
+        fitting = next((p for p in patterns if fnmatchcase(case, p)), None)
+        labelled = shown if fitting is None else [name for name in shown if name in patterns[fitting]]
+        if len(labelled) < len(shown):
+            found[case] = tuple(labelled)
+    return found

@@ -15,15 +15,15 @@ class StepRecord:
     Attributes:
         step: index in the schedule.
         classes: that it added.
-        schedule: its name.
+        schedule: its name; empty for a model that was not trained in steps.
         dataset: nnU-Net's name of the data set.
-        num_cases: training cases of the fold.
+        num_cases: training cases of the fold; None where that is not known.
         licence: of the data set, as its dataset.json says; empty where it says nothing.
         trainer: class name.
         plans: name.
         configuration: nnU-Net's.
         fold: nnU-Net's.
-        date: when the checkpoint was written, UTC, ISO 8601.
+        date: when the checkpoint was written, UTC, ISO 8601; empty where that is not known.
         versions: package -> version.
         previous_sha256: of the checkpoint that it continued from; None at step 0.
     """
@@ -32,7 +32,7 @@ class StepRecord:
     classes: tuple[str, ...]
     schedule: str
     dataset: str
-    num_cases: int
+    num_cases: int | None
     licence: str
     trainer: str
     plans: str
@@ -41,6 +41,11 @@ class StepRecord:
     date: str
     versions: Mapping[str, str]
     previous_sha256: str | None
+
+    @property
+    def cases_text(self) -> str:
+        """The number of cases; blank where it is not known."""
+        return "" if self.num_cases is None else str(self.num_cases)
 
     def to_json(self) -> dict[str, Any]:
         """As plain Python."""
@@ -52,4 +57,25 @@ def read_lineage(stored: Sequence[Mapping[str, Any]]) -> tuple[StepRecord, ...]:
     names = [f.name for f in dataclasses.fields(StepRecord)]
     return tuple(
         StepRecord(**{**{n: record[n] for n in names}, "classes": tuple(record["classes"])}) for record in stored
+    )
+
+
+def foreign_record(checkpoint: Mapping[str, Any], classes: Sequence[str]) -> StepRecord:
+    """What an nnU-Net checkpoint says of itself that was not trained in steps."""
+    arguments = checkpoint["init_args"]
+    plans, dataset_json = arguments["plans"], arguments["dataset_json"]
+    return StepRecord(
+        step=0,
+        classes=tuple(classes),
+        schedule="",
+        dataset=str(plans["dataset_name"]),
+        num_cases=None,
+        licence=str(dataset_json.get("licence") or dataset_json.get("license") or ""),
+        trainer=str(checkpoint.get("trainer_name", "")),
+        plans=str(plans["plans_name"]),
+        configuration=str(arguments["configuration"]),
+        fold=str(arguments["fold"]),
+        date="",
+        versions={},
+        previous_sha256=None,
     )

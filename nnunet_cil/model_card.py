@@ -18,8 +18,8 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
     """
     own = lineage[-1]
     classes = [
-        f"| {channel} | {name} | {record.step} | {record.dataset} | {record.num_cases} | {record.trainer} | {record.date[:10]} | "
-        f"{f'{dice[name]:.3f}' if not math.isnan(dice.get(name, math.nan)) else ''} |"
+        f"| {channel} | {name} | {record.step} | {record.dataset} | {record.cases_text} | {record.trainer} | {record.date[:10]} "
+        f"| {f'{dice[name]:.3f}' if not math.isnan(dice.get(name, math.nan)) else ''} |"
         for channel, (name, record) in enumerate(((c, r) for r in lineage for c in r.classes), start=1)
     ]
     licences = sorted({f"- {r.dataset}: {r.licence or 'not given in its dataset.json'}" for r in lineage})
@@ -30,8 +30,8 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
         [
             f"# Model card: {own.plans}, {own.configuration}, fold {own.fold}",
             "",
-            f"An nnU-Net v2 model that has learnt its classes in steps ({own.schedule}), each from data in which only the "
-            "step's own classes were labelled.",
+            f"An nnU-Net v2 model that has learnt its classes in steps ({own.schedule}), each from data in which the step's own "
+            "classes were labelled, not those of other steps.",
             "",
             "| label | class | step | data set | training cases | method | date | Dice |",
             "|---|---|---|---|---|---|---|---|",

@@ -17,12 +17,21 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class PreviousModel:
-    """Where the previous step's model is, relative to ``nnUNet_results``. None means: as in this step."""
+    """Where the previous step's model is, relative to ``nnUNet_results``. None means: as in this step.
+
+    Attributes:
+        dataset: nnU-Net's name.
+        plans: name.
+        trainer: class name.
+        configuration: nnU-Net's.
+        folder: of a model that is not in ``nnUNet_results`` (above the folds), absolute; counts instead of all else.
+    """
 
     dataset: str
     plans: str
     trainer: str | None = None
     configuration: str | None = None
+    folder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,8 @@ class StepPlan:
         cases: the training cases this step may see; None for all.
         earlier_cases: those of each earlier step, for trainers that may see old data (joint training, replay); empty where
             all steps share their cases.
+        refined: old classes whose labels in this data set are shown, too, in channel order.
+        labelled: case -> which of the shown classes its labels show; empty where every case shows all of them.
     """
 
     schedule: str
@@ -50,6 +61,8 @@ class StepPlan:
     training: dict[str, Any] = field(default_factory=dict)
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     earlier_cases: tuple[tuple[str, ...], ...] = ()
+    refined: tuple[str, ...] = ()
+    labelled: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def new_classes(self) -> tuple[str, ...]:
@@ -67,6 +80,16 @@ class StepPlan:
         return self.old_classes + self.new_classes
 
     @property
+    def shown_classes(self) -> tuple[str, ...]:
+        """The classes whose labels training may see: the refined and the new ones, in channel order."""
+        return self.refined + self.new_classes
+
+    @property
+    def evaluated_classes(self) -> tuple[str, ...]:
+        """The seen classes that the data set has labels of, in channel order."""
+        return tuple(name for name in self.seen_classes if name in self.dataset_labels)
+
+    @property
     def num_old_channels(self) -> int:
         """K: background and old classes. 1 at step 0."""
         return 1 + len(self.old_classes)
@@ -78,17 +101,26 @@ class StepPlan:
 
     @property
     def training_label_map(self) -> dict[int, int]:
-        """Data set label -> channel, for the new classes (and ignore) only: what training may see."""
-        return label_map(self.dataset_labels, self.labels, self.new_classes)
+        """Data set label -> channel, for the shown classes (and ignore) only: what training may see."""
+        return label_map(self.dataset_labels, self.labels, self.shown_classes)
 
     @property
     def evaluation_label_map(self) -> dict[int, int]:
-        """Data set label -> channel, for every seen class (and ignore): what a prediction is compared with."""
-        return label_map(self.dataset_labels, self.labels, self.seen_classes)
+        """Data set label -> channel, for the evaluated classes (and ignore): what a prediction is compared with."""
+        return label_map(self.dataset_labels, self.labels, self.evaluated_classes)
 
     def to_json(self) -> dict[str, Any]:
-        """The block as it stands in the plans file, with a digest that tells whether it was edited."""
-        block = {"schema_version": SCHEMA_VERSION, **json.loads(json.dumps(asdict(self)))}
+        """The block as it stands in the plans file, with a digest that tells whether it was edited.
+
+        What few steps need is left out where it is empty.
+        """
+        content = json.loads(json.dumps(asdict(self)))
+        for key in ("refined", "labelled"):
+            if not content[key]:
+                del content[key]
+        if content["previous"] is not None and content["previous"]["folder"] is None:
+            del content["previous"]["folder"]
+        block = {"schema_version": SCHEMA_VERSION, **content}
         return {**block, "digest": _digest(block)}
 
 
@@ -163,6 +195,8 @@ def read_step_plan(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) ->
     content["cases"] = None if content["cases"] is None else tuple(content["cases"])
     content["earlier_cases"] = tuple(tuple(cases) for cases in content.get("earlier_cases", ()))
     content["previous"] = None if content["previous"] is None else PreviousModel(**content["previous"])
+    content["refined"] = tuple(content.get("refined", ()))
+    content["labelled"] = {case: tuple(names) for case, names in content.get("labelled", {}).items()}
     plan = StepPlan(**content)
     if dict(dataset_json["labels"]) not in (plan.dataset_labels, plan.labels):
         raise CILError(

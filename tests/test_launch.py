@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from toy import DATASET, ORGANS, finish_training, write_checkpoint, write_schedule
 
-from nnunet_cil.cli import main
+from nnunet_cil.cli import key_values, main
 from nnunet_cil.errors import CILError
 from nnunet_cil.workflows import commands, evaluate, launch, score
 from nnunet_cil.workflows import slurm as cluster
@@ -23,7 +23,6 @@ from nnunet_cil.workflows.commands import CommandError
 from nnunet_cil.workflows.launch import Job, job_graph, run_locally
 from nnunet_cil.workflows.models import Experiment
 from nnunet_cil.workflows.run import Choice, Training, logs_folder
-from nnunet_cil.workflows.slurm import slurm_parameters
 
 STEPS = (ORGANS[:2], ORGANS[2:3], ORGANS[3:])
 PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
@@ -473,7 +472,7 @@ def test_values_are_read_as_json_where_they_are():
         'setup=["module load cuda"]',
         "comment=a=b",
     ]
-    assert slurm_parameters(pairs) == {
+    assert key_values("--slurm", pairs) == {
         "timeout_min": 60,
         "mem_gb": 1.5,
         "gres": "gpu:1",

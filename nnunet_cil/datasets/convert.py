@@ -190,14 +190,14 @@ def _check_room(target: Path, todo: Sequence[Examined], transfer: Transfer) -> N
     check_room(target, sum(f.stat().st_size for f in files))
 
 
-def check_room(folder: Path, needed: int) -> None:
-    """Refuses to begin what the disk cannot hold."""
+def check_room(folder: Path, needed: int, variable: str = "nnUNet_raw") -> None:
+    """Refuses to begin what the disk cannot hold; ``variable`` is the folder's environment variable."""
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise CILError(
             f"{existing} has {free / 1e9:.1f} GB free, but about {needed / 1e9:.1f} GB are needed. Make room, or set "
-            "nnUNet_raw to another disk."
+            f"{variable} to another disk."
         )
 
 

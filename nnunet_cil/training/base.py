@@ -6,7 +6,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -44,10 +44,10 @@ from nnunet_cil.training.checkpoints import (
     read_previous_step,
 )
 from nnunet_cil.training.data import MapLabels, StepDataset, Tile, tiles
-from nnunet_cil.training.ground_truth import write_in_channels
+from nnunet_cil.training.ground_truth import keep_labelled, write_in_channels
 from nnunet_cil.training.progress import plot_terms
 from nnunet_cil.training.prototypes import Forward, Masks, feature_sums, label_masks
-from nnunet_cil.training.step_loss import StepContext, StepLoss
+from nnunet_cil.training.step_loss import StepContext, StepLoss, decided_by_labels
 
 _CUDA = torch.device("cuda")
 
@@ -61,6 +61,12 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {}
     """Class attributes that a schedule may override: numbers, with the least and the largest value allowed."""
+
+    reads_partial_labels: ClassVar[bool] = False
+    """Whether the loss asks ``StepLoss.labelled``: what a sample's labels show may then differ from case to case."""
+
+    needs_old_data: ClassVar[bool] = False
+    """Whether the method looks at the earlier steps' labels or cases, which must then be in this step's data set."""
 
     def __init__(
         self,
@@ -83,6 +89,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                 f"Configuration {configuration!r} is a cascade; nnunet_cil trains 2d, 3d_lowres and 3d_fullres only."
             )
         self._set_hyperparameters(step_plan)
+        self._refuse_other_data(step_plan, str(plans["dataset_name"]))
         super().__init__(plans, configuration, fold, {**dataset_json, "labels": step_plan.labels}, device)
         self.step_plan = step_plan
         for name, value in step_plan.training.items():
@@ -100,6 +107,20 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self._date = ""
         self._previous_sha256: str | None = None
         self._is_resumed = False
+
+    def _refuse_other_data(self, step: StepPlan, dataset: str) -> None:
+        name = type(self).__name__
+        if (step.refined or step.labelled) and not self.reads_partial_labels:
+            raise CILError(
+                f"{name} takes label 0 for background, but the labels of step {step.step} of {step.schedule} don't show the same "
+                "classes in every case, or show old ones. Use nnUNetTrainerPGCD or nnUNetTrainerMiB."
+            )
+        elsewhere = step.previous is not None and (step.previous.dataset != dataset or step.previous.folder is not None)
+        if self.needs_old_data and elsewhere:
+            raise CILError(
+                f"{name} needs the data of the earlier steps, but step {step.step} of {step.schedule} is learnt on {dataset} "
+                "alone. Use another trainer."
+            )
 
     def build_step_loss(self) -> StepLoss:
         """The loss of a step after the first. The method's own; the teacher is there when it is called."""
@@ -181,10 +202,25 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self._let_go()
         if self.local_rank == 0:
             file = Path(self.output_folder) / "validation" / "summary.json"
+            if self.step_plan.labelled or self.step_plan.evaluated_classes != self.step_plan.seen_classes:
+                self._score_what_is_labelled(file)
             means = json.loads(file.read_text(encoding="utf-8"))["mean"]
-            self._write_model_card(
-                {n: means[str(self.step_plan.labels[n])]["Dice"] for n in self.step_plan.seen_classes}
-            )
+            labels = self.step_plan.labels
+            self._write_model_card({n: means[str(labels[n])]["Dice"] for n in self.step_plan.evaluated_classes})
+
+    def _score_what_is_labelled(self, summary: Path) -> None:
+        """Takes out of nnU-Net's summary the scores of classes against labels that do not show them."""
+        step = self.step_plan
+
+        def shown(case: str) -> list[int]:
+            hidden = set(step.shown_classes) - set(step.labelled.get(case, step.shown_classes))
+            return [step.labels[name] for name in step.evaluated_classes if name not in hidden]
+
+        mean = keep_labelled(summary, shown, self.dataset_json["file_ending"])
+        self.print_to_log_file(
+            f"The labels do not show every class in every case. Mean Validation Dice of what they show: {mean:.4f}",
+            also_print_to_console=True,
+        )
 
     @contextmanager
     def _ground_truth_in_channels(self) -> Iterator[None]:
@@ -306,6 +342,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             ddp=self.is_ddp,
             teacher=self.teacher,
             features=self.features,
+            refined=tuple(self.step_plan.labels[name] for name in self.step_plan.refined),
         )
 
     def _set_hyperparameters(self, step_plan: StepPlan) -> None:
@@ -351,7 +388,19 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             return batch
         images = batch["data"].to(self.device, non_blocking=True)
         self.teacher.look_at(images)
+        shown = self.labelled_in(batch["keys"])
+        if shown is not None:
+            channels = range(1, 1 + len(self.step_plan.seen_classes))
+            labelled = torch.tensor([[c in own for c in channels] for own in shown])
+            self.loss.labelled = labelled.to(self.device, non_blocking=True)
         return {**batch, "data": images}
+
+    def labelled_in(self, keys: Sequence[str]) -> list[tuple[int, ...]] | None:
+        """The channels that each case's labels show; None where that is the new classes in every case."""
+        step = self.step_plan
+        if not step.labelled and not step.refined:
+            return None
+        return [tuple(step.labels[name] for name in step.labelled.get(key, step.shown_classes)) for key in keys]
 
     def _let_go(self) -> None:
         if self.teacher is not None:
@@ -359,10 +408,12 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self.features.clear()
         if isinstance(self.loss, StepLoss):
             self.loss.let_go()
+            self.loss.labelled = None
 
     def _with_old_classes(self, target: Tensor | list[Tensor], teacher: Teacher) -> Tensor | list[Tensor]:
         full = (target[0] if isinstance(target, list) else target).to(self.device, non_blocking=True)
-        predicted = most_probable(teacher.output.logits)[:, None].to(full.dtype)
+        logits = decided_by_labels(teacher.output.logits, self.loss.labelled)
+        predicted = most_probable(logits)[:, None].to(full.dtype)
         filled = torch.where(full == 0, predicted, full)
         return [filled, *target[1:]] if isinstance(target, list) else filled
 
@@ -507,5 +558,5 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self.method_state = state["method_state"]
         *earlier, own = read_lineage(state["lineage"])
         self.lineage, self._previous_sha256 = tuple(earlier), own.previous_sha256
-        self._date, self.num_cases = own.date, own.num_cases
+        self._date, self.num_cases = own.date, own.num_cases or 0
         self._is_resumed = True

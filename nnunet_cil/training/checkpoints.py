@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.lineage import StepRecord, read_lineage
+from nnunet_cil.lineage import StepRecord, foreign_record, read_lineage
 from nnunet_cil.networks.heads import HEAD_PREFIX, num_output_channels
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.step_plans import PreviousModel
@@ -37,7 +37,7 @@ _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 @dataclass(frozen=True)
 class PreviousStep:
-    """What a step takes over; a model that was not trained here carries no prototypes (None), state or lineage."""
+    """What a step takes over; a model that was not trained in steps carries no prototypes (None) and no state."""
 
     weights: dict[str, Tensor]
     prototypes: PrototypeBank | None
@@ -86,16 +86,25 @@ def previous_checkpoint(previous: PreviousModel, trainer: str, configuration: st
         / previous.dataset
         / f"{used_trainer}__{previous.plans}__{used_configuration}"
     )
+    if previous.folder is not None:
+        model = Path(previous.folder)
     file = model / f"fold_{fold}" / "checkpoint_final.pth"
     if file.is_file():
         return file
+    others = sorted(p.parent.name for p in model.glob("fold_*/checkpoint_final.pth"))
+    names = ", ".join(others)
+    if previous.folder is not None:
+        raise CILError(
+            f"The model to continue from is missing: {file}"
+            f"{f' (there is {names}: train one of these folds)' if others else ''}. Restore it, or run "
+            "'nnunet_cil extend' again with the folder where it is now."
+        )
     command = f"nnUNetv2_train {previous.dataset} {used_configuration} {fold} -tr {used_trainer} -p {previous.plans}"
     if any((file.parent / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best")):
         raise CILError(
             f"The previous step's training is not finished: {file} is missing. Finish it with '{command} --c'."
         )
-    others = sorted(p.parent.name for p in model.glob("fold_*/checkpoint_final.pth"))
-    hint = f" (only {', '.join(others)} is trained)" if others else ""
+    hint = f" (only {names} is trained)" if others else ""
     raise CILError(f"The previous step has to be trained first{hint}: {file} is missing. Run '{command}'.")
 
 
@@ -123,7 +132,7 @@ def read_previous_step(file: Path, old_classes: Sequence[str], architecture: Map
     state = checkpoint.get(STATE_KEY) or {}
     stored = state.get("prototypes")
     bank = None if stored is None else PrototypeBank.from_state_dict(stored)
-    lineage = read_lineage(state.get("lineage", ()))
+    lineage = read_lineage(state.get("lineage", ())) or (foreign_record(checkpoint, found),)
     return PreviousStep(weights, bank, state.get("method_state", {}), lineage, file_sha256(file))
 
 

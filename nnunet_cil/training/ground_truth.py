@@ -1,14 +1,15 @@
-"""Ground truth with the model's label numbers, for nnU-Net's final validation."""
+"""Ground truth for nnU-Net's final validation: the model's label numbers, and just the classes that are labelled."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from nnunetv2.evaluation.evaluate_predictions import load_summary_json, save_summary_json
 
 
 def write_in_channels(
@@ -30,3 +31,32 @@ def write_in_channels(
         labels, properties = reader_writer.read_seg(str(source / "gt_segmentations" / name))
         mapped = table[labels[0].astype(np.int64) + 1]
         reader_writer.write_seg(mapped, str(target / "gt_segmentations" / name), properties)
+
+
+def keep_labelled(summary: Path, shown: Callable[[str], Collection[int]], file_ending: str) -> float:
+    """Takes the scores of classes that a case's labels do not show out of nnU-Net's summary, and out of its means.
+
+    Args:
+        summary: ``summary.json``, written anew.
+        shown: case -> the model's labels that are shown in it.
+        file_ending: of the cases.
+
+    Returns:
+        The mean Dice over the classes that are left; NaN if there is none.
+    """
+    content = load_summary_json(str(summary))
+    for case in content["metric_per_case"]:
+        labels = shown(Path(case["prediction_file"]).name.removesuffix(file_ending))
+        case["metrics"] = {label: scores for label, scores in case["metrics"].items() if label in labels}
+    per_case = [case["metrics"] for case in content["metric_per_case"]]
+    labels = {label: None for metrics in per_case for label in metrics}
+    content["mean"] = {label: _means([m[label] for m in per_case if label in m]) for label in labels}
+    content["foreground_mean"] = _means(list(content["mean"].values()))
+    save_summary_json(content, str(summary))
+    return float(content["foreground_mean"].get("Dice", np.nan))
+
+
+def _means(scores: list[dict[str, float]]) -> dict[str, float]:
+    """Of each metric; NaN where none is defined."""
+    values = {name: [s[name] for s in scores if not np.isnan(s[name])] for name in (scores[0] if scores else ())}
+    return {name: float(np.mean(v)) if v else float("nan") for name, v in values.items()}

@@ -24,6 +24,8 @@ class nnUNetTrainerJoint(nnUNetTrainerCIL):
     Continues from the previous step's weights like every other trainer. A schedule of one step is joint training from scratch.
     """
 
+    needs_old_data = True
+
     @property
     def shown_label_map(self) -> dict[int, int]:
         """Every seen class."""

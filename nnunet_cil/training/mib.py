@@ -29,6 +29,10 @@ class MiBLoss(StepLoss):
         log_probs = self.log_probs(logits)
         _, valid = self.split(targets[0])
         student = merge_new_into_background(log_probs[0], self.num_old)
+        if self.refined:  # their labels win over the teacher
+            valid = self.unlabelled(targets[0]) | (targets[0][:, 0] >= self.num_old) & (
+                True if valid is None else valid
+            )
         distillation = distillation_loss(student, self.teacher_probs(), valid)
         segmentation = self.over_scales(self.unbiased_segmentation, log_probs, targets)
         return {"segmentation": segmentation, "distillation": self.mib_weight * distillation}
@@ -37,6 +41,7 @@ class MiBLoss(StepLoss):
 class nnUNetTrainerMiB(nnUNetTrainerCIL):
     """Modeling the Background (Cermelli et al. 2020, https://arxiv.org/abs/2002.00718)."""
 
+    reads_partial_labels = True
     hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {"mib_weight": (0, math.inf)}
     mib_weight = 10.0
 

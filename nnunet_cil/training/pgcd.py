@@ -59,10 +59,10 @@ class PGCDLoss(StepLoss):
         """segmentation, old_dice, pgcd, dapd."""
         log_probs = self.log_probs(logits)
         terms = {"segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets)}
-        labels, valid = self.split(targets[0])
-        unlabelled = labels < self.num_old if valid is None else (labels < self.num_old) & valid
+        _, valid = self.split(targets[0])
+        unlabelled = self.unlabelled(targets[0])
         teacher_features = self.teacher.output.features.float()
-        predicted = most_probable(self.teacher.output.logits)
+        predicted = most_probable(self.teacher_logits())
         if self.old_dice_weight:
             old_dice = self.over_scales(self._old_dice, log_probs, self.pseudo_labelled(targets, predicted))
             terms["old_dice"] = self.old_dice_weight * old_dice
@@ -100,6 +100,7 @@ class PGCDLoss(StepLoss):
 class nnUNetTrainerPGCD(nnUNetTrainerCIL):
     """PGCD + DAPD (our reading of Zhu et al. 2025, https://arxiv.org/abs/2511.07749)."""
 
+    reads_partial_labels = True
     hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {
         "old_dice_weight": (0, math.inf),
         "pgcd_weight": (0, math.inf),

@@ -41,7 +41,8 @@ def label_masks(num_old: int, num_new: int) -> Masks:
 
     def masks(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         merged = (labels - (num_old - 1)).clamp(min=0)
-        return class_masks(merged, valid & ((merged > 0) | (most_probable(logits) == 0)), 1 + num_new)
+        background = (labels == 0) & (most_probable(logits) == 0)
+        return class_masks(merged, valid & ((merged > 0) | background), 1 + num_new)
 
     return masks
 

@@ -9,18 +9,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
-from torch.nn import functional as F
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.labels import label_map, lookup_table
-from nnunet_cil.losses.segmentation import labelled_dice_loss, masked_cross_entropy, merge_unlabelled
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.data import StepDataset
-from nnunet_cil.training.step_loss import StepContext, StepLoss
+from nnunet_cil.training.step_loss import StepLoss
 
 REPLAY_SEED = 12345
 """Of the order in which cases are kept: the same in every run and step."""
@@ -33,54 +30,14 @@ class ReplayLoss(StepLoss):
     new and one over old classes, each over the samples that show the class. No distillation.
     """
 
-    def __init__(self, context: StepContext, num_new: int) -> None:
-        """For a batch of the step's own cases, until ``labelled`` is set."""
-        super().__init__(context)
-        self.own = torch.arange(1, context.num_old + num_new) >= context.num_old
-        """(classes - 1,) bool: what the step's own cases show."""
-        self.labelled: Tensor | None = None
-        """(batch, classes - 1) bool: what each sample shows; None for the step's own cases."""
-
-    def shown(self, targets: list[Tensor]) -> list[Tensor]:
-        """Only what each sample is to show."""
-        allowed = F.pad(self._labelled(targets[0]), (1, 1), value=True)  # background, classes, ignore
-        seen = [allowed.gather(1, t.long().flatten(1)).view_as(t) for t in targets]
-        return [torch.where(s, t, torch.zeros_like(t)) for s, t in zip(seen, targets, strict=True)]
-
     def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
         """segmentation, old_dice."""
         log_probs = self.log_probs(logits)
+        old = range(1, self.num_old)
         return {
-            "segmentation": self.over_scales(self._segmentation, log_probs, targets),
-            "old_dice": self.over_scales(lambda x, y: self._dice(x, y, 1, self.num_old), log_probs, targets),
+            "segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets),
+            "old_dice": self.over_scales(lambda x, y: self.labelled_dice(x, y, old), log_probs, targets),
         }
-
-    def _segmentation(self, log_probs: Tensor, target: Tensor) -> Tensor:
-        labels, valid = self.split(target)
-        merged = merge_unlabelled(log_probs, self._labelled(target))
-        return masked_cross_entropy(merged, labels, valid) + self._dice(
-            log_probs, target, self.num_old, merged.shape[1]
-        )
-
-    def _dice(self, log_probs: Tensor, target: Tensor, first: int, end: int) -> Tensor:
-        labels, valid = self.split(target)
-        one_hot = labels[:, None] == torch.arange(first, end, device=labels.device).view(
-            1, -1, *[1] * (labels.ndim - 1)
-        )
-        return labelled_dice_loss(
-            log_probs[:, first:end].exp(),
-            one_hot,
-            self._labelled(target)[:, first - 1 : end - 1],
-            valid,
-            batch_dice=self.batch_dice,
-            ddp=self.ddp,
-        )
-
-    def _labelled(self, target: Tensor) -> Tensor:
-        if self.labelled is not None:
-            return self.labelled
-        self.own = self.own.to(target.device)
-        return self.own.expand(len(target), -1)
 
 
 class ReplayDataset(StepDataset):
@@ -126,6 +83,7 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
     Where steps share their cases, a kept case has been in every step so far, and shows the labels of all of them.
     """
 
+    needs_old_data = True
     hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {"replay_cases": (1, 1_000_000)}
     replay_cases = 4
 
@@ -177,16 +135,9 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
 
     def build_step_loss(self) -> StepLoss:
         """Segmentation terms only."""
-        return ReplayLoss(self.loss_context(), len(self.step_plan.new_classes))
+        return ReplayLoss(self.loss_context())
 
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Tells the loss which classes each sample shows."""
-        if not isinstance(self.loss, ReplayLoss):
-            return super().train_step(batch)
-        channels = [set(m.values()) for m in self.shown_label_maps]
-        shown = [channels[self.kept_cases.get(key, 0)] for key in batch["keys"]]
-        labelled = [[c in own for c in range(1, 1 + len(self.step_plan.seen_classes))] for own in shown]
-        self.loss.labelled = torch.tensor(labelled, device=self.device)
-        outputs: dict[str, Any] = super().train_step(batch)
-        self.loss.labelled = None
-        return outputs
+    def labelled_in(self, keys: Sequence[str]) -> list[tuple[int, ...]]:
+        """By each case's group."""
+        shown = [tuple(m.values()) for m in self.shown_label_maps]
+        return [shown[self.kept_cases.get(key, 0)] for key in keys]

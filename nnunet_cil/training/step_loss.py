@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunet_cil.losses.prototypes import most_probable, sum_over_ranks
-from nnunet_cil.losses.segmentation import masked_cross_entropy, merge_old_into_background, soft_dice_loss
+from nnunet_cil.losses.segmentation import (
+    labelled_dice_loss,
+    masked_cross_entropy,
+    merge_old_into_background,
+    merge_unlabelled,
+    soft_dice_loss,
+)
 from nnunet_cil.networks.features import FeatureReader
 from nnunet_cil.networks.teacher import Teacher
 
@@ -29,6 +35,7 @@ class StepContext:
         ddp: whether training is distributed.
         teacher: the previous step's network, with its output on the batch at hand.
         features: the student's.
+        refined: channels of the old classes that the step's labels show, too.
     """
 
     num_old: int
@@ -38,13 +45,15 @@ class StepContext:
     ddp: bool
     teacher: Teacher
     features: FeatureReader
+    refined: tuple[int, ...] = ()
 
 
 class StepLoss(nn.Module):
     """Sum of named terms; called by nnU-Net's training step like any loss of nnU-Net.
 
     Targets may name old classes (the online score is taken against the teacher's prediction): the terms never
-    see these, they get 0 there.
+    see these, they get 0 there; but for refined classes, in samples whose labels show them. What a sample's labels show they
+    decide: the teacher is not asked about it.
     """
 
     def __init__(self, context: StepContext) -> None:
@@ -55,6 +64,9 @@ class StepLoss(nn.Module):
         self.scale_weights = context.scale_weights
         self.batch_dice, self.ddp = context.batch_dice, context.ddp
         self.teacher, self.features = context.teacher, context.features
+        self.refined = context.refined
+        self.labelled: Tensor | None = None
+        """(batch, K+N-1) bool, the foreground classes that each sample's labels show; None: the new classes, in every sample."""
         self._sums: dict[str, Tensor] = {}
         self._num_recorded = 0
 
@@ -79,16 +91,24 @@ class StepLoss(nn.Module):
         return torch.stack(list(terms.values())).sum()
 
     def shown(self, targets: list[Tensor]) -> list[Tensor]:
-        """What the terms may see of the targets: 0 where an old class stands."""
-        return [torch.where((t > 0) & (t < self.num_old), torch.zeros_like(t), t) for t in targets]
+        """What the terms may see of the targets: 0 where a class stands that the sample's labels do not show."""
+        if self.labelled is None:
+            return [torch.where((t > 0) & (t < self.num_old), torch.zeros_like(t), t) for t in targets]
+        allowed = F.pad(self.labelled, (1, 1), value=True)  # background, classes, ignore
+        seen = [allowed.gather(1, t.long().flatten(1)).view_as(t) for t in targets]
+        return [torch.where(s, t, torch.zeros_like(t)) for s, t in zip(seen, targets, strict=True)]
 
     def log_probs(self, logits: list[Tensor]) -> list[Tensor]:
         """Log-softmax at every scale that counts; a scale of weight 0 is passed on as it is."""
         return [x.log_softmax(1) if w != 0 else x for x, w in zip(logits, self.scale_weights, strict=True)]
 
     def unbiased_segmentation(self, log_probs: Tensor, target: Tensor) -> Tensor:
-        """Label 0 is "background or an old class" (MiB's cross-entropy), plus the Dice of the new classes; one scale."""
+        """Label 0 is "background or a class that the labels do not show" (MiB's cross-entropy), plus the Dice; one scale."""
         labels, valid = self.split(target)
+        if self.labelled is not None:
+            shown = merge_unlabelled(log_probs, self.labelled)
+            classes = [*self.refined, *range(self.num_old, log_probs.shape[1])]
+            return masked_cross_entropy(shown, labels, valid) + self.labelled_dice(log_probs, target, classes)
         merged = merge_old_into_background(log_probs, self.num_old)
         labels = (labels - (self.num_old - 1)).clamp(min=0)
         return masked_cross_entropy(merged, labels, valid) + self.dice(merged[:, 1:], labels, valid, first=1)
@@ -109,9 +129,32 @@ class StepLoss(nn.Module):
         one_hot = labels[:, None] == classes.view(1, -1, *[1] * (labels.ndim - 1))
         return soft_dice_loss(log_probs.exp(), one_hot, valid, batch_dice=self.batch_dice, ddp=self.ddp)
 
+    def labelled_dice(self, log_probs: Tensor, target: Tensor, classes: Sequence[int]) -> Tensor:
+        """nnU-Net's soft Dice over the given channels, each over the samples whose labels show it."""
+        assert self.labelled is not None
+        labels, valid = self.split(target)
+        channels = torch.tensor(classes, device=labels.device)
+        return labelled_dice_loss(
+            log_probs[:, channels].exp(),
+            labels[:, None] == channels.view(1, -1, *[1] * (labels.ndim - 1)),
+            self.labelled[:, channels - 1],
+            valid,
+            batch_dice=self.batch_dice,
+            ddp=self.ddp,
+        )
+
+    def teacher_logits(self) -> Tensor:
+        """(batch, K, *spatial); -inf for what a sample's labels decide."""
+        return decided_by_labels(self.teacher.output.logits, self.labelled)
+
     def teacher_probs(self) -> Tensor:
         """(batch, K, *spatial) float32."""
-        return self.teacher.output.logits.float().softmax(1)
+        return self.teacher_logits().float().softmax(1)
+
+    def unlabelled(self, target: Tensor) -> Tensor:
+        """U: (batch, 1, *spatial) -> (batch, *spatial) bool, where the labels name no class and the teacher may speak."""
+        labels, valid = self.split(target)
+        return labels == 0 if valid is None else (labels == 0) & valid
 
     def pseudo_labelled(self, targets: list[Tensor], predicted: Tensor | None = None) -> list[Tensor]:
         """The targets with the teacher's argmax wherever they are 0, at every scale (nearest neighbour).
@@ -120,7 +163,7 @@ class StepLoss(nn.Module):
             targets: as for ``terms``.
             predicted: (batch, *spatial) int64, the argmax, where it is at hand.
         """
-        predicted = most_probable(self.teacher.output.logits) if predicted is None else predicted
+        predicted = most_probable(self.teacher_logits()) if predicted is None else predicted
         predicted = predicted[:, None].to(targets[0].dtype)
         filled = []
         for target in targets:
@@ -167,6 +210,19 @@ class StepLoss(nn.Module):
         *totals, count = sum_over_ranks(sums).tolist()
         self._sums, self._num_recorded = {}, 0
         return {name: total / count for name, total in zip(names, totals, strict=True)}
+
+
+def decided_by_labels(logits: Tensor, labelled: Tensor | None) -> Tensor:
+    """The teacher's logits, -inf for old classes that a sample's labels show: labels win.
+
+    Args:
+        logits: (batch, K, *spatial).
+        labelled: as ``StepLoss.labelled``.
+    """
+    if labelled is None:
+        return logits
+    decided = F.pad(labelled[:, : logits.shape[1] - 1], (1, 0), value=False)
+    return logits.masked_fill(decided.view(*decided.shape, *[1] * (logits.ndim - 2)), -torch.inf)
 
 
 def resized(labels: Tensor, size: torch.Size) -> Tensor:

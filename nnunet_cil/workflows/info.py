@@ -66,7 +66,16 @@ def _steps(lineage: Sequence[StepRecord]) -> Table:
     body = []
     for r in lineage:
         versions = ", ".join(f"{name} {number}" for name, number in r.versions.items())
-        body.append([str(r.step), r.schedule, r.plans, str(r.num_cases), versions, r.previous_sha256 or ""])
+        body.append(
+            [
+                str(r.step),
+                r.schedule,
+                r.plans,
+                r.cases_text,
+                versions,
+                r.previous_sha256 or "",
+            ]
+        )
     return Table(["step", "schedule", "plans", "cases", "versions", "continued from (SHA-256)"], body)
 
 

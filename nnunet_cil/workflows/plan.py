@@ -80,7 +80,7 @@ def plan(
     ]
     for plans_name, file, is_changed in zip(plans_names, files, changed, strict=True):
         if is_changed and file.is_file():
-            _refuse_if_trained(name, plans_name)
+            refuse_if_trained(name, plans_name)
     for file, content, is_changed in zip(files, contents, changed, strict=True):
         if is_changed:
             write_json(file, content)
@@ -210,7 +210,8 @@ def _check_presence(
                 )
 
 
-def _refuse_if_trained(dataset: str, plans_name: str) -> None:
+def refuse_if_trained(dataset: str, plans_name: str) -> None:
+    """Refuses to change plans that a model was trained with."""
     if not os.environ.get("nnUNet_results"):
         return
     results = Path(os.environ["nnUNet_results"]) / dataset

@@ -49,8 +49,23 @@ def preprocess(
         planner = PLANNERS[base_plans]
         nnunet("nnUNetv2_plan_and_preprocess", "-c", configuration, "-pl", planner, "--verify_dataset_integrity")
         return
-    if not (folder / "dataset_fingerprint.json").is_file():  # the plans are from elsewhere; training wants it all the same
+    if not (
+        folder / "dataset_fingerprint.json"
+    ).is_file():  # the plans are from elsewhere; training wants it all the same
         nnunet("nnUNetv2_extract_fingerprint", "--verify_dataset_integrity")
     identifier = read_json(plans, "")["configurations"].get(configuration, {}).get("data_identifier")
-    if identifier is not None and not (folder / identifier).is_dir():  # what is wrong with a configuration, plan says
+    if identifier is not None and not _is_complete(
+        folder / identifier
+    ):  # what is wrong with a configuration, plan says
         nnunet("nnUNetv2_preprocess", "-c", configuration, "-plans_name", base_plans)
+
+
+def _is_complete(preprocessed: Path) -> bool:
+    """Whether every case is there; of a data set whose raw files are gone, whether any is."""
+    done = {file.stem for file in preprocessed.glob("*.pkl")}
+    images = nnunet_folder("nnUNet_raw") / preprocessed.parent.name / "imagesTr"
+    if not images.is_dir():
+        return bool(done)
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    return set(get_filenames_of_train_images_and_targets(str(images.parent))) <= done

@@ -204,5 +204,5 @@ def _validation_scores(model: StepModel, fold: int | str) -> tuple[float, float,
         return (float("nan"),) * 3
     means = json.loads((model.fold(fold) / "validation" / "summary.json").read_text(encoding="utf-8"))["mean"]
     labels = model.plan.labels
-    scores = {name: float(means[str(labels[name])]["Dice"]) for name in model.plan.seen_classes}
+    scores = {n: float(means.get(str(labels[n]), {}).get("Dice", "nan")) for n in model.plan.seen_classes}
     return group_means(scores, model.plan.old_classes, model.plan.new_classes)

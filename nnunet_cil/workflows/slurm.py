@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -15,24 +14,6 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.workflows.commands import log_end
 from nnunet_cil.workflows.folders import read_json, write_json
 from nnunet_cil.workflows.launch import Job, import_submitit
-
-
-def slurm_parameters(pairs: Sequence[str]) -> dict[str, Any]:
-    """``["partition=gpu", "timeout_min=60"]`` -> ``{"partition": "gpu", "timeout_min": 60}``; values may be JSON.
-
-    Raises:
-        CILError: one is not KEY=VALUE.
-    """
-    parameters: dict[str, Any] = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not key or not separator:
-            raise CILError(f"--slurm takes KEY=VALUE, for example partition=gpu, not {pair!r}.")
-        try:
-            parameters[key] = json.loads(value)
-        except json.JSONDecodeError:
-            parameters[key] = value
-    return parameters
 
 
 def submit(

@@ -16,9 +16,9 @@ def small_plans(
     patch_size: Sequence[int],
     batch_size: int,
 ) -> dict[str, Any]:
-    """A copy of plain U-Net plans with one configuration, fewer features, and another patch and batch.
+    """A copy of the plans of a U-Net, plain or residual: one configuration, fewer features, and another patch and batch.
 
-    One convolution at full resolution in the encoder and one a stage in the decoder, two elsewhere. The preprocessed
+    One convolution (or block) at full resolution in the encoder and one a stage in the decoder, two elsewhere. The preprocessed
     data stay those of the original plans. Batch Dice is on, as nnU-Net plans it for patches that cover a part of the image.
 
     Args:
@@ -38,9 +38,10 @@ def small_plans(
     kwargs.update(
         n_stages=stages,
         features_per_stage=list(features),
-        n_conv_per_stage=[1] + [2] * (stages - 1),
         n_conv_per_stage_decoder=[1] * (stages - 1),
     )
+    residual = "n_blocks_per_stage" in kwargs
+    kwargs["n_blocks_per_stage" if residual else "n_conv_per_stage"] = [1] + [2] * (stages - 1)
     for key in ("kernel_sizes", "strides"):
         kwargs[key] = kwargs[key][:stages]
     return copied

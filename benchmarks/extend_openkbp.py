@@ -1,0 +1,226 @@
+"""A plain nnU-Net model of two organs, extended by a third from other patients in whom only that one is labelled.
+
+    python benchmarks/extend_openkbp.py 900 -device cpu                                    # resumable
+    python benchmarks/extend_openkbp.py 900 -c 2d --epochs 5 --steps 10 -device cpu
+    python benchmarks/extend_openkbp.py 900 --table
+
+DATASET is OpenKBP with its five organs (docs/reproduce.md). Half of its training patients make Dataset901 (brainstem and spinal
+cord; not the parotids, which are twins for a trainer that mirrors), the other half Dataset902 (mandible). With nnU-Net's commands
+and a small network: plain nnUNetTrainer on 901; then ``nnunet_cil extend`` and nnUNetTrainerPGCD on 902; a model of the mandible
+alone on 902, of the same length; all predicted on the test patients; the extended model exported, and predicted where nnunet_cil
+cannot be imported. Dice as JSON in benchmarks/results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+OLD, NEW = ("Brainstem", "SpinalCord"), ("Mandible",)
+RESULTS = Path(__file__).resolve().parent / "results" / "extend_openkbp"
+SCRIPTS = Path(sys.executable).parent
+
+
+def call(*command: str, **environment: str) -> None:
+    """Runs a command of this environment."""
+    print("+", *command, flush=True)
+    program = [sys.executable, "-m", "nnunet_cil.cli"] if command[0] == "nnunet_cil" else [str(SCRIPTS / command[0])]
+    subprocess.run([*program, *command[1:]], check=True, env={**os.environ, **environment})
+
+
+def half(source: Path, target: Path, cases: list[str], classes: tuple[str, ...], dataset_json: dict[str, Any]) -> None:
+    """A raw data set of some cases, with labels of some classes."""
+    if (target / "dataset.json").is_file():
+        return
+    table = np.zeros(256, dtype=np.uint8)
+    for number, name in enumerate(classes, start=1):
+        table[dataset_json["labels"][name]] = number
+    for part in ("imagesTr", "labelsTr"):
+        (target / part).mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        image = target / "imagesTr" / f"{case}_0000.nii.gz"
+        if not image.exists():
+            image.symlink_to(source.resolve() / "imagesTr" / image.name)
+        picture = sitk.ReadImage(str(source / "labelsTr" / f"{case}.nii.gz"))
+        labels = sitk.GetImageFromArray(table[sitk.GetArrayFromImage(picture)])
+        labels.CopyInformation(picture)
+        sitk.WriteImage(labels, str(target / "labelsTr" / f"{case}.nii.gz"))
+    labels = {"background": 0, **{name: number for number, name in enumerate(classes, start=1)}}
+    content = dataset_json | {"labels": labels, "numTraining": len(cases)}
+    (target / "dataset.json").write_text(json.dumps(content, indent=1))
+
+
+class Study:
+    """What the command line asks for, and where nnU-Net keeps it."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        """Finds the data set."""
+        from nnunet_cil.workflows.folders import nnunet_folder, raw_dataset_folder
+
+        self.args = args
+        self.raw = raw_dataset_folder(args.dataset)
+        self.preprocessed, self.results = nnunet_folder("nnUNet_preprocessed"), nnunet_folder("nnUNet_results")
+        self.old, self.new = "Dataset901_KBPOld", "Dataset902_KBPMandible"
+        self.plans = f"{args.plans}Small"
+        self.name = f"{args.c}_{args.plans}"
+        self.training = [
+            *(f"num_epochs={args.steps}", "num_iterations_per_epoch=50", "num_val_iterations_per_epoch=4"),
+            *("save_every=4", "initial_lr=0.003", 'optimizer="AdamW"'),
+        ]
+
+    def run(self) -> None:
+        """Everything, in order; what is done is skipped."""
+        dataset_json = json.loads((self.raw / "dataset.json").read_text())
+        cases = sorted(f.name.removesuffix(".nii.gz") for f in (self.raw / "labelsTr").glob("*.nii.gz"))
+        half(self.raw, self.raw.parent / self.old, cases[::2], OLD, dataset_json)
+        half(self.raw, self.raw.parent / self.new, cases[1::2], NEW, dataset_json)
+        if not (self.preprocessed / self.old / f"{self.args.plans}.json").is_file():
+            from nnunet_cil.workflows.preprocess import PLANNERS
+
+            planner = PLANNERS[self.args.plans]
+            call(
+                "nnUNetv2_plan_and_preprocess",
+                "-d",
+                "901",
+                "-c",
+                self.args.c,
+                "-pl",
+                planner,
+                "--verify_dataset_integrity",
+            )
+        if not (self.preprocessed / self.old / f"{self.plans}.json").is_file():
+            small = [sys.executable, str(Path(__file__).with_name("small_plans.py")), "901", "-c", self.args.c]
+            patch = ["--patch", "64", "64"] if self.args.c == "2d" else []
+            subprocess.run([*small, *patch, "-p", self.args.plans], check=True)
+        base_trainer = f"nnUNetTrainer_{self.args.epochs}epochs"
+        base = self.train(self.old, base_trainer, self.plans)
+        step = f"{self.plans}From901_Mandible_step1"
+        if not (self.preprocessed / self.new / f"{step}.json").is_file():
+            call("nnunet_cil", "extend", str(base), "902", "--training", *self.training)
+        extended = self.train(self.new, "nnUNetTrainerPGCD", step)
+        alone = self.train(self.new, "nnUNetTrainerPGCD", self.plan_alone(step))
+        found = {
+            "before": self.score(base, OLD),
+            "extended": self.score(extended, OLD + NEW),
+            "alone": self.score(alone, NEW),
+        }
+        found["exported_is_identical"] = self.exported_is_identical(extended)
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / f"{self.name}.json").write_text(json.dumps({"training": self.training, **found}, indent=1) + "\n")
+
+    def plan_alone(self, step: str) -> str:
+        """One step with the mandible alone, with the plans and the length of the extension."""
+        folder = self.preprocessed / self.new
+        base = f"{self.plans}From901"
+        plans = json.loads((folder / f"{step}.json").read_text()) | {"plans_name": base}
+        del plans["cil"]
+        (folder / f"{base}.json").write_text(json.dumps(plans))
+        from nnunet_cil.cli import key_values
+
+        schedule = folder / "alone.schedule"
+        content = {"name": "alone", "steps": [{"classes": list(NEW)}], "training": key_values("", self.training)}
+        schedule.write_text(json.dumps(content))
+        call("nnunet_cil", "plan", "902", str(schedule), "-p", base)
+        return f"{base}_alone_step0"
+
+    def train(self, dataset: str, trainer: str, plans: str) -> Path:
+        """nnUNetv2_train, skipped when it is finished, continued when it was interrupted; the model's folder."""
+        model = self.results / dataset / f"{trainer}__{plans}__{self.args.c}"
+        if not (model / "fold_0" / "validation" / "summary.json").is_file():
+            going_on = ["--c"] if any((model / "fold_0").glob("checkpoint_*.pth")) else []
+            what = (dataset, self.args.c, "0", "-tr", trainer, "-p", plans, "-device", self.args.device)
+            call("nnUNetv2_train", *what, *going_on)
+        return model
+
+    def score(self, model: Path, classes: tuple[str, ...]) -> dict[str, list[float]]:
+        """Dice of every class and test patient."""
+        trainer, plans, configuration = model.name.split("__")
+        output = model / "fold_0" / "test"
+        call(
+            *("nnUNetv2_predict", "-d", model.parent.name, "-c", configuration, "-f", "0", "-tr", trainer, "-p", plans),
+            *("-i", str(self.raw / "imagesTs"), "-o", str(output), "-device", self.args.device, "--disable_tta"),
+            *("-npp", "1", "-nps", "1", "--continue_prediction"),
+        )
+        truth = json.loads((self.raw / "dataset.json").read_text())["labels"]
+        channels = json.loads((model / "dataset.json").read_text())["labels"]
+        dice: dict[str, list[float]] = {name: [] for name in classes}
+        for file in sorted((self.raw / "labelsTs").glob("*.nii.gz")):
+            wanted, found = (sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (file, output / file.name))
+            for name, values in dice.items():
+                a, b = wanted == truth[name], found == channels[name]
+                values.append(2 * int((a & b).sum()) / int(a.sum() + b.sum()))
+        return dice
+
+    def exported_is_identical(self, model: Path) -> bool:
+        """Whether the exported model predicts the same files where nnunet_cil cannot be imported."""
+        target = self.results.parent / f"exported_{self.name}"
+        exported = target / model.parent.name / model.name.replace("nnUNetTrainerPGCD", "nnUNetTrainer")
+        if not exported.exists():
+            call("nnunet_cil", "export", str(model), str(target))
+        output = target / "test"
+        code = (
+            "import sys; sys.modules['nnunet_cil'] = None; "
+            "from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder as f; f()"
+        )
+        arguments = [
+            "-i",
+            str(self.raw / "imagesTs"),
+            "-o",
+            str(output),
+            "-m",
+            str(exported),
+            "-f",
+            "0",
+            "--disable_tta",
+        ]
+        arguments += ["-device", self.args.device, "-npp", "1", "-nps", "1", "--continue_prediction"]
+        plain = {k: v for k, v in os.environ.items() if k not in ("nnUNet_extTrainer", "PYTHONPATH")}
+        print("+ nnUNetv2_predict_from_modelfolder", *arguments, flush=True)
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, env=plain)
+        ours = sorted((model / "fold_0" / "test").glob("*.nii.gz"))
+        return bool(ours) and all(f.read_bytes() == (output / f.name).read_bytes() for f in ours)
+
+
+def table() -> str:
+    """Markdown: mean Dice over the test patients."""
+    lines = [f"| model | {' | '.join(OLD + NEW)} | old |", "|" + "---|" * (len(OLD + NEW) + 2)]
+    for file in sorted(RESULTS.glob("*.json")):
+        content = json.loads(file.read_text())
+        for row in ("before", "extended", "alone"):
+            means = {name: float(np.mean(values)) for name, values in content[row].items()}
+            cells = [f"{means[name]:.3f}" if name in means else "" for name in OLD + NEW]
+            old = f"{np.mean([means[name] for name in OLD]):.3f}" if OLD[0] in means else ""
+            lines.append(f"| {file.stem}: {row} | {' | '.join(cells)} | {old} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="ID of OpenKBP with its five organs, e.g. 900")
+    parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
+    parser.add_argument("--plans", default="nnUNetPlans", help="nnU-Net's plans (default: %(default)s)")
+    parser.add_argument(
+        "--epochs", type=int, default=10, choices=[5, 10, 20, 50], help="of the plain model (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=24, help="epochs (of 50 iterations) of the extension (default: %(default)s)"
+    )
+    parser.add_argument("-device", default="cuda")
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    args = parser.parse_args()
+    if not args.table:
+        Study(args).run()
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
