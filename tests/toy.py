@@ -203,7 +203,15 @@ def make_trainer(
 
 
 def make_context(
-    num_old=1, ignore_label=None, scale_weights=(1.0,), *, teacher=None, features=None, batch_dice=True, ddp=False
+    num_old=1,
+    ignore_label=None,
+    scale_weights=(1.0,),
+    *,
+    teacher=None,
+    features=None,
+    batch_dice=True,
+    ddp=False,
+    refined=(),
 ):
     """A StepContext around tensors: ``teacher`` a TeacherOutput, ``features`` the student's."""
     return StepContext(
@@ -214,6 +222,7 @@ def make_context(
         ddp=ddp,
         teacher=SimpleNamespace(output=teacher),
         features=SimpleNamespace(take=lambda: features),
+        refined=refined,
     )
 
 
