@@ -9,7 +9,7 @@ nnU-Net's own training). Networks and patches are small through the plans file (
 skipped; an interrupted training goes on from its latest checkpoint. Each model leaves one small JSON file in
 benchmarks/results/SCHEDULE: Dice per class and case on the fold's validation cases and on the test cases (imagesTs, labelsTs).
 With --validation-only the test cases are not touched: for choosing hyper-parameters. A setting changed by --set gets a row of
-its own and the same step 0.
+its own and the same step 0; with --from-step K also the same models of the steps before K: one step is compared at a time.
 """
 
 from __future__ import annotations
@@ -42,16 +42,18 @@ class Study:
         self.settings = {name: json.loads(value) for name, value in (s.split("=") for s in args.set)}
         self.results = HERE / "results" / self.schedule.name
         self.configuration, self.base, self.device = args.c, args.p, args.device
-        self.dataset, self.validation_only = args.dataset, args.validation_only
+        self.dataset, self.validation_only, self.from_step = args.dataset, args.validation_only, args.from_step
 
     @property
     def variant(self) -> str:
         """Name of the schedule with the changed settings; results folders of nnU-Net are told apart by it."""
-        return "_".join([self.schedule.name, *(f"{k}-{v}" for k, v in self.settings.items())])
+        start = [f"from{self.from_step}"] if self.from_step > 1 else []
+        return "_".join([self.schedule.name, *(f"{k}-{v}" for k, v in self.settings.items()), *start])
 
     def row(self, method: str, step: int) -> str:
         """Name of a result."""
-        changed = ",".join(f"{k}={v}" for k, v in self.settings.items())
+        start = [f"from_step={self.from_step}"] if self.from_step > 1 else []
+        changed = ",".join([*(f"{k}={v}" for k, v in self.settings.items()), *start])
         return f"step{step}" if step == 0 else f"{method}{f'({changed})' if changed else ''}_step{step}"
 
     def plan(self) -> None:
@@ -72,12 +74,14 @@ class Study:
         self.results.mkdir(parents=True, exist_ok=True)
         self.plan()
         for fold in folds:
-            if self.settings:
-                self.share_first_step(fold)
-            else:
+            if self.variant == self.schedule.name:
                 self.model(FIRST_TRAINER, 0, fold)
+            else:
+                self.share(FIRST_TRAINER, 0, fold)
             for method in methods:
-                for step in range(1, len(self.schedule.steps)):
+                for step in range(1, self.from_step):
+                    self.share(f"nnUNetTrainer{method}", step, fold)
+                for step in range(self.from_step, len(self.schedule.steps)):
                     self.model(f"nnUNetTrainer{method}", step, fold)
 
     def plans(self, step: int) -> str:
@@ -88,10 +92,10 @@ class Study:
         """nnU-Net's results folder of a fold."""
         return self.trained / f"{trainer}__{plans}__{self.configuration}" / f"fold_{fold}"
 
-    def share_first_step(self, fold: int) -> None:
-        """A changed setting does not change step 0: a link to the one that is there."""
-        link = self.folder(FIRST_TRAINER, self.plans(0), fold)
-        original = self.folder(FIRST_TRAINER, f"{self.base}_{self.schedule.name}_step0", fold)
+    def share(self, trainer: str, step: int, fold: int) -> None:
+        """A changed setting does not change the steps before: a link to the model that is there."""
+        link = self.folder(trainer, self.plans(step), fold)
+        original = self.folder(trainer, f"{self.base}_{self.schedule.name}_step{step}", fold)
         if not (original / "checkpoint_final.pth").is_file():
             raise SystemExit(f"{original} is not trained: run the study without --set first.")
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -202,6 +206,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=[], help="trainers without 'nnUNetTrainer', e.g. PGCD MiB")
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyper-parameters to change")
+    parser.add_argument("--from-step", type=int, default=1, metavar="K", help="the first step that is changed by --set")
     parser.add_argument("--validation-only", action="store_true", help="leave the test cases alone")
     parser.add_argument("-p", default="nnUNetPlansSmall", help="base plans (default: %(default)s)")
     parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
