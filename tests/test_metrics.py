@@ -1,12 +1,15 @@
 """Scores of a case by geometry, and of a sequence of models by hand."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
+from monai.metrics.utils import get_edge_surface_distance
+from scipy.ndimage import gaussian_filter
 
 from nnunet_cil.evaluation.continual import continual_scores, score_matrix
-from nnunet_cil.evaluation.segmentation import case_scores, class_scores
+from nnunet_cil.evaluation.segmentation import _surface_distances, case_scores, class_scores, cropped
 from nnunet_cil.evaluation.significance import paired_tests
 
 STEPS = [("a", "b"), ("c",), ("d",)]
@@ -115,6 +118,71 @@ def test_surfaces_against_a_slow_reference():
 def test_an_organ_that_touches_the_images_edge_has_its_surface_there():
     found = scores(cube((0, 0, 0)), cube((0, 0, 0)))
     assert (found.dice, found.asd_mm) == (1, 0)
+
+
+def blob(seed, shape=(24, 20, 17), share=0.2):
+    noise = gaussian_filter(np.random.default_rng(seed).random(shape), 1.5)
+    return noise > np.quantile(noise, 1 - share)
+
+
+def same_as_monai(a, b, spacing_mm):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, expected, _ = get_edge_surface_distance(a, b, spacing=list(spacing_mm), symmetric=True)
+    for own, other in zip(_surface_distances(a, b, spacing_mm), expected, strict=True):
+        assert len(own) == len(other) > 0
+        assert np.allclose(own, np.asarray(other, dtype=np.float64), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1, 1, 1), (2.5, 0.7, 0.7), (3.3, 1.1, 5.2)])
+@pytest.mark.parametrize("seed", range(4))
+def test_distances_of_blobs_are_monais(seed, spacing_mm):
+    same_as_monai(blob(seed), blob(seed + 10, share=0.6), spacing_mm)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (cube((0, 0, 0), 1), cube((15, 15, 15), 1)),
+        (cube((7, 3, 9), 1), blob(5, (16, 16, 16))),
+        (cube((0, 5, 12)), cube((12, 0, 0))),
+        (np.ones((5, 6, 7), dtype=bool), cube((2, 2, 2), 2, (5, 6, 7))),
+        (cube((0, 0, 0), shape=(200, 12, 12)), cube((195, 5, 5), shape=(200, 12, 12))),
+        (np.ones((1, 9, 9), dtype=bool), cube((0, 3, 3), 1, (1, 9, 9))),
+        (blob(1)[::2, :, ::-1], blob(2)[::2, :, ::-1]),
+        (blob(1).T, blob(2).T),
+    ],
+    ids=[
+        "single voxels",
+        "voxel and blob",
+        "volume's edge",
+        "everything",
+        "far apart",
+        "one slice",
+        "views",
+        "columns first",
+    ],
+)
+def test_distances_at_the_limits_are_monais(a, b):
+    same_as_monai(a, b, (2.5, 0.9, 1.3))
+
+
+def test_distances_in_the_plane_are_monais():
+    same_as_monai(blob(1, (30, 25)), blob(2, (30, 25)), (0.7, 1.9))
+
+
+def test_a_distance_of_just_the_tolerance_is_within_it():
+    """12 x 0.4 less 7 x 0.4 is a bit more than 2 in double precision."""
+    assert scores(cube((11, 3, 3), 1), cube((6, 3, 3), 1), spacing_mm=(0.4, 1, 1), tolerance_mm=2.0).nsd == 1
+
+
+def test_volumes_are_cropped_to_what_is_in_either():
+    a, b = (np.zeros((6, 7, 8), dtype=np.int16) for _ in range(2))
+    a[1, 2, 3], b[4, 2, 7] = 5, -1
+    found = cropped(a, b)
+    assert [v.shape for v in found] == [(4, 1, 5)] * 2
+    assert (found[0][0, 0, 0], found[1][-1, 0, -1]) == (5, -1)
+    assert [v.size for v in cropped(0 * a, 0 * b)] == [0, 0]
 
 
 @pytest.mark.parametrize("swap", [False, True])

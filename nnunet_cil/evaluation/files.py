@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.evaluation.segmentation import ClassScores, case_scores, label_boxes
+from nnunet_cil.evaluation.segmentation import ClassScores, case_scores, cropped
 
 
 def score_files(
@@ -52,11 +52,10 @@ def score_files(
         if a.shape != b.shape or not np.allclose(a, b, atol=1e-3):
             raise CILError(f"{what} of {found_file} is {a.tolist()}, of {wanted_file} it is {b.tolist()}.")
     spacing_mm = tuple(pictures[0].GetSpacing())[::-1]  # type: ignore[no-untyped-call]
-    arrays = [
-        _labels(sitk.GetArrayFromImage(p), file) for p, file in zip(pictures, (found_file, wanted_file), strict=True)
-    ]
+    views = (sitk.GetArrayViewFromImage(p) for p in pictures)
+    arrays = cropped(*(_labels(v, file) for v, file in zip(views, (found_file, wanted_file), strict=True)))
     for file, array, allowed in zip((found_file, wanted_file), arrays, (found_labels, wanted_labels), strict=True):
-        strange = ({int(array.min()), *label_boxes(array)} if array.size else set()) - {0, *allowed}
+        strange = set(np.unique(array[array != 0]).tolist()) - allowed
         if strange:
             raise CILError(f"{file} holds the label {min(strange)}, which is none of {sorted(allowed)}.")
     found, wanted = arrays

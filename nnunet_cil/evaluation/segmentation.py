@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +76,16 @@ def case_scores(
 Box = tuple[slice, ...]
 
 
+def cropped(*volumes: Labels) -> tuple[Labels, ...]:
+    """The volumes, all of one shape, in the smallest box outside of which all of them are 0; views, empty if all are."""
+    for axis in range(volumes[0].ndim):
+        others = tuple(a for a in range(volumes[0].ndim) if a != axis)
+        filled = np.flatnonzero(np.any([v.any(axis=others) for v in volumes], axis=0))
+        inside = slice(filled[0], filled[-1] + 1) if filled.size else slice(0)
+        volumes = tuple(v[(slice(None),) * axis + (inside,)] for v in volumes)
+    return volumes
+
+
 def label_boxes(labels: Labels) -> dict[int, Box]:
     """Label -> the smallest box that holds it, for every label from 1 that is there; one pass over the volume."""
     from scipy.ndimage import find_objects
@@ -85,17 +94,14 @@ def label_boxes(labels: Labels) -> dict[int, Box]:
 
 
 def _union(boxes: Sequence[Box], shape: Sequence[int]) -> Box:
-    """The smallest box around all, with a margin of a voxel, so that a surface at its edge stays a surface; empty for none."""
+    """The smallest box around all; empty for none."""
     if not boxes:
         return tuple(slice(0, 0) for _ in shape)
-    return tuple(
-        slice(max(0, min(b[i].start for b in boxes) - 1), min(size, max(b[i].stop for b in boxes) + 1))
-        for i, size in enumerate(shape)
-    )
+    return tuple(slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*boxes, strict=True))
 
 
 def class_scores(found: Mask, wanted: Mask, spacing_mm: Sequence[float], *, tolerance_mm: float) -> ClassScores:
-    """The scores of one class; surfaces and their distances are MONAI's (mask voxels that touch the outside).
+    """The scores of one class; surfaces and their distances are as MONAI's (mask voxels that touch the outside).
 
     Args:
         found: (*spatial) bool.
@@ -117,16 +123,25 @@ def class_scores(found: Mask, wanted: Mask, spacing_mm: Sequence[float], *, tole
 
 
 def _surface_distances(a: Mask, b: Mask, spacing_mm: Sequence[float]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Millimetres from each surface voxel of ``a`` to the surface of ``b``, and back. Neither is empty."""
-    from monai.metrics.utils import get_edge_surface_distance
+    """Millimetres from each surface voxel of ``a`` to the surface of ``b``, and back. Neither is empty.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of an argument that MONAI itself passes
-        _, distances, _ = get_edge_surface_distance(  # arrays do as well as the tensors of its signature
-            a,  # type: ignore[arg-type]
-            b,  # type: ignore[arg-type]
-            spacing=list(spacing_mm),
-            symmetric=True,
-        )
-    there, back = (np.asarray(d, dtype=np.float64) for d in distances)
-    return there, back
+    They are rounded to single precision, as MONAI's are: 12 x 0.4 mm less 7 x 0.4 mm is then within 2 mm.
+    """
+    from scipy.spatial import KDTree
+
+    points = _surface_mm(a, spacing_mm), _surface_mm(b, spacing_mm)
+    trees = [KDTree(p, leafsize=32, balanced_tree=False) for p in points]  # built faster, and asked only once
+    there, back = (tree.query(p)[0].astype(np.float32) for tree, p in zip(trees[::-1], points, strict=True))
+    return there.astype(np.float64), back.astype(np.float64)
+
+
+def _surface_mm(mask: Mask, spacing_mm: Sequence[float]) -> npt.NDArray[np.float64]:
+    """(points, axes): the voxels of which a neighbour through a face is outside, as is all beyond the mask's edge.
+
+    Looks only at the neighbours of the mask's own voxels, which are few in the box of an organ and of stray voxels far away.
+    """
+    padded = np.ascontiguousarray(np.pad(mask, 1))
+    flat, inside = padded.ravel(), np.flatnonzero(padded)
+    steps = [n * step for step in padded.strides for n in (-1, 1)]  # a voxel is one byte
+    surface = inside[~np.logical_and.reduce([flat[inside + step] for step in steps])]
+    return np.column_stack(np.unravel_index(surface, padded.shape)) * np.asarray(spacing_mm, dtype=np.float64)

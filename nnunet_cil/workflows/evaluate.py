@@ -68,7 +68,8 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     scored: dict[tuple[str, int, int | str], Scored] = {}
     todo = [(fold, model) for fold in experiment.folds for model in models]
-    import monai.metrics.utils  # noqa: F401  # once, before processes are forked that would each import it
+    import scipy.ndimage  # once, before processes are forked that would each import them
+    import scipy.spatial  # noqa: F401
 
     with ProcessPoolExecutor(int(os.environ.get("nnUNet_def_n_proc", "8"))) as pool:
         for index, (fold, model) in enumerate(todo, start=1):
@@ -172,7 +173,7 @@ def _write_pictures(
 
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
-    names = ("nnunet-cil", "nnunetv2", "torch", "numpy", "monai", "SimpleITK")
+    names = ("nnunet-cil", "nnunetv2", "torch", "numpy", "scipy", "SimpleITK")
     found = {"Python": platform.python_version()}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
