@@ -124,9 +124,14 @@ def _add_plan(commands: _Commands[argparse.ArgumentParser]) -> None:
         "plan",
         help="write one nnU-Net plans file for each step of a schedule",
         description="Writes one plans file a step beside the base plans in nnUNet_preprocessed. Nothing is preprocessed "
-        "again. Prints the training commands.",
+        "again. Prints the training commands. Where a schedule's steps learn from other data sets, DATASET's plans are moved "
+        "there first, and nnU-Net's commands that preprocess these data sets with them are printed: run these, then this again.",
     )
-    parser.add_argument("dataset", metavar="DATASET", help="ID or name of a preprocessed data set")
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="ID or name of a preprocessed data set: that of step 0, and of every step that names none",
+    )
     parser.add_argument("schedule", metavar="SCHEDULE", help="name of a shipped schedule, or a JSON file")
     parser.add_argument(
         "-p",
@@ -141,13 +146,23 @@ def _add_plan(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="every trainer continues from this trainer's step 0, which is then trained once "
         "(default: each trainer trains its own)",
     )
+    parser.add_argument(
+        "--force", action="store_true", help="go on where a further data set differs dangerously from DATASET"
+    )
     parser.set_defaults(run=_run_plan)
 
 
 def _run_plan(args: argparse.Namespace) -> int:
     from nnunet_cil.workflows.plan import plan
 
-    steps = plan(args.dataset, args.schedule, base_plans=args.base_plans, first_trainer=args.step0_trainer)
+    steps = plan(
+        args.dataset,
+        args.schedule,
+        base_plans=args.base_plans,
+        first_trainer=args.step0_trainer,
+        force=args.force,
+        say=_say,
+    )
     for step in steps:
         what = "written" if step.written else "unchanged"
         print(f"step {step.plan.step}: {', '.join(step.plan.new_classes)}  ({what}: {step.file})")
@@ -156,7 +171,8 @@ def _run_plan(args: argparse.Namespace) -> int:
     print(f"\nTrain the steps in this order, for example {configuration}, fold 0:")
     for step in steps:
         trainer = args.step0_trainer if args.step0_trainer and step.plan.step == 0 else "nnUNetTrainerPGCD"
-        print(f"  nnUNetv2_train {args.dataset} {configuration} 0 -tr {trainer} -p {step.plans_name}")
+        dataset = args.dataset if step.dataset == steps[0].dataset else step.dataset
+        print(f"  nnUNetv2_train {dataset} {configuration} 0 -tr {trainer} -p {step.plans_name}")
     return 0
 
 
@@ -218,7 +234,9 @@ def _numbers(text: str) -> list[int]:
 
 def _add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     """What run, status and evaluate have in common."""
-    parser.add_argument("dataset", metavar="DATASET", help="ID or name of the data set")
+    parser.add_argument(
+        "dataset", metavar="DATASET", help="ID or name of the data set; of the first step's where there are several"
+    )
     parser.add_argument("configuration", metavar="CONFIG", help="2d, 3d_lowres or 3d_fullres")
     parser.add_argument("folds", metavar="FOLD", nargs="+", type=_fold, help="one or several folds, or all")
     parser.add_argument("schedule", metavar="SCHEDULE", help="name of a shipped schedule, or a JSON file")
@@ -244,7 +262,10 @@ def _add_test_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-_WHICH_CASES = "Without -i and -l: imagesTs and labelsTs of the raw data set, or else the fold's validation cases."
+_WHICH_CASES = (
+    "Without -i and -l: imagesTs and labelsTs of the raw data set, or else the fold's validation cases. With a schedule over "
+    "several data sets: those of each, and a class is scored on the cases of the data sets that label it."
+)
 
 
 def _add_run(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -32,18 +32,22 @@ OPTIMIZERS = ("SGD", "AdamW")
 """nnU-Net's own, and that of its trainer variant nnUNetTrainerAdam."""
 
 _SCHEDULE_KEYS = ("name", "citation", "steps", "cases", "training", "hyperparameters")
-_STEP_KEYS = ("classes", "training", "hyperparameters")
+_STEP_KEYS = ("classes", "dataset", "training", "hyperparameters")
 _MIRROR_AXES = [[a for a in (0, 1, 2) if chosen >> a & 1] for chosen in range(8)]
 _RESERVED = ("background", "ignore")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the classes it adds, in channel order, and its own overrides."""
+    """One step: the classes it adds, in channel order, and its own overrides.
+
+    ``dataset`` is the ID or name of the data set that it learns from; None for the one that the schedule is used on.
+    """
 
     classes: tuple[str, ...]
     training: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,20 @@ def _parse_step(raw: Any, defaults: Mapping[str, Mapping[str, Any]], where: str)
         if class_name in _RESERVED:
             raise CILError(f"{where}: {class_name!r} is not a class to learn; remove it from 'classes'.")
     own = {key: {**defaults[key], **_settings(raw, key, where)} for key in defaults}
-    return Step(tuple(classes), **own)
+    return Step(tuple(classes), **own, dataset=_dataset(raw, where))
+
+
+def _dataset(raw: Mapping[str, Any], where: str) -> str | None:
+    """As nnU-Net takes a data set; whether it is there, only a command that needs it can say."""
+    if "dataset" not in raw:
+        return None
+    value = raw["dataset"]
+    is_text = isinstance(value, (str, int)) and not isinstance(value, bool)
+    if not is_text or not re.fullmatch(r"0*[1-9]\d{0,2}|Dataset\d{3}_.+", str(value)):
+        raise CILError(
+            f"{where}: 'dataset' is {value!r}, but must be nnU-Net's name or ID of a data set, as \"Dataset018_Spleen\" or 18."
+        )
+    return str(value)
 
 
 def _settings(raw: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:

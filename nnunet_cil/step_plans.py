@@ -42,11 +42,11 @@ class StepPlan:
         schedule: name of the schedule.
         step: index of the step, from 0.
         steps: the classes of every step of the schedule.
-        dataset_labels: the data set's labels, name -> number, when the step was planned.
+        dataset_labels: the labels of the step's data set, name -> number, when the step was planned.
         labels: the model's labels after this step, name -> channel (ignore after the last channel).
         cases: the training cases this step may see; None for all.
         earlier_cases: those of each earlier step, for trainers that may see old data (joint training, replay); empty where
-            all steps share their cases.
+            all steps share their cases, and for a step of another data set.
         refined: old classes whose labels in this data set are shown, too, in channel order.
         labelled: case -> which of the shown classes its labels show; empty where every case shows all of them.
     """
@@ -126,18 +126,18 @@ class StepPlan:
 
 def plan_steps(
     schedule: Schedule,
-    dataset: str,
-    dataset_labels: Mapping[str, int],
+    datasets: Sequence[str],
+    dataset_labels: Sequence[Mapping[str, int]],
     plans_names: Sequence[str],
     cases: Sequence[Sequence[str] | None],
     first_trainer: str | None = None,
 ) -> list[StepPlan]:
-    """The step plans of a whole schedule on one data set.
+    """The step plans of a whole schedule.
 
     Args:
         schedule: what to learn when.
-        dataset: the data set's nnU-Net name.
-        dataset_labels: its labels, name -> number.
+        datasets: nnU-Net's name of each step's data set.
+        dataset_labels: the labels of each step's data set, name -> number.
         plans_names: the name of each step's plans.
         cases: the training cases of each step, or None for all.
         first_trainer: the trainer whose step 0 is continued at step 1; None for the trainer in use.
@@ -147,20 +147,23 @@ def plan_steps(
         previous = None
         if index > 0:
             trainer = first_trainer if index == 1 else None
-            previous = PreviousModel(dataset, plans_names[index - 1], trainer)
+            previous = PreviousModel(datasets[index - 1], plans_names[index - 1], trainer)
         own_cases = cases[index]
+        earlier = [
+            tuple(dealt or ()) if datasets[i] == datasets[index] else () for i, dealt in enumerate(cases[:index])
+        ]
         steps.append(
             StepPlan(
                 schedule=schedule.name,
                 step=index,
                 steps=tuple(s.classes for s in schedule.steps),
-                dataset_labels=dict(dataset_labels),
-                labels=model_labels(schedule.classes_until(index), ignore="ignore" in dataset_labels),
+                dataset_labels=dict(dataset_labels[index]),
+                labels=model_labels(schedule.classes_until(index), ignore="ignore" in dataset_labels[index]),
                 cases=None if own_cases is None else tuple(own_cases),
                 previous=previous,
                 training=dict(step.training),
                 hyperparameters=dict(step.hyperparameters),
-                earlier_cases=() if own_cases is None else tuple(tuple(earlier or ()) for earlier in cases[:index]),
+                earlier_cases=() if own_cases is None else tuple(earlier),
             )
         )
     return steps

@@ -119,7 +119,7 @@ def test_the_report_is_one_file_with_everything_in_it(trained, monkeypatch):
 def test_a_case_whose_image_is_gone_is_not_shown(tmp_path, trained):
     models = Experiment(DATASET, "3d_fullres", (0,), trained[1], (PGCD,)).models()
     rows = [{"case": "t0", "class": "kidney", "dice": 0.5}]
-    found = Scored("", [Case("t0", tmp_path / "t0.nii.gz", tmp_path / "gone.nii.gz")], tmp_path, rows)
+    found = Scored("", [Case("t0", tmp_path / "t0.nii.gz", tmp_path / "gone.nii.gz", LABELS)], tmp_path, rows)
     assert write_overlays(tmp_path, {PGCD: models[-1]}, {PGCD: found}) == []
 
 

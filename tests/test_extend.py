@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from toy import DATASET, ORGANS, SHORT, base_plans, make_dataset, make_trainer, set_environment, toy_volume, train
+from toy import DATASET, SHORT, base_plans, make_dataset, make_raw, make_trainer, set_environment, train
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
@@ -21,29 +21,6 @@ from nnunet_cil.workflows.fit import compare, look_at
 NEW, PARTIAL = "Dataset018_New", "Dataset019_Partial"
 PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
 KNOWN = {"background": 0, "liver": 1, "spleen": 2}
-
-
-def make_raw(root, name, labels, *, num_cases=6, channel="MR", spacing=1.0, **extra):
-    """A raw data set with the toy's organs under other numbers, and only these."""
-    folder = root / "raw" / name
-    numbers = np.zeros(len(ORGANS) + 1, dtype=np.uint8)
-    for organ, number in labels.items():
-        if organ in ORGANS:
-            numbers[ORGANS.index(organ) + 1] = number
-    for part in ("imagesTr", "labelsTr"):
-        (folder / part).mkdir(parents=True)
-    for i in range(num_cases):
-        image, segmentation = toy_volume(50 + i)
-        for array, file in (
-            (image, f"imagesTr/new_{i}_0000.nii.gz"),
-            (numbers[segmentation], f"labelsTr/new_{i}.nii.gz"),
-        ):
-            picture = sitk.GetImageFromArray(array)
-            picture.SetSpacing([spacing] * 3)
-            sitk.WriteImage(picture, str(folder / file))
-    content = {"channel_names": {"0": channel}, "labels": labels, "numTraining": num_cases, "file_ending": ".nii.gz"}
-    (folder / "dataset.json").write_text(json.dumps(content | extra))
-    return folder
 
 
 def keep_known(labels):

@@ -79,6 +79,18 @@ def test_bad_schedules_are_refused(tmp_path, content, message):
         load_schedule(write(tmp_path, content))
 
 
+@pytest.mark.parametrize("value", ["Spleen", "", 0, 1000, "0", True, 1.5, None, ["18"], "Dataset18_Spleen"])
+def test_a_data_set_that_nnunet_could_not_have_is_refused(tmp_path, value):
+    with pytest.raises(CILError, match=r"step 0: 'dataset' is .*nnU-Net's name or ID .*\"Dataset018_Spleen\" or 18"):
+        load_schedule(write(tmp_path, {"name": "a", "steps": [STEP | {"dataset": value}]}))
+
+
+def test_a_step_may_name_its_data_set(tmp_path):
+    steps = [{"classes": [c], **d} for c, d in (("a", {}), ("b", {"dataset": 18}), ("c", {"dataset": "Dataset018_X"}))]
+    schedule = load_schedule(write(tmp_path, {"name": "a", "steps": steps}))
+    assert [s.dataset for s in schedule.steps] == [None, "18", "Dataset018_X"]
+
+
 def test_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(CILError, match=r"no schedule 'openkbp_221'.*did you mean 'openkbp_2-2-1'"):
         load_schedule("openkbp_221")

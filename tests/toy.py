@@ -120,11 +120,8 @@ def make_dataset(
     change_labels=lambda labels: labels,
 ) -> Path:
     """nnUNet_raw and nnUNet_preprocessed under ``root``; returns the preprocessed data set's folder."""
-    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
     raw, pre = root / "raw" / DATASET, root / "preprocessed" / DATASET
-    for folder in (raw / "imagesTr", raw / "labelsTr", pre / "gt_segmentations", root / "results"):
+    for folder in (raw / "imagesTr", raw / "labelsTr", pre, root / "results"):
         folder.mkdir(parents=True)
     dataset_json = {"channel_names": {"0": "MR"}, "labels": labels, "numTraining": NUM_CASES, "file_ending": ".nii.gz"}
     plans = base_plans(architecture=architecture)
@@ -137,9 +134,6 @@ def make_dataset(
             (change_labels(segmentation), raw / "labelsTr" / f"case_{i}.nii.gz"),
         ):
             sitk.WriteImage(sitk.GetImageFromArray(array), str(file))
-        (pre / "gt_segmentations" / f"case_{i}.nii.gz").write_bytes(
-            (raw / "labelsTr" / f"case_{i}.nii.gz").read_bytes()
-        )
     for folder in (raw, pre):
         (folder / "dataset.json").write_text(json.dumps(dataset_json))
     (pre / "nnUNetPlans.json").write_text(json.dumps(plans))
@@ -148,21 +142,57 @@ def make_dataset(
     (pre / "splits_final.json").write_text(
         json.dumps([{"train": cases[:4], "val": cases[4:]}, {"train": cases[2:], "val": cases[:2]}])
     )
-    manager = PlansManager(plans)
-    for name in ("2d", "3d_fullres"):
+    preprocess(pre, "nnUNetPlans", ("2d", "3d_fullres"))
+    return pre
+
+
+def preprocess(pre: Path, plans_name: str, configurations=("3d_fullres",)) -> None:
+    """What nnUNetv2_preprocess leaves of a raw data set with plans, made in this process."""
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    raw = pre.parents[1] / "raw" / pre.name
+    manager = PlansManager(str(pre / f"{plans_name}.json"))
+    dataset_json = json.loads((pre / "dataset.json").read_text())
+    (pre / "gt_segmentations").mkdir(exist_ok=True)
+    for name in configurations:
         configuration = manager.get_configuration(name)
         folder = pre / configuration.data_identifier
         folder.mkdir()
-        for case in cases:
+        for labels in sorted((raw / "labelsTr").iterdir()):
+            case = labels.name.removesuffix(".nii.gz")
+            (pre / "gt_segmentations" / labels.name).write_bytes(labels.read_bytes())
             DefaultPreprocessor(verbose=False).run_case_save(
                 str(folder / case),
                 [str(raw / "imagesTr" / f"{case}_0000.nii.gz")],
-                str(raw / "labelsTr" / f"{case}.nii.gz"),
+                str(labels),
                 manager,
                 configuration,
                 dataset_json,
             )
-    return pre
+
+
+def make_raw(root, name, labels, *, num_cases=6, channel="MR", spacing=1.0, **extra):
+    """A raw data set with the toy's organs under other numbers, and only these."""
+    folder = root / "raw" / name
+    numbers = np.zeros(len(ORGANS) + 1, dtype=np.uint8)
+    for organ, number in labels.items():
+        if organ in ORGANS:
+            numbers[ORGANS.index(organ) + 1] = number
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    for i in range(num_cases):
+        image, segmentation = toy_volume(50 + i)
+        for array, file in (
+            (image, f"imagesTr/new_{i}_0000.nii.gz"),
+            (numbers[segmentation], f"labelsTr/new_{i}.nii.gz"),
+        ):
+            picture = sitk.GetImageFromArray(array)
+            picture.SetSpacing([spacing] * 3)
+            sitk.WriteImage(picture, str(folder / file))
+    content = {"channel_names": {"0": channel}, "labels": labels, "numTraining": num_cases, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(content | extra))
+    return folder
 
 
 def set_environment(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
@@ -180,9 +210,10 @@ SHORT = {"num_epochs": 2, "num_iterations_per_epoch": 2, "num_val_iterations_per
 
 
 def write_schedule(folder: Path, steps, name: str = "toy", **extra) -> Path:
-    """A schedule file; by default of a training that takes a second."""
+    """A schedule file; by default of a training that takes a second. A step is its classes, or as in the file."""
     file = folder / f"{name}.json"
-    content = {"name": name, "steps": [{"classes": list(s)} for s in steps], "training": SHORT, **extra}
+    complete = [s if isinstance(s, dict) else {"classes": list(s)} for s in steps]
+    content = {"name": name, "steps": complete, "training": SHORT, **extra}
     file.write_text(json.dumps(content))
     return file
 

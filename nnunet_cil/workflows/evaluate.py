@@ -21,7 +21,7 @@ from nnunet_cil.evaluation.summary import latex, results, summary, without_nan
 from nnunet_cil.workflows.folders import nnunet_folder, write_json
 from nnunet_cil.workflows.models import Experiment, check_trained
 from nnunet_cil.workflows.report import write_charts, write_overlays, write_report, write_training_curves
-from nnunet_cil.workflows.score import Rows, Scored, TestSet, score_model, sha256, test_set
+from nnunet_cil.workflows.score import Rows, Scored, score_model, sha256, test_set, test_sets
 
 SCHEMA_VERSION = 1
 
@@ -49,7 +49,8 @@ def evaluate(
     Args:
         experiment: the models; each fold's are scored on the same test cases, or on the fold's own validation cases.
         images: test images, with ``labels``. Without: imagesTs and labelsTs of the raw data set; without these, the
-            validation cases of each fold, which nnU-Net has predicted already.
+            validation cases of each fold, which nnU-Net has predicted already. Not for a schedule over several data sets:
+            there each one's test or validation cases are predicted, and a class is scored on the cases that label it.
         labels: the true labels, numbered as the data set's.
         output: takes everything; default: a folder ``evaluation`` in the data set's results.
         device: for predictions.
@@ -63,9 +64,11 @@ def evaluate(
     for model in models:
         for fold in experiment.folds:
             check_trained(model, fold)
-    test = test_set(experiment.dataset_name, images, labels)
     given, output = output, output_folder(experiment, output)
     output.mkdir(parents=True, exist_ok=True)
+    numbers = {model.folder.parent.name: model.plan.dataset_labels for model in models}
+    labelled = {name: numbers[name] for name in experiment.data_sets}
+    tests = {fold: test_sets(labelled, fold, images, labels, output) for fold in experiment.folds}
     scored: dict[tuple[str, int, int | str], Scored] = {}
     todo = [(fold, model) for fold in experiment.folds for model in models]
     import scipy.ndimage  # once, before processes are forked that would each import them
@@ -75,7 +78,7 @@ def evaluate(
         for index, (fold, model) in enumerate(todo, start=1):
             say(f"[{index}/{len(todo)}] {model.trainer}, step {model.step}, fold {fold}")
             key = model.trainer, model.step, fold
-            scored[key] = score_model(model, fold, test, output, device, tolerance_mm, pool)
+            scored[key] = score_model(model, fold, tests[fold], output, device, tolerance_mm, pool)
             write_csv(output / "per_case.csv", {key: s.rows for key, s in scored.items()})
     say("Writing tables and figures...")
     last = {
@@ -83,11 +86,11 @@ def evaluate(
     }
     content = {
         "schema_version": SCHEMA_VERSION,
-        "dataset": experiment.dataset_name,
+        "dataset": ", ".join(experiment.data_sets),
         "configuration": experiment.configuration,
         "schedule": experiment.schedule.name,
         "steps": [list(step.classes) for step in experiment.schedule.steps],
-        "cases": _cases(test),
+        "cases": _cases(experiment, images, labels),
         "tolerance_mm": tolerance_mm,
         "checkpoints_sha256": {_key(*which): found.digest for which, found in scored.items()},
         "versions": versions(),
@@ -128,8 +131,7 @@ def evaluated(
     known = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     models = {(m.trainer, m.step, f): m.fold(f) for f in experiment.folds for m in experiment.models()}
     files = {_key(*which): fold / "checkpoint_final.pth" for which, fold in models.items()}
-    test = test_set(experiment.dataset_name, images, labels)
-    if known["cases"] != _cases(test) or not all(file.is_file() for file in files.values()):
+    if known["cases"] != _cases(experiment, images, labels) or not all(file.is_file() for file in files.values()):
         return None
     if known["checkpoints_sha256"] != {key: sha256(file) for key, file in files.items()}:
         return None
@@ -145,8 +147,12 @@ def _key(trainer: str, step: int, fold: int | str) -> str:
     return f"{trainer} step {step} fold {fold}"
 
 
-def _cases(test: TestSet | None) -> str:
-    return "validation" if test is None else str(test.labels)
+def _cases(experiment: Experiment, images: Path | None, labels: Path | None) -> str:
+    """Which ones are scored; of several data sets, each one's."""
+    found = {name: test_set(name, images, labels) for name in experiment.data_sets}
+    if len(found) == 1:
+        return next("validation" if test is None else str(test.labels) for test in found.values())
+    return ", ".join(f"{name}: {'validation' if test is None else test.labels.name}" for name, test in found.items())
 
 
 def _write_pictures(

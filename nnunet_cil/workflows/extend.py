@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import re
@@ -20,16 +19,19 @@ from nnunet_cil.labels import labelled_classes, model_labels, refuse_regions
 from nnunet_cil.schedule import check_training_settings
 from nnunet_cil.step_plans import PreviousModel, StepPlan, read_step_plan
 from nnunet_cil.workflows.export import final_checkpoints
-from nnunet_cil.workflows.fit import Remark, Sample, compare, look_at
+from nnunet_cil.workflows.fit import Remark, Sample, compare
 from nnunet_cil.workflows.folders import nnunet_folder, raw_dataset_folder, read_json, write_json
+from nnunet_cil.workflows.move import (
+    RawData,
+    moved_name,
+    moved_plans,
+    orientations_of,
+    read_raw,
+    refuse_danger,
+    refuse_other_preprocessing,
+)
 from nnunet_cil.workflows.plan import refuse_if_trained, scan_labels, step_plans_file
 from nnunet_cil.workflows.preprocess import preprocess
-
-_PREPROCESSING = (
-    *("spacing", "normalization_schemes", "use_mask_for_norm", "preprocessor_name"),
-    *("resampling_fn_data", "resampling_fn_data_kwargs", "resampling_fn_seg", "resampling_fn_seg_kwargs"),
-)
-"""The keys of a configuration that decide what is preprocessed."""
 
 
 @dataclass(frozen=True)
@@ -153,37 +155,44 @@ def extend(
     if wish.configuration not in (None, model.configuration):
         raise CILError(f"{model.folder} is a {model.configuration} model, not {wish.configuration}. Leave -c out.")
     folds = _folds(model, wish.folds)
-    raw = raw_dataset_folder(dataset)
-    dataset_json = read_json(raw / "dataset.json", "A raw nnU-Net data set has one.")
+    folder = raw_dataset_folder(dataset)
+    dataset_json = read_json(folder / "dataset.json", "A raw nnU-Net data set has one.")
     refuse_regions(dataset_json)
     check_training_settings(wish.training, "--training")
-    new = _new_classes(model, raw.name, dataset_json["labels"], wish)
-    cases = _cases(raw, dataset_json)
-    _check_present(raw, dataset_json, cases, (*wish.refine, *new))
-    remarks, sample = _fit(model, raw, dataset_json, cases)
+    new = _new_classes(model, folder.name, dataset_json["labels"], wish)
+    raw = read_raw(folder, dataset_json)
+    _check_present(raw, (*wish.refine, *new))
+    remarks = _fit(model, raw)
     for remark in remarks:
-        say(("!! " if remark.is_dangerous else "   ") + remark.text)
-    _refuse_danger(model, raw.name, remarks, force=wish.force)
+        say(str(remark))
+    refuse_danger(
+        remarks,
+        force=wish.force,
+        misfit=f"{folder.name} does not fit the model {model.folder.name}",
+        doubt=f"{folder.name} does not look like what the model {model.folder.name} was trained on",
+        option="--force",
+    )
 
-    base = _moved_plans(model, raw.name, sample.reader_name, wish.plans_name)
-    plan = _step_plan(model, raw.name, dataset_json, list(cases), new, wish)
+    base = _moved_plans(model, raw, wish.plans_name)
+    plan = _step_plan(model, folder.name, dataset_json, list(raw.cases), new, wish)
     plans_name = f"{base['plans_name']}_{plan.schedule}_step{plan.step}"
     content = step_plans_file(base, plans_name, plan)
-    target = nnunet_folder("nnUNet_preprocessed") / raw.name
+    target = nnunet_folder("nnUNet_preprocessed") / folder.name
     file = target / f"{plans_name}.json"
     if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != content:
-        refuse_if_trained(raw.name, plans_name)
-    _refuse_other_preprocessing(target, plans_name, content, model.configuration)
+        refuse_if_trained(folder.name, plans_name)
+    remedy = "Give the moved plans another name with -p."
+    refuse_other_preprocessing(target, plans_name, content, model.configuration, remedy)
     identifier = content["configurations"][model.configuration].get("data_identifier") or base["plans_name"]
     if not (target / identifier).is_dir():
-        check_room(target, _preprocessed_bytes(model, sample.sample), "nnUNet_preprocessed")
+        check_room(target, _preprocessed_bytes(model, raw.sample), "nnUNet_preprocessed")
     target.mkdir(exist_ok=True)
     write_json(target / "dataset.json", dataset_json)
     write_json(file, content)
-    logs = nnunet_folder("nnUNet_results") / raw.name / "cil_logs"
-    preprocess(raw.name, model.configuration, plans_name, logs, say)
+    logs = nnunet_folder("nnUNet_results") / folder.name / "cil_logs"
+    preprocess(folder.name, model.configuration, plans_name, logs, say)
     _check_labels(target, content, dataset_json, plan)
-    return Extension(model, raw.name, plan, plans_name, file, folds, tuple(remarks))
+    return Extension(model, folder.name, plan, plans_name, file, folds, tuple(remarks))
 
 
 def read_model(folder: Path) -> TrainedModel:
@@ -269,114 +278,35 @@ def _new_classes(model: TrainedModel, dataset: str, labels: Mapping[str, int], w
     return new
 
 
-def _cases(raw: Path, dataset_json: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Case -> its images and its label file, as nnU-Net finds them."""
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-    try:
-        found = get_filenames_of_train_images_and_targets(str(raw), dict(dataset_json))
-    except (OSError, AssertionError, RuntimeError) as error:
-        raise CILError(f"{raw} cannot be read as an nnU-Net data set ({error}).") from error
-    cases: dict[str, dict[str, Any]] = {str(case): files for case, files in found.items()}
-    if not cases:
-        raise CILError(f"{raw} has no training case. Images belong in imagesTr, label files in labelsTr.")
-    for case, files in cases.items():
-        missing = [f for f in (*files["images"], files["label"]) if not Path(f).is_file()]
-        if missing:
-            raise CILError(f"Case {case!r} of {raw.name} lacks {missing[0]}. Add it, or remove the case.")
-    return cases
-
-
-def _check_present(
-    raw: Path, dataset_json: Mapping[str, Any], cases: Mapping[str, Mapping[str, Any]], classes: Sequence[str]
-) -> None:
+def _check_present(raw: RawData, classes: Sequence[str]) -> None:
     """Every class is in some label file; files are read until all are found."""
-    reader = _reader(dataset_json, cases)
-    missing = {dataset_json["labels"][name]: name for name in classes}
-    for files in cases.values():
-        found = np.unique(reader.read_seg(files["label"])[0])
+    missing = {raw.dataset_json["labels"][name]: name for name in classes}
+    for files in raw.cases.values():
+        found = np.unique(raw.reader.read_seg(files["label"])[0])
         missing = {label: name for label, name in missing.items() if label not in found}
         if not missing:
             return
     label, name = next(iter(missing.items()))
-    raise CILError(f"No case of {raw.name} has {name!r} (label {label}): there is nothing to learn it from.")
+    raise CILError(f"No case of {raw.folder.name} has {name!r} (label {label}): there is nothing to learn it from.")
 
 
-def _reader(dataset_json: Mapping[str, Any], cases: Mapping[str, Mapping[str, Any]]) -> Any:
-    """nnU-Net's reader of the data set, an instance."""
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
-    example = next(iter(cases.values()))["images"][0]
-    return determine_reader_writer_from_dataset_json(dict(dataset_json), example, verbose=False)()
-
-
-@dataclass(frozen=True)
-class _Looked:
-    """The sample, and the name of nnU-Net's reader."""
-
-    sample: Sample
-    reader_name: str
-
-
-def _fit(
-    model: TrainedModel, raw: Path, dataset_json: Mapping[str, Any], cases: Mapping[str, Mapping[str, Any]]
-) -> tuple[list[Remark], _Looked]:
-    reader = _reader(dataset_json, cases)
-    sample = look_at([files["images"] for files in cases.values()], reader)
-    remarks = compare(
+def _fit(model: TrainedModel, raw: RawData) -> list[Remark]:
+    return compare(
         model.plans,
         model.settings,
         model.dataset_json["channel_names"],
-        dataset_json["channel_names"],
-        sample,
-        _own_orientations(model),
+        raw.dataset_json["channel_names"],
+        raw.sample,
+        orientations_of(str(model.plans["dataset_name"])),
     )
-    return remarks, _Looked(sample, type(reader).__name__)
 
 
-def _own_orientations(model: TrainedModel) -> tuple[str, ...]:
-    """Of the model's own data, where they are in nnUNet_raw."""
-    try:
-        raw = raw_dataset_folder(str(model.plans["dataset_name"]))
-        dataset_json = read_json(raw / "dataset.json", "")
-        cases = _cases(raw, dataset_json)
-    except CILError:
-        return ()
-    return look_at([files["images"] for files in cases.values()], _reader(dataset_json, cases)).orientations
-
-
-def _refuse_danger(model: TrainedModel, dataset: str, remarks: Sequence[Remark], *, force: bool) -> None:
-    dangers = [r.text for r in remarks if r.is_dangerous]
-    if any(text.startswith("channels: the model takes") for text in dangers):
-        raise CILError(f"{dataset} does not fit the model {model.folder.name}: {dangers[0]}.")
-    if dangers and not force:
-        raise CILError(
-            f"{dataset} does not look like what the model {model.folder.name} was trained on: {'; '.join(dangers)}. If it is "
-            "all right, say so with --force."
-        )
-
-
-def _moved_plans(model: TrainedModel, dataset: str, reader: str, name: str) -> dict[str, Any]:
-    """The model's plans for another data set: nothing changes but names, and the reader.
-
-    On the model's own data set the names of the preprocessed folders stay, so that these are used again.
-    """
-    plans = copy.deepcopy(model.plans)
-    plans.pop("cil", None)
-    source = str(plans["dataset_name"])
-    origin = model.origin
-    stays = source == dataset and not name
-    moved = origin if stays else name or f"{origin}From{source[7:10]}"
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", moved) or "__" in moved:
-        raise CILError(
-            f"The plans' name {moved!r} becomes part of a folder's name: use letters, digits, '.', '-', single '_'."
-        )
-    plans |= {"dataset_name": dataset, "plans_name": moved, "image_reader_writer": reader}
-    if not stays:
-        for configuration_name, configuration in plans["configurations"].items():
-            if "data_identifier" in configuration:
-                configuration["data_identifier"] = f"{moved}_{configuration_name}"
-    return plans
+def _moved_plans(model: TrainedModel, raw: RawData, name: str) -> dict[str, Any]:
+    """The model's plans for the data set; on the model's own, what is preprocessed is used again."""
+    source, reader = str(model.plans["dataset_name"]), type(raw.reader).__name__
+    if source == raw.folder.name and not name:
+        return moved_plans(model.plans, source, reader, model.origin, same_data=True)
+    return moved_plans(model.plans, raw.folder.name, reader, name or moved_name(model.origin, source))
 
 
 def _step_plan(
@@ -422,26 +352,6 @@ def _mirroring(model: TrainedModel) -> dict[str, Any]:
     if len(model.mirror_axes) == dimensions:
         return {}
     return {"mirror_axes": [a + 3 - dimensions for a in model.mirror_axes]}
-
-
-def _refuse_other_preprocessing(target: Path, plans_name: str, content: Mapping[str, Any], configuration: str) -> None:
-    """Other plans may have filled the folder of preprocessed data that this step is going to use."""
-
-    def decisive(plans: Mapping[str, Any]) -> dict[str, Any]:
-        settings = plans["configurations"].get(configuration, {})
-        shared = ("transpose_forward", "foreground_intensity_properties_per_channel")
-        return {**{k: settings.get(k) for k in _PREPROCESSING}, **{k: plans.get(k) for k in shared}}
-
-    identifier = content["configurations"][configuration].get("data_identifier")
-    for file in sorted(target.glob("*.json")) if (target / str(identifier)).is_dir() else ():
-        other = read_json(file, "") if file.stem not in ("dataset", "dataset_fingerprint", plans_name) else {}
-        settings = other.get("configurations", {}).get(configuration, {}) if isinstance(other, dict) else {}
-        if settings.get("data_identifier") == identifier and decisive(other) != decisive(content):
-            differing = [k for k, v in decisive(content).items() if decisive(other)[k] != v]
-            raise CILError(
-                f"{target / str(identifier)} holds data that were preprocessed with other plans ({file.name}; other "
-                f"{', '.join(differing)}). Give the moved plans another name with -p."
-            )
 
 
 def _preprocessed_bytes(model: TrainedModel, sample: Sample) -> int:

@@ -27,6 +27,10 @@ class Remark:
     text: str
     is_dangerous: bool = False
 
+    def __str__(self) -> str:
+        """A line for the user."""
+        return ("!! " if self.is_dangerous else "   ") + self.text
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -105,7 +109,7 @@ def compare(
         sample: of the data set.
         model_orientations: of the model's own data, where that is at hand.
     """
-    remarks = [_channels(model_channels, channels)]
+    remarks = [compare_channels(model_channels, channels)]
     if remarks[0].is_dangerous and len(model_channels) != len(channels):
         return remarks
     remarks += [_dimensions(configuration, sample), _spacing(plans, configuration, sample)]
@@ -114,7 +118,8 @@ def compare(
     return remarks
 
 
-def _channels(model: Mapping[str, str], data: Mapping[str, str]) -> Remark:
+def compare_channels(model: Mapping[str, str], data: Mapping[str, str]) -> Remark:
+    """By number and name, from two dataset.json."""
     ours, theirs = ([names[k] for k in sorted(names, key=int)] for names in (data, model))
     if len(ours) != len(theirs):
         takes, has = (f"{len(names)} ({', '.join(names)})" for names in (theirs, ours))

@@ -42,6 +42,14 @@ def raw_dataset_folder(name_or_id: str | int) -> Path:
     return folder / found
 
 
+def known_dataset(name_or_id: str | int) -> str:
+    """'17' or 'Dataset017_BTCV' -> 'Dataset017_BTCV', which need not be preprocessed yet."""
+    try:
+        return dataset_name(name_or_id)
+    except CILError:
+        return raw_dataset_folder(name_or_id).name
+
+
 def _find_dataset(folder: Path, wanted: str) -> str | None:
     if not wanted.isdigit():
         return wanted if (folder / wanted).is_dir() else None

@@ -19,6 +19,7 @@ from nnunet_cil.workflows.commands import CommandError, call, log_end, user_envi
 from nnunet_cil.workflows.evaluate import evaluated
 from nnunet_cil.workflows.models import Experiment, is_finished
 from nnunet_cil.workflows.run import Choice, Training, logs_folder, trainings, write_plans
+from nnunet_cil.workflows.score import check_test_cases
 
 _NO_LIMIT_MIN = 365 * 24 * 60
 _LOOK_EVERY_S = 0.5
@@ -76,6 +77,8 @@ def job_graph(
         labels: as for ``evaluate``.
         output: as for ``evaluate``; also takes the logs.
     """
+    if choice.reaches_the_end(experiment):
+        check_test_cases(experiment.data_sets, experiment.folds, images, labels)
     write_plans(experiment)
     logs = logs_folder(experiment, output)
     todo = {t.name: t for t in trainings(choice.of(experiment.models()), experiment.folds, choice.options())}

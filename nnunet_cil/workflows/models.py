@@ -12,7 +12,8 @@ from pathlib import Path
 from nnunet_cil.errors import CILError
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, read_step_plan
-from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, raw_dataset_folder, read_json
+from nnunet_cil.workflows.folders import known_dataset, nnunet_folder, read_json
+from nnunet_cil.workflows.sequence import plans_on, step_data_sets
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Experiment:
     """What is run, looked at and scored: trainers on a data set and a schedule, over folds.
 
     Attributes:
-        dataset: ID or name.
+        dataset: ID or name; of the first step, where the schedule has several.
         configuration: nnU-Net's.
         folds: 0 to 4, or "all"; one after the other.
         schedule_name: shipped name or file.
@@ -59,10 +60,7 @@ class Experiment:
     @cached_property
     def dataset_name(self) -> str:
         """nnU-Net's name of the data set, which need not be preprocessed yet."""
-        try:
-            return dataset_name(self.dataset)
-        except CILError:
-            return raw_dataset_folder(self.dataset).name
+        return known_dataset(self.dataset)
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -73,6 +71,22 @@ class Experiment:
     def last_step(self) -> int:
         """Of the schedule."""
         return len(self.schedule.steps) - 1
+
+    @cached_property
+    def step_data_sets(self) -> tuple[str, ...]:
+        """nnU-Net's name of each step's data set."""
+        return step_data_sets(self.schedule, self.dataset_name)
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """Each once, the first step's first."""
+        return tuple(dict.fromkeys(self.step_data_sets))
+
+    def plans_file(self, step: int) -> Path:
+        """Of a step, planned or not."""
+        dataset = self.step_data_sets[step]
+        name = f"{plans_on(dataset, self.dataset_name, self.base_plans)}_{self.schedule.name}_step{step}"
+        return nnunet_folder("nnUNet_preprocessed") / dataset / f"{name}.json"
 
     @property
     def name(self) -> str:
@@ -92,19 +106,21 @@ class Experiment:
         Raises:
             CILError: a step is not planned.
         """
-        preprocessed = nnunet_folder("nnUNet_preprocessed") / self.dataset_name
-        dataset_json = read_json(preprocessed / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
-        names = [f"{self.base_plans}_{self.schedule.name}_step{i}" for i in range(len(self.schedule.steps))]
-        redo = f"Run 'nnunet_cil plan {self.dataset_name} {self.schedule_name} -p {self.base_plans}' first."
-        plans = [read_step_plan(read_json(preprocessed / f"{n}.json", redo), dataset_json) for n in names]
-        results = nnunet_folder("nnUNet_results") / self.dataset_name
+        files = [self.plans_file(step) for step in range(len(self.schedule.steps))]
+        plans = [self._step_plan(file) for file in files]
+        results = nnunet_folder("nnUNet_results")
         models = []
-        for step, (name, plan) in enumerate(zip(names, plans, strict=True)):
+        for step, (file, plan) in enumerate(zip(files, plans, strict=True)):
             following = plans[step + 1].previous if step + 1 < len(plans) else None
             used = following.trainer if following is not None and following.trainer else trainer
-            folder = results / f"{used}__{name}__{self.configuration}"
-            models.append(StepModel(used, step, self.configuration, name, folder, plan))
+            folder = results / file.parent.name / f"{used}__{file.stem}__{self.configuration}"
+            models.append(StepModel(used, step, self.configuration, file.stem, folder, plan))
         return models
+
+    def _step_plan(self, file: Path) -> StepPlan:
+        dataset_json = read_json(file.parent / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
+        redo = f"Run 'nnunet_cil plan {self.dataset_name} {self.schedule_name} -p {self.base_plans}' first."
+        return read_step_plan(read_json(file, redo), dataset_json)
 
     def models(self) -> list[StepModel]:
         """Those of all trainers, a shared one once; in an order in which they can be trained."""
@@ -128,7 +144,17 @@ class Experiment:
         train = [
             ["nnUNetv2_train", *m.train_arguments(f), "-device", device] for f in self.folds for m in self.models()
         ]
-        return [shlex.join(command) for command in [plan, *train]]
+        return [shlex.join(command) for command in [plan, *self._move_commands(plan), *train]]
+
+    def _move_commands(self, plan: list[str]) -> list[list[str]]:
+        """What preprocesses the further data sets with the moved plans; then the steps' plans can be written."""
+        first, *others = self.data_sets
+        commands = []
+        for name in others:
+            which = ["-d", str(int(name[7:10]))]
+            how = ["-c", self.configuration, "-plans_name", plans_on(name, first, self.base_plans)]
+            commands += [["nnUNetv2_extract_fingerprint", *which], ["nnUNetv2_preprocess", *which, *how]]
+        return [*commands, plan] if others else []
 
 
 def is_trained(model: StepModel, fold: int | str) -> bool:

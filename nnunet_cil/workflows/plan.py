@@ -1,4 +1,4 @@
-"""``nnunet_cil plan``: one nnU-Net plans file a step, on data that is already preprocessed."""
+"""``nnunet_cil plan``: one nnU-Net plans file a step, on data that are already preprocessed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ import io
 import json
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from nnunet_cil.training.base import nnUNetTrainerCIL
+
 from nnunet_cil.errors import CILError
-from nnunet_cil.labels import check_classes, refuse_regions
+from nnunet_cil.labels import labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, plan_steps
 from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, read_json, write_json
+from nnunet_cil.workflows.preprocess import missing_commands
+from nnunet_cil.workflows.sequence import (
+    check_data_sets,
+    move_plans,
+    plans_on,
+    preprocessed_configurations,
+    step_data_sets,
+)
 
 SPLIT_SEED = 12345
 """Seed that deals cases out to steps; the one of nnU-Net's own cross-validation split."""
@@ -38,49 +49,87 @@ class PlannedStep:
     written: bool
     configurations: tuple[str, ...]
 
+    @property
+    def dataset(self) -> str:
+        """nnU-Net's name of the step's data set."""
+        return self.file.parent.name
+
+
+@dataclass(frozen=True)
+class _Preprocessed:
+    """A data set of the schedule: its folder, its plans, and what its preprocessed cases hold.
+
+    ``present``: case -> the labels that it holds.
+    """
+
+    folder: Path
+    dataset_json: dict[str, Any]
+    plans: dict[str, Any]
+    present: dict[str, set[int]]
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Name -> number."""
+        labels: dict[str, int] = self.dataset_json["labels"]
+        return labels
+
 
 def plan(
-    dataset: str | int, schedule_name: str | Path, *, base_plans: str = "nnUNetPlans", first_trainer: str | None = None
+    dataset: str | int,
+    schedule_name: str | Path,
+    *,
+    base_plans: str = "nnUNetPlans",
+    first_trainer: str | None = None,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> list[PlannedStep]:
     """Writes the plans files of a schedule's steps beside the base plans. No image is preprocessed again.
 
+    Where steps learn from other data sets, the base plans are moved there first; these data sets must then be preprocessed
+    with the moved plans.
+
     Args:
-        dataset: nnU-Net's data set ID or name; must be preprocessed.
+        dataset: nnU-Net's data set ID or name, of the first step; must be preprocessed.
         schedule_name: a shipped schedule or a file.
         base_plans: name of the plans that the steps copy.
         first_trainer: the trainer whose step 0 every trainer continues from; None: each its own.
+        force: go on where a further data set differs dangerously from the first.
+        say: takes what was compared there, a line at a time.
 
     Raises:
-        CILError: anything that cannot work, before a file is written.
+        CILError: anything that cannot work, before a step's plans are written.
     """
     schedule = load_schedule(schedule_name)
     name = dataset_name(dataset)
     if first_trainer is not None:
-        _check_trainer(first_trainer)
+        trainer_class(first_trainer)
     folder = nnunet_folder("nnUNet_preprocessed") / name
     redo = f"Run 'nnUNetv2_plan_and_preprocess -d {name}' first."
     dataset_json = read_json(folder / "dataset.json", redo)
     plans = read_json(folder / f"{base_plans}.json", redo)
     if "cil" in plans:
         raise CILError(f"{base_plans!r} is itself the plans of a step; give the base plans with -p.")
-    refuse_regions(dataset_json)
-    labels = dataset_json["labels"]
-    check_classes([s.classes for s in schedule.steps], labels, schedule=schedule.name, dataset=name)
+    datasets = step_data_sets(schedule, name)
+    check_data_sets(schedule, datasets, base_plans, force=force)
 
-    present = scan_labels(folder, plans, labels)
-    cases = deal_cases(schedule, sorted(present), validation_folds(folder, sorted(present)))
-    _check_presence(schedule, labels, present, cases)
+    data = {name: _Preprocessed(folder, dataset_json, plans, scan_labels(folder, plans, dataset_json["labels"]))}
+    if set(datasets) != {name}:
+        move_plans(datasets, base_plans, force=force, say=say)
+        data |= _others(datasets, base_plans, preprocessed_configurations(folder, plans))
+    own = [data[d] for d in datasets]
+    cases = _deal(schedule, datasets, data)
+    _check_presence(schedule, own, cases)
 
-    plans_names = [f"{base_plans}_{schedule.name}_step{i}" for i in range(len(schedule.steps))]
-    steps = plan_steps(schedule, name, labels, plans_names, cases, first_trainer)
-    contents = [step_plans_file(plans, n, step) for n, step in zip(plans_names, steps, strict=True)]
-    files = [folder / f"{n}.json" for n in plans_names]
+    plans_names = [f"{plans_on(d, name, base_plans)}_{schedule.name}_step{i}" for i, d in enumerate(datasets)]
+    steps = plan_steps(schedule, datasets, [d.labels for d in own], plans_names, cases, first_trainer)
+    contents = [step_plans_file(d.plans, n, step) for d, n, step in zip(own, plans_names, steps, strict=True)]
+    files = [d.folder / f"{n}.json" for d, n in zip(own, plans_names, strict=True)]
     changed = [
         not f.is_file() or json.loads(f.read_text(encoding="utf-8")) != c for f, c in zip(files, contents, strict=True)
     ]
     for plans_name, file, is_changed in zip(plans_names, files, changed, strict=True):
         if is_changed and file.is_file():
-            refuse_if_trained(name, plans_name)
+            refuse_if_trained(file.parent.name, plans_name)
     for file, content, is_changed in zip(files, contents, changed, strict=True):
         if is_changed:
             write_json(file, content)
@@ -88,15 +137,43 @@ def plan(
     return [PlannedStep(*row, configurations) for row in zip(steps, plans_names, files, changed, strict=True)]
 
 
-def _check_trainer(name: str) -> None:
-    """Refuses a trainer that nnU-Net does not find or that knows nothing of steps."""
+def _others(datasets: Sequence[str], base_plans: str, configurations: Sequence[str]) -> dict[str, _Preprocessed]:
+    """The data sets after the first, preprocessed with the moved plans.
+
+    Raises:
+        CILError: one is not, in any of the configurations; with nnU-Net's commands for all of them.
+    """
+    first, *others = dict.fromkeys(datasets)
+    names = {name: plans_on(name, first, base_plans) for name in others}
+    missing = {name: {c: missing_commands(name, c, names[name]) for c in configurations} for name in others}
+    todo = [line for per in missing.values() if all(per.values()) for lines in per.values() for line in lines]
+    if todo:
+        which = ", ".join(name for name, per in missing.items() if all(per.values()))
+        commands = "\n".join(f"  {line}" for line in dict.fromkeys(" ".join(line) for line in todo))
+        raise CILError(
+            f"The plans of {first} are moved to {which}, which is not preprocessed with them yet. Run (for the configurations "
+            f"that you train)\n{commands}\nand then this again; 'nnunet_cil run' does all of it by itself."
+        )
+    found = {}
+    for name in others:
+        folder = nnunet_folder("nnUNet_preprocessed") / name
+        dataset_json = read_json(folder / "dataset.json", "Run 'nnunet_cil plan' again.")
+        plans = read_json(folder / f"{names[name]}.json", "Run 'nnunet_cil plan' again.")
+        complete = {c: plans["configurations"][c] for c, lines in missing[name].items() if not lines}
+        present = scan_labels(folder, {**plans, "configurations": complete}, dataset_json["labels"])
+        found[name] = _Preprocessed(folder, dataset_json, plans, present)
+    return found
+
+
+def trainer_class(name: str) -> type[nnUNetTrainerCIL]:
+    """The trainer of that name; refuses one that nnU-Net does not find or that knows nothing of steps."""
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     from nnunet_cil.training.base import nnUNetTrainerCIL
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            trainer = recursive_find_trainer_class_by_name(name)
+            trainer: type = recursive_find_trainer_class_by_name(name)
     except RuntimeError as error:
         raise CILError(
             f"nnU-Net does not find the trainer {name!r}. Check its spelling, and nnUNet_extTrainer with "
@@ -104,6 +181,7 @@ def _check_trainer(name: str) -> None:
         ) from error
     if not issubclass(trainer, nnUNetTrainerCIL):
         raise CILError(f"{name} knows nothing of steps; a step 0 needs one of nnunet_cil's trainers.")
+    return trainer
 
 
 def step_plans_file(base: Mapping[str, Any], plans_name: str, step: StepPlan) -> dict[str, Any]:
@@ -156,22 +234,33 @@ def _values(segmentation: np.ndarray[Any, Any]) -> set[int]:
     return {int(v) + lowest for v in np.flatnonzero(counts)}
 
 
-def deal_cases(schedule: Schedule, cases: Sequence[str], folds: Sequence[Sequence[str]]) -> list[list[str] | None]:
-    """The cases of each step: None (all) under ``shared``; a seeded deal of equal hands under ``disjoint``.
+def _deal(schedule: Schedule, datasets: Sequence[str], data: Mapping[str, _Preprocessed]) -> list[Sequence[str] | None]:
+    """The cases of each step: None (all) under ``shared``; under ``disjoint`` dealt out among a data set's steps."""
+    cases: list[Sequence[str] | None] = [None] * len(datasets)
+    if schedule.cases == "shared":
+        return cases
+    for name, found in data.items():
+        steps = [i for i, d in enumerate(datasets) if d == name]
+        names = sorted(found.present)
+        if len(names) < len(steps):
+            raise CILError(
+                f"Schedule {schedule.name} deals cases out to {len(steps)} steps, but there are only {len(names)} cases"
+                f"{'' if len(data) == 1 else f' in {name}'}."
+            )
+        for step, hand in zip(steps, deal_cases(len(steps), names, validation_folds(found.folder, names)), strict=True):
+            cases[step] = hand
+    return cases
+
+
+def deal_cases(num_steps: int, cases: Sequence[str], folds: Sequence[Sequence[str]]) -> list[list[str]]:
+    """A seeded deal of equal hands.
 
     Args:
-        schedule: with its steps.
+        num_steps: hands.
         cases: all training cases.
         folds: the validation cases of each fold. These are dealt out evenly too, so that a step has training and
             validation cases in every fold that has enough of them.
     """
-    num_steps = len(schedule.steps)
-    if schedule.cases == "shared":
-        return [None] * num_steps
-    if len(cases) < num_steps:
-        raise CILError(
-            f"Schedule {schedule.name} deals cases out to {num_steps} steps, but there are only {len(cases)} cases."
-        )
     shuffled = list(cases)
     random.Random(SPLIT_SEED).shuffle(shuffled)
     fold_of = {case: i for i, fold in reversed(list(enumerate(folds))) for case in fold}
@@ -193,15 +282,18 @@ def validation_folds(folder: Path, cases: Sequence[str]) -> list[list[str]]:
     return [[str(case) for case in split["val"]] for split in splits]
 
 
-def _check_presence(
-    schedule: Schedule,
-    labels: Mapping[str, int],
-    present: Mapping[str, set[int]],
-    cases: Sequence[Sequence[str] | None],
-) -> None:
-    for index, step in enumerate(schedule.steps):
-        own_cases = cases[index]
-        own = present if own_cases is None else {case: present[case] for case in own_cases}
+def _check_presence(schedule: Schedule, data: Sequence[_Preprocessed], cases: Sequence[Sequence[str] | None]) -> None:
+    """Every class is labelled in every case of its step, and is in one of them."""
+    for index, (step, found) in enumerate(zip(schedule.steps, data, strict=True)):
+        dataset, labels, own_cases = found.folder.name, found.labels, cases[index]
+        own = found.present if own_cases is None else {case: found.present[case] for case in own_cases}
+        for case, labelled in labelled_classes(found.dataset_json, own, step.classes, dataset=dataset).items():
+            hidden = next(name for name in step.classes if name not in labelled)
+            raise CILError(
+                f"step {index} of {schedule.name} learns {hidden!r}, but 'labelled_classes' in dataset.json of {dataset} says "
+                f"that case {case!r} does not label it. A schedule's steps need their classes in every case: leave such "
+                "cases out, or teach the class to a trained model with 'nnunet_cil extend'."
+            )
         for class_name in step.classes:
             if not any(labels[class_name] in values for values in own.values()):
                 raise CILError(

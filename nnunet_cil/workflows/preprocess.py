@@ -32,32 +32,35 @@ def preprocess(
     Raises:
         CILError: the plans are not nnU-Net's own, or preprocessing failed.
     """
+    processes = ["-np", os.environ["nnUNet_def_n_proc"]] if "nnUNet_def_n_proc" in os.environ else []
+    for command, *arguments in missing_commands(dataset, configuration, base_plans):
+        say(" ".join([command, *arguments, *processes]))
+        call(command, [*arguments, *processes], user_environment(), logs / "preprocessing.txt")
+
+
+def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[list[str]]:
+    """nnU-Net's commands that are left before a configuration can be trained; empty where all is there.
+
+    Raises:
+        CILError: there are no plans, and nnU-Net has no planner of that name.
+    """
     folder = nnunet_folder("nnUNet_preprocessed") / dataset
     plans = folder / f"{base_plans}.json"
-    processes = ["-np", os.environ["nnUNet_def_n_proc"]] if "nnUNet_def_n_proc" in os.environ else []
-
-    def nnunet(command: str, *arguments: str) -> None:
-        complete = ["-d", str(int(dataset[7:10])), *arguments, *processes]
-        say(f"{command} {' '.join(complete)}")
-        call(command, complete, user_environment(), logs / "preprocessing.txt")
-
+    which = ["-d", str(int(dataset[7:10]))]
     if not plans.is_file():
         if base_plans not in PLANNERS:
             raise CILError(
                 f"{plans} is missing, and only {', '.join(PLANNERS)} can be made here. Make it, or choose another -p."
             )
-        planner = PLANNERS[base_plans]
-        nnunet("nnUNetv2_plan_and_preprocess", "-c", configuration, "-pl", planner, "--verify_dataset_integrity")
-        return
-    if not (
-        folder / "dataset_fingerprint.json"
-    ).is_file():  # the plans are from elsewhere; training wants it all the same
-        nnunet("nnUNetv2_extract_fingerprint", "--verify_dataset_integrity")
+        how = ["-c", configuration, "-pl", PLANNERS[base_plans], "--verify_dataset_integrity"]
+        return [["nnUNetv2_plan_and_preprocess", *which, *how]]
+    commands = []
+    if not (folder / "dataset_fingerprint.json").is_file():  # plans from elsewhere; training wants it all the same
+        commands.append(["nnUNetv2_extract_fingerprint", *which, "--verify_dataset_integrity"])
     identifier = read_json(plans, "")["configurations"].get(configuration, {}).get("data_identifier")
-    if identifier is not None and not _is_complete(
-        folder / identifier
-    ):  # what is wrong with a configuration, plan says
-        nnunet("nnUNetv2_preprocess", "-c", configuration, "-plans_name", base_plans)
+    if identifier is not None and not _is_complete(folder / identifier):  # what is wrong with it, plan says
+        commands.append(["nnUNetv2_preprocess", *which, "-c", configuration, "-plans_name", base_plans])
+    return commands
 
 
 def _is_complete(preprocessed: Path) -> bool:

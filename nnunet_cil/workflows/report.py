@@ -66,7 +66,7 @@ def write_overlays(output: Path, models: Mapping[str, StepModel], found: Mapping
     pictures = []
     for name, case in {"worst": shown[0], "median": shown[len(shown) // 2]}.items():
         text = f"The {name} case of {short(first)}: {case.name}, mean Dice {scores[case.name]:.3f}."
-        figure = _overlay(case, models, {t: s.predictions / case.truth.name for t, s in found.items()}, text)
+        figure = _overlay(case, models, {t: case.prediction(s.predictions) for t, s in found.items()}, text)
         pictures.append(Picture(_save(figure, output / "figures" / f"case_{name}").with_suffix(".png"), text))
     return pictures
 
@@ -74,17 +74,18 @@ def write_overlays(output: Path, models: Mapping[str, StepModel], found: Mapping
 def _overlay(case: Case, models: Mapping[str, StepModel], found: Mapping[str, Path], title: str) -> Figure:
     plan = next(iter(models.values())).plan
     background, aspect = read_slices(case.image)
-    labels = {"truth": _by_class(read_slices(case.truth)[0], plan.dataset_labels, plan.seen_classes)}
+    labels = {"truth": _by_class(read_slices(case.truth)[0], case.labels, plan.seen_classes)}
     for trainer, file in found.items():
         labels[short(trainer)] = _by_class(read_slices(file)[0], models[trainer].plan.labels, plan.seen_classes)
     return comparison(background, labels, plan.seen_classes, aspect=aspect, title=title)
 
 
 def _by_class(array: Any, numbers: Mapping[str, int], classes: Sequence[str]) -> Any:
-    """Labels by the order of ``classes``, from 1; anything else is 0."""
+    """Labels by the order of ``classes``, from 1; anything else, and a class without a number, is 0."""
     ordered = np.zeros(array.shape, dtype=np.int16)
     for index, name in enumerate(classes, start=1):
-        ordered[array == numbers[name]] = index
+        if name in numbers:
+            ordered[array == numbers[name]] = index
     return ordered
 
 

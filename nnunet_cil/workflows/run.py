@@ -15,8 +15,10 @@ from nnunet_cil.workflows.commands import train, user_environment
 from nnunet_cil.workflows.evaluate import Evaluation, evaluate
 from nnunet_cil.workflows.folders import nnunet_folder
 from nnunet_cil.workflows.models import Experiment, StepModel, is_finished, is_trained
-from nnunet_cil.workflows.plan import plan
+from nnunet_cil.workflows.plan import plan, trainer_class
 from nnunet_cil.workflows.preprocess import preprocess
+from nnunet_cil.workflows.score import check_test_cases
+from nnunet_cil.workflows.sequence import check_data_sets, move_plans, plans_on
 
 DEFAULT_FIRST_TRAINER = "nnUNetTrainerPGCD"
 """Step 0 is nnU-Net's own training whatever the trainer; under one name, methods that come later can share it."""
@@ -120,7 +122,9 @@ def run(
         CILError: something is missing, or one of the commands failed.
     """
     logs = logs_folder(experiment, output)
-    preprocess(experiment.dataset_name, experiment.configuration, experiment.base_plans, logs, say)
+    if choice.reaches_the_end(experiment):
+        check_test_cases(experiment.data_sets, experiment.folds, images, labels)
+    _preprocess_all(experiment, logs, say)
     write_plans(experiment)
     chosen = choice.of(experiment.models())
     todo = list(trainings(chosen, experiment.folds, choice.options()))
@@ -134,6 +138,28 @@ def run(
     return evaluate(experiment, images=images, labels=labels, output=output, device=choice.device, say=say)
 
 
+def _preprocess_all(experiment: Experiment, logs: Path, say: Callable[[str], None]) -> None:
+    """The data set, or all of them, the further ones with the first one's plans. What cannot work is said before."""
+    first, *others = experiment.data_sets
+    if others:
+        _refuse_without_old_data(experiment)
+        check_data_sets(experiment.schedule, experiment.step_data_sets, experiment.base_plans)
+    preprocess(first, experiment.configuration, experiment.base_plans, logs, say)
+    if others:
+        move_plans(experiment.step_data_sets, experiment.base_plans, say=say)
+    for name in others:
+        preprocess(name, experiment.configuration, plans_on(name, first, experiment.base_plans), logs, say)
+
+
+def _refuse_without_old_data(experiment: Experiment) -> None:
+    for trainer in experiment.trainers if len(experiment.data_sets) > 1 else ():
+        if trainer_class(trainer).needs_old_data:
+            raise CILError(
+                f"{trainer} needs the data of the earlier steps, but {experiment.schedule.name} learns from "
+                f"{', '.join(experiment.data_sets)}, one after the other. Use another trainer."
+            )
+
+
 def remaining_commands(
     experiment: Experiment,
     choice: Choice,
@@ -143,6 +169,8 @@ def remaining_commands(
     output: Path | None = None,
 ) -> list[str]:
     """What ``run`` would call, in order, ready for a job script. Writes the steps' plans, trains nothing."""
+    if choice.reaches_the_end(experiment):
+        check_test_cases(experiment.data_sets, experiment.folds, images, labels)
     write_plans(experiment)
     commands = [t.command for t in trainings(choice.of(experiment.models()), experiment.folds, choice.options())]
     if choice.reaches_the_end(experiment):
@@ -158,10 +186,9 @@ def logs_folder(experiment: Experiment, output: Path | None) -> Path:
 
 def write_plans(experiment: Experiment) -> None:
     """The steps' plans; where they are there already, whose step 0 is continued stays as it was."""
-    folder = nnunet_folder("nnUNet_preprocessed") / experiment.dataset_name
-    file = folder / f"{experiment.base_plans}_{experiment.schedule.name}_step1.json"
+    _refuse_without_old_data(experiment)
     first: str | None = DEFAULT_FIRST_TRAINER
-    if file.is_file():
+    if experiment.last_step > 0 and (file := experiment.plans_file(1)).is_file():
         first = json.loads(file.read_text(encoding="utf-8"))["cil"]["previous"]["trainer"]
     plan(experiment.dataset_name, experiment.schedule_name, base_plans=experiment.base_plans, first_trainer=first)
 

@@ -59,7 +59,8 @@ def explain(name_or_path: str | Path) -> str:
     schedule = load_schedule(name_or_path)
     lines = [f"{schedule.name}: {len(schedule.classes_until(len(schedule.steps)))} classes in {sizes(schedule)}"]
     for index, step in enumerate(schedule.steps):
-        lines.append(f"  step {index}: {', '.join(step.classes)}")
+        where = "" if step.dataset is None else f" (from data set {step.dataset})"
+        lines.append(f"  step {index}: {', '.join(step.classes)}{where}")
         lines += [
             f"    {key} = {json.dumps(value)}" for key, value in {**step.training, **step.hyperparameters}.items()
         ]

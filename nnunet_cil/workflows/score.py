@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.files import score_files
+from nnunet_cil.evaluation.segmentation import ClassScores
 from nnunet_cil.workflows.commands import predict, user_environment
-from nnunet_cil.workflows.folders import nnunet_folder, read_json, write_json
+from nnunet_cil.workflows.folders import nnunet_folder, raw_dataset_folder, read_json, write_json
 from nnunet_cil.workflows.models import StepModel
 
 Rows = Sequence[Mapping[str, Any]]
@@ -23,11 +25,23 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """A case to score on: its name, the file of its true labels, and that of its first channel (it may be missing)."""
+    """A case to score on.
+
+    Attributes:
+        name: with the data set's before it, as ``Dataset018_Spleen/case_1``, where there are several data sets.
+        truth: the file of its true labels.
+        image: the file of its first channel; it may be missing.
+        labels: what the true labels' numbers mean, name -> number.
+    """
 
     name: str
     truth: Path
     image: Path
+    labels: Mapping[str, int]
+
+    def prediction(self, predictions: Path) -> Path:
+        """Its file in a model's folder of predictions."""
+        return predictions / Path(self.name).parent / self.truth.name
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,7 @@ class Scored:
     Attributes:
         digest: SHA-256 of the checkpoint.
         cases: which were scored.
-        predictions: folder.
+        predictions: folder, in which ``Case.prediction`` finds a case's.
         rows: one a case and class.
     """
 
@@ -49,10 +63,112 @@ class Scored:
 
 @dataclass(frozen=True)
 class TestSet:
-    """Images to predict, and their true labels."""
+    """Images to predict, and their true labels.
+
+    Attributes:
+        images: folder.
+        labels: folder.
+        dataset: nnU-Net's name of the data set, where the schedule has several.
+        numbers: of its labels, by name, where the schedule has several; else they are the model's data set's.
+    """
 
     images: Path
     labels: Path
+    dataset: str = ""
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+
+def test_sets(
+    data_sets: Mapping[str, Mapping[str, int]],
+    fold: int | str,
+    images: Path | None,
+    labels: Path | None,
+    output: Path,
+) -> list[TestSet | None]:
+    """What every step's model is scored on: one data set's ``test_set``, or the test cases of each of several.
+
+    Where one of several has no test cases, the fold's validation cases take their place.
+
+    Args:
+        data_sets: nnU-Net's name -> its labels, name -> number.
+        fold: of the models.
+        images: test images of the only data set.
+        labels: their true labels.
+        output: takes links to the images of validation cases.
+
+    Raises:
+        CILError: images are given for several data sets, or one has neither test nor validation cases.
+    """
+    check_test_cases(list(data_sets), [fold], images, labels)
+    if len(data_sets) == 1:
+        return [test_set(name, images, labels) for name in data_sets]
+    return [
+        TestSet(found.images, found.labels, name, numbers)
+        for name, numbers in data_sets.items()
+        for found in [test_set(name, None, None) or _validation_set(name, fold, output)]
+    ]
+
+
+def check_test_cases(
+    data_sets: Sequence[str], folds: Sequence[int | str], images: Path | None, labels: Path | None
+) -> None:
+    """Refuses what several data sets cannot be scored on; known before any training.
+
+    Raises:
+        CILError: images are given, or there are no test cases where fold "all" leaves no validation cases.
+    """
+    if len(data_sets) == 1:
+        return
+    if images is not None or labels is not None:
+        raise CILError(
+            f"-i and -l are for one data set, but the schedule has {', '.join(data_sets)}. Put the cases into imagesTs and "
+            "labelsTs of each data set in nnUNet_raw."
+        )
+    for name in data_sets:
+        if "all" in folds and test_set(name, None, None) is None:
+            raise CILError(
+                f"{name} has no cases to score on: it has no imagesTs with labelsTs in nnUNet_raw, and fold all leaves no "
+                "validation cases. Add test cases, or train other folds."
+            )
+
+
+def _validation_set(dataset: str, fold: int | str, output: Path) -> TestSet:
+    """The fold's validation cases as images to predict: no model of the fold was trained on them."""
+    from nnunet_cil.workflows.move import read_raw
+
+    preprocessed = nnunet_folder("nnUNet_preprocessed") / dataset
+    file = preprocessed / "splits_final.json"
+    splits = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    if int(fold) >= len(splits):
+        raise CILError(
+            f"{dataset} has no cases to score on: neither imagesTs with labelsTs in nnUNet_raw, nor validation cases of fold "
+            f"{fold} in {file}. Add test cases, or choose another fold."
+        )
+    raw = raw_dataset_folder(dataset)
+    content = read_json(preprocessed / "dataset.json", "Run 'nnunet_cil plan' first.")
+    cases = read_raw(raw, content).cases
+    folder = output / "validation_images" / f"{dataset}_fold{fold}"
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {
+        f"{case}_{channel:04d}{content['file_ending']}": Path(image).resolve()
+        for case in splits[int(fold)]["val"]
+        for channel, image in enumerate(cases[case]["images"])
+    }
+    for old in folder.iterdir():
+        if old.name not in wanted:
+            old.unlink()
+    for name, original in wanted.items():
+        if not (folder / name).exists():
+            _link(original, folder / name)
+    return TestSet(folder, preprocessed / "gt_segmentations")
+
+
+def _link(original: Path, file: Path) -> None:
+    """A copy where the disk cannot hold links."""
+    try:
+        file.symlink_to(original)
+    except OSError:
+        shutil.copyfile(original, file)
 
 
 def test_set(dataset: str, images: Path | None, labels: Path | None) -> TestSet | None:
@@ -73,15 +189,22 @@ def test_set(dataset: str, images: Path | None, labels: Path | None) -> TestSet 
 def score_model(
     model: StepModel,
     fold: int | str,
-    test: TestSet | None,
+    tests: Sequence[TestSet | None],
     output: Path,
     device: str,
     tolerance_mm: float,
     pool: Executor,
 ) -> Scored:
-    """Predicts and scores; what was stored for the same model and cases is taken from there."""
+    """Predicts and scores; what was stored for the same model and cases is taken from there.
+
+    Of several data sets, those that label none of the model's classes are left out.
+    """
     digest = sha256(model.fold(fold) / "checkpoint_final.pth")
-    predictions, cases = _predictions(model, fold, test, output, digest, device)
+    useful = [
+        t for t in tests if t is None or not t.dataset or not t.numbers.keys().isdisjoint(model.plan.seen_classes)
+    ]
+    parts = [_predictions(model, fold, test, output, digest, device) for test in useful]
+    predictions, cases = parts[0][0], [case for _, own in parts for case in own]
     file = output / "scores" / f"{model.trainer}_step{model.step}_fold{fold}.json"
     wanted = {"checkpoint": digest, "tolerance_mm": tolerance_mm, "cases": [c.name for c in cases]}
     rows = _stored(file, wanted)
@@ -99,10 +222,10 @@ def _raw(dataset: str) -> Path:
 def _predictions(
     model: StepModel, fold: int | str, test: TestSet | None, output: Path, digest: str, device: str
 ) -> tuple[Path, list[Case]]:
-    """The folder of the model's predictions, made if need be, and the cases."""
+    """The folder of all of the model's predictions, made if need be, and the cases."""
     ending = str(read_json(model.folder / "dataset.json", "Train the step again.")["file_ending"])
     if test is None:
-        predictions = model.fold(fold) / "validation"
+        predictions = target = model.fold(fold) / "validation"
         truth = nnunet_folder("nnUNet_preprocessed") / model.folder.parent.name / "gt_segmentations"
         images = _raw(model.folder.parent.name) / "imagesTr"
         names = sorted(p.name.removesuffix(ending) for p in predictions.glob(f"*{ending}"))
@@ -112,17 +235,22 @@ def _predictions(
             )
     else:
         predictions = output / "predictions" / f"{model.trainer}_step{model.step}_fold{fold}"
+        target = predictions / test.dataset
         truth, images = test.labels, test.images
         names = sorted({p.name.removesuffix(ending).rsplit("_", 1)[0] for p in test.images.glob(f"*{ending}")})
         if not names:
             raise CILError(f"{test.images} holds no images that end in {ending}.")
-    cases = [Case(name, truth / f"{name}{ending}", images / f"{name}_0000{ending}") for name in names]
+    before = f"{test.dataset}/" if test is not None and test.dataset else ""
+    labels = test.numbers if test is not None and test.dataset else model.plan.dataset_labels
+    cases = [
+        Case(f"{before}{name}", truth / f"{name}{ending}", images / f"{name}_0000{ending}", labels) for name in names
+    ]
     for case in cases:
         if not case.truth.is_file():
             raise CILError(f"Case {case.name!r} has no true labels: {case.truth} is missing.")
     if test is not None:
-        files = [predictions / f"{case.name}{ending}" for case in cases]
-        _predict(model, fold, test.images, predictions, files, digest, device, output)
+        files = [case.prediction(predictions) for case in cases]
+        _predict(model, fold, test.images, target, files, digest, device, output)
     return predictions, cases
 
 
@@ -150,35 +278,41 @@ def _predict(
     arguments += ["-p", model.plans_name, "-i", str(images), "-o", str(target), "-device", device]
     arguments += ["-npp", "1", "-nps", "1", *(["--continue_prediction"] if is_same else [])]
     missing = sum(not file.is_file() for file in files)
-    predict(arguments, user_environment(), output / "logs" / f"{target.name}.txt", missing)
+    log = "_".join(target.relative_to(output / "predictions").parts)
+    predict(arguments, user_environment(), output / "logs" / f"{log}.txt", missing)
 
 
 def score_cases(
     model: StepModel, predictions: Path, cases: Sequence[Case], tolerance_mm: float, pool: Executor
 ) -> list[dict[str, Any]]:
-    """One row a case and class, in parallel over the cases.
+    """One row a case and class that its data set labels, in parallel over the cases.
 
     Raises:
         CILError: a file is missing or unreadable, a grid or a label is not what it should be.
     """
     from tqdm import tqdm
 
-    ending = str(read_json(model.folder / "dataset.json", "Train the step again.")["file_ending"])
-    classes = {name: (model.plan.labels[name], model.plan.dataset_labels[name]) for name in model.plan.seen_classes}
-    score = partial(
-        score_files,
-        classes=classes,
-        found_labels=frozenset(model.plan.labels.values()),
-        wanted_labels=frozenset(model.plan.dataset_labels.values()),
-        ignore_label=model.plan.dataset_labels.get("ignore"),
-        tolerance_mm=tolerance_mm,
-    )
-    files = [predictions / f"{case.name}{ending}" for case in cases]
+    score = partial(_score, predictions, model.plan.labels, model.plan.seen_classes, tolerance_mm)
     rows = []
-    scored = pool.map(score, files, [case.truth for case in cases])
+    scored = pool.map(score, cases)
     for case, scores in zip(cases, tqdm(scored, total=len(cases), unit="case", leave=False), strict=True):
         rows += [{"case": case.name, "class": name, **asdict(s)} for name, s in scores.items()]
     return rows
+
+
+def _score(
+    predictions: Path, channels: Mapping[str, int], classes: Sequence[str], tolerance_mm: float, case: Case
+) -> dict[str, ClassScores]:
+    """The scores of a case; called in another process."""
+    return score_files(
+        case.prediction(predictions),
+        case.truth,
+        classes={name: (channels[name], case.labels[name]) for name in classes if name in case.labels},
+        found_labels=frozenset(channels.values()),
+        wanted_labels=frozenset(case.labels.values()),
+        ignore_label=case.labels.get("ignore"),
+        tolerance_mm=tolerance_mm,
+    )
 
 
 def _stored(file: Path, wanted: Mapping[str, Any]) -> list[dict[str, Any]] | None:
