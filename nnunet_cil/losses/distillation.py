@@ -37,6 +37,7 @@ def pgcd_loss(
     valid: Tensor | None = None,
     *,
     beta: float,
+    num_voxels: int | Tensor | None = None,
 ) -> Tensor:
     """Prototype-Guided Calibration Distillation: class-wise distillation, stronger where features look the class.
 
@@ -59,6 +60,7 @@ def pgcd_loss(
         unlabelled: (batch, *spatial) bool, the voxels that no label of a new class holds.
         valid: (batch, *spatial) bool, or None for all.
         beta: strength of the calibration; 0 is uniform distillation.
+        num_voxels: |valid|, where the tensors are a part of the volume; default: of these tensors.
 
     Returns:
         () float >= 0; exactly 0 on the graph where no voxel is unlabelled.
@@ -70,7 +72,8 @@ def pgcd_loss(
         weight *= (unlabelled if valid is None else unlabelled & valid)[:, None]
         target = teacher_probs.clamp(_EPSILON, 1 - _EPSILON)
         entropy = -(weight * _binary_log_likelihood(target.log(), target, target)).sum()
-        num_voxels = unlabelled.numel() if valid is None else valid.sum().clamp(min=1)
+        if num_voxels is None:
+            num_voxels = unlabelled.numel() if valid is None else valid.sum().clamp(min=1)
     # log q stays unclamped: clamped, a voxel that the student has lost for good (q < 1e-6) would get no gradient.
     probs = student_log_probs.exp().clamp(max=1 - _EPSILON)
     cross_entropy = -(weight * _binary_log_likelihood(student_log_probs, probs, target)).sum()
