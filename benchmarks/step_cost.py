@@ -230,6 +230,17 @@ def count(asked: dict[str, Any]) -> dict[str, Any]:
 
     trainer = started_trainer(asked)
     batch = next(trainer.dataloader_train)
+    teacher = getattr(trainer, "teacher", None)
+    asked_teacher = False
+    if teacher is not None:
+        run = teacher._run
+
+        def noted(*args: Any) -> Any:
+            nonlocal asked_teacher
+            asked_teacher = True
+            return run(*args)
+
+        teacher._run = noted
     trainer.train_step(dict(batch))
     with Counting() as whole, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -242,8 +253,7 @@ def count(asked: dict[str, Any]) -> dict[str, Any]:
     forward = trainer.loss.forward
 
     def looked_at(output: Any, target: Any) -> Any:
-        teacher = getattr(trainer, "teacher", None)
-        given = () if teacher is None else teacher.output  # the network's own memory is not the loss's
+        given = teacher.output if asked_teacher else ()  # the network's own memory is not the loss's
         logits = output[0] if isinstance(output, (list, tuple)) else output
         channels = trainer.configuration_manager.network_arch_init_kwargs["features_per_stage"][0]
         unit = logits[:, 0].numel() * channels * 4
