@@ -1,11 +1,12 @@
-"""What a training step costs: our trainers at step 1 against plain nnUNetTrainer, in one run, as ratios.
+"""What a training step costs: our trainers at step 1 against plain nnUNetTrainer of the same size, as ratios. Needs no data.
 
-    python benchmarks/step_cost.py 900 -device cpu -o benchmarks/results/step_cost_cpu.json
+    python benchmarks/step_cost.py --classes 4 13 --trainers PGCD MiB -o benchmarks/results/step_cost.json
+    python benchmarks/step_cost.py -o benchmarks/results/step_cost.json --table docs/performance.md --figure cost.svg
 
-Takes a preprocessed data set and nnU-Net's own planned network (patch and batch cut down by --patch and --batch for a
-CPU). Each measurement is a fresh process that repeats nnU-Net's train_step on one real batch; the trainers take turns, plain
-nnU-Net in every round. Time is the median over steps, the ratio the median over rounds; memory is the peak of the whole process
-(CPU) or of CUDA's allocator. What runs once at either end of a step (passes over the training cases) is not part of a
+For each setting (plans, number of old classes, patch, batch, ...) a synthetic data set is preprocessed in a temporary folder.
+Each measurement is a fresh process that repeats nnU-Net's train_step on one batch; trainers take turns, plain nnU-Net, of as many
+output channels, is in every round. A ratio is taken in each round; the table has the median over the rounds. What is in the
+output file is not measured again. What runs once at either end of a step (passes over the training cases) is not part of a
 training step and is cut down to one patch.
 """
 
@@ -16,186 +17,306 @@ import itertools
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-CONFIGURATION = "3d_fullres"
-SCHEDULE = "openkbp_2-2-1"
-BASE = "nnUNetPlansStepCost"
+import cost_report
+import synthetic
+
 PLAIN = "nnUNetTrainer"
 METHODS = ("PGCD", "FineTune", "Joint", "PseudoLabel", "LwF", "ILT", "MiB", "PLOP", "EWC", "EWF", "Replay")
+WARM_UP = 2
 
 
-def write_plans(dataset: str, patch: list[int] | None, batch: int | None) -> None:
-    """The planned network with another patch and batch, and the plans of its steps."""
-    from nnunet_cil.workflows.folders import dataset_name, nnunet_folder
-    from nnunet_cil.workflows.plan import plan
-
-    folder = nnunet_folder("nnUNet_preprocessed") / dataset_name(dataset)
-    plans = json.loads((folder / "nnUNetPlans.json").read_text())
-    config = plans["configurations"][CONFIGURATION]
-    plans.update(plans_name=BASE, configurations={CONFIGURATION: config})
-    if patch:
-        kwargs = config["architecture"]["arch_kwargs"]
-        stages = 1 + min(p.bit_length() - 3 for p in patch)  # at least 4 voxels at the bottom
-        stages = min(stages, kwargs["n_stages"])
-        kwargs["n_stages"] = stages
-        for key in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage"):
-            kwargs[key] = kwargs[key][:stages]
-        kwargs["n_conv_per_stage_decoder"] = kwargs["n_conv_per_stage_decoder"][: stages - 1]
-        config["patch_size"] = patch
-    if batch:
-        config["batch_size"] = batch
-    (folder / f"{BASE}.json").write_text(json.dumps(plans))
-    plan(dataset, SCHEDULE, base_plans=BASE)
+def settings(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every combination that was asked for; what names a measurement in the output file."""
+    for kind, compiled, old_classes in itertools.product(args.plans, args.compile, args.classes):
+        flat = kind == "2d"
+        yield {
+            "device": args.device,
+            "plans": kind,
+            "old_classes": old_classes,
+            "patch": args.patch_2d if flat else args.patch,
+            "batch": args.batch_2d if flat else args.batch,
+            "features": args.features,
+            "compiled": compiled == "yes",
+            "threads": args.threads,
+        }
 
 
-def make_trainer(name: str, plans_name: str, dataset: str, device: str) -> Any:
-    """A trainer, as nnUNetv2_train makes it."""
+def entry_of(content: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
+    """The setting's entry in the output file, a new one if need be."""
+    for entry in content["settings"]:
+        if all(entry[k] == v for k, v in setting.items()):
+            return entry
+    content["settings"].append({**setting, "trainers": {}, "counts": {}})
+    return content["settings"][-1]
+
+
+def measure_setting(setting: dict[str, Any], args: argparse.Namespace, content: dict[str, Any]) -> None:
+    """Whatever the output file lacks of a setting; it is written after every round."""
+    entry = entry_of(content, setting)
+    names = [f"nnUNetTrainer{t}" for t in args.trainers]
+    if args.again:
+        for found in (entry["trainers"], entry["counts"]):
+            for name in names:
+                found.pop(name, None)
+    rounds = [[n for n in names if len(entry["trainers"].get(n, [])) <= i] for i in range(args.repeats)]
+    uncounted = [n for n in (PLAIN, *names) if n not in entry["counts"]] if args.counts else []
+    if not any(rounds) and not uncounted:
+        print(f"{describe(setting)}: is there", file=sys.stderr, flush=True)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        child = Child(setting, args, Path(folder))
+        entry.update(child.run("prepare", ""))
+        for index, missing in enumerate(rounds):
+            if missing:
+                found = child.turns([PLAIN, *missing], index)
+                for name in missing:
+                    entry["trainers"].setdefault(name, []).append({"plain": found[PLAIN], "own": found[name]})
+                write(content, args.output)
+        for name in uncounted:
+            entry["counts"][name] = child.run("count", name)
+            write(content, args.output)
+
+
+def describe(setting: dict[str, Any]) -> str:
+    """One line."""
+    return f"{setting['plans']}, {setting['old_classes']} old classes" + (", compiled" if setting["compiled"] else "")
+
+
+def write(content: dict[str, Any], output: Path | None) -> None:
+    """Written aside and moved into place."""
+    if output is not None:
+        aside = output.with_suffix(".tmp")
+        aside.write_text(json.dumps(content, indent=1) + "\n")
+        aside.replace(output)
+
+
+class Child:
+    """Runs this file again, in a process of its own, for one setting."""
+
+    def __init__(self, setting: dict[str, Any], args: argparse.Namespace, folder: Path) -> None:
+        """Into ``folder`` goes the data set."""
+        self.setting = setting
+        self.asked = {**setting, "steps": args.steps, "epoch": args.epoch, "folder": str(folder)}
+        self.environment = {
+            **os.environ,
+            **synthetic.environment(folder),
+            "nnUNet_n_proc_DA": "0",
+            "nnUNet_compile": "t" if setting["compiled"] else "f",
+            "OMP_NUM_THREADS": str(setting["threads"]),
+        }
+
+    def run(self, what: str, trainer: str) -> dict[str, Any]:
+        """What it found. Stops with its last words if it fails."""
+        begin = time.perf_counter()
+        command = [sys.executable, __file__, "--child", json.dumps({**self.asked, "what": what, "trainer": trainer})]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{describe(self.setting)}: {what} {trainer} failed.\n{done.stderr[-3000:]}")
+        seconds = time.perf_counter() - begin
+        print(f"{describe(self.setting)}: {what} {trainer} took {seconds:.0f} s", file=sys.stderr, flush=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        assert isinstance(found, dict)
+        return found
+
+    def turns(self, names: list[str], index: int) -> dict[str, Any]:
+        """Each trainer once; backwards in every other round, so that a drift of the machine favours none."""
+        order = names if index % 2 == 0 else names[::-1]
+        return {name: self.run("measure", name) for name in order}
+
+
+# --- in the process of its own ------------------------------------------------------------------------------
+
+
+def prepare(asked: dict[str, Any]) -> dict[str, Any]:
+    """The data set, the plans of its steps and the model of step 0."""
     import torch
-    from nnunetv2.run.run_training import get_trainer_from_args
 
-    return get_trainer_from_args(dataset, CONFIGURATION, 0, name, plans_name, device=torch.device(device))
-
-
-def untrained_step_0(dataset: str, device: str) -> None:
-    """A step-0 checkpoint of the right shape; its weights do not matter to the cost."""
-    from nnunet_cil.networks.prototype_bank import PrototypeBank
-
-    trainer = make_trainer("nnUNetTrainerPGCD", f"{BASE}_{SCHEDULE}_step0", dataset, device)
-    trainer.initialize()
-    trainer.prototypes = random_bank(trainer, 3)
-    assert isinstance(trainer.prototypes, PrototypeBank)
-    trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
+    num_classes = asked["old_classes"] + 1
+    folder = Path(asked["folder"])
+    synthetic.make_dataset(folder, asked["plans"], num_classes, asked["patch"], asked["batch"], asked["features"])
+    first, _ = synthetic.plan_steps(folder, num_classes)
+    synthetic.untrained_step_0(first, asked["plans"], asked["device"])
+    device = torch.cuda.get_device_name() if asked["device"] == "cuda" else platform.machine()
+    return {"torch": torch.__version__, "machine": device, "cores": os.cpu_count()}
 
 
-def random_bank(trainer: Any, num_classes: int) -> Any:
-    """Prototypes of the right shape."""
-    import torch
-
-    from nnunet_cil.networks.prototype_bank import PrototypeBank
-
-    num_features = trainer.bare_network.decoder.seg_layers[-1].in_channels
-    return PrototypeBank(torch.randn(num_classes, num_features), torch.ones(num_classes)).to(trainer.device)
-
-
-def measure(trainer_name: str, dataset: str, device: str, num_steps: int) -> dict[str, Any]:
-    """Seconds of each training step, and the peak memory in MiB. Runs in a process of its own."""
-    import resource
-
-    import torch
-
-    is_plain = trainer_name == "nnUNetTrainer"
-    trainer = make_trainer(trainer_name, BASE if is_plain else f"{BASE}_{SCHEDULE}_step1", dataset, device)
-    if not is_plain:
+def started_trainer(asked: dict[str, Any]) -> Any:
+    """A trainer about to train."""
+    plans = synthetic.PLANS if asked["trainer"] == PLAIN else f"{synthetic.PLANS}_{synthetic.SCHEDULE}_step1"
+    trainer = synthetic.make_trainer(asked["trainer"], plans, asked["plans"], asked["device"])
+    if asked["trainer"] != PLAIN:
         all_tiles = trainer.training_tiles
-        trainer.training_tiles = lambda: itertools.islice(all_tiles(), 1)
+        trainer.training_tiles = lambda *args, **kwargs: itertools.islice(all_tiles(*args, **kwargs), 1)
     trainer.on_train_start()
     trainer.network.train()
+    return trainer
+
+
+def measure(asked: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of each training step and of an epoch, and peak memory in MiB."""
+    import torch
+    from nnunetv2.run.run_training import get_trainer_from_args  # noqa: F401  imported before memory is looked at
+
+    before = resident_mib()
+    trainer = started_trainer(asked)
     batch = next(trainer.dataloader_train)
-    seconds = []
-    for step in range(num_steps + 2):
-        if device == "cuda":
+    cuda = asked["device"] == "cuda"
+    timed = []
+    for step in range(asked["steps"] + WARM_UP):
+        if cuda and step == WARM_UP:
+            torch.cuda.reset_peak_memory_stats()
+        timed.append(seconds_of(lambda: trainer.train_step(dict(batch)), cuda))
+    seconds, cpu_seconds = zip(*timed[WARM_UP:], strict=True)
+    found = {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "peak_mib": torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_mib(),
+        "before_mib": 0 if cuda else before,
+    }
+    if asked["epoch"]:
+        found["epoch_seconds"], found["epoch_cpu_seconds"] = seconds_of(lambda: epoch(trainer, asked["epoch"]), cuda)
+    return found
+
+
+def epoch(trainer: Any, iterations: int) -> None:
+    """nnU-Net's epoch, without checkpoint and plot: load and train, and a fifth as many validation iterations."""
+    import torch
+
+    trainer.on_epoch_start()
+    trainer.on_train_epoch_start()
+    trainer.on_train_epoch_end([trainer.train_step(next(trainer.dataloader_train)) for _ in range(iterations)])
+    with torch.no_grad():
+        trainer.on_validation_epoch_start()
+        number = max(1, iterations // 5)
+        outputs = [trainer.validation_step(next(trainer.dataloader_val)) for _ in range(number)]
+        trainer.on_validation_epoch_end(outputs)
+
+
+def seconds_of(work: Callable[[], Any], cuda: bool) -> tuple[float, float]:
+    """Of the clock, and of all threads of the process."""
+    import torch
+
+    def finish() -> None:
+        if cuda:
             torch.cuda.synchronize()
-            if step == 2:
-                torch.cuda.reset_peak_memory_stats()
-        start = time.perf_counter()
+
+    finish()
+    start, cpu_start = time.perf_counter(), time.process_time()
+    work()
+    finish()
+    return time.perf_counter() - start, time.process_time() - cpu_start
+
+
+def resident_mib() -> float:
+    """The most memory that this process had so far."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def count(asked: dict[str, Any]) -> dict[str, Any]:
+    """Waits for the host in a training step; memory that the loss holds, in units of a full-resolution feature map."""
+    import torch
+    from counting import Counting
+
+    trainer = started_trainer(asked)
+    batch = next(trainer.dataloader_train)
+    teacher = getattr(trainer, "teacher", None)
+    asked_teacher = False
+    if teacher is not None:
+        run = teacher._run
+
+        def noted(*args: Any) -> Any:
+            nonlocal asked_teacher
+            asked_teacher = True
+            return run(*args)
+
+        teacher._run = noted
+    trainer.train_step(dict(batch))
+    with Counting() as whole, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if asked["device"] == "cuda":
+            torch.cuda.set_sync_debug_mode("warn")
         trainer.train_step(dict(batch))
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else resource.getrusage(0).ru_maxrss / 2**10
-    return {"seconds": seconds[2:], "peak_mib": peak, "torch": torch.__version__}
+        if asked["device"] == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    found: dict[str, Any] = {}
+    forward = trainer.loss.forward
 
-
-def in_a_process(arguments: list[str], environment: dict[str, str]) -> str:
-    """Runs this file again; returns its last line."""
-    command = [sys.executable, __file__, *arguments]
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-
-
-def compare(args: argparse.Namespace) -> dict[str, Any]:
-    """All trainers in turns."""
-    write_plans(args.dataset, args.patch, args.batch)
-    from nnunet_cil.shipped import trainers_folder
-
-    names = [f"nnUNetTrainer{t}" for t in args.trainers]
-    with tempfile.TemporaryDirectory() as results:
-        environment = {
-            **os.environ,
-            "nnUNet_results": results,
-            "nnUNet_extTrainer": str(trainers_folder()),
-            "nnUNet_n_proc_DA": "0",
-        }
-        common = [args.dataset, "-device", args.device, "--steps", str(args.steps)]
-        in_a_process([*common, "--measure", "step0"], environment)
-        rounds = []
-        for repeat in range(args.repeats):
-            found = {}
-            for name in (PLAIN, *names):
-                found[name] = json.loads(in_a_process([*common, "--measure", name], environment))
-                print(f"{repeat + 1}/{args.repeats} {name}: measured", file=sys.stderr, flush=True)
-            rounds.append(found)
-    return {
-        "device": args.device,
-        "machine": platform.machine(),
-        "torch": rounds[0][PLAIN]["torch"],
-        "patch": args.patch,
-        "batch": args.batch,
-        "steps": args.steps,
-        "trainers": {name: ratios(rounds, name) for name in names},
-    }
-
-
-def ratios(rounds: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """Time and memory of a trainer in units of plain nnU-Net's, round by round."""
-    times = [statistics.median(r[name]["seconds"]) / statistics.median(r[PLAIN]["seconds"]) for r in rounds]
-    memory = [r[name]["peak_mib"] / r[PLAIN]["peak_mib"] for r in rounds]
-    return {
-        "time_ratios": [round(t, 3) for t in times],
-        "time_ratio": round(statistics.median(times), 3),
-        "memory_ratio": round(statistics.median(memory), 3),
-    }
-
-
-def table(result: dict[str, Any]) -> str:
-    """Markdown."""
-    lines = ["| trainer | time (smallest to largest) | memory |", "|---|---|---|"]
-    for name, found in result["trainers"].items():
-        low, high = min(found["time_ratios"]), max(found["time_ratios"])
-        lines.append(
-            f"| `{name}` | {found['time_ratio']:.2f} ({low:.2f} to {high:.2f}) | {found['memory_ratio']:.2f} |"
+    def looked_at(output: Any, target: Any) -> Any:
+        given = teacher.output if asked_teacher else ()  # the network's own memory is not the loss's
+        logits = output[0] if isinstance(output, (list, tuple)) else output
+        channels = trainer.configuration_manager.network_arch_init_kwargs["features_per_stage"][0]
+        unit = logits[:, 0].numel() * channels * 4
+        with Counting() as counting:
+            loss = forward(output, target)
+        held = counting.held()
+        found.update(
+            logits=logits.shape[1] / channels,
+            teacher=sum(t.nbytes for t in given) / unit,
+            peak=counting.peak / unit,
+            held=held.total() / unit,
+            terms={t: [round(held[t] / unit, 3), round(p / unit, 3)] for t, p in counting.peaks.items()},
         )
-    return "\n".join(lines)
+        return loss
+
+    trainer.loss.forward = looked_at
+    trainer.train_step(dict(batch))
+    syncs = sum("synchroniz" in str(w.message) for w in caught)
+    return {"waits": dict(whole.waits), **({"cuda_syncs": syncs} if asked["device"] == "cuda" else {}), **found}
+
+
+# --- the command line ---------------------------------------------------------------------------------------
 
 
 def main() -> None:
-    """The command line."""
+    """Measures, then prints tables and draws."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", help="ID of the preprocessed data set")
-    parser.add_argument("-device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--patch", type=int, nargs=3, help="patch size (default: as planned)")
-    parser.add_argument("--batch", type=int, help="batch size (default: as planned)")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--plans", nargs="+", default=["3d"], choices=synthetic.KINDS)
+    parser.add_argument("--classes", type=int, nargs="+", default=[4], help="numbers of old classes; one is new")
     parser.add_argument("--trainers", nargs="+", default=METHODS, help="without 'nnUNetTrainer' (default: all)")
-    parser.add_argument("--steps", type=int, default=6, help="timed steps a process (default: %(default)s)")
+    parser.add_argument("--patch", type=int, nargs=3, default=[32, 32, 32], help="(default: %(default)s)")
+    parser.add_argument("--patch-2d", type=int, nargs=2, default=[128, 128], help="(default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=2, help="(default: %(default)s)")
+    parser.add_argument("--batch-2d", type=int, default=4, help="(default: %(default)s)")
+    parser.add_argument("--features", type=int, nargs="+", help="of each stage (default: as nnU-Net plans)")
+    parser.add_argument("--compile", nargs="+", default=["no"], choices=["no", "yes"], help="torch.compile, CUDA only")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps a process (default: %(default)s)")
+    parser.add_argument("--epoch", type=int, default=0, metavar="N", help="also time an epoch of N iterations")
     parser.add_argument("--repeats", type=int, default=3, help="rounds of processes (default: %(default)s)")
-    parser.add_argument("-o", dest="output", type=Path, help="also write the result as JSON")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--counts", action="store_true", help="also count host synchronisations and tensors alive")
+    parser.add_argument("--again", action="store_true", help="measure anew what is in the output file")
+    parser.add_argument("-o", dest="output", type=Path, help="JSON file; taken up where it ends")
+    parser.add_argument(
+        "--table", nargs="?", const="-", metavar="FILE", help="measure nothing: print tables, or put them into FILE"
+    )
+    parser.add_argument("--figure", type=Path, help="measure nothing: draw cost over classes, as SVG or PNG")
+    parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.measure == "step0":
-        untrained_step_0(args.dataset, args.device)
-    elif args.measure:
-        print(json.dumps(measure(args.measure, args.dataset, args.device, args.steps)))
-    else:
-        result = compare(args)
-        print(table(result))
-        if args.output:
-            args.output.write_text(json.dumps(result, indent=1) + "\n")
+    if args.child:
+        what = {"prepare": prepare, "measure": measure, "count": count}[args.child["what"]]
+        print("\n" + json.dumps(what(args.child)))
+        return
+    content = json.loads(args.output.read_text()) if args.output and args.output.is_file() else {"settings": []}
+    if not args.table and not args.figure:
+        for setting in settings(args):
+            measure_setting(setting, args, content)
+        print(cost_report.tables(content))
+    if args.table:
+        cost_report.put(cost_report.tables(content), args.table, "step_cost")
+    if args.figure:
+        cost_report.figure(content).savefig(args.figure)
 
 
 if __name__ == "__main__":

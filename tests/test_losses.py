@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from nnunet_cil.losses import chunks
+from nnunet_cil.losses.chunks import sum_over_chunks
 from nnunet_cil.losses.distillation import pgcd_loss
 from nnunet_cil.losses.prototypes import (
     class_masks,
@@ -284,3 +286,34 @@ def test_cosine_alignment_by_hand_and_by_gradient():
 def test_prototype_centre_is_the_mean_of_the_known():
     prototypes = torch.tensor([[1.0, 2.0], [3.0, 4.0], [100.0, 100.0]])
     assert torch.equal(prototype_centre(prototypes, torch.tensor([True, True, False])), torch.tensor([2.0, 3.0]))
+
+
+def divergence(log_probs, probs, mask):
+    return (probs * (probs.log() - log_probs) * mask).sum()
+
+
+@pytest.mark.parametrize("elements", [1, 12, 10_000])
+@pytest.mark.parametrize("spatial", SPATIAL)
+def test_a_sum_over_chunks_is_the_sum_in_value_and_gradient(spatial, elements, monkeypatch):
+    monkeypatch.setitem(chunks.CHUNK_ELEMENTS, "cpu", elements)
+    others = logits_of(3, spatial, seed=1).softmax(1), torch.rand(2, 1, *spatial) > 0.5
+    whole, parts = logits_of(3, spatial).requires_grad_(), logits_of(3, spatial).requires_grad_()
+    expected = divergence(whole.log_softmax(1), *others)
+    got = sum_over_chunks(divergence, parts.log_softmax(1), *others)
+    (3 * expected).backward()
+    (3 * got).backward()
+    assert got.item() == pytest.approx(expected.item())
+    assert torch.allclose(parts.grad, whole.grad)
+    with torch.no_grad():
+        assert sum_over_chunks(divergence, whole.log_softmax(1), *others).item() == pytest.approx(expected.item())
+
+
+def test_a_part_of_a_volume_weighs_as_much_in_pgcd_as_the_part_is_of_the_volume():
+    student, teacher = logits_of(3).log_softmax(1), logits_of(3, seed=1).softmax(1)
+    unlabelled = torch.rand(2, 3, 4, 2) > 0.3
+    whole = pgcd_loss(student, teacher, torch.rand_like(teacher), unlabelled, beta=0.0)
+    parts = [
+        pgcd_loss(student[i], teacher[i], torch.rand_like(teacher[i]), unlabelled[i], beta=0.0, num_voxels=48)
+        for i in (slice(0, 1), slice(1, 2))
+    ]
+    assert sum(parts).item() == pytest.approx(whole.item())

@@ -1,5 +1,6 @@
 """Loss terms: functions of tensors, in log space, 2D and 3D alike."""
 
+from nnunet_cil.losses.chunks import sum_over_chunks
 from nnunet_cil.losses.distillation import distillation_loss, pgcd_loss
 from nnunet_cil.losses.prototypes import class_masks, cosine_alignment, masked_means, prototype_similarity
 from nnunet_cil.losses.pseudo_labels import entropy_histogram, median_thresholds, normalised_entropy
@@ -31,4 +32,5 @@ __all__ = [
     "pgcd_loss",
     "prototype_similarity",
     "soft_dice_loss",
+    "sum_over_chunks",
 ]

@@ -37,6 +37,7 @@ def pgcd_loss(
     valid: Tensor | None = None,
     *,
     beta: float,
+    num_voxels: int | Tensor | None = None,
 ) -> Tensor:
     """Prototype-Guided Calibration Distillation: class-wise distillation, stronger where features look the class.
 
@@ -59,22 +60,29 @@ def pgcd_loss(
         unlabelled: (batch, *spatial) bool, the voxels that no label of a new class holds.
         valid: (batch, *spatial) bool, or None for all.
         beta: strength of the calibration; 0 is uniform distillation.
+        num_voxels: |valid|, where the tensors are a part of the volume; default: of these tensors.
 
     Returns:
         () float >= 0; exactly 0 on the graph where no voxel is unlabelled.
     """
     num_classes = teacher_probs.shape[1]
     with torch.no_grad():
-        weight = 1 + beta * similarity
+        weight = (beta * similarity).add_(1)
         weight[:, 0] = 1
-        weight *= (unlabelled if valid is None else unlabelled & valid)[:, None]
         target = teacher_probs.clamp(_EPSILON, 1 - _EPSILON)
-        entropy = -(weight * _binary_log_likelihood(target.log(), target, target)).sum()
-        num_voxels = unlabelled.numel() if valid is None else valid.sum().clamp(min=1)
+        counted = unlabelled if valid is None else unlabelled & valid
+        entropy = -_weighted_sum(weight, _binary_log_likelihood(target.log(), target, target), counted)
+        if num_voxels is None:
+            num_voxels = unlabelled.numel() if valid is None else valid.sum().clamp(min=1)
     # log q stays unclamped: clamped, a voxel that the student has lost for good (q < 1e-6) would get no gradient.
     probs = student_log_probs.exp().clamp(max=1 - _EPSILON)
-    cross_entropy = -(weight * _binary_log_likelihood(student_log_probs, probs, target)).sum()
+    cross_entropy = -_weighted_sum(weight, _binary_log_likelihood(student_log_probs, probs, target), counted)
     return (cross_entropy - entropy) / (2 * num_classes * num_voxels)
+
+
+def _weighted_sum(weight: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """sum_{v in mask} sum_c weight_c(v) values_c(v)."""
+    return ((weight * values).sum(1) * mask).sum()
 
 
 def _binary_log_likelihood(log_probs: Tensor, probs: Tensor, target: Tensor) -> Tensor:

@@ -91,11 +91,11 @@ def prototype_similarity(features: Tensor, prototypes: Tensor, known: Tensor, *,
     directions = F.normalize(prototypes - centre, dim=1)
     flat = features.flatten(2).float()
     projections = torch.cat([directions, centre[None]]) @ flat
-    dots = projections[:, :-1] - (directions @ centre)[:, None]
     norm_squared = flat.square().sum(1) - 2 * projections[:, -1] + centre.square().sum()
-    cosines = dots / norm_squared.clamp(min=1e-12).sqrt()[:, None]
-    cosines = cosines.masked_fill(~known[:, None], -torch.inf)
-    return (cosines / temperature).softmax(1).view(*cosines.shape[:2], *features.shape[2:])
+    scale = norm_squared.clamp(min=1e-12).rsqrt() / temperature
+    offset = (directions @ centre).masked_fill(~known, torch.inf)  # a similarity of 0
+    scores = projections[:, :-1].sub_(offset[:, None]).mul_(scale[:, None])
+    return scores.softmax(1).view(*scores.shape[:2], *features.shape[2:])
 
 
 def cosine_alignment(local: Tensor, reference: Tensor, used: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from nnunet_cil.losses.chunks import sum_over_chunks
 from nnunet_cil.losses.distillation import pgcd_loss
 from nnunet_cil.losses.prototypes import (
     class_masks,
@@ -82,11 +83,17 @@ class PGCDLoss(StepLoss):
         return self.dice(log_probs[:, 1 : self.num_old], labels, valid, first=1)
 
     def _pgcd(self, log_probs: Tensor, teacher_features: Tensor, unlabelled: Tensor, valid: Tensor | None) -> Tensor:
-        similarity = prototype_similarity(
-            teacher_features, self.bank.prototypes, self.bank.known, temperature=self.similarity_temperature
-        )
-        student = merge_new_into_background(log_probs, self.num_old)
-        return pgcd_loss(student, self.teacher_probs(), similarity, unlabelled, valid, beta=self.pgcd_beta)
+        num_voxels = unlabelled.numel() if valid is None else valid.sum().clamp(min=1)
+
+        def of_chunk(log_probs: Tensor, teacher_logits: Tensor, features: Tensor, unlabelled: Tensor) -> Tensor:
+            similarity = prototype_similarity(
+                features, self.bank.prototypes, self.bank.known, temperature=self.similarity_temperature
+            )
+            student = merge_new_into_background(log_probs, self.num_old)
+            teacher = teacher_logits.float().softmax(1)
+            return pgcd_loss(student, teacher, similarity, unlabelled[:, 0], beta=self.pgcd_beta, num_voxels=num_voxels)
+
+        return sum_over_chunks(of_chunk, log_probs, self.teacher_logits(), teacher_features, unlabelled[:, None])
 
     def _dapd(self, masks: Tensor, teacher_local: Tensor, counts: Tensor) -> Tensor:
         student_local, _ = masked_means(self.features.take(), masks)
