@@ -134,7 +134,7 @@ class Study:
     def train(self, dataset: str, trainer: str, plans: str) -> Path:
         """nnUNetv2_train, skipped when it is finished, continued when it was interrupted; the model's folder."""
         model = self.results / dataset / f"{trainer}__{plans}__{self.args.c}"
-        if not (model / "fold_0" / "validation" / "summary.json").is_file():
+        if not (model / "fold_0" / "checkpoint_final.pth").is_file():  # the final validation is not asked for
             going_on = ["--c"] if any((model / "fold_0").glob("checkpoint_*.pth")) else []
             what = (dataset, self.args.c, "0", "-tr", trainer, "-p", plans, "-device", self.args.device)
             call("nnUNetv2_train", *what, *going_on)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -84,6 +85,24 @@ def test_a_damaged_archive_is_refused(raw, tmp_path):
     with pytest.raises(CILError, match=r"broken\.zip cannot be unpacked"):
         convert("generic", archive, 5, options={"names": tmp_path / "n.json"})
     assert os.listdir(raw) == []
+
+
+@pytest.mark.parametrize("has_filter", [True, False])
+@pytest.mark.parametrize("kind", ["outside", "link"])
+def test_nothing_in_a_tar_is_unpacked_elsewhere(raw, tmp_path, monkeypatch, has_filter, kind):
+    if not has_filter:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    (tmp_path / "a.txt").write_text("x")
+    with tarfile.open(tmp_path / "d.tar", "w") as archive:
+        if kind == "outside":
+            archive.add(tmp_path / "a.txt", "../../escaped.txt")
+        else:
+            link = tarfile.TarInfo("b")
+            link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+            archive.addfile(link)
+    with pytest.raises(CILError, match=r"d\.tar cannot be unpacked"):
+        convert("generic", tmp_path / "d.tar", 5, options={"names": tmp_path / "n.json"})
+    assert not list(tmp_path.rglob("escaped.txt"))
 
 
 def test_all_problems_are_told_at_once_and_nothing_is_written(source, raw, tmp_path):

@@ -166,6 +166,18 @@ def unpack(source: Path, folder: Path) -> None:
                 zipped.extractall(folder)
         else:
             with tarfile.open(source) as tarred:
-                tarred.extractall(folder, filter="data")
+                _unpack_tar(tarred, folder)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError) as error:
         raise CILError(f"{source} cannot be unpacked: {error}. Download it again, or unpack it by hand.") from error
+
+
+def _unpack_tar(tarred: tarfile.TarFile, folder: Path) -> None:
+    """With Python's filter for data; Python before 3.10.12 and 3.11.4 has none: there, files and folders inside only."""
+    if hasattr(tarfile, "data_filter"):
+        tarred.extractall(folder, filter="data")
+        return
+    for member in tarred.getmembers():
+        inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+        if not inside or not (member.isfile() or member.isdir()):
+            raise tarfile.ExtractError(f"{member.name!r} is a link, or not inside of the archive's folder")
+    tarred.extractall(folder)
