@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -135,6 +137,7 @@ def run_locally(
     running: list[_Running] = []
     failed: list[Job] = []
     free = _gpu_shares(max_jobs)
+    _let_jobs_be_interrupted()
     try:
         while True:
             while free and (job := next((j for j in waiting if succeeded.issuperset(j.after)), None)):
@@ -171,6 +174,12 @@ class _Running:
     @property
     def minutes(self) -> float:
         return (time.monotonic() - self.started_s) / 60
+
+
+def _let_jobs_be_interrupted() -> None:
+    """A shell lets what it starts in the background ignore SIGINT, and so would the jobs, which are ended with it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _gpu_shares(max_jobs: int) -> list[str | None]:
