@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import distributed
-from toy import make_context
+from toy import make_context, make_pgcd_loss
 
 from nnunet_cil.losses.prototypes import class_masks, cosine_alignment, masked_means, sum_over_ranks
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.data import Tile
-from nnunet_cil.training.pgcd import PGCDLoss
 from nnunet_cil.training.prototypes import feature_sums, label_masks
 from nnunet_cil.training.step_loss import StepLoss
 
@@ -41,17 +40,7 @@ def pgcd_step(own, *, ddp):
     teacher = TeacherOutput(torch.randn(4, 3, 3, 4)[own], torch.randn(4, 6, 3, 4)[own])
     target = (torch.rand(4, 1, 3, 4) > 0.7).long()[own] * 3
     bank = PrototypeBank(torch.randn(3, 6), torch.ones(3))
-    loss = PGCDLoss(
-        make_context(3, teacher=teacher, features=features, ddp=ddp),
-        bank=bank,
-        old_dice_weight=1.0,
-        pgcd_weight=10.0,
-        pgcd_beta=3.0,
-        dapd_weight=1.0,
-        similarity_temperature=0.1,
-        background_momentum=0.9,
-        min_voxels=1,
-    )
+    loss = make_pgcd_loss(make_context(3, teacher=teacher, features=features, ddp=ddp), bank)
     total = loss(logits, target)
     total.backward()
     return total.detach(), logits.grad, features.grad, bank.prototypes

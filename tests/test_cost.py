@@ -3,13 +3,12 @@
 import pytest
 import torch
 from counting import Counting
-from toy import make_context
+from toy import make_context, make_pgcd_loss
 
 from nnunet_cil.losses import chunks
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.mib import MiBLoss
-from nnunet_cil.training.pgcd import PGCDLoss
 
 FEATURES, SPATIAL, BATCH = 7, (6, 5, 4), 2
 NUM_VOXELS = BATCH * 6 * 5 * 4
@@ -28,17 +27,7 @@ def setting(num_old, ignore_label=None):
 
 
 def pgcd(context, num_old):
-    return PGCDLoss(
-        context,
-        bank=PrototypeBank(torch.randn(num_old, FEATURES), torch.ones(num_old)),
-        old_dice_weight=1.0,
-        pgcd_weight=10.0,
-        pgcd_beta=3.0,
-        dapd_weight=1.0,
-        similarity_temperature=0.1,
-        background_momentum=0.99,
-        min_voxels=1,
-    )
+    return make_pgcd_loss(context, PrototypeBank(torch.randn(num_old, FEATURES), torch.ones(num_old)))
 
 
 @pytest.mark.parametrize("ignore_label", [None, 6])

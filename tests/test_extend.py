@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from toy import DATASET, SHORT, base_plans, make_dataset, make_raw, make_trainer, set_environment, train
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
+from nnunet_cil.step_plans import PreviousModel, StepPlan
 from nnunet_cil.training.checkpoints import read_checkpoint
 from nnunet_cil.workflows import extend as workflow
 from nnunet_cil.workflows.extend import Wish, extend, read_model
 from nnunet_cil.workflows.fit import compare, look_at
+from nnunet_cil.workflows.plan import step_plans_file
 
 NEW, PARTIAL = "Dataset018_New", "Dataset019_Partial"
 PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
@@ -190,10 +194,46 @@ def test_on_its_own_data_set_nothing_is_preprocessed_again(model):
     array = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
     array[-3:, -3:, -3:] = 3
     sitk.WriteImage(sitk.GetImageFromArray(array), str(file))
+    with pytest.raises(
+        CILError, match=r"'kidney' \(label 3\) is in the label files .* but in none of the preprocessed cases"
+    ):
+        extend(model, 17, Wish(classes=("kidney",)))
+    preprocess_again("case_0")
     found = extend(
         model, 17, Wish(classes=("kidney",)), say=lambda line: pytest.fail(line) if "nnUNetv2" in line else None
     )
     assert found.plans_name == "nnUNetPlans_kidney_step1"
+
+
+def preprocess_again(case):
+    """One case of the toy data set, with nnU-Net's preprocessor."""
+    raw, pre = (Path(os.environ[f"nnUNet_{kind}"]) / DATASET for kind in ("raw", "preprocessed"))
+    manager = PlansManager(str(pre / "nnUNetPlans.json"))
+    for name in ("2d", "3d_fullres"):
+        configuration = manager.get_configuration(name)
+        stem = pre / configuration.data_identifier / case
+        for file in stem.parent.glob(f"{case}*"):
+            file.unlink()  # blosc2 does not write over files
+        DefaultPreprocessor(verbose=False).run_case_save(
+            str(stem),
+            [str(raw / "imagesTr" / f"{case}_0000.nii.gz")],
+            str(raw / "labelsTr" / f"{case}.nii.gz"),
+            manager,
+            configuration,
+            json.loads((raw / "dataset.json").read_text()),
+        )
+
+
+def test_label_numbers_that_changed_since_the_preprocessing_are_refused(unprocessed):
+    raw = root_of(unprocessed) / "raw" / NEW / "dataset.json"
+    content = json.loads(raw.read_text())
+    content["labels"] = {"background": 0, "other": 1, "kidney": 2}
+    raw.write_text(json.dumps(content))
+    labels = next((raw.parent / "labelsTr").iterdir())
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(labels)))
+    sitk.WriteImage(sitk.GetImageFromArray(array * 2), str(labels))
+    with pytest.raises(CILError, match=r"was preprocessed when 'kidney' was label 1, but dataset.json .* says 2"):
+        extend(unprocessed, 18, Wish(classes=("kidney",)))
 
 
 # --- partial labels and refinement --------------------------------------------------------------------------
@@ -263,6 +303,29 @@ def test_methods_that_take_0_for_background_are_refused_on_partial_labels(model,
 def test_methods_that_need_old_data_are_refused_without(model, name):
     with pytest.raises(CILError, match=f"{name} needs the data of the earlier steps.*Dataset018_New alone"):
         make_trainer(name, "nnUNetPlansFrom017_kidney_step1", dataset=NEW)
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerReplay", "nnUNetTrainerJoint"])
+def test_methods_that_need_old_labels_are_refused_where_the_data_set_has_none(model, name):
+    target = root_of(model) / "preprocessed" / DATASET
+    content = step_plans_file(
+        base_plans(),
+        "nnUNetPlans_new_step1",
+        StepPlan(
+            schedule="new",
+            step=1,
+            steps=(("liver", "spleen"), ("kidney",)),
+            dataset_labels={"background": 0, "kidney": 1},
+            labels={"background": 0, "liver": 1, "spleen": 2, "kidney": 3},
+            previous=PreviousModel(DATASET, "nnUNetPlans"),
+        ),
+    )
+    (target / "nnUNetPlans_new_step1.json").write_text(json.dumps(content))
+    (target / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": "MR"}, "labels": {"background": 0, "kidney": 1}, "file_ending": ".nii.gz"})
+    )
+    with pytest.raises(CILError, match=f"{name} needs the data of the earlier steps"):
+        make_trainer(name, "nnUNetPlans_new_step1")
 
 
 # --- bad input ----------------------------------------------------------------------------------------------

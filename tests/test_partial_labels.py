@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.nn import functional as F
-from toy import make_context
+from toy import make_context, make_pgcd_loss
 
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.mib import MiBLoss
-from nnunet_cil.training.pgcd import PGCDLoss
+from nnunet_cil.training.prototypes import label_masks
 
 K, N, IGNORE = 3, 2, 5
 REFINED = (1,)
@@ -33,19 +33,18 @@ def data():
     )
 
 
-def make(kind, data, **settings):
-    context = make_context(K, IGNORE, teacher=data.teacher, features=data.features, refined=REFINED)
-    loss = kind(context, **settings)
+def context(data):
+    return make_context(K, IGNORE, teacher=data.teacher, features=data.features, refined=REFINED)
+
+
+def shown_in_samples(loss):
     loss.labelled = torch.tensor([[c in shown for c in range(1, K + N)] for shown in SHOWN])
     return loss
 
 
 def pgcd(data, **changed):
-    settings = {
-        **{"old_dice_weight": 1.0, "pgcd_weight": 1.0, "pgcd_beta": 3.0, "dapd_weight": 1.0},
-        **{"similarity_temperature": 0.1, "background_momentum": 1.0, "min_voxels": 0},
-    }
-    return make(PGCDLoss, data, bank=data.bank, **{**settings, **changed})
+    settings = {"pgcd_weight": 1.0, "background_momentum": 1.0, "min_voxels": 0, **changed}
+    return shown_in_samples(make_pgcd_loss(context(data), data.bank, **settings))
 
 
 def samples(data, loss):
@@ -152,7 +151,7 @@ def test_pgcd_and_its_other_terms_equal_the_equations(data):
 
 
 def test_mibs_distillation_leaves_out_voxels_of_refined_classes(data):
-    loss = make(MiBLoss, data, mib_weight=1.0)
+    loss = shown_in_samples(MiBLoss(context(data), mib_weight=1.0))
     total, count = 0.0, 0
     for _, _, p, labels, q, *_ in samples(data, loss):
         student = torch.stack([p[:, 0] + p[:, 3] + p[:, 4], p[:, 1], p[:, 2]], 1)
@@ -161,3 +160,12 @@ def test_mibs_distillation_leaves_out_voxels_of_refined_classes(data):
             count += 1
     terms = loss.terms([data.logits], loss.shown([data.target]))
     assert terms["distillation"].item() == pytest.approx(total / count, rel=1e-4)
+
+
+def test_a_refined_class_that_is_missed_is_no_background_of_the_prototypes():
+    labels = torch.tensor([[0, 0, 1, 3, 4]])  # hidden or background twice, refined, new, new
+    logits = torch.zeros(1, K + N, 5)
+    logits[0, 0, [0, 2]] = 1  # predicted as background
+    logits[0, 2, 1] = 1
+    masks = label_masks(K, N)(logits, labels, torch.ones(1, 5, dtype=torch.bool))
+    assert masks[0].tolist() == [[1, 0, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]]

@@ -6,13 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from toy import make_context
+from toy import make_context, make_pgcd_loss
 
 from nnunet_cil.losses.segmentation import merge_new_into_background
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.finetune import FineTuneLoss
-from nnunet_cil.training.pgcd import PGCDLoss
 from nnunet_cil.training.step_loss import StepLoss
 
 IGNORE = 5
@@ -86,20 +85,8 @@ def setting():
 
 
 def make_loss(data, **changed):
-    settings = {
-        "old_dice_weight": 2.0,
-        "pgcd_weight": 10.0,
-        "pgcd_beta": 3.0,
-        "dapd_weight": 2.0,
-        "similarity_temperature": 0.1,
-        "background_momentum": 0.9,
-        "min_voxels": 1,
-    }
-    return PGCDLoss(
-        make_context(data.num_old, IGNORE, (0.7, 0.3), teacher=data.teacher, features=data.features),
-        bank=data.bank,
-        **{**settings, **changed},
-    )
+    context = make_context(data.num_old, IGNORE, (0.7, 0.3), teacher=data.teacher, features=data.features)
+    return make_pgcd_loss(context, data.bank, **{"old_dice_weight": 2.0, "dapd_weight": 2.0, **changed})
 
 
 def flat(tensor):

@@ -12,6 +12,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from nnunet_cil.networks.prototype_bank import PrototypeBank
+from nnunet_cil.training.pgcd import PGCDLoss
 from nnunet_cil.training.step_loss import StepContext
 
 ORGANS = ("liver", "spleen", "kidney", "cyst")
@@ -255,6 +257,20 @@ def make_context(
         features=SimpleNamespace(take=lambda: features),
         refined=refined,
     )
+
+
+def make_pgcd_loss(context: StepContext, bank: PrototypeBank, **changed) -> PGCDLoss:
+    """PGCD's loss with the trainer's weights and a faster background, but for what is ``changed``."""
+    settings = {
+        "old_dice_weight": 1.0,
+        "pgcd_weight": 10.0,
+        "pgcd_beta": 3.0,
+        "dapd_weight": 1.0,
+        "similarity_temperature": 0.1,
+        "background_momentum": 0.9,
+        "min_voxels": 1,
+    }
+    return PGCDLoss(context, bank=bank, **{**settings, **changed})
 
 
 def seed_epochs(trainer, seed: int = 0) -> None:

@@ -116,10 +116,10 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                 "classes in every case, or show old ones. Use nnUNetTrainerPGCD or nnUNetTrainerMiB."
             )
         elsewhere = step.previous is not None and (step.previous.dataset != dataset or step.previous.folder is not None)
-        if self.needs_old_data and elsewhere:
+        if self.needs_old_data and (elsewhere or step.evaluated_classes != step.seen_classes):
             raise CILError(
                 f"{name} needs the data of the earlier steps, but step {step.step} of {step.schedule} is learnt on {dataset} "
-                "alone. Use another trainer."
+                "alone, with the labels of it. Use another trainer."
             )
 
     def build_step_loss(self) -> StepLoss:

@@ -173,11 +173,12 @@ def extend(
         option="--force",
     )
 
+    target = nnunet_folder("nnUNet_preprocessed") / folder.name
+    _refuse_other_numbers(target, dataset_json["labels"])
     base = _moved_plans(model, raw, wish.plans_name)
     plan = _step_plan(model, folder.name, dataset_json, list(raw.cases), new, wish)
     plans_name = f"{base['plans_name']}_{plan.schedule}_step{plan.step}"
     content = step_plans_file(base, plans_name, plan)
-    target = nnunet_folder("nnUNet_preprocessed") / folder.name
     file = target / f"{plans_name}.json"
     if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != content:
         refuse_if_trained(folder.name, plans_name)
@@ -363,13 +364,32 @@ def _preprocessed_bytes(model: TrainedModel, sample: Sample) -> int:
     return math.ceil(voxels * (4 * len(model.settings["normalization_schemes"]) + 2) / 2)
 
 
+def _refuse_other_numbers(target: Path, labels: Mapping[str, int]) -> None:
+    """What is preprocessed already has the numbers of its own dataset.json."""
+    file = target / "dataset.json"
+    known = read_json(file, "")["labels"] if file.is_file() else {}
+    for name, number in labels.items():
+        if known.get(name, number) != number:
+            raise CILError(
+                f"{target.name} was preprocessed when {name!r} was label {known[name]}, but dataset.json in nnUNet_raw says "
+                f"{number}. Restore the number, or remove {target} and run the command again."
+            )
+
+
 def _check_labels(target: Path, plans: Mapping[str, Any], dataset_json: Mapping[str, Any], plan: StepPlan) -> None:
-    """Values that are no label, and labels in cases that are said not to have them."""
+    """Of the preprocessed cases: values that are no label, labels that should not be there, and classes that no case has."""
     labels = dataset_json["labels"]
-    for case, values in scan_labels(target, plans, labels).items():
+    present = scan_labels(target, plans, labels)
+    for case, values in present.items():
         for name in plan.shown_classes:
             if labels[name] in values and name not in plan.labelled.get(case, plan.shown_classes):
                 raise CILError(
                     f"Case {case!r} holds {name!r} (label {labels[name]}), but 'labelled_classes' in dataset.json says that it "
                     "is not labelled there. Correct the one or the other, and run the command again."
                 )
+    for name in plan.shown_classes:
+        if not any(labels[name] in values for values in present.values()):
+            raise CILError(
+                f"{name!r} (label {labels[name]}) is in the label files of {target.name}, but in none of the preprocessed cases: "
+                f"these are older. Remove {target} and run the command again."
+            )
