@@ -358,6 +358,19 @@ def test_ewc_importances_are_mean_squared_gradients_of_the_log_likelihood(toy, t
     assert torch.allclose(found, torch.stack(squares).mean(0), rtol=1e-3)
 
 
+def test_a_pass_over_the_training_cases_has_a_limit(toy, tmp_path):
+    trainer = make_trainer("nnUNetTrainerEWC", plan_toy(tmp_path)[0])
+    cases = sorted(trainer.do_split()[0])
+    trainer.initialize()
+    trainer.get_tr_and_val_datasets()
+    whole = [tile.images for tile in trainer.training_tiles()]
+    trainer.max_pass_cases = 1
+    first = [tile.images for tile in trainer.training_tiles()]
+    assert len(cases) > 1
+    assert len(whole) == len(cases) * len(first)
+    assert all(torch.equal(a, b) for a, b in zip(first, whole, strict=False))
+
+
 def test_ewc_continues_from_a_model_without_importances(toy, tmp_path):
     names = plan_toy(tmp_path, first_trainer="nnUNetTrainerMiB")
     train("nnUNetTrainerMiB", names[0])

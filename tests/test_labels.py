@@ -6,7 +6,7 @@ import torch
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.labels import check_classes, label_map, lookup_table, model_labels, refuse_regions
-from nnunet_cil.training.data import MapLabels, StepDataset, tiles
+from nnunet_cil.training.data import MapLabels, StepDataset, evenly_spaced, tiles
 
 DATASET = {"background": 0, "liver": 1, "spleen": 2, "kidney": 3, "ignore": 4}
 
@@ -77,3 +77,9 @@ def test_tiles_cover_every_voxel_exactly_once(shape, patch, ignore):
     expected = np.argsort(image[0][counted])
     assert np.array_equal(values[order], image[0][counted][expected])
     assert np.array_equal(labels[order], mapped[counted][expected])
+
+
+def test_a_pass_looks_at_some_cases_of_a_large_data_set():
+    cases = [f"case_{i:02}" for i in range(10)]
+    assert evenly_spaced(cases, 10) == evenly_spaced(cases, 500) == cases
+    assert evenly_spaced(cases, 4) == ["case_00", "case_02", "case_05", "case_07"]

@@ -43,7 +43,7 @@ from nnunet_cil.training.checkpoints import (
     read_checkpoint,
     read_previous_step,
 )
-from nnunet_cil.training.data import MapLabels, StepDataset, Tile, tiles
+from nnunet_cil.training.data import MapLabels, StepDataset, Tile, evenly_spaced, tiles
 from nnunet_cil.training.ground_truth import keep_labelled, write_in_channels
 from nnunet_cil.training.progress import plot_terms
 from nnunet_cil.training.prototypes import Forward, Masks, feature_sums, label_masks
@@ -67,6 +67,9 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     needs_old_data: ClassVar[bool] = False
     """Whether the method looks at the earlier steps' labels or cases, which must then be in this step's data set."""
+
+    max_pass_cases = 500
+    """The most training cases that a pass over the data looks at: nnU-Net's training does not grow with their number."""
 
     def __init__(
         self,
@@ -492,13 +495,15 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     def training_tiles(self, batch_size: int | None = None) -> Iterator[Tile]:
         """The step's training cases as tiles that cover every voxel once; this rank's share of the cases.
 
+        Of more than ``max_pass_cases`` cases as many, evenly spaced in the order of their names.
+
         Args:
             batch_size: how many slices make a tile of a 2D configuration; default: as in training.
         """
         world = distributed.get_world_size() if self.is_ddp else 1
-        keys = sorted(self.do_split()[0])[self.local_rank :: world]
+        keys = evenly_spaced(sorted(self.do_split()[0]), self.max_pass_cases)
         return tiles(
-            self.dataset_class(self.preprocessed_dataset_folder, keys),
+            self.dataset_class(self.preprocessed_dataset_folder, keys[self.local_rank :: world]),
             self.configuration_manager.patch_size,
             self.label_table,
             self.step_plan.ignore_label,

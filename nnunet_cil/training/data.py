@@ -72,6 +72,11 @@ class Tile(NamedTuple):
     valid: Tensor
 
 
+def evenly_spaced(keys: Sequence[str], most: int) -> list[str]:
+    """All of them, or ``most`` of them at even distances."""
+    return list(keys) if len(keys) <= most else [keys[i * len(keys) // most] for i in range(most)]
+
+
 def tiles(
     dataset: nnUNetBaseDataset,
     patch_size: Sequence[int],
