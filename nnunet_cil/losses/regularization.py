@@ -28,17 +28,26 @@ def local_pod_distance(student: Tensor, teacher: Tensor, scales: Sequence[int]) 
     Returns:
         () float >= 0.
     """
-    pool = F.adaptive_avg_pool2d if student.ndim == 4 else F.adaptive_avg_pool3d
     a, b = student.float().square(), teacher.float().square()
     parts = []
-    for axis, length in enumerate(student.shape[2:]):
-        for scale in scales:
-            size: Any = tuple(min(scale, length) if i == axis else None for i in range(student.ndim - 2))
-            parts.append((pool(a, size) - pool(b, size)).flatten(1))  # pooled first: no difference of full size
+    for axis in range(2, student.ndim):
+        for own, other in zip(_bin_means(a, axis, scales), _bin_means(b, axis, scales), strict=True):
+            parts.append((own - other).flatten(1))  # pooled first: no difference of full size
     squares = torch.stack([p.square().sum(1) for p in parts]).sum(0)
     # the gradient of a norm at 0 is not a number: a student that equals its teacher stays where it is
     norms = torch.where(squares > 0, squares, torch.ones_like(squares)).sqrt() * (squares > 0)
     return norms.mean()
+
+
+def _bin_means(x: Tensor, axis: int, scales: Sequence[int]) -> list[Tensor]:
+    """Means over s bins along an axis, for every scale s: where bins are alike, from one pass at the finest."""
+    finest, length = max(scales), x.shape[axis]
+    if length % finest == 0 and all(finest % s == 0 for s in scales):
+        fine = torch.unflatten(x, axis, (finest, -1)).mean(axis + 1)
+        return [torch.unflatten(fine, axis, (s, -1)).mean(axis + 1) for s in scales]
+    pool = F.adaptive_avg_pool2d if x.ndim == 4 else F.adaptive_avg_pool3d
+    sizes: list[Any] = [tuple(min(s, length) if i == axis else None for i in range(2, x.ndim)) for s in scales]
+    return [pool(x, size) for size in sizes]
 
 
 def importance_penalty(
