@@ -226,6 +226,21 @@ def test_local_pod_over_windows_in_every_axis_is_the_pooling_along_one():
     assert local_pod_distance(x, y, (1, 2, 4)).item() == pytest.approx(math.sqrt(squares), rel=1e-5)
 
 
+@pytest.mark.parametrize("spatial", [(8, 4, 12), (8, 5, 4), (6, 3), (8, 12)])
+@pytest.mark.parametrize("scales", [(1, 2, 4), (3, 2)])
+def test_local_pod_equals_the_slow_reference(spatial, scales):
+    from nnunet_cil.losses.regularization import local_pod_distance
+
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 3, *spatial, requires_grad=True), torch.randn(2, 3, *spatial)
+    value = local_pod_distance(x, y, scales)
+    assert value.item() == pytest.approx(slow_pod(x.detach(), y, scales), rel=1e-5)
+    value.backward()
+    moved = x.detach() - 1e-4 * x.grad  # downhill by the gradient's length
+    expected = value.item() - 1e-4 * x.grad.square().sum().item()
+    assert slow_pod(moved, y, scales) == pytest.approx(expected, rel=1e-4)
+
+
 def test_local_pod_of_equal_features_is_0_with_a_gradient_of_0():
     from nnunet_cil.losses.regularization import local_pod_distance
 

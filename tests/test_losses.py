@@ -101,14 +101,24 @@ def test_masked_cross_entropy_skips_invalid_voxels():
 
 
 @pytest.mark.parametrize("batch_dice", [True, False])
-def test_soft_dice_is_nnunets_on_the_channels_given(batch_dice):
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("spatial", SPATIAL)
+def test_soft_dice_is_nnunets_on_the_channels_given(batch_dice, masked, spatial):
+    """Labels 0 and 1 are none of the channels', 2 and 3 are."""
     from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
-    probs = logits_of(4, dtype=torch.float32).softmax(1)
-    labels = torch.randint(0, 4, (2, 1, 3, 4, 2))
-    one_hot = labels == torch.arange(4).view(1, 4, 1, 1, 1)
-    theirs = MemoryEfficientSoftDiceLoss(batch_dice=batch_dice, do_bg=False, smooth=1e-5, ddp=False)(probs, labels)
-    assert torch.allclose(soft_dice_loss(probs[:, 1:], one_hot[:, 1:], batch_dice=batch_dice), theirs)
+    torch.manual_seed(3)
+    own, other = (logits_of(5, spatial).requires_grad_() for _ in range(2))
+    labels = torch.randint(0, 4, (2, *spatial))
+    valid = torch.rand(2, *spatial) > 0.3 if masked else None
+    one_hot = labels[:, None] == torch.tensor([2, 3]).view(1, 2, *[1] * len(spatial))
+    theirs = MemoryEfficientSoftDiceLoss(batch_dice=batch_dice, do_bg=True, smooth=1e-5, ddp=False)
+    expected = theirs(other.softmax(1)[:, 2:4], one_hot, loss_mask=None if valid is None else valid[:, None])
+    got = soft_dice_loss(own.log_softmax(1)[:, 2:4], labels, valid, first=2, batch_dice=batch_dice)
+    assert got.item() == pytest.approx(expected.item())
+    (3 * expected).backward()
+    (3 * got).backward()
+    assert torch.allclose(own.grad, other.grad)
 
 
 def pgcd_reference(student, teacher, similarity, unlabelled, valid, beta):

@@ -5,10 +5,17 @@ Notation: K channels are old (background included), N are new; ``*spatial`` is t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor
 from torch.nn import functional as F
+
+from nnunet_cil.losses.prototypes import sum_over_ranks
+
+_SMOOTH = 1e-5
+"""As nnU-Net sets it."""
 
 
 def merge_old_into_background(log_probs: Tensor, num_old: int) -> Tensor:
@@ -86,26 +93,65 @@ def masked_cross_entropy(log_probs: Tensor, labels: Tensor, valid: Tensor | None
 
 
 def soft_dice_loss(
-    probs: Tensor, one_hot: Tensor, valid: Tensor | None = None, *, batch_dice: bool, ddp: bool = False
+    log_probs: Tensor, labels: Tensor, valid: Tensor | None = None, *, first: int, batch_dice: bool, ddp: bool = False
 ) -> Tensor:
     """nnU-Net's soft Dice loss, over just the channels that are given: -mean_c (2 TP + s) / (sum p + sum y + s).
 
     Old classes have no target in the step's labels; a Dice over them would drive them to zero everywhere, so the
-    caller leaves them out.
+    caller leaves them out. The value is that of nnU-Net's MemoryEfficientSoftDiceLoss, from labels in place of a one-hot
+    target: nothing of the size of ``log_probs`` is held for the backward pass.
 
     Args:
-        probs: (batch, channels, *spatial) float probabilities of the channels that have a target.
-        one_hot: the same shape, bool or float targets.
+        log_probs: (batch, channels, *spatial) float, log-probabilities of the channels that have a target.
+        labels: (batch, *spatial) int64; channel i stands for label first + i, other labels for none of the channels.
         valid: (batch, *spatial) bool, or None for all.
+        first: the label of the first channel.
         batch_dice: sum over the batch before the ratio is taken, as in nnU-Net's plans.
         ddp: sum over the ranks too (with ``batch_dice``).
 
     Returns:
         () float in [-1, 0].
     """
-    dice = MemoryEfficientSoftDiceLoss(batch_dice=batch_dice, do_bg=True, smooth=1e-5, ddp=ddp)
-    loss: Tensor = dice(probs, one_hot, loss_mask=None if valid is None else valid[:, None])
+    channels = log_probs.shape[1]
+    index = labels.flatten(1) - first
+    inside = (index >= 0) & (index < channels)
+    if valid is not None:
+        valid = valid.flatten(1)
+        inside &= valid
+    index = index.clamp_(0, channels - 1)
+    predicted, hits = _ClassSums.apply(log_probs, index, inside, valid)
+    labelled = torch.zeros_like(hits).scatter_add_(1, index, inside.to(hits.dtype))
+    sums = [predicted, hits, labelled]
+    if batch_dice:
+        sums = [sum_over_ranks(s.sum(0)) if ddp else s.sum(0) for s in sums]
+    predicted, hits, labelled = sums
+    loss: Tensor = -((2 * hits + _SMOOTH) / (labelled + predicted + _SMOOTH).clamp(min=1e-8)).mean()
     return loss
+
+
+class _ClassSums(torch.autograd.Function):
+    """sum_v p_c(v) and sum_v p_c(v) [y(v) = c] of every sample and channel, (batch, channels) each."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, log_probs: Tensor, index: Tensor, inside: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        probs = log_probs.flatten(2).exp()
+        own = probs.gather(1, index[:, None])[:, 0] * inside
+        hits = torch.zeros_like(probs[:, :, 0]).scatter_add_(1, index, own)
+        ctx.save_for_backward(log_probs, index, own, valid)
+        predicted = probs.sum(2) if valid is None else (probs @ valid[:, :, None].to(probs.dtype))[:, :, 0]
+        return predicted, hits
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_predicted: Tensor, of_hits: Tensor) -> tuple[Tensor, None, None, None]:
+        log_probs, index, own, valid = ctx.saved_tensors
+        gradient = log_probs.flatten(2).exp().mul_(of_predicted[:, :, None])
+        if valid is not None:
+            gradient *= valid[:, None]
+        gradient.scatter_add_(1, index[:, None], (own * of_hits.gather(1, index))[:, None])
+        return gradient.view(log_probs.shape), None, None, None
 
 
 def labelled_dice_loss(
@@ -132,7 +178,7 @@ def labelled_dice_loss(
     """
     mask = labelled.view(*labelled.shape, *[1] * (probs.ndim - 2))
     mask = mask.expand_as(probs) if valid is None else mask & valid[:, None]
-    dice = MemoryEfficientSoftDiceLoss(batch_dice=batch_dice, do_bg=True, smooth=1e-5, ddp=ddp)
+    dice = MemoryEfficientSoftDiceLoss(batch_dice=batch_dice, do_bg=True, smooth=_SMOOTH, ddp=ddp)
     counted = labelled.any(0) if batch_dice else labelled
     # an empty mask has a Dice of 1, without gradient: taken out of the mean again
     share = counted.float().mean()

@@ -125,9 +125,7 @@ class StepLoss(nn.Module):
 
     def dice(self, log_probs: Tensor, labels: Tensor, valid: Tensor | None, *, first: int) -> Tensor:
         """nnU-Net's soft Dice over the given channels, which stand for the labels first, first + 1, ..."""
-        classes = torch.arange(first, first + log_probs.shape[1], device=labels.device)
-        one_hot = labels[:, None] == classes.view(1, -1, *[1] * (labels.ndim - 1))
-        return soft_dice_loss(log_probs.exp(), one_hot, valid, batch_dice=self.batch_dice, ddp=self.ddp)
+        return soft_dice_loss(log_probs, labels, valid, first=first, batch_dice=self.batch_dice, ddp=self.ddp)
 
     def labelled_dice(self, log_probs: Tensor, target: Tensor, classes: Sequence[int]) -> Tensor:
         """nnU-Net's soft Dice over the given channels, each over the samples whose labels show it."""
