@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,21 +15,28 @@ NAMES = {"3d": "3D U-Net", "2d": "2D U-Net", "resenc": "3D residual encoder"}
 
 
 def ratios(rounds: Sequence[dict[str, Any]], what: str) -> list[float]:
-    """Own over plain, round by round: ``seconds``, ``cpu_seconds``, ``epoch_seconds``, ``peak_mib`` or ``training_mib``."""
+    """Own over plain, of every pair: ``seconds``, ``cpu_seconds``, ``epoch_seconds``, ``peak_mib`` or ``training_mib``."""
 
-    def value(found: dict[str, Any]) -> float:
+    def values(found: dict[str, Any]) -> list[float]:
         if what == "training_mib":
-            return float(found["peak_mib"] - found["before_mib"])
-        return statistics.median(found[what]) if isinstance(found[what], list) else float(found[what])
+            return [found["peak_mib"] - found["before_mib"]]
+        value = found.get(what, [])
+        return value if isinstance(value, list) else [value]
 
-    return [value(r["own"]) / value(r["plain"]) for r in rounds if what in r["own"] or what == "training_mib"]
+    return [a / b for r in rounds for a, b in zip(values(r["own"]), values(r["plain"]), strict=True)]
 
 
 def spread(values: Sequence[float]) -> str:
-    """Median (smallest to largest)."""
+    """Median (quartiles)."""
     if not values:
         return ""
-    return f"**{statistics.median(values):.2f}** ({min(values):.2f} to {max(values):.2f})"
+    low, middle, high = quartiles(values)
+    return f"**{middle:.2f}** ({low:.2f} to {high:.2f})" if len(values) > 2 else f"**{middle:.2f}**"
+
+
+def quartiles(values: Sequence[float]) -> list[float]:
+    """First quartile, median, third."""
+    return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else list(values) * 3
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -75,13 +83,15 @@ def cost_table(entries: list[dict[str, Any]]) -> str:
     rows = []
     for entry in entries:
         for trainer, rounds in entry["trainers"].items():
-            plain = statistics.median(statistics.median(r["plain"]["seconds"]) for r in rounds)
             cells = [spread(ratios(rounds, what)) for what in whats]
             if of_process:
                 cells.append(f"{statistics.median(ratios(rounds, 'training_mib')):.2f}")
-            rows.append([f"`{trainer}`", str(entry["old_classes"]), *cells, f"{plain:.2f} s", str(len(rounds))])
-    after = ["without imports"] if of_process else []
-    header = ["trainer", "old classes", *(names[w] for w in whats), *after, "plain step", "rounds"]
+            else:
+                plain = [s for r in rounds for s in r["plain"]["seconds"]]
+                cells.append(f"{statistics.median(plain):.3f} s")
+            rows.append([f"`{trainer}`", str(entry["old_classes"]), *cells, str(len(ratios(rounds, "seconds")))])
+    after = "without imports" if of_process else "plain step"
+    header = ["trainer", "old classes", *(names[w] for w in whats), after, "pairs"]
     return without_empty_columns(header, rows)
 
 
@@ -139,30 +149,27 @@ def put(text: str, target: str, marker: str) -> None:
 
 
 def figure(content: dict[str, Any]) -> Figure:
-    """Ratio of step time and of memory over the number of old classes; a line each trainer and kind of plans."""
+    """Ratio of step time and of memory over the number of old classes; a line for what was measured at several numbers."""
     from matplotlib.figure import Figure
 
     from nnunet_cil.evaluation.charts import LINE_COLOURS, MARKERS
 
     drawn = Figure(figsize=(9, 3.8), layout="constrained")
     axes = drawn.subplots(1, 2)
-    lines = [
-        (group, t)
-        for group, entries in grouped(content).items()
-        for t in dict.fromkeys(t for e in entries for t in e["trainers"])
-    ]
+    groups = grouped(content)
+    names = {group: Counter(t for e in entries for t in e["trainers"]) for group, entries in groups.items()}
+    lines = [(group, t) for group, found in names.items() for t, number in found.items() if number > 1]
     several = len({group for group, _ in lines}) > 1
     for index, (group, trainer) in enumerate(lines):
-        entries = [e for e in grouped(content)[group] if trainer in e["trainers"]]
+        entries = [e for e in groups[group] if trainer in e["trainers"]]
         classes = [e["old_classes"] for e in entries]
         style = {"color": LINE_COLOURS[index % len(LINE_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
         label = trainer.removeprefix("nnUNetTrainer") + (f", {group.split(',')[0]}" if several else "")
         for ax, what in zip(axes, ("seconds", "peak_mib"), strict=True):
             values = [ratios(e["trainers"][trainer], what) for e in entries]
             ax.plot(classes, [statistics.median(v) for v in values], label=label, **style)
-            ax.fill_between(
-                classes, *zip(*((min(v), max(v)) for v in values), strict=True), color=style["color"], alpha=0.15, lw=0
-            )
+            low, _, high = zip(*(quartiles(v) for v in values), strict=True)
+            ax.fill_between(classes, low, high, color=style["color"], alpha=0.15, lw=0)
     ticks = sorted({e["old_classes"] for e in content["settings"]})
     for ax, name in zip(axes, ("time of a training step", "peak memory"), strict=True):
         ax.set_xscale("log")

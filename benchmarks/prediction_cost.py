@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -110,7 +109,9 @@ def quiet(command: list[str]) -> str:
 
 
 def plan(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of planning a data set of copies of one preprocessed case."""
+    """Seconds of planning a data set of copies of one preprocessed case, and of reading its labels."""
+    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
     from nnunet_cil.workflows.plan import plan as plan_cases
 
     prepare(folder, asked)
@@ -120,12 +121,15 @@ def plan(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
         for file in sorted(cases.glob("case_0[._]*")):
             shutil.copy(file, cases / file.name.replace("case_0", f"case_{index}", 1))
     schedule = folder / f"{synthetic.SCHEDULE}.json"
-    seconds = []
+    data = infer_dataset_class(str(cases))(str(cases))
+    rounds = []
     for _ in range(asked["repeats"]):
         for file in preprocessed.glob(f"{synthetic.PLANS}_*.json"):
             file.unlink()
-        seconds.append(seconds_of(lambda: plan_cases(synthetic.DATASET, schedule))[0])
-    return {"cases": asked["cases"], "shape": synthetic.volume_shape(asked["patch"]), "seconds": seconds}
+        reading, _ = seconds_of(lambda: [data.load_case(case)[1][:] for case in data.identifiers])
+        planning, _ = seconds_of(lambda: plan_cases(synthetic.DATASET, schedule))
+        rounds.append({"plain": {"seconds": reading}, "own": {"seconds": planning}})
+    return {"cases": asked["cases"], "shape": synthetic.volume_shape(asked["patch"]), "rounds": rounds}
 
 
 def in_a_process(part: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -154,24 +158,26 @@ def tables(content: dict[str, Any]) -> str:
             )
         shape = " x ".join(map(str, found["shape"]))
         parts.append(
-            f"**Prediction** of a volume of {shape}, {len(found['rounds'])} rounds; ratio to a plain nnU-Net model."
+            f"**Prediction** of a volume of {shape}, {len(found['rounds'])} rounds; ratio to a plain nnU-Net model (quartiles)."
         )
         parts.append(cost_report.table(["model", "time", "CPU time"], rows))
     if "start_up" in content:
         found = content["start_up"]
+        bare = "python -c pass"
         rows = []
-        for name in found["rounds"][0]:
-            median = statistics.median(r[name] for r in found["rounds"])
-            rows.append([f"`{name}`", f"{median:.2f} s", found["heavy"].get(name, "") or "none"])
-        parts.append(f"**Start-up**, median of {len(found['rounds'])} rounds.")
+        for name in found["heavy"]:
+            pairs = [{"plain": {"seconds": r[bare]}, "own": {"seconds": r[name]}} for r in found["rounds"]]
+            ratio = cost_report.spread(cost_report.ratios(pairs, "seconds"))
+            rows.append([f"`{name}`", ratio, found["heavy"][name] or "none"])
+        parts.append(f"**Start-up**, {len(found['rounds'])} rounds; ratio to `{bare}`, median (quartiles).")
         parts.append(cost_report.table(["command", "time", "heavy modules imported"], rows))
     if "plan" in content:
         found = content["plan"]
-        per_thousand = statistics.median(found["seconds"]) / found["cases"] * 1000
+        ratio = cost_report.spread(cost_report.ratios(found["rounds"], "seconds"))
         shape = " x ".join(map(str, found["shape"]))
         parts.append(
-            f"**`nnunet_cil plan`**: {per_thousand:.1f} s per 1000 cases of {shape} voxels (measured on {found['cases']} cases, "
-            f"median of {len(found['seconds'])})."
+            f"**`nnunet_cil plan`** takes {ratio} times as long as reading the labels of the {found['cases']} cases "
+            f"({shape} voxels), {len(found['rounds'])} rounds."
         )
     return "\n\n".join(parts)
 

@@ -3,11 +3,11 @@
     python benchmarks/step_cost.py --classes 4 13 --trainers PGCD MiB -o benchmarks/results/step_cost.json
     python benchmarks/step_cost.py -o benchmarks/results/step_cost.json --table docs/performance.md --figure cost.svg
 
-For each setting (plans, number of old classes, patch, batch, ...) a synthetic data set is preprocessed in a temporary folder.
-Each measurement is a fresh process that repeats nnU-Net's train_step on one batch; trainers take turns, plain nnU-Net, of as many
-output channels, is in every round. A ratio is taken in each round; the table has the median over the rounds. What is in the
-output file is not measured again. What runs once at either end of a step (passes over the training cases) is not part of a
-training step and is cut down to one patch.
+For each setting (plans, number of old classes, patch, batch, ...) a synthetic data set is preprocessed in a temporary folder. A
+measurement is a fresh process with two trainers, ours and plain nnU-Net of as many output channels, that take turns at nnU-Net's
+train_step, each on one batch of its own: every step is compared with its neighbour, under the same load. Peak memory comes from a
+process of its own each. What is in the output file is not measured again. What runs once at either end of a step (passes over
+the training cases) is not part of a training step and is cut down to one patch.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import synthetic
 PLAIN = "nnUNetTrainer"
 METHODS = ("PGCD", "FineTune", "Joint", "PseudoLabel", "LwF", "ILT", "MiB", "PLOP", "EWC", "EWF", "Replay")
 WARM_UP = 2
+EPOCHS = 4
 
 
 def settings(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -75,11 +76,13 @@ def measure_setting(setting: dict[str, Any], args: argparse.Namespace, content: 
     with tempfile.TemporaryDirectory() as folder:
         child = Child(setting, args, Path(folder))
         entry.update(child.run("prepare", ""))
-        for index, missing in enumerate(rounds):
-            if missing:
-                found = child.turns([PLAIN, *missing], index)
-                for name in missing:
-                    entry["trainers"].setdefault(name, []).append({"plain": found[PLAIN], "own": found[name]})
+        for missing in rounds:
+            plain_memory = child.run("memory", PLAIN) if missing else {}
+            for name in missing:
+                found = child.run("measure", name)
+                found["plain"] |= plain_memory
+                found["own"] |= child.run("memory", name)
+                entry["trainers"].setdefault(name, []).append(found)
                 write(content, args.output)
         for name in uncounted:
             entry["counts"][name] = child.run("count", name)
@@ -127,11 +130,6 @@ class Child:
         assert isinstance(found, dict)
         return found
 
-    def turns(self, names: list[str], index: int) -> dict[str, Any]:
-        """Each trainer once; backwards in every other round, so that a drift of the machine favours none."""
-        order = names if index % 2 == 0 else names[::-1]
-        return {name: self.run("measure", name) for name in order}
-
 
 # --- in the process of its own ------------------------------------------------------------------------------
 
@@ -149,11 +147,11 @@ def prepare(asked: dict[str, Any]) -> dict[str, Any]:
     return {"torch": torch.__version__, "machine": device, "cores": os.cpu_count()}
 
 
-def started_trainer(asked: dict[str, Any]) -> Any:
+def started_trainer(asked: dict[str, Any], name: str) -> Any:
     """A trainer about to train."""
-    plans = synthetic.PLANS if asked["trainer"] == PLAIN else f"{synthetic.PLANS}_{synthetic.SCHEDULE}_step1"
-    trainer = synthetic.make_trainer(asked["trainer"], plans, asked["plans"], asked["device"])
-    if asked["trainer"] != PLAIN:
+    plans = synthetic.PLANS if name == PLAIN else f"{synthetic.PLANS}_{synthetic.SCHEDULE}_step1"
+    trainer = synthetic.make_trainer(name, plans, asked["plans"], asked["device"])
+    if name != PLAIN:
         all_tiles = trainer.training_tiles
         trainer.training_tiles = lambda *args, **kwargs: itertools.islice(all_tiles(*args, **kwargs), 1)
     trainer.on_train_start()
@@ -162,29 +160,44 @@ def started_trainer(asked: dict[str, Any]) -> Any:
 
 
 def measure(asked: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of each training step and of an epoch, and peak memory in MiB."""
+    """Seconds of each training step and of epochs, plain nnU-Net and the trainer in turns."""
+    cuda = asked["device"] == "cuda"
+    trainers = {"plain": started_trainer(asked, PLAIN), "own": started_trainer(asked, asked["trainer"])}
+    batches = {which: next(trainer.dataloader_train) for which, trainer in trainers.items()}
+    found: dict[str, Any] = {which: {} for which in trainers}
+
+    def turns(what: str, number: int, work: Callable[[str], Any]) -> None:
+        for index in range(number):
+            for which in list(trainers)[:: 1 if index % 2 else -1]:
+                seconds, cpu_seconds = seconds_of(lambda w=which: work(w), cuda)
+                found[which].setdefault(f"{what}seconds", []).append(seconds)
+                found[which].setdefault(f"{what}cpu_seconds", []).append(cpu_seconds)
+
+    turns("warm_up_", WARM_UP, lambda which: trainers[which].train_step(dict(batches[which])))
+    turns("", asked["steps"], lambda which: trainers[which].train_step(dict(batches[which])))
+    if asked["epoch"]:
+        turns("epoch_", EPOCHS, lambda which: epoch(trainers[which], asked["epoch"]))
+    return {which: {k: v for k, v in f.items() if not k.startswith("warm_up")} for which, f in found.items()}
+
+
+def memory(asked: dict[str, Any]) -> dict[str, Any]:
+    """Peak memory of training steps in MiB."""
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args  # noqa: F401  imported before memory is looked at
 
     before = resident_mib()
-    trainer = started_trainer(asked)
-    batch = next(trainer.dataloader_train)
     cuda = asked["device"] == "cuda"
-    timed = []
-    for step in range(asked["steps"] + WARM_UP):
-        if cuda and step == WARM_UP:
-            torch.cuda.reset_peak_memory_stats()
-        timed.append(seconds_of(lambda: trainer.train_step(dict(batch)), cuda))
-    seconds, cpu_seconds = zip(*timed[WARM_UP:], strict=True)
-    found = {
-        "seconds": seconds,
-        "cpu_seconds": cpu_seconds,
+    trainer = started_trainer(asked, asked["trainer"])
+    batch = next(trainer.dataloader_train)
+    for _ in range(WARM_UP):
+        trainer.train_step(dict(batch))
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    trainer.train_step(dict(batch))
+    return {
         "peak_mib": torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_mib(),
         "before_mib": 0 if cuda else before,
     }
-    if asked["epoch"]:
-        found["epoch_seconds"], found["epoch_cpu_seconds"] = seconds_of(lambda: epoch(trainer, asked["epoch"]), cuda)
-    return found
 
 
 def epoch(trainer: Any, iterations: int) -> None:
@@ -228,7 +241,7 @@ def count(asked: dict[str, Any]) -> dict[str, Any]:
     import torch
     from counting import Counting
 
-    trainer = started_trainer(asked)
+    trainer = started_trainer(asked, asked["trainer"])
     batch = next(trainer.dataloader_train)
     teacher = getattr(trainer, "teacher", None)
     asked_teacher = False
@@ -292,9 +305,11 @@ def main() -> None:
     parser.add_argument("--features", type=int, nargs="+", help="of each stage (default: as nnU-Net plans)")
     parser.add_argument("--compile", nargs="+", default=["no"], choices=["no", "yes"], help="torch.compile, CUDA only")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps a process (default: %(default)s)")
-    parser.add_argument("--epoch", type=int, default=0, metavar="N", help="also time an epoch of N iterations")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds of processes (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=10, help="timed steps a process, of each trainer (default: %(default)s)"
+    )
+    parser.add_argument("--epoch", type=int, default=0, metavar="N", help="also time epochs of N iterations")
+    parser.add_argument("--repeats", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--counts", action="store_true", help="also count host synchronisations and tensors alive")
     parser.add_argument("--again", action="store_true", help="measure anew what is in the output file")
     parser.add_argument("-o", dest="output", type=Path, help="JSON file; taken up where it ends")
@@ -305,7 +320,7 @@ def main() -> None:
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        what = {"prepare": prepare, "measure": measure, "count": count}[args.child["what"]]
+        what = {"prepare": prepare, "measure": measure, "memory": memory, "count": count}[args.child["what"]]
         print("\n" + json.dumps(what(args.child)))
         return
     content = json.loads(args.output.read_text()) if args.output and args.output.is_file() else {"settings": []}
@@ -314,7 +329,7 @@ def main() -> None:
             measure_setting(setting, args, content)
         print(cost_report.tables(content))
     if args.table:
-        cost_report.put(cost_report.tables(content), args.table, "step_cost")
+        cost_report.put(cost_report.tables(content), args.table, args.output.stem)
     if args.figure:
         cost_report.figure(content).savefig(args.figure)
 
