@@ -119,7 +119,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         "prototype_refresh": (0, 1),
         "prototype_confidence": (0, 1),
     }
-    old_dice_weight = 1.0
+    old_dice_weight = 0.25
     pgcd_weight = 10.0
     pgcd_beta = 3.0
     dapd_weight = 1.0
@@ -132,7 +132,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
     """The teacher's probability above which a voxel counts for that estimate."""
 
     def build_step_loss(self) -> StepLoss:
-        """L_seg + 1 L_old + 10 L_PGCD + 1 L_DAPD, by default."""
+        """L_seg + 0.25 L_old + 10 L_PGCD + 1 L_DAPD, by default."""
         assert self.prototypes is not None
         return PGCDLoss(
             self.loss_context(),
