@@ -5,7 +5,7 @@ import torch
 from counting import Counting
 from toy import make_context, make_pgcd_loss
 
-from nnunet_cil.losses import chunks
+from nnunet_cil.losses import chunks, segmentation
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.mib import MiBLoss
@@ -39,7 +39,8 @@ def test_a_step_of_pgcd_never_waits_for_the_host(ignore_label):
     assert counting.waits == {}
 
 
-def test_no_tensor_of_pgcd_has_the_size_of_classes_times_features_times_voxels():
+def test_no_tensor_of_pgcd_has_the_size_of_classes_times_features_times_voxels(monkeypatch):
+    monkeypatch.setattr(segmentation, "_LANES", 4)  # whose number does not depend on that of the voxels
     context, logits, targets = setting(11)
     loss = pgcd(context, 11)
     with Counting() as counting:

@@ -121,6 +121,13 @@ def test_soft_dice_is_nnunets_on_the_channels_given(batch_dice, masked, spatial)
     assert torch.allclose(own.grad, other.grad)
 
 
+def test_soft_dice_counts_more_voxels_than_single_precision_can_add_one_by_one():
+    """2^24 + 1 is 2^24 in single precision."""
+    labels = torch.ones(1, 2**24 + 2**22, dtype=torch.int64)
+    log_probs = torch.zeros(1, 1, labels.shape[1])
+    assert soft_dice_loss(log_probs, labels, first=1, batch_dice=True).item() == pytest.approx(-1, abs=1e-6)
+
+
 def pgcd_reference(student, teacher, similarity, unlabelled, valid, beta):
     """Voxel by voxel, class by class."""
     total, count = 0.0, 0
