@@ -198,6 +198,15 @@ def test_pgcd_still_pulls_where_the_student_has_lost_a_class():
     assert torch.autograd.grad(loss, z)[0][0, 1].item() < -0.1
 
 
+def test_pgcd_does_not_divide_by_nothing_where_the_student_is_sure():
+    """1 - q is clamped: of its divergence only p log(p / q) has a gradient left, -p."""
+    log_q = torch.tensor([0.0, -40.0]).view(1, 2, 1, 1).requires_grad_()
+    teacher = torch.tensor([0.4, 0.6]).view(1, 2, 1, 1)
+    loss = pgcd_loss(log_q, teacher, torch.zeros_like(teacher), torch.ones(1, 1, 1, dtype=torch.bool), beta=3.0)
+    gradient = torch.autograd.grad(loss, log_q)[0].flatten() * 2 * 2  # 2 K
+    assert gradient.tolist() == pytest.approx([-0.4, -0.6])
+
+
 def test_pgcd_does_not_look_at_labelled_voxels_and_gives_an_exact_zero_without_any_other():
     logits = logits_of(4).requires_grad_()
     student = merge_new_into_background(logits.log_softmax(1), 3)
