@@ -114,7 +114,9 @@ class Study:
         }
         found["exported_is_identical"] = self.exported_is_identical(extended)
         RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"{self.name}.json").write_text(json.dumps({"training": self.training, **found}, indent=1) + "\n")
+        (RESULTS / f"{self.name}.json").write_text(
+            json.dumps({"base_trainer": base_trainer, "training": self.training, **found}, indent=1) + "\n"
+        )
 
     def plan_alone(self, step: str) -> str:
         """One step with the mandible alone, with the plans and the length of the extension."""

@@ -3,6 +3,7 @@
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD FineTune Joint --folds 0 1 2   # resumable
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD --set pgcd_weight=30 --validation-only
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --table         # only the table, from the stored results
+    python benchmarks/study.py 900 openkbp_2-2-1_cpu --figure docs/images/openkbp_2-2-1.svg
 
 SCHEDULE is one of benchmarks/schedules, a shipped one, or a file. All methods continue from one step 0 (PGCD's, which is
 nnU-Net's own training). Networks and patches are small through the plans file (benchmarks/small_plans.py). What is finished is
@@ -136,24 +137,55 @@ class Study:
             *("-p", self.plans(step), "-device", self.device, *going_on),
         )
 
-    def table(self, cases: str) -> str:
-        """Markdown: mean Dice over the cases; then mean and (smallest to largest) over the folds."""
-        steps = [s.classes for s in self.schedule.steps]
-        classes = [c for s in steps for c in s]
+    def scores(self, cases: str) -> dict[str, list[dict[str, float]]]:
+        """Row -> for every fold, class -> mean Dice over the cases; in the order of the steps."""
         rows: dict[str, list[dict[str, float]]] = {}
         for file in sorted(self.results.glob("*_fold*.json")):
             content = json.loads(file.read_text())
             if cases in content:
                 means = {c: float(np.nanmean(v)) for c, v in content[cases].items()}
                 rows.setdefault(file.stem.rsplit("_fold", 1)[0], []).append(means)
+        return dict(sorted(rows.items(), key=lambda item: (item[0][-1], item[0])))
+
+    def groups(self, step: int) -> dict[str, list[str]]:
+        """The classes that old, new and all stand for after a step."""
+        steps = [list(s.classes) for s in self.schedule.steps]
+        old = [c for names in steps[:step] for c in names]
+        return {"old": old, "new": steps[step], "all": [*old, *steps[step]]}
+
+    def table(self, cases: str) -> str:
+        """Markdown: mean Dice over the cases; then mean and (smallest to largest) over the folds."""
+        steps = [s.classes for s in self.schedule.steps]
+        classes = [c for s in steps for c in s]
         lines = [f"| model | {' | '.join(classes)} | old | new | all | folds |", "|" + "---|" * (len(classes) + 5)]
-        for row, folds in sorted(rows.items(), key=lambda item: (item[0][-1], item[0])):
-            step = int(row[-1]) if row[-5:-1] == "step" else len(steps) - 1
-            old = [c for names in steps[:step] for c in names]
-            groups = [[c] if c in folds[0] else [] for c in classes] + [old, list(steps[step]), [*old, *steps[step]]]
+        for row, folds in self.scores(cases).items():
+            groups = [[c] if c in folds[0] else [] for c in classes] + list(self.groups(int(row[-1])).values())
             cells = [spread([np.mean([m[c] for c in group]) for m in folds]) if group else "" for group in groups]
             lines.append(f"| {row} | {' | '.join(cells)} | {len(folds)} |")
         return "\n".join(lines)
+
+    def figure(self, file: Path, cases: str = "test") -> None:
+        """Every fold a dot, their mean a bar, after the last step; the methods in the order of their mean over all classes."""
+        import matplotlib.pyplot as plt
+
+        last = len(self.schedule.steps) - 1
+        rows = {row.rsplit("_step", 1)[0]: f for row, f in self.scores(cases).items() if row.endswith(f"_step{last}")}
+        groups = self.groups(last)
+        found = {
+            row: {g: [np.mean([m[c] for c in groups[g]]) for m in folds] for g in groups} for row, folds in rows.items()
+        }
+        order = sorted(found, key=lambda row: np.mean(found[row]["all"]))
+        figure, axes = plt.subplots(1, 3, figsize=(11, 0.8 + 0.32 * len(order)), sharey=True, layout="constrained")
+        for axis, group in zip(axes, groups, strict=True):
+            for y, row in enumerate(order):
+                values = found[row][group]
+                colour = "tab:red" if row == "PGCD" else "tab:gray"
+                axis.barh(y, np.mean(values), color=colour, alpha=0.35)
+                axis.plot(values, [y] * len(values), "o", color=colour, markersize=5)
+            axis.set(xlim=(0, 1), xlabel=f"Dice, {group} classes")
+            axis.grid(axis="x", alpha=0.4)
+        axes[0].set_yticks(range(len(order)), order)
+        figure.savefig(file)
 
 
 def spread(values: list[float]) -> str:
@@ -212,8 +244,12 @@ def main() -> None:
     parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
     parser.add_argument("-device", default="cpu")
     parser.add_argument("--table", action="store_true", help="only print the tables")
+    parser.add_argument("--figure", type=Path, help="only draw the test cases' scores after the last step")
     args = parser.parse_args()
     study = Study(args)
+    if args.figure:
+        study.figure(args.figure)
+        return
     if not args.table:
         study.run(args.methods, args.folds)
     for cases in ("validation", "test"):

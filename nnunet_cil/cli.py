@@ -484,7 +484,7 @@ def _add_extend(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="as in a schedule: num_epochs=250 initial_lr=0.003",
     )
     parser.add_argument(
-        "--hyperparameters", nargs="+", default=[], metavar="KEY=VALUE", help="of the trainer: dapd_weight=0.5"
+        "--hyperparameters", nargs="+", default=[], metavar="KEY=VALUE", help="of the trainer: old_dice_weight=0.5"
     )
     parser.add_argument("--force", action="store_true", help="go on where model and data set differ dangerously")
     parser.set_defaults(run=_run_extend)

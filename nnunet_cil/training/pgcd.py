@@ -122,7 +122,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
     old_dice_weight = 0.25
     pgcd_weight = 10.0
     pgcd_beta = 3.0
-    dapd_weight = 1.0
+    dapd_weight = 0.1
     similarity_temperature = 0.1
     background_momentum = 0.99
     min_voxels = 10
@@ -132,7 +132,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
     """The teacher's probability above which a voxel counts for that estimate."""
 
     def build_step_loss(self) -> StepLoss:
-        """L_seg + 0.25 L_old + 10 L_PGCD + 1 L_DAPD, by default."""
+        """L_seg + 0.25 L_old + 10 L_PGCD + 0.1 L_DAPD, by default."""
         assert self.prototypes is not None
         return PGCDLoss(
             self.loss_context(),
