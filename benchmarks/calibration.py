@@ -10,7 +10,8 @@ TEACHER and STUDENT are model folders of two steps that follow each other, train
   chance): the teacher's own probability, and the similarity pi_c to prototypes carried forward, re-estimated, or blended;
 - among voxels that it calls background, how well the same scores tell missed voxels of c from true background;
 - the mean weight w_c on true positives, false positives and missed voxels of the teacher, and on true background;
-- the share of the false positives that lie in stray regions: connected regions of c of which less than a tenth is right.
+- the share of the false positives that lie in stray regions: connected regions of c of which less than a tenth is right
+  (where patches overlap, voxels count twice).
 """
 
 from __future__ import annotations
