@@ -72,7 +72,7 @@ def pgcd_loss(
     if num_voxels is None:
         num_voxels = unlabelled.numel() if valid is None else valid.sum().clamp(min=1)
     weight = similarity.mul(beta).add_(1)
-    weight[:, 0] = 1
+    weight[:, 0].fill_(1)
     weight *= counted[:, None]
     total: Tensor = _WeightedDivergence.apply(student_log_probs, teacher_probs, weight)
     return total / (2 * num_classes * num_voxels)
