@@ -207,6 +207,22 @@ def test_pgcd_does_not_divide_by_nothing_where_the_student_is_sure():
     assert gradient.tolist() == pytest.approx([-0.4, -0.6])
 
 
+def test_pgcd_in_single_precision_is_autograds_in_double():
+    logits, teacher_logits = (logits_of(5, seed=s) for s in (0, 1))
+    logits[0, 1] -= 40  # a lost class
+    teacher, similarity = teacher_logits.softmax(1), logits_of(5, seed=2).softmax(1)
+    unlabelled = torch.rand(2, 3, 4, 2) > 0.3
+    single, double = logits.log_softmax(1).float().requires_grad_(), logits.log_softmax(1).requires_grad_()
+    got = pgcd_loss(single, teacher.float(), similarity.float(), unlabelled, beta=3.0)
+    p, not_q = teacher.clamp(1e-6, 1 - 1e-6), (1 - double.exp()).clamp(min=1e-6)
+    divergence = p * (p.log() - double) + (1 - p) * ((1 - p).log() - not_q.log())
+    weight = 1 + 3 * similarity * (torch.arange(5) > 0).view(1, 5, 1, 1, 1)
+    expected = (weight * divergence * unlabelled[:, None]).sum() / (2 * 5 * unlabelled.numel())
+    assert got.item() == pytest.approx(expected.item(), rel=1e-5)
+    own, reference = (torch.autograd.grad(x, y)[0].double() for x, y in ((got, single), (expected, double)))
+    assert torch.allclose(own, reference, rtol=1e-3, atol=1e-3 * reference.abs().max().item())
+
+
 def test_pgcd_does_not_look_at_labelled_voxels_and_gives_an_exact_zero_without_any_other():
     logits = logits_of(4).requires_grad_()
     student = merge_new_into_background(logits.log_softmax(1), 3)

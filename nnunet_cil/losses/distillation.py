@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _EPSILON = 1e-6
 
@@ -81,21 +82,20 @@ def pgcd_loss(
 class _WeightedDivergence(torch.autograd.Function):
     """sum_v sum_c w_c(v) KL_b(p_c(v) || q_c(v)), with its gradient in closed form: few passes over large tensors.
 
-    With respect to log q it is w (q - p) / (1 - q), and -w p where 1 - q is clamped. log q itself stays unclamped: clamped, a
-    voxel that the student has lost for good (q < 1e-6) would get no gradient.
+    With respect to log q it is w ((1-p) q / (1-q) - p) = w (q - p) / (1 - q), and -w p where 1 - q is clamped. log q itself
+    stays unclamped: clamped, a voxel that the student has lost for good (q < 1e-6) would get no gradient. On a CPU ``log1p``
+    and ``where`` take as long as ten other passes; the one logarithm of (1-p)/(1-q) is exact to the last digits of 1-p and 1-q.
     """
 
     @staticmethod
     def forward(ctx: Any, log_q: Tensor, p: Tensor, weight: Tensor) -> Tensor:
         p = p.clamp(_EPSILON, 1 - _EPSILON)
         q = log_q.exp()
-        clamped = q > 1 - _EPSILON
-        q.clamp_(max=1 - _EPSILON)
-        divergence = torch.log1p(-p).sub_(torch.log1p(-q)).lerp_(p.log().sub_(log_q), p)
+        not_p, not_q = 1 - p, 1 - q
         if ctx.needs_input_grad[0]:
-            gradient = q.sub(p).div_(1 - q)
-            gradient = torch.where(clamped, -p, gradient).mul_(weight)
-            ctx.save_for_backward(gradient)
+            odds = q.div_(F.threshold(not_q, _EPSILON, torch.inf))  # 0 where 1 - q is clamped
+            ctx.save_for_backward(odds.mul_(not_p).sub_(p).mul_(weight))
+        divergence = not_p.div_(not_q.clamp_(min=_EPSILON)).log_().lerp_(p.log().sub_(log_q), p)
         return torch.dot(weight.flatten(), divergence.flatten())
 
     @staticmethod
