@@ -55,6 +55,14 @@ def test_merged_new_classes_join_the_background(spatial, num_old):
         assert torch.allclose(got, torch.cat([(all_of[0] + all_of[num_old:].sum())[None], all_of[1:num_old]]))
 
 
+@pytest.mark.parametrize("merge", [merge_old_into_background, merge_new_into_background])
+@pytest.mark.parametrize("num_old", [1, 2, 6])
+def test_merging_has_the_gradient_of_its_definition(merge, num_old):
+    """Also where nothing is left to merge with the background, or everything."""
+    log_probs = logits_of(6, (2, 2)).log_softmax(1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: merge(x, num_old), log_probs)
+
+
 def test_unbiased_cross_entropy_at_step_0_is_cross_entropy_in_value_and_gradient():
     logits = logits_of(4).requires_grad_()
     labels = torch.randint(0, 4, (2, 3, 4, 2))

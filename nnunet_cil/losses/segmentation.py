@@ -37,7 +37,8 @@ def merge_old_into_background(log_probs: Tensor, num_old: int) -> Tensor:
     """
     if num_old == 1:
         return log_probs
-    return torch.cat([log_probs[:, :num_old].logsumexp(1, keepdim=True), log_probs[:, num_old:]], dim=1)
+    merged: Tensor = _MergeOthers.apply(log_probs, slice(num_old, log_probs.shape[1]))
+    return merged
 
 
 def merge_unlabelled(log_probs: Tensor, labelled: Tensor) -> Tensor:
@@ -73,8 +74,35 @@ def merge_new_into_background(log_probs: Tensor, num_old: int) -> Tensor:
     Returns:
         (batch, K, *spatial) float log-probabilities.
     """
-    background = torch.logaddexp(log_probs[:, :1], log_probs[:, num_old:].logsumexp(1, keepdim=True))
-    return torch.cat([background, log_probs[:, 1:num_old]], dim=1)
+    merged: Tensor = _MergeOthers.apply(log_probs, slice(1, num_old))
+    return merged
+
+
+class _MergeOthers(torch.autograd.Function):
+    """The channels outside of ``kept`` as one, logsumexp_{c not kept} log p_c, then those of ``kept``.
+
+    The gradient is written once: that of log q_0 reaches the merged channels in shares of p_c / q_0. Autograd would fill a
+    tensor of the size of ``log_probs`` for every slice, and add them up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, log_probs: Tensor, kept: slice) -> Tensor:
+        before, after = log_probs[:, : kept.start], log_probs[:, kept.stop :]
+        background = torch.logaddexp(before.logsumexp(1, keepdim=True), after.logsumexp(1, keepdim=True))
+        ctx.save_for_backward(log_probs, background)
+        ctx.kept = kept
+        return torch.cat([background, log_probs[:, kept]], dim=1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
+        log_probs, background = ctx.saved_tensors
+        gradient = torch.empty_like(log_probs)
+        gradient[:, ctx.kept] = grad_output[:, 1:]
+        for merged in (slice(ctx.kept.start), slice(ctx.kept.stop, None)):
+            share = torch.sub(log_probs[:, merged], background, out=gradient[:, merged]).exp_()
+            share *= grad_output[:, :1]
+        return gradient, None
 
 
 def masked_cross_entropy(log_probs: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
