@@ -33,7 +33,7 @@ from nnunet_cil.step_plans import StepPlan, read_step_plan
 from nnunet_cil.training.checkpoints import read_checkpoint
 from nnunet_cil.training.data import tiles
 from nnunet_cil.training.pgcd import nnUNetTrainerPGCD as PGCD
-from nnunet_cil.training.prototypes import confident_masks, feature_sums
+from nnunet_cil.training.prototypes import confident_classes, feature_sums
 
 DEVICE = torch.device("cpu")
 SHARES = {"carried": 0.0, "blended": PGCD.prototype_refresh, "re-estimated": 1.0}
@@ -88,7 +88,7 @@ class Analysis:
         carried = PrototypeBank.from_state_dict(self.teacher.state["prototypes"])
         sums, counts = feature_sums(
             self.teacher.run,
-            confident_masks(self.num_old, PGCD.prototype_confidence),
+            confident_classes(self.num_old, PGCD.prototype_confidence),
             self.tiles(self.cases, self.student.step.training_label_map),
             DEVICE,
             num_classes=self.num_old,

@@ -6,11 +6,11 @@ import torch
 from torch import distributed
 from toy import make_context, make_pgcd_loss
 
-from nnunet_cil.losses.prototypes import class_masks, cosine_alignment, masked_means, sum_over_ranks
+from nnunet_cil.losses.prototypes import class_means, cosine_alignment, labels_within, sum_over_ranks
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.data import Tile
-from nnunet_cil.training.prototypes import feature_sums, label_masks
+from nnunet_cil.training.prototypes import classes_by_label, feature_sums
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -29,7 +29,7 @@ def data():
 
 def alignment(features, labels, mask):
     """A DAPD-like loss; with ranks, the means are those of all ranks."""
-    means, counts = masked_means(features, class_masks(labels, mask, 3))
+    means, counts = class_means(features, labels_within(labels, mask, 3), 3)
     return means, counts, cosine_alignment(means, torch.eye(3, 5, dtype=torch.float64), counts > 0)
 
 
@@ -51,7 +51,7 @@ def collected(own):
     torch.manual_seed(4)
     cases = [Tile(torch.randn(1, 2, 3, 4), torch.randint(0, 2, (1, 3, 4)), torch.rand(1, 3, 4) > 0.1) for _ in range(4)]
     forward = lambda images: (-images, images * 2)  # noqa: E731
-    sums = feature_sums(forward, label_masks(1, 1), cases[own], torch.device("cpu"), num_classes=2, num_features=2)
+    sums = feature_sums(forward, classes_by_label(1, 1), cases[own], torch.device("cpu"), num_classes=2, num_features=2)
     return PrototypeBank.from_sums(*(sum_over_ranks(s) for s in sums)).state_dict()
 
 

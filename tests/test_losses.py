@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nnunet_cil.losses import chunks
+from nnunet_cil.losses import chunks, sums
 from nnunet_cil.losses.chunks import sum_over_chunks
 from nnunet_cil.losses.distillation import pgcd_loss
 from nnunet_cil.losses.prototypes import (
-    class_masks,
+    class_means,
     cosine_alignment,
-    masked_means,
+    labels_within,
     prototype_centre,
     prototype_similarity,
 )
@@ -22,6 +22,7 @@ from nnunet_cil.losses.segmentation import (
     merge_old_into_background,
     soft_dice_loss,
 )
+from nnunet_cil.losses.sums import sums_by_class
 
 SPATIAL = [(4, 5), (3, 4, 2)]
 
@@ -264,13 +265,13 @@ def test_pgcd_gradcheck():
 
 
 @pytest.mark.parametrize("spatial", SPATIAL)
-def test_masked_means_equal_a_loop(spatial):
+def test_class_means_equal_a_loop(spatial):
     torch.manual_seed(0)
     features = torch.randn(2, 7, *spatial)
     labels = torch.randint(0, 4, (2, *spatial))
     labels[labels == 2] = 1
     mask = torch.rand(2, *spatial) > 0.2
-    means, counts = masked_means(features, class_masks(labels, mask, 4))
+    means, counts = class_means(features, labels_within(labels, mask, 4), 4)
     for c in range(4):
         chosen = [f for f, y, m in zip(voxels(features), labels.flatten(), mask.flatten(), strict=True) if m and y == c]
         assert counts[c] == len(chosen)
@@ -278,12 +279,32 @@ def test_masked_means_equal_a_loop(spatial):
         assert torch.allclose(means[c], expected, atol=1e-6)
 
 
-def test_masked_means_of_half_precision_features_do_not_overflow():
+def test_class_means_have_the_gradient_of_their_definition():
+    """With voxels of no class, and a class without voxels."""
+    labels = torch.tensor([[[0, 1, 3], [0, 0, 1]]])
+    features = torch.randn(1, 2, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: class_means(x, labels, 3)[0], features)
+    nothing = class_means(features, torch.full_like(labels, 3), 3)[0]
+    assert nothing.abs().sum() == 0
+    assert torch.autograd.grad(nothing.sum(), features)[0].abs().sum() == 0
+
+
+def test_class_means_of_half_precision_features_do_not_overflow():
     features = torch.full((1, 2, 64, 64, 64), 100.0, dtype=torch.float16)
-    masks = class_masks(torch.zeros(1, 64, 64, 64, dtype=torch.long), torch.ones(1, 64, 64, 64, dtype=torch.bool), 1)
-    means, _ = masked_means(features, masks)
+    means, counts = class_means(features, torch.zeros(1, 64, 64, 64, dtype=torch.long), 1)
     assert means.dtype == torch.float32
     assert torch.allclose(means, torch.full((1, 2), 100.0))
+    assert counts.tolist() == [64**3]
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 64])
+def test_sums_by_class_equal_a_loop(lanes, monkeypatch):
+    monkeypatch.setattr(sums, "_LANES", lanes)
+    torch.manual_seed(0)
+    values, labels = torch.randn(2, 3, 20), torch.randint(0, 4, (2, 20))
+    got = sums_by_class(values, labels, 5)
+    expected = torch.stack([(values * (labels == c)[:, None]).sum(2) for c in range(5)], 2)
+    assert torch.allclose(got, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("spatial", SPATIAL)

@@ -11,7 +11,7 @@ from toy import make_context, make_pgcd_loss
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.mib import MiBLoss
-from nnunet_cil.training.prototypes import label_masks
+from nnunet_cil.training.prototypes import classes_by_label
 
 K, N, IGNORE = 3, 2, 5
 REFINED = (1,)
@@ -167,5 +167,5 @@ def test_a_refined_class_that_is_missed_is_no_background_of_the_prototypes():
     logits = torch.zeros(1, K + N, 5)
     logits[0, 0, [0, 2]] = 1  # predicted as background
     logits[0, 2, 1] = 1
-    masks = label_masks(K, N)(logits, labels, torch.ones(1, 5, dtype=torch.bool))
-    assert masks[0].tolist() == [[1, 0, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]]
+    classes = classes_by_label(K, N)(logits, labels, torch.ones(1, 5, dtype=torch.bool))
+    assert classes[0].tolist() == [0, N + 1, N + 1, 1, 2]

@@ -2,7 +2,7 @@
 
 from nnunet_cil.losses.chunks import sum_over_chunks
 from nnunet_cil.losses.distillation import distillation_loss, pgcd_loss
-from nnunet_cil.losses.prototypes import class_masks, cosine_alignment, masked_means, prototype_similarity
+from nnunet_cil.losses.prototypes import class_means, cosine_alignment, labels_within, prototype_similarity
 from nnunet_cil.losses.pseudo_labels import entropy_histogram, median_thresholds, normalised_entropy
 from nnunet_cil.losses.regularization import importance_penalty, local_pod_distance
 from nnunet_cil.losses.segmentation import (
@@ -15,15 +15,15 @@ from nnunet_cil.losses.segmentation import (
 )
 
 __all__ = [
-    "class_masks",
+    "class_means",
     "cosine_alignment",
     "distillation_loss",
     "entropy_histogram",
     "importance_penalty",
     "labelled_dice_loss",
+    "labels_within",
     "local_pod_distance",
     "masked_cross_entropy",
-    "masked_means",
     "median_thresholds",
     "merge_new_into_background",
     "merge_old_into_background",

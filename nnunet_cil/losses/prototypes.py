@@ -7,40 +7,35 @@ from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 from torch import Tensor, distributed
 from torch.nn import functional as F
 
+from nnunet_cil.losses.sums import sums_by_class
+
 
 def most_probable(logits: Tensor) -> Tensor:
     """Argmax over the classes, (batch, K, *spatial) -> (batch, *spatial) int64; ``max`` is ten times faster on a CPU."""
     return logits.max(1).indices
 
 
-def class_masks(labels: Tensor, mask: Tensor, num_classes: int) -> Tensor:
-    """One-hot masks of the classes, zero outside ``mask``.
-
-    Args:
-        labels: (batch, *spatial) int64 in [0, num_classes).
-        mask: (batch, *spatial) bool.
-        num_classes: K.
-
-    Returns:
-        (batch, K, *spatial) float32.
-    """
-    classes = torch.arange(num_classes, device=labels.device).view(1, -1, *[1] * (labels.ndim - 1))
-    return ((labels[:, None] == classes) & mask[:, None]).float()
+def labels_within(labels: Tensor, mask: Tensor, num_classes: int) -> Tensor:
+    """The labels in ``mask``, ``num_classes`` outside of it, which stands for none of the classes; any shape."""
+    return labels.masked_fill(~mask, num_classes)
 
 
-def masked_sums(features: Tensor, masks: Tensor) -> Tensor:
-    """S_c = sum_v masks_c(v) F(v), over batch and space, in at least float32.
+def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """S_c = sum_v F(v) [labels(v) = c], over batch and space, in at least float32; and the number of these voxels.
 
     Args:
         features: (batch, channels, *spatial) float.
-        masks: (batch, K, *spatial) float32.
+        labels: (batch, *spatial) int64 in [0, num_classes]; the last for none, from ``labels_within``.
+        num_classes: K.
 
     Returns:
-        (K, channels), float32, or float64 for float64 features.
+        Sums (K, channels), float32, or float64 for float64 features, with the gradient of ``features``; counts (K,) float32.
     """
-    dtype = torch.promote_types(features.dtype, torch.float32)
-    # a matrix product per sample: einsum over batch and space would first copy the feature map
-    return torch.bmm(masks.flatten(2).to(dtype), features.flatten(2).to(dtype).transpose(1, 2)).sum(0)
+    labels = labels.flatten(1)
+    values = features.flatten(2).to(torch.promote_types(features.dtype, torch.float32))
+    ones = torch.ones_like(labels, dtype=torch.float32)[:, None]
+    sums, counts = (sums_by_class(x, labels, num_classes + 1).sum(0)[:, :-1] for x in (values, ones))
+    return sums.T, counts[0]
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
@@ -51,18 +46,14 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def masked_means(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Local prototypes: masked means over batch, space and ranks; 0 for an empty mask.
-
-    Args:
-        features: (batch, channels, *spatial) float.
-        masks: (batch, K, *spatial) float32, from ``class_masks``.
+def class_means(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Local prototypes: means over batch, space and ranks, by label; 0 for a class without voxels. As ``class_sums``.
 
     Returns:
         Means (K, channels), with the gradient of ``features``; counts (K,) float32.
     """
-    counts = sum_over_ranks(masks.flatten(2).sum((0, 2)))
-    return sum_over_ranks(masked_sums(features, masks)) / counts[:, None].clamp(min=1), counts
+    sums, counts = (sum_over_ranks(x) for x in class_sums(features, labels, num_classes))
+    return sums / counts[:, None].clamp(min=1), counts
 
 
 def prototype_centre(prototypes: Tensor, known: Tensor) -> Tensor:

@@ -13,11 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nnunet_cil.losses.prototypes import sum_over_ranks
+from nnunet_cil.losses.sums import sums_by_class
 
 _SMOOTH = 1e-5
 """As nnU-Net sets it."""
-_LANES = 256
-"""Partial sums of each channel: long sums stay exact, and a GPU's atomic additions seldom meet."""
 
 
 def merge_old_into_background(log_probs: Tensor, num_old: int) -> Tensor:
@@ -150,20 +149,13 @@ def soft_dice_loss(
         inside &= valid
     index = index.clamp_(0, channels - 1)
     predicted, hits = _ClassSums.apply(log_probs, index, inside, valid)
-    labelled = _sums_by_channel(inside.to(hits.dtype), index, channels)
+    labelled = sums_by_class(inside[:, None].to(hits.dtype), index, channels)[:, 0]
     sums = [predicted, hits, labelled]
     if batch_dice:
         sums = [sum_over_ranks(s.sum(0)) if ddp else s.sum(0) for s in sums]
     predicted, hits, labelled = sums
     loss: Tensor = -((2 * hits + _SMOOTH) / (labelled + predicted + _SMOOTH).clamp(min=1e-8)).mean()
     return loss
-
-
-def _sums_by_channel(values: Tensor, index: Tensor, channels: int) -> Tensor:
-    """sum_v values(v) [index(v) = c]: (batch, voxels), (batch, voxels) int64 -> (batch, channels)."""
-    lane = torch.arange(values.shape[1], device=values.device) % _LANES
-    sums = values.new_zeros(values.shape[0], channels * _LANES)
-    return sums.scatter_add_(1, index * _LANES + lane, values).view(-1, channels, _LANES).sum(2)
 
 
 class _ClassSums(torch.autograd.Function):
@@ -175,7 +167,7 @@ class _ClassSums(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         probs = log_probs.flatten(2).exp()
         own = probs.gather(1, index[:, None])[:, 0] * inside
-        hits = _sums_by_channel(own, index, probs.shape[1])
+        hits = sums_by_class(own[:, None], index, probs.shape[1])[:, 0]
         ctx.save_for_backward(log_probs, index, own, valid)
         predicted = probs.sum(2) if valid is None else (probs @ valid[:, :, None].to(probs.dtype))[:, :, 0]
         return predicted, hits

@@ -46,7 +46,7 @@ from nnunet_cil.training.checkpoints import (
 from nnunet_cil.training.data import MapLabels, StepDataset, Tile, evenly_spaced, tiles
 from nnunet_cil.training.ground_truth import keep_labelled, write_in_channels
 from nnunet_cil.training.progress import plot_terms
-from nnunet_cil.training.prototypes import Forward, Masks, feature_sums, label_masks
+from nnunet_cil.training.prototypes import Classes, Forward, classes_by_label, feature_sums
 from nnunet_cil.training.step_loss import StepContext, StepLoss, decided_by_labels
 
 _CUDA = torch.device("cuda")
@@ -468,7 +468,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             return logits, self.features.take()
 
         self.set_deep_supervision_enabled(False)
-        fresh = self.collect_prototypes(forward, label_masks(num_old, num_new), 1 + num_new)
+        fresh = self.collect_prototypes(forward, classes_by_label(num_old, num_new), 1 + num_new)
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         if self.prototypes is None:
             inherited = PrototypeBank(
@@ -478,11 +478,11 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             inherited = self.prototypes
         return inherited.to(self.device).joined(fresh)
 
-    def collect_prototypes(self, forward: Forward, masks: Masks, num_classes: int) -> PrototypeBank:
+    def collect_prototypes(self, forward: Forward, classes: Classes, num_classes: int) -> PrototypeBank:
         """Mean features over the step's training cases, in one pass over whole volumes, dealt out to the ranks."""
         sums = feature_sums(
             forward,
-            masks,
+            classes,
             self.training_tiles(),
             self.device,
             num_classes=num_classes,

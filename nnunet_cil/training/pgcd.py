@@ -11,9 +11,9 @@ from torch import Tensor
 from nnunet_cil.losses.chunks import sum_over_chunks
 from nnunet_cil.losses.distillation import pgcd_loss
 from nnunet_cil.losses.prototypes import (
-    class_masks,
+    class_means,
     cosine_alignment,
-    masked_means,
+    labels_within,
     most_probable,
     prototype_centre,
     prototype_similarity,
@@ -21,7 +21,7 @@ from nnunet_cil.losses.prototypes import (
 from nnunet_cil.losses.segmentation import merge_new_into_background
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.training.base import nnUNetTrainerCIL
-from nnunet_cil.training.prototypes import confident_masks
+from nnunet_cil.training.prototypes import confident_classes
 from nnunet_cil.training.step_loss import StepContext, StepLoss
 
 
@@ -67,15 +67,15 @@ class PGCDLoss(StepLoss):
         if self.old_dice_weight:
             old_dice = self.over_scales(self._old_dice, log_probs, self.pseudo_labelled(targets, predicted))
             terms["old_dice"] = self.old_dice_weight * old_dice
-        masks = class_masks(predicted, unlabelled, self.num_old)
-        teacher_local, counts = masked_means(teacher_features, masks)
+        classes = labels_within(predicted, unlabelled, self.num_old)
+        teacher_local, counts = class_means(teacher_features, classes, self.num_old)
         if self.pgcd_weight:
             pgcd = self._pgcd(log_probs[0], teacher_features, unlabelled, valid)
             terms["pgcd"] = self.pgcd_weight * pgcd
         if torch.is_grad_enabled():
             self.bank.update_background(teacher_local[0], counts[0], self.background_momentum)
         if self.dapd_weight:
-            terms["dapd"] = self.dapd_weight * self._dapd(masks, teacher_local, counts)
+            terms["dapd"] = self.dapd_weight * self._dapd(classes, teacher_local, counts)
         return terms
 
     def _old_dice(self, log_probs: Tensor, target: Tensor) -> Tensor:
@@ -95,8 +95,8 @@ class PGCDLoss(StepLoss):
 
         return sum_over_chunks(of_chunk, log_probs, self.teacher_logits(), teacher_features, unlabelled[:, None])
 
-    def _dapd(self, masks: Tensor, teacher_local: Tensor, counts: Tensor) -> Tensor:
-        student_local, _ = masked_means(self.features.take(), masks)
+    def _dapd(self, classes: Tensor, teacher_local: Tensor, counts: Tensor) -> Tensor:
+        student_local, _ = class_means(self.features.take(), classes, self.num_old)
         used = counts > self.min_voxels
         centre = prototype_centre(self.bank.prototypes, self.bank.known)
         to_global = cosine_alignment(student_local - centre, self.bank.prototypes - centre, used & self.bank.known)
@@ -151,7 +151,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         assert self.teacher is not None
         self.print_to_log_file("Re-estimating the old classes' prototypes with the teacher...")
         num_old = self.step_plan.num_old_channels
-        fresh = self.collect_prototypes(self.teacher, confident_masks(num_old, self.prototype_confidence), num_old)
+        fresh = self.collect_prototypes(self.teacher, confident_classes(num_old, self.prototype_confidence), num_old)
         if inherited is None:
             return fresh
         return inherited.to(self.device).blended(fresh, self.prototype_refresh, self.min_voxels)
