@@ -122,33 +122,41 @@ def masked_cross_entropy(log_probs: Tensor, labels: Tensor, valid: Tensor | None
 
 
 def soft_dice_loss(
-    log_probs: Tensor, labels: Tensor, valid: Tensor | None = None, *, first: int, batch_dice: bool, ddp: bool = False
+    log_probs: Tensor,
+    labels: Tensor,
+    valid: Tensor | None = None,
+    *,
+    classes: slice,
+    batch_dice: bool,
+    ddp: bool = False,
 ) -> Tensor:
-    """nnU-Net's soft Dice loss, over just the channels that are given: -mean_c (2 TP + s) / (sum p + sum y + s).
+    """nnU-Net's soft Dice loss, over just the classes that are given: -mean_c (2 TP + s) / (sum p + sum y + s).
 
     Old classes have no target in the step's labels; a Dice over them would drive them to zero everywhere, so the
     caller leaves them out. The value is that of nnU-Net's MemoryEfficientSoftDiceLoss, from labels in place of a one-hot
     target: nothing of the size of ``log_probs`` is held for the backward pass.
 
     Args:
-        log_probs: (batch, channels, *spatial) float, log-probabilities of the channels that have a target.
-        labels: (batch, *spatial) int64; channel i stands for label first + i, other labels for none of the channels.
+        log_probs: (batch, channels, *spatial) float, log-probabilities; channel c is that of label c.
+        labels: (batch, *spatial) int64.
         valid: (batch, *spatial) bool, or None for all.
-        first: the label of the first channel.
+        classes: the channels that have a target; not taken by the caller, because autograd's gradient of a slice is a tensor of
+            zeros and a copy.
         batch_dice: sum over the batch before the ratio is taken, as in nnU-Net's plans.
         ddp: sum over the ranks too (with ``batch_dice``).
 
     Returns:
         () float in [-1, 0].
     """
-    channels = log_probs.shape[1]
+    first, stop, _ = classes.indices(log_probs.shape[1])
+    channels = stop - first
     index = labels.flatten(1) - first
     inside = (index >= 0) & (index < channels)
     if valid is not None:
         valid = valid.flatten(1)
         inside &= valid
     index = index.clamp_(0, channels - 1)
-    predicted, hits = _ClassSums.apply(log_probs, index, inside, valid)
+    predicted, hits = _ClassSums.apply(log_probs, classes, index, inside, valid)
     labelled = sums_by_class(inside[:, None].to(hits.dtype), index, channels)[:, 0]
     sums = [predicted, hits, labelled]
     if batch_dice:
@@ -159,28 +167,31 @@ def soft_dice_loss(
 
 
 class _ClassSums(torch.autograd.Function):
-    """sum_v p_c(v) and sum_v p_c(v) [y(v) = c] of every sample and channel, (batch, channels) each."""
+    """sum_v p_c(v) and sum_v p_c(v) [y(v) = c] of every sample and class, (batch, classes) each."""
 
     @staticmethod
     def forward(
-        ctx: Any, log_probs: Tensor, index: Tensor, inside: Tensor, valid: Tensor | None
+        ctx: Any, log_probs: Tensor, classes: slice, index: Tensor, inside: Tensor, valid: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        probs = log_probs.flatten(2).exp()
+        probs = log_probs[:, classes].flatten(2).exp()
         own = probs.gather(1, index[:, None])[:, 0] * inside
         hits = sums_by_class(own[:, None], index, probs.shape[1])[:, 0]
         ctx.save_for_backward(log_probs, index, own, valid)
+        ctx.classes = classes
         predicted = probs.sum(2) if valid is None else (probs @ valid[:, :, None].to(probs.dtype))[:, :, 0]
         return predicted, hits
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, of_predicted: Tensor, of_hits: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, of_predicted: Tensor, of_hits: Tensor) -> tuple[Tensor, None, None, None, None]:
         log_probs, index, own, valid = ctx.saved_tensors
-        gradient = log_probs.flatten(2).exp().mul_(of_predicted[:, :, None])
+        gradient = log_probs.new_zeros(log_probs.shape)
+        part = gradient[:, ctx.classes].flatten(2)  # a view
+        torch.exp(log_probs[:, ctx.classes].flatten(2), out=part).mul_(of_predicted[:, :, None])
         if valid is not None:
-            gradient *= valid[:, None]
-        gradient.scatter_add_(1, index[:, None], (own * of_hits.gather(1, index))[:, None])
-        return gradient.view(log_probs.shape), None, None, None
+            part *= valid[:, None]
+        part.scatter_add_(1, index[:, None], (own * of_hits.gather(1, index))[:, None])
+        return gradient, None, None, None, None
 
 
 def labelled_dice_loss(

@@ -80,7 +80,7 @@ class PGCDLoss(StepLoss):
 
     def _old_dice(self, log_probs: Tensor, target: Tensor) -> Tensor:
         labels, valid = self.split(target)
-        return self.dice(log_probs[:, 1 : self.num_old], labels, valid, first=1)
+        return self.dice(log_probs, labels, valid, slice(1, self.num_old))
 
     def _pgcd(self, log_probs: Tensor, teacher_features: Tensor, unlabelled: Tensor, valid: Tensor | None) -> Tensor:
         num_voxels = unlabelled.numel() if valid is None else valid.sum().clamp(min=1)

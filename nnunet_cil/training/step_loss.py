@@ -111,7 +111,7 @@ class StepLoss(nn.Module):
             return masked_cross_entropy(shown, labels, valid) + self.labelled_dice(log_probs, target, classes)
         merged = merge_old_into_background(log_probs, self.num_old)
         labels = (labels - (self.num_old - 1)).clamp(min=0)
-        return masked_cross_entropy(merged, labels, valid) + self.dice(merged[:, 1:], labels, valid, first=1)
+        return masked_cross_entropy(merged, labels, valid) + self.dice(merged, labels, valid, slice(1, None))
 
     def plain_segmentation(self, log_probs: Tensor, target: Tensor) -> Tensor:
         """Label 0 is background, plus the Dice of the new classes; one scale."""
@@ -121,11 +121,11 @@ class StepLoss(nn.Module):
     def new_dice(self, log_probs: Tensor, target: Tensor) -> Tensor:
         """The Dice of the new classes; one scale."""
         labels, valid = self.split(target)
-        return self.dice(log_probs[:, self.num_old :], labels, valid, first=self.num_old)
+        return self.dice(log_probs, labels, valid, slice(self.num_old, None))
 
-    def dice(self, log_probs: Tensor, labels: Tensor, valid: Tensor | None, *, first: int) -> Tensor:
-        """nnU-Net's soft Dice over the given channels, which stand for the labels first, first + 1, ..."""
-        return soft_dice_loss(log_probs, labels, valid, first=first, batch_dice=self.batch_dice, ddp=self.ddp)
+    def dice(self, log_probs: Tensor, labels: Tensor, valid: Tensor | None, classes: slice) -> Tensor:
+        """nnU-Net's soft Dice over the given channels, each standing for the label of its number."""
+        return soft_dice_loss(log_probs, labels, valid, classes=classes, batch_dice=self.batch_dice, ddp=self.ddp)
 
     def labelled_dice(self, log_probs: Tensor, target: Tensor, classes: Sequence[int]) -> Tensor:
         """nnU-Net's soft Dice over the given channels, each over the samples whose labels show it."""
