@@ -169,7 +169,7 @@ def test_checkpoints_are_moved_into_place_whole(trained, monkeypatch):
 
     def die_half_way(content, target):
         real_save(content, target)
-        if isinstance(target, str):
+        if isinstance(target, Path):
             Path(target).write_bytes(Path(target).read_bytes()[:999])
             raise KeyboardInterrupt
 

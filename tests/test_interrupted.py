@@ -63,7 +63,7 @@ def test_killed_training_goes_on_with_c_and_val_scores_every_class(toy, tmp_path
     process.wait()
     process.stdout.close()
     assert not (fold / "checkpoint_final.pth").is_file()
-    (fold / "checkpoint_latest.pth.tmp").write_bytes(b"half a checkpoint")
+    (fold / ".checkpoint_latest.pth").write_bytes(b"half a checkpoint")
     interrupted = torch.load(fold / "checkpoint_latest.pth", weights_only=False)
     assert 1 <= interrupted["current_epoch"] < 4
 

@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nnunet_cil"
 LAYERS = {
     "errors": 0,
+    "files": 0,
     "lineage": 0,
     "model_card": 0,
     "shipped": 0,

@@ -17,6 +17,7 @@ from nnunet_cil.datasets.checks import Examined, Findings, in_parallel
 from nnunet_cil.datasets.download import Case, Dataset
 from nnunet_cil.datasets.volumes import Source, read_file, write_volume
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import moved_into_place, write_json
 
 Transfer = Literal["link", "copy", "move"]
 
@@ -154,21 +155,19 @@ def _relabelled(source: Source, numbers: Mapping[str, int], reference: Any) -> A
 
 def _transfer(source: Source, file: Path, transfer: Transfer) -> None:
     (original,) = source.files
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}")
-    temporary.unlink(missing_ok=True)
-    if transfer == "link":
-        try:
-            temporary.symlink_to(original.resolve())
-        except OSError as error:
-            raise CILError(
-                f"{file.parent} cannot hold links ({error.strerror}). Copy the files with --copy."
-            ) from error
-    elif transfer == "copy":
-        shutil.copyfile(original, temporary)
-    else:
-        shutil.move(original, temporary)
-    temporary.replace(file)
+    with moved_into_place(file) as temporary:
+        temporary.unlink(missing_ok=True)
+        if transfer == "link":
+            try:
+                temporary.symlink_to(original.resolve())
+            except OSError as error:
+                raise CILError(
+                    f"{file.parent} cannot hold links ({error.strerror}). Copy the files with --copy."
+                ) from error
+        elif transfer == "copy":
+            shutil.copyfile(original, temporary)
+        else:
+            shutil.move(original, temporary)
 
 
 def _files(case: Case, target: Path) -> list[Path]:
@@ -210,10 +209,3 @@ def _read_json(file: Path) -> dict[str, Any]:
             f"{file} is not valid JSON: {error}. Remove that folder, or choose another data set ID."
         ) from error
     return content
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Writes aside and moves into place."""
-    temporary = file.with_name(f".{file.name}")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(file)

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_cil.datasets.volumes import write_volume
+
 _Floats = npt.NDArray[np.floating[Any]]
 
 SHAPE = (36, 44, 44)
@@ -121,7 +123,4 @@ def _write(array: npt.NDArray[np.float32] | npt.NDArray[np.uint8], file: Path) -
         return
     picture = sitk.GetImageFromArray(array)
     picture.SetSpacing(SPACING_MM)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}")
-    sitk.WriteImage(picture, str(temporary), useCompression=True)
-    temporary.replace(file)
+    write_volume(picture, file)

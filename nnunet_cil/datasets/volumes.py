@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import moved_into_place
 
 MAX_SKEW_DEGREES = 1.0
 """Axes that are farther from right angles than this are not straightened."""
@@ -174,10 +175,8 @@ def distance_in_voxels(a: Any, b: Any) -> float:
 
 
 def write_volume(image: Any, file: Path) -> None:
-    """Writes a SimpleITK image aside and moves it into place."""
+    """Writes a SimpleITK image, compressed."""
     import SimpleITK as sitk
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}")
-    sitk.WriteImage(image, str(temporary), useCompression=True)
-    temporary.replace(file)
+    with moved_into_place(file) as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.segmentation import ClassScores, case_scores, cropped
+from nnunet_cil.files import moved_into_place
 
 
 def score_files(
@@ -75,14 +76,13 @@ def _labels(array: Any, file: Path) -> Any:
 
 
 def write_csv(file: Path, scores: Mapping[tuple[str, int, int | str], Sequence[Mapping[str, Any]]]) -> None:
-    """One line a trainer, step, fold, case and class; written aside and moved into place.
+    """One line a trainer, step, fold, case and class.
 
     Args:
         file: the target.
         scores: (trainer, step, fold) -> rows.
     """
-    temporary = file.with_suffix(".csv.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
+    with moved_into_place(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = None
         for (trainer, step, fold), rows in scores.items():
             for row in rows:
@@ -91,4 +91,3 @@ def write_csv(file: Path, scores: Mapping[tuple[str, int, int | str], Sequence[M
                     writer = csv.DictWriter(stream, fieldnames=list(line))
                     writer.writeheader()
                 writer.writerow(line)
-    temporary.replace(file)

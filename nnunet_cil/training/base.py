@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -27,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.files import moved_into_place
 from nnunet_cil.labels import lookup_table, refuse_regions
 from nnunet_cil.lineage import StepRecord, read_lineage
 from nnunet_cil.losses.prototypes import most_probable, sum_over_ranks
@@ -527,9 +527,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             "method_state": self.method_state,
             "lineage": [record.to_json() for record in (*self.lineage, self.step_record())],
         }
-        temporary = f"{filename}.tmp"
-        torch.save(checkpoint, temporary)
-        os.replace(temporary, filename)
+        with moved_into_place(Path(filename)) as temporary:
+            torch.save(checkpoint, temporary)
 
     def step_record(self) -> StepRecord:
         """What this training is, as the checkpoint and the model card tell it."""

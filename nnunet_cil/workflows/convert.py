@@ -21,10 +21,10 @@ from nnunet_cil.datasets.convert import (
     refuse_other,
     splits,
     write,
-    write_json,
 )
 from nnunet_cil.datasets.download import is_archive, unpack, unpacked_bytes
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import write_json
 from nnunet_cil.workflows.folders import new_dataset_folder, nnunet_folder
 
 SHOWN = 5

@@ -85,7 +85,7 @@ def _device(device: str) -> str:
 def _prepare(output: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
     """Raw data, nnU-Net's preprocessing, small plans, and the plans of each step."""
     from nnunet_cil.datasets.phantom import write_dataset
-    from nnunet_cil.workflows.folders import write_json
+    from nnunet_cil.files import write_json
     from nnunet_cil.workflows.small_plans import small_plans
 
     preprocessed = output / "nnUNet_preprocessed" / DATASET

@@ -11,9 +11,10 @@ from typing import Any
 
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import write_json
 from nnunet_cil.lineage import read_lineage
 from nnunet_cil.model_card import model_card
-from nnunet_cil.workflows.folders import read_json, write_json
+from nnunet_cil.workflows.folders import read_json
 
 PLAIN_TRAINER = "nnUNetTrainer"
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from nnunet_cil.datasets.convert import check_room
 from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.files import write_json
 from nnunet_cil.labels import labelled_classes, model_labels, refuse_regions
 from nnunet_cil.schedule import check_training_settings
 from nnunet_cil.step_plans import PreviousModel, StepPlan, read_step_plan
 from nnunet_cil.workflows.export import final_checkpoints
 from nnunet_cil.workflows.fit import Remark, Sample, compare
-from nnunet_cil.workflows.folders import nnunet_folder, raw_dataset_folder, read_json, write_json
+from nnunet_cil.workflows.folders import nnunet_folder, raw_dataset_folder, read_json
 from nnunet_cil.workflows.move import (
     RawData,
     moved_name,

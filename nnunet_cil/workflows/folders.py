@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +68,6 @@ def read_json(file: Path, remedy: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise CILError(f"{file} is not valid JSON: {error}.") from error
     return content
-
-
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file aside and moves it into place."""
-    temporary = file.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
-    temporary.replace(file)
 
 
 def new_dataset_folder(dataset_id: int, name: str) -> Path:

@@ -27,6 +27,7 @@ from nnunet_cil.evaluation.figures import comparison, read_slices
 from nnunet_cil.evaluation.report import Picture, page
 from nnunet_cil.evaluation.summary import Section
 from nnunet_cil.evaluation.tables import Table, number
+from nnunet_cil.files import moved_into_place
 from nnunet_cil.labels import refuse_regions
 from nnunet_cil.workflows.folders import raw_dataset_folder, read_json
 
@@ -63,9 +64,8 @@ def inspect(dataset: str | int, *, output: Path | None = None, num_pictures: int
     with tempfile.TemporaryDirectory() as temporary:
         pictures = _pictures(folder, content, cases, num_pictures, Path(temporary))
         text = page(f"{folder.name}: {len(cases)} cases", _facts(content, cases, classes), sections, pictures)
-    aside = file.with_name(f".{file.name}.tmp")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(file)
+    with moved_into_place(file) as aside:
+        aside.write_text(text, encoding="utf-8")
     lines = [f"{folder.name}: {len(cases)} cases", *_facts(content, cases, classes), "", sections[0].table.markdown()]
     return Inspection("\n".join(lines), file)
 

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import write_json
 from nnunet_cil.labels import labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, plan_steps
-from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, read_json, write_json
+from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, read_json
 from nnunet_cil.workflows.preprocess import missing_commands
 from nnunet_cil.workflows.sequence import (
     check_data_sets,

@@ -13,6 +13,7 @@ from nnunet_cil.evaluation.figures import comparison, read_slices
 from nnunet_cil.evaluation.report import Picture, report
 from nnunet_cil.evaluation.significance import case_means
 from nnunet_cil.evaluation.summary import short
+from nnunet_cil.files import moved_into_place
 from nnunet_cil.workflows.models import StepModel
 from nnunet_cil.workflows.score import Case, Rows, Scored
 
@@ -100,7 +101,6 @@ def _save(figure: Figure, stem: Path) -> Path:
 def write_report(output: Path, content: Mapping[str, Any], **pictures: Sequence[Picture]) -> Path:
     """``report.html``, written aside and moved into place."""
     file = output / "report.html"
-    temporary = file.with_suffix(".html.tmp")
-    temporary.write_text(report(content, **pictures), encoding="utf-8")
-    temporary.replace(file)
+    with moved_into_place(file) as temporary:
+        temporary.write_text(report(content, **pictures), encoding="utf-8")
     return file

@@ -15,8 +15,9 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.files import score_files
 from nnunet_cil.evaluation.segmentation import ClassScores
+from nnunet_cil.files import write_json
 from nnunet_cil.workflows.commands import predict, user_environment
-from nnunet_cil.workflows.folders import nnunet_folder, raw_dataset_folder, read_json, write_json
+from nnunet_cil.workflows.folders import nnunet_folder, raw_dataset_folder, read_json
 from nnunet_cil.workflows.models import StepModel
 
 Rows = Sequence[Mapping[str, Any]]

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import write_json
 from nnunet_cil.labels import check_classes, refuse_regions
 from nnunet_cil.schedule import Schedule
 from nnunet_cil.workflows.fit import Remark, compare, compare_channels
-from nnunet_cil.workflows.folders import known_dataset, nnunet_folder, raw_dataset_folder, read_json, write_json
+from nnunet_cil.workflows.folders import known_dataset, nnunet_folder, raw_dataset_folder, read_json
 from nnunet_cil.workflows.move import (
     moved_name,
     moved_plans,

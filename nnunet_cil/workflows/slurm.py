@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import write_json
 from nnunet_cil.workflows.commands import log_end
-from nnunet_cil.workflows.folders import read_json, write_json
+from nnunet_cil.workflows.folders import read_json
 from nnunet_cil.workflows.launch import Job, import_submitit
 
 
