@@ -67,7 +67,8 @@ def tables(content: dict[str, Any]) -> str:
     """All that was measured, and all that was counted."""
     parts = []
     for name, entries in grouped(content).items():
-        parts.append(f"**{name}**; PyTorch {entries[0]['torch']}.")
+        versions = sorted({entry["torch"] for entry in entries})
+        parts.append(f"**{name}**; PyTorch {', '.join(versions)}.")
         if any(e["trainers"] for e in entries):
             parts.append(cost_table(entries))
         if any(e["counts"] for e in entries):
