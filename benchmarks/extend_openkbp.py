@@ -1,14 +1,16 @@
 """A plain nnU-Net model of two organs, extended by a third from other patients in whom only that one is labelled.
 
-    python benchmarks/extend_openkbp.py 900 -device cpu                                    # resumable
-    python benchmarks/extend_openkbp.py 900 -c 2d --epochs 5 --steps 10 -device cpu
+    python benchmarks/extend_openkbp.py 900 --true-prototypes -device cpu                  # resumable
+    python benchmarks/extend_openkbp.py 900 -c 2d --runs 3 -device cpu
+    python benchmarks/extend_openkbp.py 900 --plans nnUNetResEncUNetMPlans --epochs 10 --steps 12 -device cpu
     python benchmarks/extend_openkbp.py 900 --table
 
 DATASET is OpenKBP with its five organs (docs/reproduce.md). Half of its training patients make Dataset901 (brainstem and spinal
 cord; not the parotids, which are twins for a trainer that mirrors), the other half Dataset902 (mandible). With nnU-Net's commands
 and a small network: plain nnUNetTrainer on 901; then ``nnunet_cil extend`` and nnUNetTrainerPGCD on 902; a model of the mandible
 alone on 902, of the same length; all predicted on the test patients; the extended model exported, and predicted where nnunet_cil
-cannot be imported. Dice as JSON in benchmarks/results.
+cannot be imported. With --true-prototypes the extension once more, from a copy of the plain model that carries prototypes of its
+own training data, which a foreign model lacks. Dice as JSON in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ class Study:
         self.raw = raw_dataset_folder(args.dataset)
         self.preprocessed, self.results = nnunet_folder("nnUNet_preprocessed"), nnunet_folder("nnUNet_results")
         self.old, self.new = "Dataset901_KBPOld", "Dataset902_KBPMandible"
-        self.plans = f"{args.plans}Small"
+        self.plans = f"{args.plans}Small" + ("" if args.c == "3d_fullres" else args.c)
         self.name = f"{args.c}_{args.plans}"
         self.training = [
             *(f"num_epochs={args.steps}", "num_iterations_per_epoch=50", "num_val_iterations_per_epoch=4"),
@@ -82,56 +84,100 @@ class Study:
         cases = sorted(f.name.removesuffix(".nii.gz") for f in (self.raw / "labelsTr").glob("*.nii.gz"))
         half(self.raw, self.raw.parent / self.old, cases[::2], OLD, dataset_json)
         half(self.raw, self.raw.parent / self.new, cases[1::2], NEW, dataset_json)
-        if not (self.preprocessed / self.old / f"{self.args.plans}.json").is_file():
-            from nnunet_cil.workflows.preprocess import PLANNERS
-
-            planner = PLANNERS[self.args.plans]
-            call(
-                "nnUNetv2_plan_and_preprocess",
-                "-d",
-                "901",
-                "-c",
-                self.args.c,
-                "-pl",
-                planner,
-                "--verify_dataset_integrity",
-            )
-        if not (self.preprocessed / self.old / f"{self.plans}.json").is_file():
-            small = [sys.executable, str(Path(__file__).with_name("small_plans.py")), "901", "-c", self.args.c]
-            patch = ["--patch", "64", "64"] if self.args.c == "2d" else []
-            subprocess.run([*small, *patch, "-p", self.args.plans], check=True)
+        self.plan_base()
         base_trainer = f"nnUNetTrainer_{self.args.epochs}epochs"
         base = self.train(self.old, base_trainer, self.plans)
-        step = f"{self.plans}From901_Mandible_step1"
-        if not (self.preprocessed / self.new / f"{step}.json").is_file():
-            call("nnunet_cil", "extend", str(base), "902", "--training", *self.training)
-        extended = self.train(self.new, "nnUNetTrainerPGCD", step)
-        alone = self.train(self.new, "nnUNetTrainerPGCD", self.plan_alone(step))
-        found = {
+        extended = self.extend(base, f"{self.plans}From901")
+        alone = self.train(self.new, "nnUNetTrainerPGCD", self.plan_alone())
+        dice = {
             "before": self.score(base, OLD),
             "extended": self.score(extended, OLD + NEW),
             "alone": self.score(alone, NEW),
         }
+        found: dict[str, Any] = {"dice": dice}
+        for run in range(2, self.args.runs + 1):
+            again = self.extend(base, f"{self.plans}Run{run}From901")
+            dice[f"extended, run {run}"] = self.score(again, OLD + NEW)
+        if self.args.true_prototypes:
+            known = self.with_true_prototypes(base)
+            informed = self.extend(known, f"{self.plans}TrueFrom901", "--hyperparameters", "prototype_refresh=0")
+            dice["extended, true prototypes"] = self.score(informed, OLD + NEW)
+            found["prototypes_cosine"] = cosines(known, extended)
         found["exported_is_identical"] = self.exported_is_identical(extended)
         RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / f"{self.name}.json").write_text(
             json.dumps({"base_trainer": base_trainer, "training": self.training, **found}, indent=1) + "\n"
         )
 
-    def plan_alone(self, step: str) -> str:
+    def plan_base(self) -> None:
+        """The plain model's plans and data: nnU-Net's own, and a copy with a small network."""
+        from nnunet_cil.workflows.preprocess import PLANNERS
+
+        folder, configuration = self.preprocessed / self.old, self.args.c
+        plans = folder / f"{self.args.plans}.json"
+        if not plans.is_file() or not self.data(plans).is_dir():
+            what = ("-d", "901", "-c", configuration, "-pl", PLANNERS[self.args.plans])
+            call("nnUNetv2_plan_and_preprocess", *what, "--verify_dataset_integrity")
+        if not (folder / f"{self.plans}.json").is_file():
+            small = [sys.executable, str(Path(__file__).with_name("small_plans.py")), "901", "-c", configuration]
+            subprocess.run([*small, *self.size(), "-p", self.args.plans, "--name", self.plans], check=True)
+
+    def size(self) -> list[str]:
+        """Of the patch, for networks that are slower than the 3D U-Net or faster."""
+        if self.args.c == "2d":
+            return ["--patch", "64", "64", "--batch", "12"]
+        return ["--patch", "24", "40", "40"] if "ResEnc" in self.args.plans else []
+
+    def data(self, plans: Path) -> Path:
+        """Where the preprocessed cases of the configuration lie."""
+        configuration = json.loads(plans.read_text())["configurations"][self.args.c]
+        return plans.parent / str(configuration["data_identifier"])
+
+    def extend(self, model: Path, plans: str, *more: str) -> Path:
+        """``nnunet_cil extend`` onto the other half, and its training; the new model's folder."""
+        step = f"{plans}_Mandible_step1"
+        if not (self.preprocessed / self.new / f"{step}.json").is_file():
+            call("nnunet_cil", "extend", str(model), "902", "-p", plans, "--training", *self.training, *more)
+        return self.train(self.new, "nnUNetTrainerPGCD", step)
+
+    def plan_alone(self) -> str:
         """One step with the mandible alone, with the plans and the length of the extension."""
-        folder = self.preprocessed / self.new
-        base = f"{self.plans}From901"
-        plans = json.loads((folder / f"{step}.json").read_text()) | {"plans_name": base}
+        folder, base = self.preprocessed / self.new, f"{self.plans}From901"
+        plans = json.loads((folder / f"{base}_Mandible_step1.json").read_text()) | {"plans_name": base}
         del plans["cil"]
         (folder / f"{base}.json").write_text(json.dumps(plans))
+        return self.plan_step(self.new, base, "alone", NEW)
+
+    def plan_step(self, dataset: str, plans: str, name: str, classes: tuple[str, ...]) -> str:
+        """A schedule of one step; the name of its plans."""
         from nnunet_cil.cli import key_values
 
-        schedule = folder / "alone.schedule"
-        content = {"name": "alone", "steps": [{"classes": list(NEW)}], "training": key_values("", self.training)}
-        schedule.write_text(json.dumps(content))
-        call("nnunet_cil", "plan", "902", str(schedule), "-p", base)
-        return f"{base}_alone_step0"
+        schedule = self.preprocessed / dataset / f"{name}.schedule"
+        training = key_values("", self.training)
+        schedule.write_text(json.dumps({"name": name, "steps": [{"classes": classes}], "training": training}))
+        call("nnunet_cil", "plan", dataset, str(schedule), "-p", plans)
+        return f"{plans}_{name}_step0"
+
+    def with_true_prototypes(self, base: Path) -> Path:
+        """The plain model as one of our trainers would have left it: with prototypes of its training data, by label."""
+        import torch
+        from nnunetv2.run.run_training import get_trainer_from_args
+
+        from nnunet_cil.training.checkpoints import read_checkpoint
+
+        plans = self.plan_step(self.old, self.plans, "known", OLD)
+        model = self.results / self.old / f"nnUNetTrainerPGCD__{plans}__{self.args.c}"
+        if not (model / "fold_0" / "checkpoint_final.pth").is_file():
+            device = torch.device(self.args.device)
+            trainer = get_trainer_from_args(self.old, self.args.c, 0, "nnUNetTrainerPGCD", plans, device=device)
+            trainer.initialize()
+            weights = read_checkpoint(base / "fold_0" / "checkpoint_final.pth")["network_weights"]
+            trainer.bare_network.load_state_dict(weights)
+            for name, content in (("plans", trainer.plans_manager.plans), ("dataset", trainer.dataset_json)):
+                (model / f"{name}.json").write_text(json.dumps(content))
+            trainer.current_epoch = trainer.num_epochs
+            trainer.on_train_end()
+        return model
 
     def train(self, dataset: str, trainer: str, plans: str) -> Path:
         """nnUNetv2_train, skipped when it is finished, continued when it was interrupted; the model's folder."""
@@ -162,7 +208,7 @@ class Study:
         return dice
 
     def exported_is_identical(self, model: Path) -> bool:
-        """Whether the exported model predicts the same files where nnunet_cil cannot be imported."""
+        """Whether the exported model predicts the same files where nnunet_cil is not installed, or cannot be imported."""
         target = self.results.parent / f"exported_{self.name}"
         exported = target / model.parent.name / model.name.replace("nnUNetTrainerPGCD", "nnUNetTrainer")
         if not exported.exists():
@@ -173,31 +219,34 @@ class Study:
             "from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder as f; f()"
         )
         arguments = [
-            "-i",
-            str(self.raw / "imagesTs"),
-            "-o",
-            str(output),
-            "-m",
-            str(exported),
-            "-f",
-            "0",
-            "--disable_tta",
+            *("-i", str(self.raw / "imagesTs"), "-o", str(output), "-m", str(exported), "-f", "0", "--disable_tta"),
+            *("-device", self.args.device, "-npp", "1", "-nps", "1", "--continue_prediction"),
         ]
-        arguments += ["-device", self.args.device, "-npp", "1", "-nps", "1", "--continue_prediction"]
         plain = {k: v for k, v in os.environ.items() if k not in ("nnUNet_extTrainer", "PYTHONPATH")}
         print("+ nnUNetv2_predict_from_modelfolder", *arguments, flush=True)
-        subprocess.run([sys.executable, "-c", code, *arguments], check=True, env=plain)
+        subprocess.run([self.args.plain_python, "-c", code, *arguments], check=True, env=plain)
         ours = sorted((model / "fold_0" / "test").glob("*.nii.gz"))
         return bool(ours) and all(f.read_bytes() == (output / f.name).read_bytes() for f in ours)
+
+
+def cosines(known: Path, extended: Path) -> dict[str, float]:
+    """Of each old class's true prototype with the one that the extension took from the model's predictions, centred."""
+    import torch
+
+    from nnunet_cil.training.checkpoints import STATE_KEY, read_checkpoint
+
+    states = [read_checkpoint(m / "fold_0" / "checkpoint_final.pth")[STATE_KEY] for m in (known, extended)]
+    true, own = (s["prototypes"]["prototypes"][: 1 + len(OLD)] for s in states)
+    alike = torch.cosine_similarity(true - true.mean(0), own - true.mean(0), dim=1)
+    return dict(zip(OLD, alike[1:].tolist(), strict=True))
 
 
 def table() -> str:
     """Markdown: mean Dice over the test patients."""
     lines = [f"| model | {' | '.join(OLD + NEW)} | old |", "|" + "---|" * (len(OLD + NEW) + 2)]
     for file in sorted(RESULTS.glob("*.json")):
-        content = json.loads(file.read_text())
-        for row in ("before", "extended", "alone"):
-            means = {name: float(np.mean(values)) for name, values in content[row].items()}
+        for row, scores in json.loads(file.read_text())["dice"].items():
+            means = {name: float(np.mean(values)) for name, values in scores.items()}
             cells = [f"{means[name]:.3f}" if name in means else "" for name in OLD + NEW]
             old = f"{np.mean([means[name] for name in OLD]):.3f}" if OLD[0] in means else ""
             lines.append(f"| {file.stem}: {row} | {' | '.join(cells)} | {old} |")
@@ -211,10 +260,15 @@ def main() -> None:
     parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
     parser.add_argument("--plans", default="nnUNetPlans", help="nnU-Net's plans (default: %(default)s)")
     parser.add_argument(
-        "--epochs", type=int, default=10, choices=[5, 10, 20, 50], help="of the plain model (default: %(default)s)"
+        "--epochs", type=int, default=20, choices=[5, 10, 20, 50], help="of the plain model (default: %(default)s)"
     )
     parser.add_argument(
         "--steps", type=int, default=24, help="epochs (of 50 iterations) of the extension (default: %(default)s)"
+    )
+    parser.add_argument("--runs", type=int, default=1, help="trainings of the extension (default: %(default)s)")
+    parser.add_argument("--true-prototypes", action="store_true", help="also extend from the model's true prototypes")
+    parser.add_argument(
+        "--plain-python", default=sys.executable, help="of an environment with nnunetv2 alone (default: this one)"
     )
     parser.add_argument("-device", default="cuda")
     parser.add_argument("--table", action="store_true", help="only print the table")

@@ -2,7 +2,7 @@
 
     python benchmarks/small_plans.py 900 --features 8 16 32 64 --patch 32 48 48 --batch 2
 
-The copy is called nnUNetPlansSmall (or the plans' name + Small) and shares the base plans' preprocessed data.
+The copy is called nnUNetPlansSmall (or the plans' name + Small, or --name) and shares the base plans' preprocessed data.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="batch size")
     parser.add_argument("-c", "--configuration", default="3d_fullres")
     parser.add_argument("-p", "--plans", default="nnUNetPlans", help="that are copied (default: %(default)s)")
+    parser.add_argument("--name", help="of the copy (default: the plans' name + Small)")
     args = parser.parse_args()
     folder = nnunet_folder("nnUNet_preprocessed") / dataset_name(args.dataset)
     plans = read_json(folder / f"{args.plans}.json", "Run nnUNetv2_plan_and_preprocess first.")
-    name = f"{args.plans}Small"
+    name = args.name or f"{args.plans}Small"
     small = small_plans(
         plans,
         name,
