@@ -3,6 +3,7 @@
     python benchmarks/extend_openkbp.py 900 --true-prototypes -device cpu                  # resumable
     python benchmarks/extend_openkbp.py 900 -c 2d --runs 3 -device cpu
     python benchmarks/extend_openkbp.py 900 --plans nnUNetResEncUNetMPlans --epochs 10 --steps 12 -device cpu
+    python benchmarks/extend_openkbp.py 900 --set old_class_sampling=0 -device cpu         # rows of their own
     python benchmarks/extend_openkbp.py 900 --table
 
 DATASET is OpenKBP with its five organs (docs/reproduce.md). Half of its training patients make Dataset901 (brainstem and spinal
@@ -10,7 +11,7 @@ cord; not the parotids, which are twins for a trainer that mirrors), the other h
 and a small network: plain nnUNetTrainer on 901; then ``nnunet_cil extend`` and nnUNetTrainerPGCD on 902; a model of the mandible
 alone on 902, of the same length; all predicted on the test patients; the extended model exported, and predicted where nnunet_cil
 cannot be imported. With --true-prototypes the extension once more, from a copy of the plain model that carries prototypes of its
-own training data, which a foreign model lacks. Dice as JSON in benchmarks/results.
+own training data, which a foreign model lacks. Dice as JSON in benchmarks/results; what was measured before is kept.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class Study:
         self.old, self.new = "Dataset901_KBPOld", "Dataset902_KBPMandible"
         self.plans = f"{args.plans}Small" + ("" if args.c == "3d_fullres" else args.c)
         self.name = f"{args.c}_{args.plans}"
+        self.base_trainer = f"nnUNetTrainer_{args.epochs}epochs"
         self.training = [
             *(f"num_epochs={args.steps}", "num_iterations_per_epoch=50", "num_val_iterations_per_epoch=4"),
             *("save_every=4", "initial_lr=0.003", 'optimizer="AdamW"'),
@@ -85,29 +87,36 @@ class Study:
         half(self.raw, self.raw.parent / self.old, cases[::2], OLD, dataset_json)
         half(self.raw, self.raw.parent / self.new, cases[1::2], NEW, dataset_json)
         self.plan_base()
-        base_trainer = f"nnUNetTrainer_{self.args.epochs}epochs"
-        base = self.train(self.old, base_trainer, self.plans)
-        extended = self.extend(base, f"{self.plans}From901")
-        alone = self.train(self.new, "nnUNetTrainerPGCD", self.plan_alone())
-        dice = {
-            "before": self.score(base, OLD),
-            "extended": self.score(extended, OLD + NEW),
-            "alone": self.score(alone, NEW),
-        }
-        found: dict[str, Any] = {"dice": dice}
+        base = self.train(self.old, self.base_trainer, self.plans)
+        changed = ["--hyperparameters", *self.args.set] if self.args.set else []
+        what = f"extended ({','.join(self.args.set)})" if self.args.set else "extended"
+        plans = self.plans + "".join(c for c in "".join(self.args.set) if c.isalnum())
+        extended = self.extend(base, f"{plans}From901", *changed)
+        self.keep("before", self.score(base, OLD))
+        self.keep(what, self.score(extended, OLD + NEW))
         for run in range(2, self.args.runs + 1):
-            again = self.extend(base, f"{self.plans}Run{run}From901")
-            dice[f"extended, run {run}"] = self.score(again, OLD + NEW)
+            again = self.extend(base, f"{plans}Run{run}From901", *changed)
+            self.keep(f"{what}, run {run}", self.score(again, OLD + NEW))
+        self.keep("alone", self.score(self.train(self.new, "nnUNetTrainerPGCD", self.plan_alone()), NEW))
         if self.args.true_prototypes:
             known = self.with_true_prototypes(base)
-            informed = self.extend(known, f"{self.plans}TrueFrom901", "--hyperparameters", "prototype_refresh=0")
-            dice["extended, true prototypes"] = self.score(informed, OLD + NEW)
-            found["prototypes_cosine"] = cosines(known, extended)
-        found["exported_is_identical"] = self.exported_is_identical(extended)
+            as_they_are = ("--hyperparameters", "prototype_refresh=0", *self.args.set)
+            informed = self.extend(known, f"{plans}TrueFrom901", *as_they_are)
+            self.keep(f"{what}, true prototypes", self.score(informed, OLD + NEW))
+            self.keep("prototypes_cosine", cosines(known, extended), ())
+        self.keep("exported_is_identical", self.exported_is_identical(extended), ())
+
+    def keep(self, name: str, value: object, where: tuple[str, ...] = ("dice",)) -> None:
+        """Writes a result into the configuration's file."""
+        file = RESULTS / f"{self.name}.json"
+        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {"dice": {}}
+        found |= {"base_trainer": self.base_trainer, "training": self.training}
+        part = found
+        for key in where:
+            part = part[key]
+        part[name] = value
         RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"{self.name}.json").write_text(
-            json.dumps({"base_trainer": base_trainer, "training": self.training, **found}, indent=1) + "\n"
-        )
+        file.write_text(json.dumps(found, indent=1) + "\n")
 
     def plan_base(self) -> None:
         """The plain model's plans and data: nnU-Net's own, and a copy with a small network."""
@@ -245,7 +254,7 @@ def table() -> str:
     """Markdown: mean Dice over the test patients."""
     lines = [f"| model | {' | '.join(OLD + NEW)} | old |", "|" + "---|" * (len(OLD + NEW) + 2)]
     for file in sorted(RESULTS.glob("*.json")):
-        for row, scores in json.loads(file.read_text())["dice"].items():
+        for row, scores in sorted(json.loads(file.read_text())["dice"].items()):
             means = {name: float(np.mean(values)) for name, values in scores.items()}
             cells = [f"{means[name]:.3f}" if name in means else "" for name in OLD + NEW]
             old = f"{np.mean([means[name] for name in OLD]):.3f}" if OLD[0] in means else ""
@@ -266,6 +275,9 @@ def main() -> None:
         "--steps", type=int, default=24, help="epochs (of 50 iterations) of the extension (default: %(default)s)"
     )
     parser.add_argument("--runs", type=int, default=1, help="trainings of the extension (default: %(default)s)")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="hyper-parameters of the extension to change"
+    )
     parser.add_argument("--true-prototypes", action="store_true", help="also extend from the model's true prototypes")
     parser.add_argument(
         "--plain-python", default=sys.executable, help="of an environment with nnunetv2 alone (default: this one)"

@@ -10,6 +10,7 @@ from nnunet_cil.losses.prototypes import class_means, cosine_alignment, labels_w
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.data import Tile
+from nnunet_cil.training.locations import OldClassLocations
 from nnunet_cil.training.prototypes import classes_by_label, feature_sums
 from nnunet_cil.training.step_loss import StepLoss
 
@@ -49,10 +50,16 @@ def pgcd_step(own, *, ddp):
 def collected(own):
     """Global prototypes over four tiles, dealt out to the ranks."""
     torch.manual_seed(4)
-    cases = [Tile(torch.randn(1, 2, 3, 4), torch.randint(0, 2, (1, 3, 4)), torch.rand(1, 3, 4) > 0.1) for _ in range(4)]
+    cases = [
+        Tile(torch.randn(1, 2, 3, 4), torch.randint(0, 2, (1, 3, 4)), torch.rand(1, 3, 4) > 0.1, f"case {i}", (0, 0, 0))
+        for i in range(4)
+    ]
     forward = lambda images: (-images, images * 2)  # noqa: E731
-    sums = feature_sums(forward, classes_by_label(1, 1), cases[own], torch.device("cpu"), num_classes=2, num_features=2)
-    return PrototypeBank.from_sums(*(sum_over_ranks(s) for s in sums)).state_dict()
+    cpu, locations = torch.device("cpu"), OldClassLocations(2)
+    sums = feature_sums(
+        forward, classes_by_label(1, 1), cases[own], cpu, num_classes=2, num_features=2, look=locations.add
+    )
+    return PrototypeBank.from_sums(*(sum_over_ranks(s) for s in sums)).state_dict() | {"cases": locations.per_case()}
 
 
 def work(rank, folder):

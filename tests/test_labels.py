@@ -6,7 +6,8 @@ import torch
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.labels import check_classes, label_map, lookup_table, model_labels, refuse_regions
-from nnunet_cil.training.data import MapLabels, StepDataset, evenly_spaced, tiles
+from nnunet_cil.training.data import OLD_CLASSES, MapLabels, StepDataset, Tile, evenly_spaced, tiles
+from nnunet_cil.training.locations import LOCATIONS_PER_CLASS, OldClassLocations
 
 DATASET = {"background": 0, "liver": 1, "spleen": 2, "kidney": 3, "ignore": 4}
 
@@ -56,6 +57,9 @@ def test_sampler_sees_the_locations_of_shown_labels_only():
     properties = dataset.load_case("a")[3]
     assert properties == {"class_locations": {2: [[0, 2, 2, 2]], (-1, 0, 1): [[0, 0, 0, 0]]}, "spacing": 1}
     assert locations == original
+    dataset.old_locations = {"a": [[3, 1, 1, 1]], "b": [[3, 0, 0, 0]]}
+    assert dataset.load_case("a")[3]["class_locations"].pop(OLD_CLASSES) == [[3, 1, 1, 1]]
+    assert dataset.load_case("a")[3]["class_locations"].keys() - {OLD_CLASSES} == properties["class_locations"].keys()
 
 
 @pytest.mark.parametrize(("shape", "patch"), [((7, 9, 5), (4, 4, 4)), ((3, 9, 5), (4, 4, 4)), ((7, 9, 5), (4, 4))])
@@ -77,6 +81,35 @@ def test_tiles_cover_every_voxel_exactly_once(shape, patch, ignore):
     expected = np.argsort(image[0][counted])
     assert np.array_equal(values[order], image[0][counted][expected])
     assert np.array_equal(labels[order], mapped[counted][expected])
+
+
+@pytest.mark.parametrize(("shape", "patch"), [((7, 9, 5), (4, 4, 8)), ((3, 9, 5), (8, 4, 4)), ((7, 9, 5), (12, 4))])
+def test_locations_of_old_classes_are_where_they_were_seen(shape, patch):
+    """Padded cases and slices, too; as many of each class; by the number of its voxels in each tile."""
+    seg = np.zeros((1, *shape), dtype=np.int8)
+    seg[0, 1:3, 2:, 1:] = 1
+    seg[0, 0, 0, 0] = 2
+    seg[0, :, 1, 0] = 3  # new to the step
+    seg[0, -1, -1, -1] = 4  # none
+    locations = OldClassLocations(3)
+    for tile in tiles(Cases(np.zeros((1, *shape), dtype=np.float32), seg), patch, np.arange(-1, 5), None, 2):
+        assert tile.case == "a"
+        locations.add(tile, torch.where(tile.valid, tile.labels, 4))
+    (rows,) = locations.per_case().values()
+    assert [(rows[:, 0] == c).sum() for c in range(4)] == [0, LOCATIONS_PER_CLASS, LOCATIONS_PER_CLASS, 0]
+    assert all(seg[(0, *position)] == c for c, *position in rows)
+    assert len(np.unique(rows, axis=0)) > 0.7 * (seg == 1).sum()
+
+
+def test_a_tile_counts_by_its_voxels():
+    locations = OldClassLocations(2)
+    big, small = torch.ones(1, 20, 20, 20, dtype=torch.int64), torch.zeros(1, 20, 20, 20, dtype=torch.int64)
+    small[0, 0, :10, :10] = 1
+    for x, classes in ((0, big), (20, small)):
+        nothing = torch.zeros(0)
+        locations.add(Tile(nothing, nothing, nothing, "a", (x, 0, 0)), classes)
+    (rows,) = locations.per_case().values()
+    assert (rows[:, 1] < 20).mean() > 0.9  # 8000 of 8100 voxels
 
 
 def test_a_pass_looks_at_some_cases_of_a_large_data_set():

@@ -21,6 +21,7 @@ from toy import (
 )
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.training.data import OLD_CLASSES
 from nnunet_cil.workflows.plan import plan
 
 PGCD = "nnUNetTrainerPGCD"
@@ -126,6 +127,38 @@ def test_prototypes_travel_from_step_to_step(toy, tmp_path):
     assert torch.equal(first["prototypes"][1:], second["prototypes"][1:3])
     assert not torch.equal(first["prototypes"][0], second["prototypes"][0])
     assert (second["counts"] > 0).all()
+
+
+@pytest.mark.parametrize("sampled", [1, 0])
+def test_old_classes_are_sampled_where_the_teacher_sees_them(toy, tmp_path, sampled):
+    names = plan_toy(tmp_path, hyperparameters={"prototype_confidence": 0.0, "old_class_sampling": sampled})
+    train(PGCD, names[0])
+    trainer = train(PGCD, names[1])
+    trainer.teacher.look_at(None)
+    training, validation = trainer.get_tr_and_val_datasets()
+    assert OLD_CLASSES not in validation.load_case(validation.identifiers[0])[3]["class_locations"]
+    found = {case: training.load_case(case)[3]["class_locations"] for case in training.identifiers}
+    if not sampled:
+        assert all(set(locations) == {3, 4} for locations in found.values())
+        return
+    num_rows = 0
+    for tile in trainer.training_tiles():
+        predicted = trainer.teacher(tile.images).logits.argmax(1)
+        for c, *position in found[tile.case].get(OLD_CLASSES, []):
+            voxel = tuple(p - corner for p, corner in zip(position, tile.corner, strict=True))
+            inside = all(0 <= v < n for v, n in zip(voxel, predicted.shape[1:], strict=True))
+            if inside and tile.valid[0][voxel]:
+                assert predicted[0][voxel] == c
+                assert tile.labels[0][voxel] == 0
+                num_rows += 1
+    assert num_rows == sum(len(locations.get(OLD_CLASSES, ())) for locations in found.values()) > 0
+
+    resumed = make_trainer(PGCD, names[1], resume=True)
+    resumed.load_checkpoint(f"{trainer.output_folder}/checkpoint_best.pth")
+    resumed.current_epoch = 0
+    resumed.on_train_start()
+    assert resumed.old_locations.keys() == trainer.old_locations.keys()
+    assert all(np.array_equal(rows, trainer.old_locations[case]) for case, rows in resumed.old_locations.items())
 
 
 @pytest.mark.parametrize(

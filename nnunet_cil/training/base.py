@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -478,8 +478,17 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             inherited = self.prototypes
         return inherited.to(self.device).joined(fresh)
 
-    def collect_prototypes(self, forward: Forward, classes: Classes, num_classes: int) -> PrototypeBank:
-        """Mean features over the step's training cases, in one pass over whole volumes, dealt out to the ranks."""
+    def collect_prototypes(
+        self,
+        forward: Forward,
+        classes: Classes,
+        num_classes: int,
+        look: Callable[[Tile, Tensor], None] | None = None,
+    ) -> PrototypeBank:
+        """Mean features over the step's training cases, in one pass over whole volumes, dealt out to the ranks.
+
+        ``look`` is as in ``feature_sums``.
+        """
         sums = feature_sums(
             forward,
             classes,
@@ -487,6 +496,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             self.device,
             num_classes=num_classes,
             num_features=int(last_segmentation_layer(self.bare_network).in_channels),  # type: ignore[arg-type]
+            look=look,
         )
         if self.is_ddp:
             sums = (sum_over_ranks(sums[0].to(self.device)), sum_over_ranks(sums[1].to(self.device)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,9 @@ from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
 from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from torch import Tensor
+
+OLD_CLASSES = "old classes"
+"""The key of all old classes' locations: to nnU-Net's loader they are one class more."""
 
 
 class MapLabels(SegOnlyTransform):
@@ -28,10 +31,10 @@ class MapLabels(SegOnlyTransform):
 
 
 class StepDataset:
-    """A preprocessed data set whose foreground locations are those of the step's labels only.
+    """A preprocessed data set whose foreground locations are those of the step's labels, and what a teacher says of old classes.
 
-    nnU-Net's loader picks a location of a class to centre a patch on; locations of hidden classes would tell
-    where these are.
+    nnU-Net's loader picks a location of a class to centre a patch on; locations of hidden classes, as preprocessing found them in
+    the labels, would tell where these are.
     """
 
     def __init__(self, dataset: nnUNetBaseDataset, shown: Collection[int], annotated_key: tuple[int, ...]) -> None:
@@ -46,6 +49,8 @@ class StepDataset:
         self._shown = frozenset(shown)
         self._annotated_key = annotated_key
         self.identifiers: list[str] = dataset.identifiers
+        self.old_locations: Mapping[str, npt.NDArray[np.int32]] = {}
+        """Case -> rows (class, *position), see ``training.locations``."""
 
     def shown_in(self, _identifier: str) -> Collection[int]:
         """The data set's labels that may be seen in a case."""
@@ -55,21 +60,28 @@ class StepDataset:
         """As nnU-Net's: data, segmentation, previous segmentation, properties."""
         data, segmentation, previous, properties = self._dataset.load_case(identifier)
         shown = self.shown_in(identifier)
-        locations = {}
+        locations: dict[Any, Any] = {}
         for key, voxels in properties["class_locations"].items():
             if isinstance(key, tuple):
                 locations[self._annotated_key] = voxels
             elif key in shown:
                 locations[key] = voxels
+        if identifier in self.old_locations:
+            locations[OLD_CLASSES] = self.old_locations[identifier]
         return data, segmentation, previous, {**properties, "class_locations": locations}
 
 
 class Tile(NamedTuple):
-    """images (batch, channels, *spatial) float32; labels (batch, *spatial) int64; valid (batch, *spatial) bool."""
+    """images (batch, channels, *spatial) float32; labels (batch, *spatial) int64; valid (batch, *spatial) bool.
+
+    ``corner`` is where the tile begins in the preprocessed ``case``, below 0 in its padding; a batch of slices is one tile.
+    """
 
     images: Tensor
     labels: Tensor
     valid: Tensor
+    case: str
+    corner: tuple[int, ...]
 
 
 def evenly_spaced(keys: Sequence[str], most: int) -> list[str]:
@@ -100,7 +112,7 @@ def tiles(
         annotated = np.ones(labels.shape, dtype=bool) if ignore_label is None else labels != ignore_label
         image = np.asarray(data[:], dtype=np.float32)
         minimum = (image.shape[1], *patch_size) if is_2d else tuple(patch_size)
-        image = pad_nd_image(image, minimum)
+        image, inner = pad_nd_image(image, minimum, return_slicer=True)
         labels = pad_nd_image(labels.clip(min=0) * annotated, minimum)
         unseen = pad_nd_image(annotated, minimum)
         window = minimum if is_2d else tuple(patch_size)
@@ -112,7 +124,9 @@ def tiles(
                 unseen[box][None].copy(),
             )
             unseen[box] = False
-            tile = Tile(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
+            images, own, valid = (torch.from_numpy(np.ascontiguousarray(part)) for part in parts)
+            begin = tuple(c - i.start for c, i in zip(corner, inner[1:], strict=True))
+            tile = Tile(images, own, valid, identifier, begin)
             yield from _slices(tile, batch_size) if is_2d else (tile,)
 
 
@@ -127,4 +141,5 @@ def _slices(tile: Tile, batch_size: int) -> Iterator[Tile]:
     images = tile.images[0].transpose(0, 1)
     for i in range(0, images.shape[0], batch_size):
         part = slice(i, i + batch_size)
-        yield Tile(images[part], tile.labels[0, part], tile.valid[0, part])
+        corner = (tile.corner[0] + i, *tile.corner[1:])
+        yield Tile(images[part], tile.labels[0, part], tile.valid[0, part], tile.case, corner)

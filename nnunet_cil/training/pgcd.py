@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from torch import Tensor
 
 from nnunet_cil.losses.chunks import sum_over_chunks
@@ -21,6 +25,8 @@ from nnunet_cil.losses.prototypes import (
 from nnunet_cil.losses.segmentation import merge_new_into_background
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.data import StepDataset
+from nnunet_cil.training.locations import OldClassLocations
 from nnunet_cil.training.prototypes import confident_classes
 from nnunet_cil.training.step_loss import StepContext, StepLoss
 
@@ -118,6 +124,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         "min_voxels": (0, math.inf),
         "prototype_refresh": (0, 1),
         "prototype_confidence": (0, 1),
+        "old_class_sampling": (0, 1),
     }
     old_dice_weight = 0.25
     pgcd_weight = 10.0
@@ -129,7 +136,11 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
     prototype_refresh = 0.5
     """Share of the teacher's own estimate in an inherited prototype: carried-forward ones go stale."""
     prototype_confidence = 0.9
-    """The teacher's probability above which a voxel counts for that estimate."""
+    """The teacher's probability above which a voxel counts for that estimate, and for sampling."""
+    old_class_sampling = 1
+    """1: to nnU-Net's foreground sampler the old classes, where the teacher sees them, are one class more; 0: they are none."""
+    old_locations: Mapping[str, npt.NDArray[np.int32]] | None = None
+    """Case -> where the teacher sees old classes, once it has looked."""
 
     def build_step_loss(self) -> StepLoss:
         """L_seg + 0.25 L_old + 10 L_PGCD + 0.1 L_DAPD, by default."""
@@ -148,13 +159,35 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
 
     def inherit_prototypes(self, inherited: PrototypeBank | None) -> PrototypeBank:
         """Blends inherited prototypes with the teacher's own: means over its confident predictions on the step's data."""
-        assert self.teacher is not None
-        self.print_to_log_file("Re-estimating the old classes' prototypes with the teacher...")
-        num_old = self.step_plan.num_old_channels
-        fresh = self.collect_prototypes(self.teacher, confident_classes(num_old, self.prototype_confidence), num_old)
+        fresh = self._look_with_teacher()
         if inherited is None:
             return fresh
         return inherited.to(self.device).blended(fresh, self.prototype_refresh, self.min_voxels)
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """nnU-Net's. A training that goes on has its prototypes, but not the locations."""
+        if self.teacher is not None and self.old_class_sampling and self.old_locations is None:
+            self._look_with_teacher()
+        loaders: tuple[Any, Any] = super().get_dataloaders()
+        return loaders
+
+    def _look_with_teacher(self) -> PrototypeBank:
+        """One pass over the training cases: where the teacher is confident of which class, and its mean features there."""
+        assert self.teacher is not None
+        self.print_to_log_file("Collecting the old classes' prototypes and locations with the teacher...")
+        num_old = self.step_plan.num_old_channels
+        locations = OldClassLocations(num_old)
+        confident = confident_classes(num_old, self.prototype_confidence)
+        prototypes = self.collect_prototypes(self.teacher, confident, num_old, locations.add)
+        self.old_locations = locations.per_case()
+        return prototypes
+
+    def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
+        """With the old classes where the teacher sees them."""
+        found = super().step_dataset(dataset)
+        if self.old_class_sampling:
+            found.old_locations = self.old_locations or {}
+        return found
 
 
 class nnUNetTrainerPGCDOnly(nnUNetTrainerPGCD):

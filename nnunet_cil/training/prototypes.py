@@ -26,8 +26,11 @@ def feature_sums(
     *,
     num_classes: int,
     num_features: int,
+    look: Callable[[Tile, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sums of the features of each class's voxels, and how many these are. The class ``num_classes`` stands for none.
+
+    ``look`` is shown every tile with its voxels' classes, (batch, *spatial) int64.
 
     Returns:
         (num_classes, num_features) and (num_classes,), float64, on the CPU.
@@ -37,6 +40,8 @@ def feature_sums(
     for tile in tiles:
         logits, features = forward(tile.images.to(device))
         own = classes(logits, tile.labels.to(device), tile.valid.to(device))
+        if look is not None:
+            look(tile, own)
         for total, of_tile in zip((sums, counts), class_sums(features, own, num_classes), strict=True):
             total += of_tile.cpu()
     return sums, counts
