@@ -179,7 +179,7 @@ class Study:
         for axis, group in zip(axes, groups, strict=True):
             for y, row in enumerate(order):
                 values = found[row][group]
-                colour = "tab:red" if row.startswith("PGCD") else "tab:gray"
+                colour = "tab:red" if row.split("(")[0] == "PGCD" else "tab:gray"
                 axis.barh(y, np.mean(values), color=colour, alpha=0.35)
                 axis.plot(values, [y] * len(values), "o", color=colour, markersize=5)
             axis.set(xlim=(0, 1), xlabel=f"Dice, {group} classes")
