@@ -2,7 +2,7 @@
 
     python benchmarks/extend_openkbp.py 900 --true-prototypes -device cpu                  # resumable
     python benchmarks/extend_openkbp.py 900 -c 2d --runs 3 -device cpu
-    python benchmarks/extend_openkbp.py 900 --plans nnUNetResEncUNetMPlans --epochs 10 --steps 12 -device cpu
+    python benchmarks/extend_openkbp.py 900 --plans nnUNetResEncUNetMPlans --steps 12 -device cpu
     python benchmarks/extend_openkbp.py 900 --set old_class_sampling=0 -device cpu         # rows of their own
     python benchmarks/extend_openkbp.py 900 --table
 
@@ -82,6 +82,7 @@ class Study:
 
     def run(self) -> None:
         """Everything, in order; what is done is skipped."""
+        self.refuse_other_lengths()
         dataset_json = json.loads((self.raw / "dataset.json").read_text())
         cases = sorted(f.name.removesuffix(".nii.gz") for f in (self.raw / "labelsTr").glob("*.nii.gz"))
         half(self.raw, self.raw.parent / self.old, cases[::2], OLD, dataset_json)
@@ -97,7 +98,7 @@ class Study:
         for run in range(2, self.args.runs + 1):
             again = self.extend(base, f"{plans}Run{run}From901", *changed)
             self.keep(f"{what}, run {run}", self.score(again, OLD + NEW))
-        self.keep("alone", self.score(self.train(self.new, "nnUNetTrainerPGCD", self.plan_alone()), NEW))
+        self.keep("alone", self.score(self.train(self.new, "nnUNetTrainerPGCD", self.plan_alone(plans)), NEW))
         if self.args.true_prototypes:
             known = self.with_true_prototypes(base)
             as_they_are = ("--hyperparameters", "prototype_refresh=0", *self.args.set)
@@ -105,6 +106,13 @@ class Study:
             self.keep(f"{what}, true prototypes", self.score(informed, OLD + NEW))
             self.keep("prototypes_cosine", cosines(known, extended), ())
         self.keep("exported_is_identical", self.exported_is_identical(extended), ())
+
+    def refuse_other_lengths(self) -> None:
+        """Results of other --epochs or --steps are not mixed with these."""
+        file = RESULTS / f"{self.name}.json"
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        if known and (known["base_trainer"], known["training"]) != (self.base_trainer, self.training):
+            raise SystemExit(f"{file} was measured with other --epochs or --steps; move it away first.")
 
     def keep(self, name: str, value: object, where: tuple[str, ...] = ("dice",)) -> None:
         """Writes a result into the configuration's file."""
@@ -145,16 +153,25 @@ class Study:
     def extend(self, model: Path, plans: str, *more: str) -> Path:
         """``nnunet_cil extend`` onto the other half, and its training; the new model's folder."""
         step = f"{plans}_Mandible_step1"
-        if not (self.preprocessed / self.new / f"{step}.json").is_file():
+        file = self.preprocessed / self.new / f"{step}.json"
+        if file.is_file():
+            planned = json.loads(file.read_text())["cil"]
+            asked = (model.name.split("__")[0], self.args.steps)
+            if (planned["previous"]["trainer"], planned["training"]["num_epochs"]) != asked:
+                raise SystemExit(
+                    f"{file} was planned with other --epochs or --steps; delete it, and the models of it, first."
+                )
+        else:
             call("nnunet_cil", "extend", str(model), "902", "-p", plans, "--training", *self.training, *more)
         return self.train(self.new, "nnUNetTrainerPGCD", step)
 
-    def plan_alone(self) -> str:
+    def plan_alone(self, extension: str) -> str:
         """One step with the mandible alone, with the plans and the length of the extension."""
         folder, base = self.preprocessed / self.new, f"{self.plans}From901"
-        plans = json.loads((folder / f"{base}_Mandible_step1.json").read_text()) | {"plans_name": base}
-        del plans["cil"]
-        (folder / f"{base}.json").write_text(json.dumps(plans))
+        if not (folder / f"{base}.json").is_file():
+            plans = json.loads((folder / f"{extension}From901_Mandible_step1.json").read_text()) | {"plans_name": base}
+            del plans["cil"]
+            (folder / f"{base}.json").write_text(json.dumps(plans))
         return self.plan_step(self.new, base, "alone", NEW)
 
     def plan_step(self, dataset: str, plans: str, name: str, classes: tuple[str, ...]) -> str:
@@ -222,7 +239,7 @@ class Study:
         exported = target / model.parent.name / model.name.replace("nnUNetTrainerPGCD", "nnUNetTrainer")
         if not exported.exists():
             call("nnunet_cil", "export", str(model), str(target))
-        output = target / "test"
+        output = target / f"test_{model.name}"
         code = (
             "import sys; sys.modules['nnunet_cil'] = None; "
             "from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder as f; f()"

@@ -178,15 +178,15 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         num_old = self.step_plan.num_old_channels
         locations = OldClassLocations(num_old)
         confident = confident_classes(num_old, self.prototype_confidence)
-        prototypes = self.collect_prototypes(self.teacher, confident, num_old, locations.add)
+        look = locations.add if self.old_class_sampling else None
+        prototypes = self.collect_prototypes(self.teacher, confident, num_old, look)
         self.old_locations = locations.per_case()
         return prototypes
 
     def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
         """With the old classes where the teacher sees them."""
         found = super().step_dataset(dataset)
-        if self.old_class_sampling:
-            found.old_locations = self.old_locations or {}
+        found.old_locations = self.old_locations or {}
         return found
 
 
