@@ -7,6 +7,7 @@ from torch import distributed
 from toy import make_context, make_pgcd_loss
 
 from nnunet_cil.losses.prototypes import class_means, cosine_alignment, labels_within, sum_over_ranks
+from nnunet_cil.losses.segmentation import labelled_dice_loss
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.data import Tile
@@ -47,6 +48,16 @@ def pgcd_step(own, *, ddp):
     return total.detach(), logits.grad, features.grad, bank.prototypes
 
 
+def partial_dice(own, *, ddp):
+    """The Dice of what samples show, of a batch of four in which the first two show nothing; its gradient."""
+    torch.manual_seed(5)
+    probs, one_hot = torch.rand(4, 5, 3, 4)[own].requires_grad_(), (torch.rand(4, 5, 3, 4) > 0.5)[own]
+    labelled = torch.tensor([[False] * 5] * 2 + [[True, False, True, False, False]] * 2)[own]
+    loss = labelled_dice_loss(probs, one_hot, labelled, batch_dice=True, ddp=ddp)
+    loss.backward()
+    return loss.detach(), probs.grad
+
+
 def collected(own):
     """Global prototypes over four tiles, dealt out to the ranks."""
     torch.manual_seed(4)
@@ -73,5 +84,6 @@ def work(rank, folder):
     for _ in range(3):
         terms(torch.full((1, 1, 1, 1), float(rank), requires_grad=True), torch.zeros(1, 1, 1, 1))
     found = (means.detach(), counts, loss.detach(), features.grad, terms.mean_terms())
-    torch.save((*found, pgcd_step(own, ddp=True), collected(own)), f"{folder}/{rank}.pt")
+    found = (*found, pgcd_step(own, ddp=True), collected(own), partial_dice(own, ddp=True))
+    torch.save(found, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()

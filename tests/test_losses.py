@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nnunet_cil.losses import chunks, sums
+from nnunet_cil.losses import chunks, prototypes, sums
 from nnunet_cil.losses.chunks import sum_over_chunks
 from nnunet_cil.losses.distillation import pgcd_loss
 from nnunet_cil.losses.prototypes import (
@@ -388,3 +388,20 @@ def test_a_part_of_a_volume_weighs_as_much_in_pgcd_as_the_part_is_of_the_volume(
         for i in (slice(0, 1), slice(1, 2))
     ]
     assert sum(parts).item() == pytest.approx(whole.item())
+
+
+def test_what_ranks_exchange_is_contiguous(monkeypatch):
+    """NCCL refuses anything else; gloo, with which the ranks are tested, does not."""
+
+    class Gather:
+        @staticmethod
+        def apply(tensor):
+            assert tensor.is_contiguous()
+            return torch.stack([tensor, tensor])
+
+    monkeypatch.setattr(prototypes.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(prototypes.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(prototypes, "AllGatherGrad", Gather)
+    features, labels = torch.randn(2, 5, 3, 4), torch.randint(0, 4, (2, 3, 4))
+    _, counts = class_means(features, labels, 4)
+    assert counts.sum() == 2 * labels.numel()

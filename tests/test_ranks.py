@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ranks import alignment, collected, data, pgcd_step, work
+from ranks import alignment, collected, data, partial_dice, pgcd_step, work
 from torch import multiprocessing
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ def test_prototypes_and_terms_are_those_of_all_ranks_with_gradient(found):
     means, counts, loss = alignment(features, labels, mask)
     loss.backward()
     for rank in range(2):
-        m, n, value, gradient, terms, _, _ = found[rank]
+        m, n, value, gradient, terms, *_ = found[rank]
         assert torch.allclose(m, means)
         assert torch.equal(n, counts)
         assert torch.allclose(value, loss)
@@ -50,3 +50,12 @@ def test_global_prototypes_are_collected_over_all_ranks(found):
         assert torch.allclose(found[rank][6]["prototypes"], expected["prototypes"])
         assert torch.equal(found[rank][6]["counts"], expected["counts"])
         assert sorted(found[rank][6]["cases"]) == sorted(expected["cases"]) == [f"case {i}" for i in range(4)]
+
+
+def test_a_class_that_only_another_ranks_samples_show_counts(found):
+    total, gradient = partial_dice(slice(0, 4), ddp=False)
+    assert -1 <= total <= 0
+    for rank in range(2):
+        value, gradient_here = found[rank][7]
+        assert torch.allclose(value, total)
+        assert torch.allclose(gradient_here / 2, gradient[rank * 2 : rank * 2 + 2])

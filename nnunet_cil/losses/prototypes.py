@@ -41,7 +41,7 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tens
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """Sum over the processes of a distributed training, with gradient; the tensor itself where there is one process."""
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-        total: Tensor = AllGatherGrad.apply(tensor).sum(0)
+        total: Tensor = AllGatherGrad.apply(tensor.contiguous()).sum(0)  # NCCL refuses a transposed tensor
         return total
     return tensor
 

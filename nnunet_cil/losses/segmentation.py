@@ -210,7 +210,7 @@ def labelled_dice_loss(
         one_hot: the same shape.
         labelled: (batch, channels) bool.
         valid: (batch, *spatial) bool, or None for all.
-        batch_dice: as in ``soft_dice_loss``; a class counts where any sample of the batch (of the rank) shows it.
+        batch_dice: as in ``soft_dice_loss``; a class counts where any sample of the batch shows it.
         ddp: as in ``soft_dice_loss``.
 
     Returns:
@@ -219,8 +219,10 @@ def labelled_dice_loss(
     mask = labelled.view(*labelled.shape, *[1] * (probs.ndim - 2))
     mask = mask.expand_as(probs) if valid is None else mask & valid[:, None]
     dice = MemoryEfficientSoftDiceLoss(batch_dice=batch_dice, do_bg=True, smooth=_SMOOTH, ddp=ddp)
-    counted = labelled.any(0) if batch_dice else labelled
+    counted = (labelled.any(0) if batch_dice else labelled).float()
+    if batch_dice and ddp:
+        counted = sum_over_ranks(counted).clamp(max=1)
     # an empty mask has a Dice of 1, without gradient: taken out of the mean again
-    share = counted.float().mean()
+    share = counted.mean()
     loss: Tensor = dice(probs, one_hot, loss_mask=mask) + (1 - share)
     return loss / share.clamp(min=1 / counted.numel())
