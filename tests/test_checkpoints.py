@@ -180,15 +180,13 @@ def test_checkpoints_are_moved_into_place_whole(trained, monkeypatch):
 
 
 def test_a_finished_step_does_not_need_its_teacher_any_more(trained):
-    """nnUNetv2_train --c on a finished training only validates again."""
+    """nnUNetv2_train --c on a finished training only validates again; the next step knows the checkpoint by its hash."""
     file, name = trained
     trainer = train(PGCD, name)
     final = Path(trainer.output_folder) / "checkpoint_final.pth"
-    before = torch.load(final, weights_only=False)
+    before = file_sha256(final)
     file.unlink()
     resumed = make_trainer(PGCD, name, resume=True)
     resumed.load_checkpoint(str(final))
     resumed.run_training()
-    after = torch.load(final, weights_only=False)
-    assert before["current_epoch"] == after["current_epoch"]
-    assert torch.equal(before["cil"]["prototypes"]["prototypes"], after["cil"]["prototypes"]["prototypes"])
+    assert file_sha256(final) == before

@@ -442,8 +442,13 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     # --- the step's end -------------------------------------------------------------------------------------
 
     def on_train_end(self) -> None:
-        """Collects the global prototypes of the final weights; then nnU-Net's, which saves the checkpoint."""
-        if not self.is_finished:
+        """Collects the global prototypes of the final weights; then nnU-Net's, which saves the checkpoint.
+
+        A finished training that is started once more leaves its checkpoint as it is: a later step knows it by its hash.
+        """
+        if self.is_finished:
+            self.disable_checkpointing = True
+        else:
             self.finish_step()
             self.print_to_log_file("Collecting prototypes...")
             self.prototypes = self._final_prototypes()
