@@ -10,8 +10,9 @@ from toy import make_context, make_pgcd_loss
 
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
+from nnunet_cil.training.data import Tile
 from nnunet_cil.training.mib import MiBLoss
-from nnunet_cil.training.prototypes import classes_by_label
+from nnunet_cil.training.prototypes import classes_by_label, confident_classes
 
 K, N, IGNORE = 3, 2, 5
 REFINED = (1,)
@@ -167,5 +168,23 @@ def test_a_refined_class_that_is_missed_is_no_background_of_the_prototypes():
     logits = torch.zeros(1, K + N, 5)
     logits[0, 0, [0, 2]] = 1  # predicted as background
     logits[0, 2, 1] = 1
-    classes = classes_by_label(K, N)(logits, labels, torch.ones(1, 5, dtype=torch.bool))
+    classes = classes_by_label(K, N)(logits, tile_of(labels))
     assert classes[0].tolist() == [0, N + 1, N + 1, 1, 2]
+
+
+def tile_of(labels):
+    return Tile(torch.zeros(1, 1, 5), labels, torch.ones(1, 5, dtype=torch.bool), "case", (0,))
+
+
+def test_a_refined_class_gets_its_prototype_from_the_labels_where_they_show_it():
+    labels = torch.tensor([[0, 0, 1, 1, 3]])
+    logits = torch.zeros(1, K, 5)
+    logits[0, 1, [0, 2]] = 9  # the teacher's refined class, once where the labels deny it
+    logits[0, 2, 1] = 9
+    shown, hidden = (
+        confident_classes(K, 0.9, lambda case, own=own: own if case == "case" else ()) for own in ((1, 3), (3,))
+    )
+    # class 1 denied: what is left is doubtful, and background
+    assert shown(logits, tile_of(labels))[0].tolist() == [0, 2, 1, 1, K]
+    unlabelled = torch.where(labels == 1, 0, labels)
+    assert hidden(logits, tile_of(unlabelled))[0].tolist() == [1, 2, 1, 0, K]

@@ -27,6 +27,11 @@ class PrototypeBank:
         """From float64 feature sums (classes, channels) and voxel counts (classes,)."""
         return cls((sums / counts[:, None].clamp(min=1)).float(), counts.double())
 
+    @classmethod
+    def unknown(cls, num_classes: int, num_features: int) -> PrototypeBank:
+        """Of classes that have no prototype yet."""
+        return cls(torch.zeros(num_classes, num_features), torch.zeros(num_classes, dtype=torch.float64))
+
     @property
     def known(self) -> Tensor:
         """(classes,) bool: which classes have a prototype."""

@@ -475,12 +475,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self.set_deep_supervision_enabled(False)
         fresh = self.collect_prototypes(forward, classes_by_label(num_old, num_new), 1 + num_new)
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
-        if self.prototypes is None:
-            inherited = PrototypeBank(
-                fresh.prototypes.new_zeros(num_old, fresh.prototypes.shape[1]), torch.zeros(num_old)
-            )
-        else:
-            inherited = self.prototypes
+        inherited = self.prototypes or PrototypeBank.unknown(num_old, fresh.prototypes.shape[1])
         return inherited.to(self.device).joined(fresh)
 
     def collect_prototypes(

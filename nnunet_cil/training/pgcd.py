@@ -161,7 +161,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         """Blends inherited prototypes with the teacher's own: means over its confident predictions on the step's data."""
         fresh = self._look_with_teacher()
         if inherited is None:
-            return fresh
+            inherited = PrototypeBank.unknown(*fresh.prototypes.shape)
         return inherited.to(self.device).blended(fresh, self.prototype_refresh, self.min_voxels)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
@@ -177,7 +177,11 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         self.print_to_log_file("Collecting the old classes' prototypes and locations with the teacher...")
         num_old = self.step_plan.num_old_channels
         locations = OldClassLocations(num_old)
-        confident = confident_classes(num_old, self.prototype_confidence)
+
+        def shown_in(case: str) -> tuple[int, ...]:
+            return (self.labelled_in([case]) or [()])[0]
+
+        confident = confident_classes(num_old, self.prototype_confidence, shown_in)
         look = locations.add if self.old_class_sampling else None
         prototypes = self.collect_prototypes(self.teacher, confident, num_old, look)
         self.old_locations = locations.per_case()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from nnunet_cil.training.data import Tile
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 """images (batch, channels, *spatial) -> logits (batch, classes, *spatial), features (batch, features, *spatial)."""
 
-Classes = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""logits, labels (batch, *spatial), valid (batch, *spatial) -> (batch, *spatial) int64, which class's mean a voxel counts for."""
+Classes = Callable[[Tensor, Tile], Tensor]
+"""logits, their tile on the same device -> (batch, *spatial) int64, which class's mean a voxel counts for."""
 
 
 @torch.no_grad()
@@ -38,8 +38,9 @@ def feature_sums(
     sums = torch.zeros(num_classes, num_features, dtype=torch.float64)
     counts = torch.zeros(num_classes, dtype=torch.float64)
     for tile in tiles:
-        logits, features = forward(tile.images.to(device))
-        own = classes(logits, tile.labels.to(device), tile.valid.to(device))
+        here = tile._replace(images=tile.images.to(device), labels=tile.labels.to(device), valid=tile.valid.to(device))
+        logits, features = forward(here.images)
+        own = classes(logits, here)
         if look is not None:
             look(tile, own)
         for total, of_tile in zip((sums, counts), class_sums(features, own, num_classes), strict=True):
@@ -50,20 +51,32 @@ def feature_sums(
 def classes_by_label(num_old: int, num_new: int) -> Classes:
     """Background (label 0 and predicted as background), then the new classes by their labels."""
 
-    def classes(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        merged = (labels - (num_old - 1)).clamp(min=0)
-        background = (labels == 0) & (most_probable(logits) == 0)
-        return labels_within(merged, valid & ((merged > 0) | background), 1 + num_new)
+    def classes(logits: Tensor, tile: Tile) -> Tensor:
+        merged = (tile.labels - (num_old - 1)).clamp(min=0)
+        background = (tile.labels == 0) & (most_probable(logits) == 0)
+        return labels_within(merged, tile.valid & ((merged > 0) | background), 1 + num_new)
 
     return classes
 
 
-def confident_classes(num_old: int, threshold: float) -> Classes:
-    """The teacher's own classes where no label of the step is: organs it is confident of, and its background."""
+def confident_classes(
+    num_old: int, threshold: float, shown_in: Callable[[str], Collection[int]] = lambda _case: ()
+) -> Classes:
+    """The teacher's own classes where no label of the step is: organs it is confident of, and its background.
 
-    def classes(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        confidence, predicted = logits.float().softmax(1).max(1)
+    ``shown_in``: case -> the channels that its labels show. An old class among them is taken from the labels there: the teacher
+    is not asked about it.
+    """
+
+    def classes(logits: Tensor, tile: Tile) -> Tensor:
+        decided = [c for c in shown_in(tile.case) if c < num_old]
+        logits = logits.float()
+        if decided:
+            logits = logits.index_fill(1, torch.tensor(decided, device=logits.device), -torch.inf)
+        confidence, predicted = logits.softmax(1).max(1)
         confident = (predicted == 0) | (confidence > threshold)
-        return labels_within(predicted, valid & (labels == 0) & confident, num_old)
+        labelled = (tile.labels > 0) & (tile.labels < num_old)
+        known = labelled | (tile.labels == 0) & confident
+        return labels_within(torch.where(labelled, tile.labels, predicted), tile.valid & known, num_old)
 
     return classes
