@@ -495,6 +495,8 @@ def test_replay_under_disjoint_cases_shows_what_a_case_was_labelled_with(toy, tm
     assert not kept[0]
     assert kept[1] <= set(earlier[0])
     assert kept[2] <= kept[1] | set(earlier[1])
+    seen = {tile.case: set(tile.labels.unique().tolist()) for tile in trainer.training_tiles()}
+    assert set(seen) == set(trainer.step_plan.cases)  # a pass has no labels for the kept cases
     shown = [{0, 4}, {0, 1, 2}, {0, 3}]
     told = spy_on_labelled(trainer)
     for _ in range(15):

@@ -511,7 +511,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             batch_size: how many slices make a tile of a 2D configuration; default: as in training.
         """
         world = distributed.get_world_size() if self.is_ddp else 1
-        keys = evenly_spaced(sorted(self.do_split()[0]), self.max_pass_cases)
+        keys = evenly_spaced(sorted(self.pass_cases()), self.max_pass_cases)
         return tiles(
             self.dataset_class(self.preprocessed_dataset_folder, keys[self.local_rank :: world]),
             self.configuration_manager.patch_size,
@@ -519,6 +519,10 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             self.step_plan.ignore_label,
             batch_size or self.batch_size,
         )
+
+    def pass_cases(self) -> list[str]:
+        """The training cases that a pass over the data may look at."""
+        return self.do_split()[0]
 
     # --- checkpoints ----------------------------------------------------------------------------------------
 

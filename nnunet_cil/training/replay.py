@@ -121,6 +121,11 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
         own = self.step_plan.cases
         return None if own is None else own + tuple(self.kept_cases)
 
+    def pass_cases(self) -> list[str]:
+        """Without the cases that were kept from other hands: the step's label table is not theirs."""
+        cases = super().pass_cases()
+        return cases if self.step_plan.cases is None else [case for case in cases if case not in self.kept_cases]
+
     @property
     def label_table(self) -> npt.NDArray[np.int16]:
         """One table for the step's own cases, followed by one for the moved labels of each group."""
