@@ -48,7 +48,7 @@ class StepPlan:
         earlier_cases: those of each earlier step, for trainers that may see old data (joint training, replay); empty where
             all steps share their cases, and for a step of another data set.
         refined: old classes whose labels in this data set are shown, too, in channel order.
-        labelled: case -> which of the shown classes its labels show; empty where every case shows all of them.
+        labelled: case -> which of the evaluated classes its labels hold; only the cases that do not hold all of them.
     """
 
     schedule: str
@@ -83,6 +83,15 @@ class StepPlan:
     def shown_classes(self) -> tuple[str, ...]:
         """The classes whose labels training may see: the refined and the new ones, in channel order."""
         return self.refined + self.new_classes
+
+    def shown_in(self, case: str) -> tuple[str, ...]:
+        """The shown classes that a case's labels hold, in channel order."""
+        return tuple(name for name in self.shown_classes if name in self.labelled.get(case, self.shown_classes))
+
+    @property
+    def differs_by_case(self) -> bool:
+        """Whether a case's labels lack a shown class."""
+        return any(self.shown_in(case) != self.shown_classes for case in self.labelled)
 
     @property
     def evaluated_classes(self) -> tuple[str, ...]:

@@ -291,6 +291,27 @@ def test_the_summary_of_a_partly_labelled_case_leaves_out_what_it_does_not_show(
         values = [c["metrics"][label]["Dice"] for c in summary["metric_per_case"] if label in c["metrics"]]
         values = [v for v in values if not np.isnan(v)]
         assert mean["Dice"] == pytest.approx(np.mean(values)) if values else np.isnan(mean["Dice"])
+    trainer.step_plan.labelled.update(dict.fromkeys(validation, ("kidney",)))
+    trainer.perform_actual_validation()  # no validation case shows the cyst, nor the liver
+    assert list(json.loads((Path(trainer.output_folder) / "validation" / "summary.json").read_text())["mean"]) == ["4"]
+    card = (Path(trainer.output_folder) / "MODEL_CARD.md").read_text()
+    dice = {line.split("|")[2].strip(): line.split("|")[-2].strip() for line in card.splitlines() if line[:2] == "| "}
+    assert dice["liver"] == dice["cyst"] == ""
+    assert dice["kidney"]
+
+
+def test_a_hidden_old_class_is_not_scored_where_the_labels_lack_it(model, monkeypatch):
+    raw = root_of(model) / "raw" / PARTIAL / "dataset.json"
+    raw.write_text(json.dumps(json.loads(raw.read_text()) | {"labelled_classes": {"new_0": ["kidney"]}}))
+    monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
+    plan = extend(model, 19, Wish(classes=("kidney",), name="hidden")).plan
+    assert plan.labelled == {"new_0": ("kidney",)}
+    assert not plan.differs_by_case
+    trainer = train("nnUNetTrainerFineTune", "nnUNetPlansFrom017_hidden_step1", dataset=PARTIAL)
+    trainer.do_split = lambda: (["new_2"], ["new_0", "new_1"])
+    trainer.perform_actual_validation()
+    summary = json.loads((Path(trainer.output_folder) / "validation" / "summary.json").read_text())
+    assert [sorted(case["metrics"]) for case in summary["metric_per_case"]] == [["3"], ["1", "3"]]
 
 
 @pytest.mark.parametrize("name", ["nnUNetTrainerFineTune", "nnUNetTrainerPLOP", "nnUNetTrainerJoint"])

@@ -113,7 +113,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def _refuse_other_data(self, step: StepPlan, dataset: str) -> None:
         name = type(self).__name__
-        if (step.refined or step.labelled) and not self.reads_partial_labels:
+        is_partial = step.refined or step.differs_by_case or (self.needs_old_data and step.labelled)
+        if is_partial and not self.reads_partial_labels:
             raise CILError(
                 f"{name} takes label 0 for background, but the labels of step {step.step} of {step.schedule} don't show the same "
                 "classes in every case, or show old ones. Use nnUNetTrainerPGCD or nnUNetTrainerMiB."
@@ -209,17 +210,17 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                 self._score_what_is_labelled(file)
             means = json.loads(file.read_text(encoding="utf-8"))["mean"]
             labels = self.step_plan.labels
-            self._write_model_card({n: means[str(labels[n])]["Dice"] for n in self.step_plan.evaluated_classes})
+            scored = [n for n in self.step_plan.evaluated_classes if str(labels[n]) in means]
+            self._write_model_card({n: means[str(labels[n])]["Dice"] for n in scored})
 
     def _score_what_is_labelled(self, summary: Path) -> None:
         """Takes out of nnU-Net's summary the scores of classes against labels that do not show them."""
         step = self.step_plan
 
-        def shown(case: str) -> list[int]:
-            hidden = set(step.shown_classes) - set(step.labelled.get(case, step.shown_classes))
-            return [step.labels[name] for name in step.evaluated_classes if name not in hidden]
+        def labelled(case: str) -> list[int]:
+            return [step.labels[name] for name in step.labelled.get(case, step.evaluated_classes)]
 
-        mean = keep_labelled(summary, shown, self.dataset_json["file_ending"])
+        mean = keep_labelled(summary, labelled, self.dataset_json["file_ending"])
         self.print_to_log_file(
             f"The labels do not show every class in every case. Mean Validation Dice of what they show: {mean:.4f}",
             also_print_to_console=True,
@@ -401,9 +402,9 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     def labelled_in(self, keys: Sequence[str]) -> list[tuple[int, ...]] | None:
         """The channels that each case's labels show; None where that is the new classes in every case."""
         step = self.step_plan
-        if not step.labelled and not step.refined:
+        if not step.differs_by_case and not step.refined:
             return None
-        return [tuple(step.labels[name] for name in step.labelled.get(key, step.shown_classes)) for key in keys]
+        return [tuple(step.labels[name] for name in step.shown_in(key)) for key in keys]
 
     def _let_go(self) -> None:
         if self.teacher is not None:

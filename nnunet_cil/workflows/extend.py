@@ -326,17 +326,19 @@ def _step_plan(
         raise CILError(
             f"--name {name!r} becomes part of a folder's name: use letters, digits, '.', '-' and single '_'."
         )
+    seen = [c for classes in steps for c in classes]
+    evaluated = [c for c in seen if c in dataset_json["labels"]]
     return StepPlan(
         schedule=name,
         step=len(steps) - 1,
         steps=steps,
         dataset_labels=dict(dataset_json["labels"]),
-        labels=model_labels([c for classes in steps for c in classes], ignore="ignore" in dataset_json["labels"]),
+        labels=model_labels(seen, ignore="ignore" in dataset_json["labels"]),
         previous=_previous(model),
         training={**_mirroring(model), **wish.training},
         hyperparameters=dict(wish.hyperparameters),
         refined=refined,
-        labelled=labelled_classes(dataset_json, cases, (*refined, *new), dataset=dataset),
+        labelled=labelled_classes(dataset_json, cases, evaluated, dataset=dataset),
     )
 
 
@@ -382,8 +384,8 @@ def _check_labels(target: Path, plans: Mapping[str, Any], dataset_json: Mapping[
     labels = dataset_json["labels"]
     present = scan_labels(target, plans, labels)
     for case, values in present.items():
-        for name in plan.shown_classes:
-            if labels[name] in values and name not in plan.labelled.get(case, plan.shown_classes):
+        for name in plan.evaluated_classes:
+            if labels[name] in values and name not in plan.labelled.get(case, plan.evaluated_classes):
                 raise CILError(
                     f"Case {case!r} holds {name!r} (label {labels[name]}), but 'labelled_classes' in dataset.json says that it "
                     "is not labelled there. Correct the one or the other, and run the command again."

@@ -9,7 +9,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +122,11 @@ def plan(
     _check_presence(schedule, own, cases)
 
     plans_names = [f"{plans_on(d, name, base_plans)}_{schedule.name}_step{i}" for i, d in enumerate(datasets)]
-    steps = plan_steps(schedule, datasets, [d.labels for d in own], plans_names, cases, first_trainer)
+    planned = plan_steps(schedule, datasets, [d.labels for d in own], plans_names, cases, first_trainer)
+    steps = [
+        replace(s, labelled=labelled_classes(d.dataset_json, s.cases or d.present, s.evaluated_classes, dataset=n))
+        for s, d, n in zip(planned, own, datasets, strict=True)
+    ]
     contents = [step_plans_file(d.plans, n, step) for d, n, step in zip(own, plans_names, steps, strict=True)]
     files = [d.folder / f"{n}.json" for d, n in zip(own, plans_names, strict=True)]
     changed = [
