@@ -4,11 +4,13 @@
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD --set pgcd_weight=30 --validation-only
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --table         # only the table, from the stored results
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --figure docs/images/openkbp_2-2-1.svg
+    python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD --results mine       # beside the published results
 
 SCHEDULE is one of benchmarks/schedules, a shipped one, or a file. All methods continue from one step 0 (PGCD's, which is
 nnU-Net's own training). Networks and patches are small through the plans file (benchmarks/small_plans.py). What is finished is
 skipped; an interrupted training goes on from its latest checkpoint. Each model leaves one small JSON file in
-benchmarks/results/SCHEDULE: Dice per class and case on the fold's validation cases and on the test cases (imagesTs, labelsTs).
+benchmarks/results/SCHEDULE (or the folder of --results): Dice per class and case on the fold's validation cases and on the
+test cases (imagesTs, labelsTs).
 With --validation-only the test cases are not touched: for choosing hyper-parameters. A setting changed by --set gets a row of
 its own and the same step 0; with --from-step K also the same models of the steps before K: one step is compared at a time.
 """
@@ -41,7 +43,7 @@ class Study:
         self.file = own if own.is_file() else shipped_schedules().get(args.schedule, Path(args.schedule))
         self.schedule = load_schedule(self.file)
         self.settings = {name: json.loads(value) for name, value in (s.split("=") for s in args.set)}
-        self.results = HERE / "results" / self.schedule.name
+        self.results = args.results or HERE / "results" / self.schedule.name
         self.configuration, self.base, self.device = args.c, args.p, args.device
         self.dataset, self.validation_only, self.from_step = args.dataset, args.validation_only, args.from_step
 
@@ -240,6 +242,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyper-parameters to change")
     parser.add_argument("--from-step", type=int, default=1, metavar="K", help="the first step that is changed by --set")
     parser.add_argument("--validation-only", action="store_true", help="leave the test cases alone")
+    parser.add_argument("--results", type=Path, help="folder of the scores (default: benchmarks/results/SCHEDULE)")
     parser.add_argument("-p", default="nnUNetPlansSmall", help="base plans (default: %(default)s)")
     parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
     parser.add_argument("-device", default="cpu")
