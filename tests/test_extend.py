@@ -537,3 +537,30 @@ def test_a_model_that_does_not_mirror_is_continued_without(model):
     for axes, expected in (((0, 1, 2), {}), (None, {"mirror_axes": []}), ((1, 2), {"mirror_axes": [1, 2]})):
         torch.save({**content, "inference_allowed_mirroring_axes": axes}, file)
         assert workflow._mirroring(read_model(model)) == expected
+
+
+def test_the_models_reader_is_kept_since_another_may_flip_the_images(unprocessed, monkeypatch):
+    for file in (unprocessed / "plans.json", root_of(unprocessed) / "raw" / NEW / "dataset.json"):
+        assert "Reorient" not in file.read_text()
+    file = unprocessed / "plans.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"image_reader_writer": "NibabelIOWithReorient"}))
+    monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
+    monkeypatch.setattr(workflow, "_check_labels", lambda *_: None)
+    found = extend(unprocessed, 18, Wish(plans_name="kept"))
+    assert json.loads(found.file.read_text())["image_reader_writer"] == "NibabelIOWithReorient"
+    raw = root_of(unprocessed) / "raw" / NEW / "dataset.json"
+    raw.write_text(json.dumps(json.loads(raw.read_text()) | {"overwrite_image_reader_writer": "SimpleITKIO"}))
+    with pytest.raises(CILError, match=r"reader: SimpleITKIO, the model's NibabelIOWithReorient.*--force"):
+        extend(unprocessed, 18, Wish(plans_name="other"))
+
+
+def test_what_earlier_plans_of_the_same_name_have_preprocessed_is_not_taken(model, monkeypatch):
+    monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
+    file = model / "plans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["3d_fullres"]["spacing"] = [2.0, 2.0, 2.0]
+    file.write_text(json.dumps(plans))
+    with pytest.raises(
+        CILError, match=r"preprocessed with other plans \(nnUNetPlansFrom017_kidney_step1.json; other spacing"
+    ):
+        extend(model, 18, Wish())

@@ -28,6 +28,7 @@ from nnunet_cil.workflows.move import (
     moved_plans,
     orientations_of,
     read_raw,
+    reader_of,
     refuse_danger,
     refuse_other_preprocessing,
 )
@@ -161,7 +162,7 @@ def extend(
     refuse_regions(dataset_json)
     check_training_settings(wish.training, "--training")
     new = _new_classes(model, folder.name, dataset_json["labels"], wish)
-    raw = read_raw(folder, dataset_json)
+    raw = read_raw(folder, dataset_json, reader_of(model.plans))
     _check_present(raw, (*wish.refine, *new))
     remarks = _fit(model, raw)
     for remark in remarks:
@@ -184,7 +185,7 @@ def extend(
     if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != content:
         refuse_if_trained(folder.name, plans_name)
     remedy = "Give the moved plans another name with -p."
-    refuse_other_preprocessing(target, plans_name, content, model.configuration, remedy)
+    refuse_other_preprocessing(target, content, model.configuration, remedy)
     identifier = content["configurations"][model.configuration].get("data_identifier") or base["plans_name"]
     if not (target / identifier).is_dir():
         check_room(target, _preprocessed_bytes(model, raw.sample), "nnUNet_preprocessed")
@@ -293,14 +294,15 @@ def _check_present(raw: RawData, classes: Sequence[str]) -> None:
 
 
 def _fit(model: TrainedModel, raw: RawData) -> list[Remark]:
-    return compare(
+    found = compare(
         model.plans,
         model.settings,
         model.dataset_json["channel_names"],
         raw.dataset_json["channel_names"],
         raw.sample,
-        orientations_of(str(model.plans["dataset_name"])),
+        orientations_of(model.plans),
     )
+    return [*found, raw.reader_remark]
 
 
 def _moved_plans(model: TrainedModel, raw: RawData, name: str) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class Sample:
     Attributes:
         spacings_mm: (cases, 3), as nnU-Net's reader gives them.
         shapes: (cases, 3).
-        orientations: three letters a case, as SimpleITK names them; empty for formats that have none.
+        orientations: three letters a case, as SimpleITK names them; empty for formats that have none. RAS where the reader brings
+            every image there.
         percentiles: (cases, channels, 2), the 0.5th and the 99.5th.
         images: a few voxels of each case, (channels, voxels).
         num_cases: of the whole data set.
@@ -69,7 +70,8 @@ def look_at(cases: Sequence[Sequence[str]], reader: Any) -> Sample:
         shapes.append(image.shape[1:])
         flat = image.reshape(len(image), -1)
         images.append(flat[:, :: max(1, flat.shape[1] // 100_000)].astype(np.float32))
-        orientations.append(_orientation(Path(files[0])))
+        reorients = "Reorient" in type(reader).__name__
+        orientations.append("RAS" if reorients else _orientation(Path(files[0])))
     return Sample(
         np.array(spacings), np.array(shapes), tuple(o for o in orientations if o is not None), images, len(cases)
     )

@@ -23,19 +23,40 @@ _PREPROCESSING = (
 
 @dataclass(frozen=True)
 class RawData:
-    """A raw data set: its folder, its dataset.json, and the files of each training case as nnU-Net finds them."""
+    """A raw data set: its folder, its dataset.json, and the files of each training case as nnU-Net finds them.
+
+    ``plans_reader`` is the reader that plans which are going to be used on it were made with; empty where there are none.
+    """
 
     folder: Path
     dataset_json: Mapping[str, Any]
     cases: Mapping[str, Mapping[str, Any]]
+    plans_reader: str = ""
 
     @cached_property
     def reader(self) -> Any:
-        """nnU-Net's, an instance."""
-        from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+        """nnU-Net's, an instance: that of the plans, since one may flip what another does not.
 
+        Where it cannot read the files, or dataset.json names one (``overwrite_image_reader_writer``), what nnU-Net chooses.
+        """
+        from nnunetv2.imageio.reader_writer_registry import (
+            determine_reader_writer_from_dataset_json,
+            recursive_find_reader_writer_by_name,
+        )
+
+        if self.plans_reader and self.dataset_json.get("overwrite_image_reader_writer", "None") == "None":
+            known = recursive_find_reader_writer_by_name(self.plans_reader)
+            if self.dataset_json["file_ending"].lower() in known.supported_file_endings:
+                return known()
         example = next(iter(self.cases.values()))["images"][0]
         return determine_reader_writer_from_dataset_json(dict(self.dataset_json), example, verbose=False)()
+
+    @property
+    def reader_remark(self) -> Remark:
+        """Its reader beside that of the plans: dangerous where only one of them brings every image into one orientation."""
+        ours = type(self.reader).__name__
+        differs = f", the model's {self.plans_reader}" if self.plans_reader not in ("", ours) else ""
+        return Remark(f"reader: {ours}{differs}", ("Reorient" in ours) != ("Reorient" in self.plans_reader))
 
     @cached_property
     def sample(self) -> Sample:
@@ -43,8 +64,8 @@ class RawData:
         return look_at([files["images"] for files in self.cases.values()], self.reader)
 
 
-def read_raw(folder: Path, dataset_json: Mapping[str, Any]) -> RawData:
-    """Finds the training cases.
+def read_raw(folder: Path, dataset_json: Mapping[str, Any], plans_reader: str = "") -> RawData:
+    """Finds the training cases; the arguments are ``RawData``'s.
 
     Raises:
         CILError: there are none, or one lacks a file.
@@ -62,14 +83,19 @@ def read_raw(folder: Path, dataset_json: Mapping[str, Any]) -> RawData:
         missing = [f for f in (*files["images"], files["label"]) if not Path(f).is_file()]
         if missing:
             raise CILError(f"Case {case!r} of {folder.name} lacks {missing[0]}. Add it, or remove the case.")
-    return RawData(folder, dataset_json, cases)
+    return RawData(folder, dataset_json, cases, plans_reader)
 
 
-def orientations_of(dataset: str) -> tuple[str, ...]:
+def reader_of(plans: Mapping[str, Any]) -> str:
+    """The name of the reader that the plans were made with."""
+    return str(plans.get("image_reader_writer", ""))
+
+
+def orientations_of(plans: Mapping[str, Any]) -> tuple[str, ...]:
     """Of the data that the plans were made for, where they are in nnUNet_raw."""
     try:
-        raw = raw_dataset_folder(dataset)
-        return read_raw(raw, read_json(raw / "dataset.json", "")).sample.orientations
+        raw = raw_dataset_folder(str(plans["dataset_name"]))
+        return read_raw(raw, read_json(raw / "dataset.json", ""), reader_of(plans)).sample.orientations
     except CILError:
         return ()
 
@@ -122,27 +148,24 @@ def moved_plans(
     return plans
 
 
-def refuse_other_preprocessing(
-    target: Path, own: str, content: Mapping[str, Any], configuration: str, remedy: str
-) -> None:
+def refuse_other_preprocessing(target: Path, content: Mapping[str, Any], configuration: str, remedy: str) -> None:
     """Other plans may have filled the folder of preprocessed data that the new ones are going to use.
 
     Args:
         target: the data set's preprocessed folder.
-        own: name of the plans that are about to be replaced; not compared.
-        content: of the new ones.
+        content: of the new plans; earlier ones of the same name count, too.
         configuration: nnU-Net's.
         remedy: the error's last sentence.
     """
 
     def decisive(plans: Mapping[str, Any]) -> dict[str, Any]:
         settings = plans["configurations"].get(configuration, {})
-        shared = ("transpose_forward", "foreground_intensity_properties_per_channel")
+        shared = ("transpose_forward", "foreground_intensity_properties_per_channel", "image_reader_writer")
         return {**{k: settings.get(k) for k in _PREPROCESSING}, **{k: plans.get(k) for k in shared}}
 
     identifier = content["configurations"][configuration].get("data_identifier")
     for file in sorted(target.glob("*.json")) if (target / str(identifier)).is_dir() else ():
-        other = read_json(file, "") if file.stem not in ("dataset", "dataset_fingerprint", own) else {}
+        other = read_json(file, "") if file.stem not in ("dataset", "dataset_fingerprint") else {}
         settings = other.get("configurations", {}).get(configuration, {}) if isinstance(other, dict) else {}
         if settings.get("data_identifier") == identifier and decisive(other) != decisive(content):
             differing = [k for k, v in decisive(content).items() if decisive(other)[k] != v]

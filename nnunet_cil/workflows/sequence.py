@@ -17,6 +17,7 @@ from nnunet_cil.workflows.move import (
     moved_plans,
     orientations_of,
     read_raw,
+    reader_of,
     refuse_danger,
     refuse_other_preprocessing,
 )
@@ -116,11 +117,12 @@ def _move(base: dict[str, Any], first: str, file: Path, *, force: bool, say: Cal
     """Compares and writes; ``file`` takes the plans, in the other data set's preprocessed folder."""
     target, name = file.parent, file.parent.name
     content = _dataset_json(name)
-    raw = read_raw(raw_dataset_folder(name), content)
+    raw = read_raw(raw_dataset_folder(name), content, reader_of(base))
     channels = _dataset_json(first)["channel_names"], content["channel_names"]
-    own = orientations_of(first)
+    own = orientations_of(base)
     settings = [_settings(base, c) for c in preprocessed_configurations(_preprocessed(first), base)]
     remarks = dict.fromkeys(remark for s in settings for remark in compare(base, s, *channels, raw.sample, own))
+    remarks[raw.reader_remark] = None
     say(f"{name}, with the plans of {first}:")
     for remark in remarks:
         say(str(remark))
@@ -128,7 +130,7 @@ def _move(base: dict[str, Any], first: str, file: Path, *, force: bool, say: Cal
     plans = moved_plans(base, name, type(raw.reader).__name__, file.stem)
     for configuration in preprocessed_configurations(target, plans):
         remedy = f"Remove that folder and {file.name}, or take base plans of another name with -p."
-        refuse_other_preprocessing(target, "", plans, configuration, remedy)
+        refuse_other_preprocessing(target, plans, configuration, remedy)
     target.mkdir(exist_ok=True)
     if not (target / "dataset.json").is_file():
         write_json(target / "dataset.json", content)
