@@ -373,6 +373,8 @@ def test_classes_that_both_have_are_refined_left_out_or_refused(unprocessed, mon
             "--classes names 'kidny', which is not a label of Dataset018_New.*did you mean 'kidney'",
         ),
         ({"refine": ("kidney",)}, "--refine names 'kidney', which the model does not know yet"),
+        ({"classes": ("kidney", "kidney")}, "'kidney' is named twice"),
+        ({"classes": ("kidney",), "refine": ("kidney",)}, "'kidney' is named twice"),
         ({"folds": ("3",)}, "has no trained fold 3, only 0"),
         ({"configuration": "2d"}, "is a 3d_fullres model, not 2d"),
         ({"training": {"num_epoch": 3}}, "--training: unknown training setting 'num_epoch'.*did you mean 'num_epochs'"),

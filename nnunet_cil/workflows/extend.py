@@ -264,6 +264,12 @@ def _new_classes(model: TrainedModel, dataset: str, labels: Mapping[str, int], w
                 raise CILError(
                     f"{option} names {name!r}, which is not a label of {dataset}{did_you_mean(name, known)}."
                 )
+    asked = [*wish.classes, *wish.refine]
+    for name in asked:
+        if asked.count(name) > 1:
+            raise CILError(
+                f"{name!r} is named twice. A class is either learnt (--classes) or refined (--refine), once."
+            )
     for name in wish.refine:
         if name not in model.classes:
             raise CILError(f"--refine names {name!r}, which the model does not know yet; it is learnt with --classes.")
