@@ -11,6 +11,8 @@ nnU-Net's own training). Networks and patches are small through the plans file (
 skipped; an interrupted training goes on from its latest checkpoint. Each model leaves one small JSON file in
 benchmarks/results/SCHEDULE (or the folder of --results): Dice per class and case on the fold's validation cases and on the
 test cases (imagesTs, labelsTs).
+With --step0 all methods start from the checkpoints in that folder (fold_0.pth, ...); of a fold that it lacks, step 0 is trained
+and left there, so that methods can be added later, or elsewhere.
 With --validation-only the test cases are not touched: for choosing hyper-parameters. A setting changed by --set gets a row of
 its own and the same step 0; with --from-step K also the same models of the steps before K: one step is compared at a time.
 """
@@ -20,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,6 +48,7 @@ class Study:
         self.settings = {name: json.loads(value) for name, value in (s.split("=") for s in args.set)}
         self.results = args.results or HERE / "results" / self.schedule.name
         self.configuration, self.base, self.device = args.c, args.p, args.device
+        self.step0 = args.step0
         self.dataset, self.validation_only, self.from_step = args.dataset, args.validation_only, args.from_step
 
     @property
@@ -78,7 +82,7 @@ class Study:
         self.plan()
         for fold in folds:
             if self.variant == self.schedule.name:
-                self.model(FIRST_TRAINER, 0, fold)
+                self.first_model(fold)
             else:
                 self.share(FIRST_TRAINER, 0, fold)
             for method in methods:
@@ -104,6 +108,24 @@ class Study:
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
             link.symlink_to(original)
+
+    def first_model(self, fold: int) -> None:
+        """Step 0: taken from --step0, or trained and kept there, without what the optimizer remembers."""
+        import torch
+
+        from nnunet_cil.training.checkpoints import read_checkpoint
+
+        kept = self.step0 and self.step0 / f"fold_{fold}.pth"
+        own = self.folder(FIRST_TRAINER, self.plans(0), fold) / "checkpoint_final.pth"
+        if kept and kept.is_file() and not own.is_file():
+            own.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(kept, own)
+        self.model(FIRST_TRAINER, 0, fold)
+        if kept and not kept.is_file():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint = read_checkpoint(own)
+            torch.save(checkpoint | {"optimizer_state": {**checkpoint["optimizer_state"], "state": {}}}, kept)
+            shutil.copyfile(kept, own)  # the next steps remember the file's hash
 
     def model(self, trainer: str, step: int, fold: int) -> None:
         """Trains, predicts and scores one model; skips what is there."""
@@ -243,6 +265,7 @@ def main() -> None:
     parser.add_argument("--from-step", type=int, default=1, metavar="K", help="the first step that is changed by --set")
     parser.add_argument("--validation-only", action="store_true", help="leave the test cases alone")
     parser.add_argument("--results", type=Path, help="folder of the scores (default: benchmarks/results/SCHEDULE)")
+    parser.add_argument("--step0", type=Path, help="folder of step 0's checkpoints (default: none are kept)")
     parser.add_argument("-p", default="nnUNetPlansSmall", help="base plans (default: %(default)s)")
     parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
     parser.add_argument("-device", default="cpu")

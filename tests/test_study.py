@@ -1,0 +1,87 @@
+"""benchmarks/study.py: each model once, all from one step 0, scored by name."""
+
+import json
+import os
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import study
+from toy import DATASET, LABELS, ORGANS, make_trainer, seed_epochs, toy_volume, write_schedule
+
+from nnunet_cil.cli import main as cli
+
+pytestmark = pytest.mark.slow
+
+STEPS = (ORGANS[:2], ORGANS[:1:-1])  # the second step numbers its organs the other way round
+PGCD, FINETUNE = "nnUNetTrainerPGCD", "nnUNetTrainerFineTune"
+
+
+@pytest.fixture
+def setting(toy, tmp_path, monkeypatch):
+    """Two test cases, and the commands in this process; a prediction is the truth without the liver."""
+    raw = Path(os.environ["nnUNet_raw"]) / DATASET
+    for part in ("imagesTs", "labelsTs"):
+        (raw / part).mkdir()
+    for i in range(2):
+        sitk.WriteImage(sitk.GetImageFromArray(toy_volume(90 + i)[1]), str(raw / "labelsTs" / f"test_{i}.nii.gz"))
+    trained = []
+
+    def call(command, *arguments):
+        if command == "nnunet_cil":
+            assert cli(list(arguments)) in (None, 0)
+            return
+        option = dict(pairwise(arguments))
+        trainer, plans = option["-tr"], option["-p"]
+        if command == "nnUNetv2_train":
+            trained.append((trainer, plans, "--c" in arguments))
+            here = make_trainer(trainer, plans, resume="--c" in arguments)
+            seed_epochs(here)
+            if "--c" in arguments:
+                here.load_checkpoint(f"{here.output_folder}/checkpoint_final.pth")
+            here.run_training()
+            here.perform_actual_validation()
+            return
+        output = Path(option["-o"])
+        channels = json.loads((output.parents[1] / "dataset.json").read_text())["labels"]
+        table = np.zeros(len(LABELS), dtype=np.uint8)
+        for name in set(channels) - {"background", "liver"}:
+            table[LABELS[name]] = channels[name]
+        output.mkdir(exist_ok=True)
+        for file in (raw / "labelsTs").iterdir():
+            labels = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+            sitk.WriteImage(sitk.GetImageFromArray(table[labels]), str(output / file.name))
+
+    monkeypatch.setattr(study, "call", call)
+    schedule = write_schedule(tmp_path, STEPS)
+
+    def run(*more):
+        kept = ["--results", str(tmp_path / "scores"), "--step0", str(tmp_path / "step0"), "-p", "nnUNetPlans"]
+        arguments = ["study.py", "17", str(schedule), "--folds", "0", "-device", "cpu", *kept, *more]
+        monkeypatch.setattr(sys, "argv", arguments)
+        study.main()
+        return [tuple(t) for t in trained]
+
+    return run, trained, tmp_path
+
+
+def test_methods_share_a_step_0_that_can_be_carried_elsewhere(setting, capsys):
+    run, trained, folder = setting
+    first, second = "nnUNetPlans_toy_step0", "nnUNetPlans_toy_step1"
+    assert run("--methods", "FineTune") == [(PGCD, first, False), (FINETUNE, second, False)]
+    assert "| FineTune_step1 | 0.000 | 1.000 | 1.000 | 1.000 | 0.500 | 1.000 | 0.750 | 1 |" in capsys.readouterr().out
+    assert run("--methods", "FineTune") == trained[:2]
+
+    kept = folder / "step0" / "fold_0.pth"
+    models = Path(os.environ["nnUNet_results"]) / DATASET
+    own = models / f"{PGCD}__{first}__3d_fullres"
+    assert kept.read_bytes() == (own / "fold_0" / "checkpoint_final.pth").read_bytes()
+    for model in list(models.iterdir()):  # another machine, with the scores or without
+        model.rename(folder / model.name)
+    assert run("--methods", "PGCD")[2:] == [(PGCD, second, False)]
+    (folder / "scores" / "step0_fold0.json").unlink()
+    assert run("--methods", "PGCD")[3:] == [(PGCD, first, True)]
+    assert kept.read_bytes() == (own / "fold_0" / "checkpoint_final.pth").read_bytes()
