@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -26,6 +29,8 @@ class StepRecord:
         date: when the checkpoint was written, UTC, ISO 8601; empty where that is not known.
         versions: package -> version.
         previous_sha256: of the checkpoint that it continued from; None at step 0.
+        dice: class -> mean Dice on the fold's validation cases, as nnU-Net's summary says; empty where that is not known. A
+            record gets it when the next step begins.
     """
 
     step: int
@@ -41,6 +46,7 @@ class StepRecord:
     date: str
     versions: Mapping[str, str]
     previous_sha256: str | None
+    dice: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def cases_text(self) -> str:
@@ -49,15 +55,29 @@ class StepRecord:
 
     def to_json(self) -> dict[str, Any]:
         """As plain Python."""
-        return {**dataclasses.asdict(self), "classes": list(self.classes), "versions": dict(self.versions)}
+        return {**dataclasses.asdict(self), "classes": list(self.classes)}
 
 
 def read_lineage(stored: Sequence[Mapping[str, Any]]) -> tuple[StepRecord, ...]:
     """The inverse of ``to_json``, for a list; keys that a later version added are left out."""
     names = [f.name for f in dataclasses.fields(StepRecord)]
     return tuple(
-        StepRecord(**{**{n: record[n] for n in names}, "classes": tuple(record["classes"])}) for record in stored
+        StepRecord(**{**{n: record[n] for n in names if n in record}, "classes": tuple(record["classes"])})
+        for record in stored
     )
+
+
+def validation_dice(fold: Path, labels: Mapping[str, int]) -> dict[str, float]:
+    """What nnU-Net's final validation says of a fold's final checkpoint: class -> mean Dice, without classes that no case has.
+
+    Empty where there is none, or only one from before the checkpoint.
+    """
+    summary, checkpoint = fold / "validation" / "summary.json", fold / "checkpoint_final.pth"
+    if not summary.is_file() or summary.stat().st_mtime < checkpoint.stat().st_mtime:
+        return {}
+    means = json.loads(summary.read_text(encoding="utf-8"))["mean"]
+    dice = {name: means[str(label)]["Dice"] for name, label in labels.items() if str(label) in means}
+    return {name: value for name, value in dice.items() if not math.isnan(value)}
 
 
 def foreign_record(checkpoint: Mapping[str, Any], classes: Sequence[str]) -> StepRecord:

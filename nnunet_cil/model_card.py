@@ -13,7 +13,8 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
 
     Args:
         lineage: the model's trainings, the last one its own.
-        dice: class -> mean Dice on the fold's validation cases; empty before they are predicted; NaN where no case has it.
+        dice: class -> mean Dice of this model on the fold's validation cases; empty before they are predicted; NaN where no case
+            has it. Those of the earlier steps' models are in their records.
         trainer: under whose name the model is predicted with; None for its own.
     """
     own = lineage[-1]
@@ -30,8 +31,8 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
         [
             f"# Model card: {own.plans}, {own.configuration}, fold {own.fold}",
             "",
-            f"An nnU-Net v2 model that has learnt its classes in steps ({own.schedule}), each from data in which the step's own "
-            "classes were labelled, not those of other steps.",
+            f"An nnU-Net v2 model that has learnt its classes in steps ({own.schedule}), each from labels of the step's own "
+            "classes (and of those that it was told to refine).",
             "",
             "| label | class | step | data set | training cases | method | date | Dice |",
             "|---|---|---|---|---|---|---|---|",
@@ -39,6 +40,7 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
             "",
             "Dice: mean over this fold's validation cases, against all of the data set's labels; blank: not measured.",
             "",
+            *_after_each_step(lineage, dice),
             "## Data",
             "",
             *licences,
@@ -50,6 +52,12 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
             f"nnUNetv2_predict {model} -i IMAGES -o OUT",
             "```",
             "",
+            "Its last step was trained with",
+            "",
+            "```bash",
+            f"nnUNetv2_train {own.dataset} {own.configuration} {own.fold} -tr {own.trainer} -p {own.plans}",
+            "```",
+            "",
             "For research on images like those of the data sets above. **Not a medical device**: not for diagnosis or treatment. "
             "A class learnt in an early step may have become worse since: look at its score, and check on data of your own.",
             "",
@@ -57,3 +65,16 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
             "",
         ]
     )
+
+
+def _after_each_step(lineage: Sequence[StepRecord], dice: Mapping[str, float]) -> list[str]:
+    """What the classes had after earlier steps, where that was measured, beside what they have now."""
+    scores = [*(record.dice for record in lineage[:-1]), dice]
+    if not any(scores[:-1]):
+        return []
+    columns = [f"after step {record.step}" for record in lineage]
+    lines = [f"| class | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
+    for name in (name for record in lineage for name in record.classes):
+        cells = [f"{found[name]:.3f}" if not math.isnan(found.get(name, math.nan)) else "" for found in scores]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return ["Dice of every step's model, each on the validation cases of its own data set:", "", *lines, ""]

@@ -92,6 +92,23 @@ def test_the_model_card_has_the_scores_of_its_own_training_only(models):
     assert "0.123" not in card
 
 
+def test_scores_of_earlier_steps_stay_on_the_card(models):
+    """A step's scores are known when the next one begins, also in what is exported from it."""
+    validation = models[0] / "fold_0" / "validation"
+    (validation / "summary.json").write_text(json.dumps({"mean": {"1": {"Dice": 0.456}}}))
+    trainer = train(PGCD, "nnUNetPlans_toy_step1")
+    card = (Path(trainer.output_folder) / "MODEL_CARD.md").read_text()
+    assert f"| {ORGANS[2]} | 0.456 |  |" in card
+    own = Path(trainer.output_folder) / "validation"
+    own.mkdir(exist_ok=True)
+    (own / "summary.json").write_text(json.dumps({"mean": {"1": {"Dice": 0.4}, "2": {"Dice": float("nan")}}}))
+    exported = export(models[1], models[1].parent / "exported")
+    card = (exported / "fold_0" / "MODEL_CARD.md").read_text()
+    assert f"| {ORGANS[2]} | 0.456 | 0.400 |" in card
+    assert f"| {ORGANS[0]} |  |  |" in card
+    assert f"nnUNetv2_train {DATASET} 3d_fullres 0 -tr {PGCD} -p nnUNetPlans_toy_step1" in card
+
+
 def test_info_tells_origin_and_prototypes(models, capsys):
     assert main(["info", str(models[1])]) == 0
     text = capsys.readouterr().out
@@ -99,7 +116,7 @@ def test_info_tells_origin_and_prototypes(models, capsys):
     assert rows[2][:5] == ["1", ORGANS[2], "0", DATASET, PGCD]
     assert rows[4][:3] == ["3", ORGANS[1], "1"]
     bank = read_checkpoint(models[1] / "fold_0/checkpoint_final.pth")["cil"]["prototypes"]
-    found = {r[0]: r for r in rows if r[0] in ("background", *ORGANS) and len(r) == 5}
+    found = {r[0]: r for r in rows[:-6] if r[0] in ("background", *ORGANS)}
     assert list(found) == ["background", ORGANS[2], *ORGANS[:2]]
     norms = torch.linalg.vector_norm(bank["prototypes"], dim=1)
     assert [float(r[2]) for r in found.values()] == pytest.approx(norms.tolist(), rel=1e-2)
@@ -107,6 +124,10 @@ def test_info_tells_origin_and_prototypes(models, capsys):
     similarity = unit @ unit.T - 3 * torch.eye(4)
     names = list(found)
     assert [r[3] for r in found.values()] == [names[i] for i in similarity.argmax(1)]
+    pairs = rows[-4:]
+    assert [r[0] for r in pairs] == names
+    expected = (unit @ unit.T).flatten().tolist()
+    assert [float(c) for r in pairs for c in r[1:]] == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.slow
@@ -141,7 +162,10 @@ def test_an_exported_model_holds_what_prediction_needs_and_its_provenance(models
     assert described["labels"] == {"background": 0, ORGANS[2]: 1, ORGANS[0]: 2, ORGANS[1]: 3}
     assert described["nnunet_cil"]["lineage"]["fold_0"] == original["cil"]["lineage"]
     assert "-tr nnUNetTrainer -p" in (model / "fold_0/MODEL_CARD.md").read_text()
-    assert "not recorded" in describe(model)
+    text = describe(model)
+    assert f"| 1     | {ORGANS[2]}" in text
+    assert "not recorded" not in text
+    assert original["cil"]["lineage"][1]["previous_sha256"] in text
 
 
 def checkpoint_of(model):
@@ -174,8 +198,10 @@ def test_what_is_no_model_is_refused(models, tmp_path, capsys):
     assert "is not the folder of a trained nnU-Net v2 model" in capsys.readouterr().err
     assert main(["info", str(tmp_path)]) == 1
     (tmp_path / "x.pth").write_bytes(b"no")
-    with pytest.raises(CILError, match=r"The checkpoint .*x.pth"):
+    with pytest.raises(CILError, match=r"x.pth is not a checkpoint of nnU-Net"):
         describe(tmp_path / "x.pth")
+    with pytest.raises(CILError, match=r"x.pth is no folder"):
+        export(models[1], tmp_path / "x.pth")
 
 
 def test_a_network_that_plain_nnunet_would_not_build_is_refused(models, tmp_path):

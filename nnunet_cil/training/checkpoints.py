@@ -8,7 +8,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,16 @@ import torch
 from torch import Tensor
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.lineage import StepRecord, foreign_record, read_lineage
+from nnunet_cil.lineage import StepRecord, foreign_record, read_lineage, validation_dice
 from nnunet_cil.networks.heads import HEAD_PREFIX, num_output_channels
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.step_plans import PreviousModel
 
 STATE_KEY = "cil"
 """The checkpoint's key that holds the state of a step."""
+
+PROVENANCE_KEY = "nnunet_cil"
+"""The key of an exported model's dataset.json that holds where it comes from."""
 
 _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     np.dtype,
@@ -56,14 +59,17 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(_HARMLESS):
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        reason = found[1] if found else "an object that is not on the list of harmless ones"
+        found = re.search(r"GLOBAL (\S+)|reduce for unrecognized function (.+)", str(error))
+        if found is None:
+            raise CILError(
+                f"{file} is not a checkpoint of nnU-Net: it cannot be read as one. Restore the file, or train that step again."
+            ) from error
         raise CILError(
-            f"The checkpoint {file} is refused: loading it would run code from the file ({reason}). Use a "
+            f"The checkpoint {file} is refused: loading it would run code from the file ({found[1] or found[2]}). Use a "
             "checkpoint that nnU-Net wrote, or have it exported again."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except (RuntimeError, EOFError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
+        reason = (str(error).split(". ")[0].splitlines() or [type(error).__name__])[0]
         raise CILError(
             f"The checkpoint {file} cannot be read; it is truncated or not a checkpoint ({reason}). Train that "
             "step again, or restore the file."
@@ -132,8 +138,16 @@ def read_previous_step(file: Path, old_classes: Sequence[str], architecture: Map
     state = checkpoint.get(STATE_KEY) or {}
     stored = state.get("prototypes")
     bank = None if stored is None else PrototypeBank.from_state_dict(stored)
-    lineage = read_lineage(state.get("lineage", ())) or (foreign_record(checkpoint, found),)
+    *earlier, last = lineage_of(checkpoint) or (foreign_record(checkpoint, found),)
+    dice = validation_dice(file.parent, checkpoint["init_args"]["dataset_json"]["labels"])
+    lineage = (*earlier, replace(last, dice=dice or last.dice))
     return PreviousStep(weights, bank, state.get("method_state", {}), lineage, file_sha256(file))
+
+
+def lineage_of(checkpoint: Mapping[str, Any]) -> tuple[StepRecord, ...]:
+    """The steps that a checkpoint was trained in, an exported one, too; empty for a model that was not trained in steps."""
+    state = checkpoint.get(STATE_KEY) or checkpoint["init_args"]["dataset_json"].get(PROVENANCE_KEY) or {}
+    return read_lineage(state.get("lineage", ()))
 
 
 def foreground_classes(checkpoint: Mapping[str, Any]) -> list[str]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import write_json
-from nnunet_cil.lineage import read_lineage
+from nnunet_cil.lineage import validation_dice
 from nnunet_cil.model_card import model_card
 from nnunet_cil.workflows.folders import read_json
 
@@ -44,12 +44,18 @@ def export(model: Path, output: Path, *, zipped: bool = False) -> Path:
     final = output if zipped else output / model_name
     if final.exists():
         raise CILError(f"{final} is there already. Remove it, or choose another place.")
-    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise CILError(f"{output} is no folder. Choose another place.") from error
     with tempfile.TemporaryDirectory(dir=final.parent, prefix=".export_") as aside:
         exported = Path(aside) / "results" / model_name
-        sources = {f: _export_fold(file, exported / f, plans, dataset_json) for f, file in checkpoints.items()}
-        provenance = {"version": __version__, "exported_from_sha256": sources, "lineage": _lineage(checkpoints)}
+        origins = {f: _export_fold(file, exported / f, plans, dataset_json) for f, file in checkpoints.items()}
         write_json(exported / "plans.json", plans)
+        provenance = {
+            "version": __version__,
+            **{key: {f: o[key] for f, o in origins.items()} for key in ("exported_from_sha256", "lineage")},
+        }
         write_json(exported / "dataset.json", {**dataset_json, "nnunet_cil": provenance})
         if zipped:
             exported = Path(shutil.make_archive(str(Path(aside) / "model"), "zip", Path(aside) / "results"))
@@ -82,40 +88,40 @@ def _configuration(checkpoints: Mapping[str, Path]) -> str:
     return str(read_checkpoint(next(iter(checkpoints.values())))["init_args"]["configuration"])
 
 
-def _lineage(checkpoints: Mapping[str, Path]) -> dict[str, Any]:
-    from nnunet_cil.training.checkpoints import STATE_KEY, read_checkpoint
-
-    return {f: (read_checkpoint(file).get(STATE_KEY) or {}).get("lineage", []) for f, file in checkpoints.items()}
-
-
-def _export_fold(file: Path, target: Path, plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> str:
-    """Writes the fold's weights and model card; the SHA-256 of the checkpoint that they are from."""
+def _export_fold(file: Path, target: Path, plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the fold's weights and model card; returns where they come from."""
     import torch
 
-    from nnunet_cil.training.checkpoints import STATE_KEY, file_sha256, read_checkpoint
+    from nnunet_cil.training.checkpoints import PROVENANCE_KEY, file_sha256, lineage_of, read_checkpoint
 
     checkpoint = read_checkpoint(file)
-    init_args = checkpoint["init_args"]
-    _check_network(file, checkpoint, plans, dataset_json)
+    check_network(file, checkpoint, plans, dataset_json, f"{file} cannot be exported")
+    lineage, dice = lineage_of(checkpoint), validation_dice(file.parent, dataset_json["labels"])
+    if lineage:
+        lineage = (*lineage[:-1], replace(lineage[-1], dice=dice or lineage[-1].dice))
+    origin = {
+        "exported_from_sha256": file_sha256(file),
+        "lineage": [record.to_json() for record in lineage],
+    }
+    described = {**dataset_json, PROVENANCE_KEY: origin}
     target.mkdir(parents=True)
     kept = {
         "network_weights": checkpoint["network_weights"],
         "trainer_name": PLAIN_TRAINER,
-        "init_args": {**init_args, "plans": dict(plans), "dataset_json": dict(dataset_json)},
+        "init_args": {**checkpoint["init_args"], "plans": dict(plans), "dataset_json": described},
         "inference_allowed_mirroring_axes": checkpoint.get("inference_allowed_mirroring_axes"),
     }
     torch.save(kept, target / file.name)
-    lineage = read_lineage((checkpoint.get(STATE_KEY) or {}).get("lineage", ()))
     if lineage:
-        card = model_card(lineage, _validation_dice(file.parent, dataset_json["labels"]), PLAIN_TRAINER)
+        card = model_card(lineage, lineage[-1].dice, PLAIN_TRAINER)
         (target / "MODEL_CARD.md").write_text(card, encoding="utf-8")
-    return file_sha256(file)
+    return origin
 
 
-def _check_network(
-    file: Path, checkpoint: Mapping[str, Any], plans: Mapping[str, Any], dataset_json: Mapping[str, Any]
+def check_network(
+    file: Path, checkpoint: Mapping[str, Any], plans: Mapping[str, Any], dataset_json: Mapping[str, Any], verdict: str
 ) -> None:
-    """Refuses weights that the network of plain nnU-Net does not take."""
+    """Refuses weights that the network of plain nnU-Net does not take; ``verdict`` begins the message."""
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -129,14 +135,6 @@ def _check_network(
         network.load_state_dict(checkpoint["network_weights"])
     except RuntimeError as error:
         raise CILError(
-            f"{file} cannot be exported: plain nnU-Net builds another network from its plans than {checkpoint['trainer_name']} "
-            f"did ({str(error).splitlines()[-1].strip()})."
+            f"{verdict}: plain nnU-Net builds another network from the plans than {checkpoint['trainer_name']} did for "
+            f"{file.parent.name} ({str(error).splitlines()[-1].strip()})."
         ) from error
-
-
-def _validation_dice(fold: Path, labels: Mapping[str, int]) -> dict[str, float]:
-    file = fold / "validation" / "summary.json"
-    if not file.is_file():
-        return {}
-    means = json.loads(file.read_text(encoding="utf-8"))["mean"]
-    return {name: means[str(label)]["Dice"] for name, label in labels.items() if str(label) in means}

@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.evaluation.tables import Table
-from nnunet_cil.lineage import StepRecord, read_lineage
+from nnunet_cil.lineage import StepRecord
 from nnunet_cil.workflows.export import final_checkpoints
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nnunet_cil.networks.prototype_bank import PrototypeBank
+
+_MOST_PAIRS = 15
+"""Prototypes whose similarities make a table that can be read."""
 
 
 def describe(model: Path) -> str:
@@ -24,13 +29,19 @@ def describe(model: Path) -> str:
         CILError: neither.
     """
     from nnunet_cil.networks.prototype_bank import PrototypeBank
-    from nnunet_cil.training.checkpoints import STATE_KEY, file_sha256, foreground_classes, read_checkpoint
+    from nnunet_cil.training.checkpoints import (
+        STATE_KEY,
+        file_sha256,
+        foreground_classes,
+        lineage_of,
+        read_checkpoint,
+    )
 
     file = model if model.is_file() else next(iter(final_checkpoints(model).values()))
     checkpoint = read_checkpoint(file)
     state: Mapping[str, Any] = checkpoint.get(STATE_KEY) or {}
     classes = foreground_classes(checkpoint)
-    lineage = read_lineage(state.get("lineage", ()))
+    lineage = lineage_of(checkpoint)
     parts = [
         f"{file}\nSHA-256 {file_sha256(file)}\ntrainer {checkpoint.get('trainer_name')}, configuration "
         f"{checkpoint['init_args']['configuration']}, {_epochs(checkpoint)}",
@@ -44,7 +55,10 @@ def describe(model: Path) -> str:
     if stored is None:
         parts.append("No prototypes: a step that continues from it takes them from its confident predictions.")
     else:
-        parts.append(_prototypes(["background", *classes], PrototypeBank.from_state_dict(stored)).markdown())
+        bank, names = PrototypeBank.from_state_dict(stored), ["background", *classes]
+        parts.append(_prototypes(names, bank).markdown())
+        if len(bank.counts) <= _MOST_PAIRS:
+            parts.append(_similarities(names, bank).markdown())
     return "\n\n".join(parts)
 
 
@@ -82,10 +96,8 @@ def _steps(lineage: Sequence[StepRecord]) -> Table:
 def _prototypes(names: Sequence[str], bank: PrototypeBank) -> Table:
     """Norm, number of voxels, and the nearest other class by cosine similarity; blank for a class without a prototype."""
     import torch
-    from torch.nn.functional import normalize
 
-    unit = normalize(bank.prototypes.double(), dim=1)
-    similarity = (unit @ unit.T).masked_fill(~bank.known[None, :], -2).fill_diagonal_(-2)
+    similarity = _cosines(bank).masked_fill(~bank.known[None, :], -2).fill_diagonal_(-2)
     body = []
     for index, name in enumerate(names[: len(bank.counts)]):
         if not bank.known[index]:
@@ -96,3 +108,20 @@ def _prototypes(names: Sequence[str], bank: PrototypeBank) -> Table:
         norm = float(torch.linalg.vector_norm(bank.prototypes[index]))
         body.append([name, f"{bank.counts[index]:.0f}", f"{norm:.3g}", *others])
     return Table(["prototype", "voxels", "norm", "nearest", "cosine similarity"], body)
+
+
+def _similarities(names: Sequence[str], bank: PrototypeBank) -> Table:
+    """Cosine similarity of every two prototypes; blank where one is missing."""
+    names, cosines, known = names[: len(bank.counts)], _cosines(bank), bank.known
+    body = [
+        [name, *(f"{cosines[i, j]:.3f}" if known[i] and known[j] else "" for j in range(len(names)))]
+        for i, name in enumerate(names)
+    ]
+    return Table(["cosine similarity", *names], body)
+
+
+def _cosines(bank: PrototypeBank) -> Tensor:
+    from torch.nn.functional import normalize
+
+    unit = normalize(bank.prototypes.double(), dim=1)
+    return unit @ unit.T
