@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -70,26 +70,45 @@ def check_classes(
                 )
 
 
-def labelled_classes(
-    dataset_json: Mapping[str, Any], cases: Iterable[str], shown: Sequence[str], *, dataset: str
-) -> dict[str, tuple[str, ...]]:
-    """Which of the ``shown`` classes each case labels; only the cases that do not label all of them.
+def check_labelled_classes(dataset_json: Mapping[str, Any], cases: Collection[str], *, dataset: str) -> None:
+    """Refuses a ``labelled_classes`` of dataset.json that does not say what it means to.
 
-    The data set says it in dataset.json: ``"labelled_classes": {"siteA_*": ["liver"], "*": ["liver", "spleen"]}``. The first
-    pattern that fits a case's name counts; a case that none fits labels everything.
+    Args:
+        dataset_json: of the data set.
+        cases: all of its training cases.
+        dataset: its name, for the message.
 
     Raises:
-        CILError: a class that the data set does not have.
+        CILError: no lists of names by pattern, a class that the data set does not have, or a pattern that fits no case: the
+            cases that were meant would count as labelling everything.
     """
-    patterns: Mapping[str, Sequence[str]] = dataset_json.get("labelled_classes", {})
+    patterns = dataset_json.get("labelled_classes", {})
+    where = f"'labelled_classes' in dataset.json of {dataset}"
+    if not isinstance(patterns, Mapping) or not all(isinstance(names, list) for names in patterns.values()):
+        raise CILError(f'{where} is no list of classes for every pattern of case names: {{"siteA_*": ["liver"]}}.')
     known = [name for name in dataset_json["labels"] if name not in ("background", "ignore")]
     for pattern, names in patterns.items():
         for name in names:
             if name not in known:
                 raise CILError(
-                    f"'labelled_classes' in dataset.json of {dataset} names {name!r} for {pattern!r}, which is not one of its "
-                    f"labels{did_you_mean(name, known)}."
+                    f"{where} names {name!r} for {pattern!r}, which is not one of its labels{did_you_mean(name, known)}."
                 )
+        if not any(fnmatchcase(case, pattern) for case in cases):
+            raise CILError(
+                f"{where}: no case is called {pattern!r} (upper and lower case differ); they are called {min(cases)!r} and the "
+                "like. Correct the pattern, or remove it."
+            )
+
+
+def labelled_classes(
+    dataset_json: Mapping[str, Any], cases: Iterable[str], shown: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Which of the ``shown`` classes each case labels; only the cases that do not label all of them.
+
+    The data set says it in dataset.json: ``"labelled_classes": {"siteA_*": ["liver"], "*": ["liver", "spleen"]}``. The first
+    pattern that fits a case's name counts; a case that none fits labels everything.
+    """
+    patterns: Mapping[str, Sequence[str]] = dataset_json.get("labelled_classes", {})
     found = {}
     for case in cases:
         fitting = next((p for p in patterns if fnmatchcase(case, p)), None)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from toy import DATASET, SHORT, base_plans, make_dataset, make_raw, make_trainer
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
 from nnunet_cil.step_plans import PreviousModel, StepPlan
-from nnunet_cil.training.checkpoints import read_checkpoint
+from nnunet_cil.training.checkpoints import lineage_of, read_checkpoint
 from nnunet_cil.workflows import extend as workflow
+from nnunet_cil.workflows.export import export
 from nnunet_cil.workflows.extend import Wish, extend, read_model
 from nnunet_cil.workflows.fit import compare, look_at
 from nnunet_cil.workflows.plan import step_plans_file
+from nnunet_cil.workflows.preprocess import missing_commands
 
 NEW, PARTIAL = "Dataset018_New", "Dataset019_Partial"
 PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
@@ -194,8 +197,13 @@ def test_on_its_own_data_set_nothing_is_preprocessed_again(model):
     array = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
     array[-3:, -3:, -3:] = 3
     sitk.WriteImage(sitk.GetImageFromArray(array), str(file))
+    with pytest.raises(CILError, match=r"label file of case 'case_0' has changed since .*3d_fullres was made. Remove"):
+        extend(model, 17, Wish(classes=("kidney",)))
+    copy = root_of(model) / "preprocessed" / DATASET / "gt_segmentations" / file.name
+    shutil.copyfile(file, copy)  # as nnU-Net does when another configuration is preprocessed
     with pytest.raises(
-        CILError, match=r"'kidney' \(label 3\) is in the label files .* but in none of the preprocessed cases"
+        CILError,
+        match=r"'kidney' \(label 3\) is in the label files .* but in none of the preprocessed cases.*3d_fullres",
     ):
         extend(model, 17, Wish(classes=("kidney",)))
     preprocess_again("case_0")
@@ -304,7 +312,8 @@ def test_a_hidden_old_class_is_not_scored_where_the_labels_lack_it(model, monkey
     raw = root_of(model) / "raw" / PARTIAL / "dataset.json"
     raw.write_text(json.dumps(json.loads(raw.read_text()) | {"labelled_classes": {"new_0": ["kidney"]}}))
     monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
-    plan = extend(model, 19, Wish(classes=("kidney",), name="hidden")).plan
+    short = {k: v for k, v in SHORT.items() if k != "mirror_axes"}
+    plan = extend(model, 19, Wish(classes=("kidney",), name="hidden", training=short)).plan
     assert plan.labelled == {"new_0": ("kidney",)}
     assert not plan.differs_by_case
     trainer = train("nnUNetTrainerFineTune", "nnUNetPlansFrom017_hidden_step1", dataset=PARTIAL)
@@ -350,6 +359,129 @@ def test_methods_that_need_old_labels_are_refused_where_the_data_set_has_none(mo
 
 
 # --- bad input ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labelled", "message"),
+    [
+        ({"New_*": ["kidney"]}, r"no case is called 'New_\*' \(upper and lower case differ\); they are called 'new_0'"),
+        ({"new_0": "kidney"}, "is no list of classes for every pattern"),
+        (["kidney"], "is no list of classes for every pattern"),
+        ({"*": []}, "says that no case labels 'kidney': there is nothing to learn it from"),
+    ],
+)
+def test_labelled_classes_that_cannot_be_meant(unprocessed, labelled, message):
+    change_raw(unprocessed, labelled_classes=labelled)
+    with pytest.raises(CILError, match=message):
+        extend(unprocessed, 18, Wish())
+
+
+def change_raw(model, *, without=(), **changed):
+    """Edits dataset.json of the new raw data set."""
+    file = root_of(model) / "raw" / NEW / "dataset.json"
+    content = json.loads(file.read_text()) | changed
+    file.write_text(json.dumps({k: v for k, v in content.items() if k not in without}))
+
+
+def test_a_dataset_json_that_nnunet_would_not_take(unprocessed, monkeypatch):
+    change_raw(unprocessed, labels={"0": "background", "1": "kidney"})
+    with pytest.raises(CILError, match=r"labels as nnU-Net v1 wanted them .*'background': 0"):
+        extend(unprocessed, 18, Wish())
+    change_raw(unprocessed, labels={"background": 0, "kidney": 1}, without=("file_ending",))
+    with pytest.raises(CILError, match="lacks 'file_ending'"):
+        extend(unprocessed, 18, Wish())
+    change_raw(unprocessed, file_ending=".nii.gz", modality={"0": "MR"}, without=("channel_names",))
+    monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
+    assert extend(unprocessed, 18, Wish(name="old-key")).plan.new_classes == ("kidney",)
+
+
+def test_files_that_cannot_be_read_are_named(unprocessed):
+    raw = root_of(unprocessed) / "raw" / NEW
+    for file, message in (
+        (raw / "imagesTr" / "new_0_0000.nii.gz", "new_0_0000.nii.gz cannot be read as an image"),
+        (raw / "labelsTr" / "new_0.nii.gz", "label file .*new_0.nii.gz cannot be read"),
+    ):
+        file.write_bytes(file.read_bytes()[:100])
+        with pytest.raises(CILError, match=message):
+            extend(unprocessed, 18, Wish())
+
+
+def test_too_few_cases_for_nnunets_split(unprocessed, monkeypatch):
+    make_raw(root_of(unprocessed), "Dataset020_Few", {"background": 0, "kidney": 1}, num_cases=4)
+    with pytest.raises(CILError, match=r"has 4 training cases, but nnU-Net's split into 5 folds.*splits_final.json"):
+        extend(unprocessed, 20, Wish())
+    split = root_of(unprocessed) / "preprocessed" / "Dataset020_Few" / "splits_final.json"
+    split.parent.mkdir()
+    split.write_text(json.dumps([{"train": ["new_0", "new_1", "new_2"], "val": ["new_3"]}]))
+    monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
+    monkeypatch.setattr(workflow, "_check_labels", lambda *_: None)
+    assert extend(unprocessed, 20, Wish()).folds == ("0",)
+
+
+def test_a_model_with_another_network_than_its_plans_is_refused_first(unprocessed):
+    file = unprocessed / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    content["network_weights"]["norm.num_batches_tracked"] = torch.zeros(1)
+    torch.save({**content, "trainer_name": "nnUNetTrainerBN"}, file)
+    with pytest.raises(
+        CILError, match=r"cannot be extended: plain nnU-Net builds another network .* nnUNetTrainerBN did"
+    ):
+        extend(unprocessed, 18, Wish())
+
+
+def test_names_stay_short_enough_for_a_folder(unprocessed):
+    assert workflow._default_name(("left kidney", "rib_1"), 1) == "left-kidney-rib-1"
+    assert workflow._default_name([f"organ number {i}" for i in range(12)], 1) == "organ-number-0-and-11-more"
+    assert workflow._default_name(("肝臓",), 2) == "step-2"
+    with pytest.raises(CILError, match=r"too long for a folder's. Choose a shorter one with --name or -p"):
+        extend(unprocessed, 18, Wish(name="a" * 240))
+
+
+def test_plans_that_continue_another_model_are_kept(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
+    other = model.parent / "nnUNetTrainer_250epochs__nnUNetPlans__3d_fullres"
+    shutil.copytree(model, other)
+    file = other / "fold_0" / "checkpoint_final.pth"
+    torch.save({**torch.load(file, weights_only=False), "trainer_name": "nnUNetTrainer_250epochs"}, file)
+    with pytest.raises(
+        CILError, match=r"continues another model, .*nnUNetTrainer__nnUNetPlans.*name of its own with --name"
+    ):
+        extend(other, 18, Wish())
+    short = {k: v for k, v in SHORT.items() if k != "mirror_axes"}
+    elsewhere = Path(shutil.copytree(model, tmp_path / "unpacked"))
+    found = extend(elsewhere, 18, Wish(name="moved", training=short))
+    train(MIB, found.plans_name, dataset=NEW)
+    shutil.move(elsewhere, tmp_path / "there")
+    assert extend(tmp_path / "there", 18, Wish(name="moved", training=short)).plan.previous.folder == str(
+        tmp_path / "there"
+    )
+    resumed = make_trainer(MIB, found.plans_name, dataset=NEW)
+    resumed.load_checkpoint(str(Path(resumed.output_folder) / "checkpoint_final.pth"))
+    with pytest.raises(CILError, match=r"would change, but .* was trained with them"):
+        extend(tmp_path / "there", 18, Wish(name="moved", training={**short, "num_epochs": 3}))
+
+
+def test_a_configuration_that_inherits_is_preprocessed_as_nnunet_would(model):
+    file = root_of(model) / "preprocessed" / NEW / "nnUNetPlansFrom017_kidney_step1.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["3d_large_batch"] = {"inherits_from": "3d_fullres", "batch_size": 4}
+    plans["configurations"]["3d_fullres"]["data_identifier"] = "not_there"
+    file.write_text(json.dumps(plans))
+    commands = missing_commands(NEW, "3d_large_batch", file.stem)
+    assert commands[-1] == ["nnUNetv2_preprocess", "-d", "18", "-c", "3d_large_batch", "-plans_name", file.stem]
+
+
+def test_what_an_exported_model_remembers_is_carried_on(model, tmp_path, monkeypatch):
+    extended = Path(train(PGCD, "nnUNetPlansFrom017_kidney_step1", dataset=NEW).output_folder_base)
+    exported = export(extended, tmp_path / "plain")
+    shutil.rmtree(extended)
+    raw = make_raw(root_of(model), "Dataset020_Cyst", {"background": 0, "cyst": 1})
+    monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
+    monkeypatch.setattr(workflow, "_check_labels", lambda *_: None)
+    found = extend(exported, raw.name, Wish())
+    assert found.plan.steps == (("liver", "spleen"), ("kidney",), ("cyst",))
+    stored = read_checkpoint(exported / "fold_0" / "checkpoint_final.pth")
+    assert [(r.dataset, r.trainer) for r in lineage_of(stored)] == [(DATASET, "nnUNetTrainer"), (NEW, PGCD)]
 
 
 def test_classes_that_both_have_are_refined_left_out_or_refused(unprocessed, monkeypatch):
@@ -405,7 +537,8 @@ def test_folders_that_are_no_model(unprocessed, tmp_path):
     (tmp_path / "v1" / "plans.pkl").write_bytes(b"")
     with pytest.raises(CILError, match=r"is a model of nnU-Net v1"):
         extend(tmp_path / "v1", 18, Wish())
-    (unprocessed / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "whole": [1, 2]}}))
+    file = unprocessed / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"labels": {"background": 0, "whole": [1, 2]}}))
     with pytest.raises(NotImplementedError, match="'whole' of the data set is a region"):
         extend(unprocessed, 18, Wish())
 
@@ -506,6 +639,24 @@ def test_what_does_not_fit_is_dangerous(tmp_path):
     assert "100 to 300, where 0.0% of the voxels are" in bad[2]
     bad, _ = dangers(base_plans(), data, channels={"0": "MR", "1": "T2"})
     assert bad == ["channels: the model takes 1 (MR), the data set has 2 (MR, T2)"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda image: image * 250, None),  # -25 to 1000
+        (lambda image: image * 250 + 1024, "none is below 0: these are no Hounsfield units"),
+        (lambda image: image / 5 - 0.02, "look rescaled"),
+    ],
+)
+def test_a_ct_in_other_units_is_dangerous(tmp_path, change, message):
+    data = sample(tmp_path)
+    data = replace(data, images=[change(image) for image in data.images])
+    plans = base_plans()
+    plans["configurations"]["3d_fullres"]["normalization_schemes"] = ["CTNormalization"]
+    plans["foreground_intensity_properties_per_channel"]["0"] |= {"percentile_00_5": -100.0, "percentile_99_5": 300.0}
+    bad, _ = dangers(plans, data)
+    assert [message in text for text in bad] == ([True] if message else [])
 
 
 def test_danger_is_refused_unless_forced(unprocessed, monkeypatch):

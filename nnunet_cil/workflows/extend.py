@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import filecmp
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +16,15 @@ import numpy as np
 from nnunet_cil.datasets.convert import check_room
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import write_json
-from nnunet_cil.labels import labelled_classes, model_labels, refuse_regions
+from nnunet_cil.labels import check_labelled_classes, labelled_classes, model_labels, refuse_regions
 from nnunet_cil.schedule import check_training_settings
 from nnunet_cil.step_plans import PreviousModel, StepPlan, read_step_plan
-from nnunet_cil.workflows.export import final_checkpoints
+from nnunet_cil.workflows.export import check_network, final_checkpoints
 from nnunet_cil.workflows.fit import Remark, Sample, compare
-from nnunet_cil.workflows.folders import nnunet_folder, raw_dataset_folder, read_json
+from nnunet_cil.workflows.folders import nnunet_folder, raw_dataset_folder, read_dataset_json, read_json
 from nnunet_cil.workflows.move import (
     RawData,
+    configuration_settings,
     moved_name,
     moved_plans,
     orientations_of,
@@ -32,8 +33,13 @@ from nnunet_cil.workflows.move import (
     refuse_danger,
     refuse_other_preprocessing,
 )
-from nnunet_cil.workflows.plan import refuse_if_trained, scan_labels, step_plans_file
+from nnunet_cil.workflows.plan import NUM_FOLDS, refuse_if_trained, scan_labels, step_plans_file
 from nnunet_cil.workflows.preprocess import preprocess
+
+_LONGEST_NAME = 255
+"""Of a file or folder, in characters."""
+
+_LONGEST_TRAINER = "nnUNetTrainerPseudoLabel"
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class TrainedModel:
         configuration: nnU-Net's name of it.
         trainer: class name.
         folds: the trained ones, e.g. ("0", "all").
-        classes: the foreground classes, in channel order.
+        steps: the foreground classes that it learnt in each of its steps, in channel order.
         mirror_axes: of the patch, that prediction may flip.
     """
 
@@ -57,18 +63,18 @@ class TrainedModel:
     configuration: str
     trainer: str
     folds: tuple[str, ...]
-    classes: tuple[str, ...]
+    steps: tuple[tuple[str, ...], ...]
     mirror_axes: tuple[int, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The foreground classes, in channel order."""
+        return tuple(name for classes in self.steps for name in classes)
 
     @cached_property
     def step(self) -> StepPlan | None:
         """The step that it was trained as; None for a model that was not trained in steps."""
         return read_step_plan(self.plans, self.dataset_json) if "cil" in self.plans else None
-
-    @property
-    def steps(self) -> tuple[tuple[str, ...], ...]:
-        """Its classes, step by step."""
-        return (self.classes,) if self.step is None else self.step.steps[: self.step.step + 1]
 
     @property
     def origin(self) -> str:
@@ -81,10 +87,7 @@ class TrainedModel:
     @property
     def settings(self) -> dict[str, Any]:
         """``self.configuration`` of the plans, with what it inherits."""
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-        settings: dict[str, Any] = PlansManager(self.plans).get_configuration(self.configuration).configuration
-        return settings
+        return configuration_settings(self.plans, self.configuration)
 
 
 @dataclass(frozen=True)
@@ -158,11 +161,14 @@ def extend(
         raise CILError(f"{model.folder} is a {model.configuration} model, not {wish.configuration}. Leave -c out.")
     folds = _folds(model, wish.folds)
     folder = raw_dataset_folder(dataset)
-    dataset_json = read_json(folder / "dataset.json", "A raw nnU-Net data set has one.")
+    dataset_json = read_dataset_json(folder / "dataset.json")
     refuse_regions(dataset_json)
     check_training_settings(wish.training, "--training")
     new = _new_classes(model, folder.name, dataset_json["labels"], wish)
     raw = read_raw(folder, dataset_json, reader_of(model.plans))
+    check_labelled_classes(dataset_json, raw.cases, dataset=folder.name)
+    target = nnunet_folder("nnUNet_preprocessed") / folder.name
+    _check_split(target, folds, len(raw.cases))
     _check_present(raw, (*wish.refine, *new))
     remarks = _fit(model, raw)
     for remark in remarks:
@@ -175,26 +181,28 @@ def extend(
         option="--force",
     )
 
-    target = nnunet_folder("nnUNet_preprocessed") / folder.name
     _refuse_other_numbers(target, dataset_json["labels"])
     base = _moved_plans(model, raw, wish.plans_name)
-    plan = _step_plan(model, folder.name, dataset_json, list(raw.cases), new, wish)
+    plan = _step_plan(model, dataset_json, list(raw.cases), new, wish)
+    _check_labelled(plan, raw)
     plans_name = f"{base['plans_name']}_{plan.schedule}_step{plan.step}"
+    _check_length(plans_name, model.configuration)
     content = step_plans_file(base, plans_name, plan)
     file = target / f"{plans_name}.json"
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != content:
-        refuse_if_trained(folder.name, plans_name)
+    _refuse_other_plans(file, content)
     remedy = "Give the moved plans another name with -p."
     refuse_other_preprocessing(target, content, model.configuration, remedy)
-    identifier = content["configurations"][model.configuration].get("data_identifier") or base["plans_name"]
-    if not (target / identifier).is_dir():
+    preprocessed = target / configuration_settings(content, model.configuration)["data_identifier"]
+    if preprocessed.is_dir():
+        _refuse_old_labels(preprocessed, raw)
+    else:
         check_room(target, _preprocessed_bytes(model, raw.sample), "nnUNet_preprocessed")
     target.mkdir(exist_ok=True)
     write_json(target / "dataset.json", dataset_json)
     write_json(file, content)
     logs = nnunet_folder("nnUNet_results") / folder.name / "cil_logs"
     preprocess(folder.name, model.configuration, plans_name, logs, say)
-    _check_labels(target, content, dataset_json, plan)
+    _check_labels(preprocessed, content, dataset_json, plan)
     return Extension(model, folder.name, plan, plans_name, file, folds, tuple(remarks))
 
 
@@ -222,7 +230,7 @@ def read_model(folder: Path) -> TrainedModel:
         raise CILError(f"{folder} is one fold. Give the folder above it, {folder.parent}.")
     checkpoints = final_checkpoints(folder)
     plans = read_json(folder / "plans.json", "Give a model folder, with plans.json and fold_X.")
-    dataset_json = read_json(folder / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
+    dataset_json = read_dataset_json(folder / "dataset.json")
     refuse_regions(dataset_json)
     contents = {fold: read_checkpoint(file) for fold, file in checkpoints.items()}
     first = next(iter(contents.values()))
@@ -240,12 +248,22 @@ def read_model(folder: Path) -> TrainedModel:
         configuration,
         str(first["trainer_name"]),
         tuple(fold.removeprefix("fold_") for fold in contents),
-        tuple(classes),
+        _steps(first, classes),
         tuple(int(a) for a in first.get("inference_allowed_mirroring_axes") or ()),
     )
     if model.settings.get("previous_stage"):
         raise NotImplementedError(f"{folder} is a cascade; nnunet_cil extends 2d, 3d_lowres and 3d_fullres only.")
+    for fold, file in checkpoints.items():
+        check_network(file, contents[fold], plans, dataset_json, f"{folder} cannot be extended")
     return model
+
+
+def _steps(checkpoint: Mapping[str, Any], classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """As its lineage tells; a model that was not trained in steps has one."""
+    from nnunet_cil.training.checkpoints import lineage_of
+
+    steps = tuple(record.classes for record in lineage_of(checkpoint))
+    return steps if [name for step in steps for name in step] == list(classes) else (tuple(classes),)
 
 
 def _folds(model: TrainedModel, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -291,12 +309,80 @@ def _check_present(raw: RawData, classes: Sequence[str]) -> None:
     """Every class is in some label file; files are read until all are found."""
     missing = {raw.dataset_json["labels"][name]: name for name in classes}
     for files in raw.cases.values():
-        found = np.unique(raw.reader.read_seg(files["label"])[0])
+        try:
+            found = np.unique(raw.reader.read_seg(files["label"])[0])
+        except (RuntimeError, OSError, ValueError) as error:
+            raise CILError(
+                f"The label file {files['label']} cannot be read. Restore it, or remove the case."
+            ) from error
         missing = {label: name for label, name in missing.items() if label not in found}
         if not missing:
             return
     label, name = next(iter(missing.items()))
     raise CILError(f"No case of {raw.folder.name} has {name!r} (label {label}): there is nothing to learn it from.")
+
+
+def _check_split(target: Path, folds: Sequence[str], num_cases: int) -> None:
+    """nnU-Net splits five or more cases; fewer need a split of the user's."""
+    if num_cases < NUM_FOLDS and set(folds) != {"all"} and not (target / "splits_final.json").is_file():
+        raise CILError(
+            f"{target.name} has {num_cases} training cases, but nnU-Net's split into {NUM_FOLDS} folds needs {NUM_FOLDS}. Add "
+            f"cases, or write a split of your own to {target / 'splits_final.json'}."
+        )
+
+
+def _check_labelled(plan: StepPlan, raw: RawData) -> None:
+    """Every class is said to be labelled in some case."""
+    for name in plan.shown_classes:
+        if not any(name in plan.labelled.get(case, plan.shown_classes) for case in raw.cases):
+            raise CILError(
+                f"'labelled_classes' in dataset.json of {raw.folder.name} says that no case labels {name!r}: there is nothing to "
+                "learn it from."
+            )
+
+
+def _check_length(plans_name: str, configuration: str) -> None:
+    """Trainer, plans and configuration make the name of a folder."""
+    if len(f"{_LONGEST_TRAINER}__{plans_name}__{configuration}") > _LONGEST_NAME:
+        raise CILError(
+            f"The plans' name {plans_name!r} is too long for a folder's. Choose a shorter one with --name or -p."
+        )
+
+
+def _refuse_other_plans(file: Path, content: Mapping[str, Any]) -> None:
+    """Plans of that name may continue another model, or have been trained."""
+    if not file.is_file():
+        return
+    known = read_json(file, "")
+    ours, theirs = (PreviousModel(**plans["cil"]["previous"]) for plans in (content, known))
+    if ours != theirs and _folder(theirs).is_dir():
+        raise CILError(
+            f"{file} continues another model, {_folder(theirs)}. Give this step a name of its own with --name."
+        )
+    if _apart_from_previous(known) != _apart_from_previous(content):  # a model that was moved is known by its hash
+        refuse_if_trained(file.parent.name, file.stem)
+
+
+def _folder(previous: PreviousModel) -> Path:
+    """Of the model, above its folds."""
+    name = f"{previous.trainer}__{previous.plans}__{previous.configuration}"
+    return Path(previous.folder or nnunet_folder("nnUNet_results") / previous.dataset / name)
+
+
+def _apart_from_previous(plans: Mapping[str, Any]) -> dict[str, Any]:
+    block = {k: v for k, v in plans["cil"].items() if k not in ("previous", "digest")}
+    return {**plans, "cil": block}
+
+
+def _refuse_old_labels(preprocessed: Path, raw: RawData) -> None:
+    """nnU-Net keeps a copy of every label file that it preprocesses."""
+    for case, files in raw.cases.items():
+        copy = preprocessed.parent / "gt_segmentations" / f"{case}{raw.dataset_json['file_ending']}"
+        if copy.is_file() and not filecmp.cmp(copy, files["label"], shallow=False):
+            raise CILError(
+                f"The label file of case {case!r} has changed since {preprocessed} was made. Remove that folder and {copy}, and "
+                "run the command again."
+            )
 
 
 def _fit(model: TrainedModel, raw: RawData) -> list[Remark]:
@@ -321,7 +407,6 @@ def _moved_plans(model: TrainedModel, raw: RawData, name: str) -> dict[str, Any]
 
 def _step_plan(
     model: TrainedModel,
-    dataset: str,
     dataset_json: Mapping[str, Any],
     cases: Sequence[str],
     new: tuple[str, ...],
@@ -329,7 +414,7 @@ def _step_plan(
 ) -> StepPlan:
     steps = (*model.steps, new)
     refined = tuple(name for name in model.classes if name in wish.refine)
-    name = wish.name or "-".join(re.sub(r"[^A-Za-z0-9]+", "-", c).strip("-") for c in new)
+    name = wish.name or _default_name(new, len(steps) - 1)
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name) or "__" in name:
         raise CILError(
             f"--name {name!r} becomes part of a folder's name: use letters, digits, '.', '-' and single '_'."
@@ -346,8 +431,15 @@ def _step_plan(
         training={**_mirroring(model), **wish.training},
         hyperparameters=dict(wish.hyperparameters),
         refined=refined,
-        labelled=labelled_classes(dataset_json, cases, evaluated, dataset=dataset),
+        labelled=labelled_classes(dataset_json, cases, evaluated),
     )
+
+
+def _default_name(new: Sequence[str], step: int) -> str:
+    """The classes' names, as far as they fit into a folder's."""
+    words = [word for word in (re.sub(r"[^A-Za-z0-9]+", "-", c).strip("-") for c in new) if word]
+    name = "-".join(words) or f"step-{step}"
+    return name if len(name) <= 60 else f"{words[0][:40].strip('-')}-and-{len(new) - 1}-more"
 
 
 def _previous(model: TrainedModel) -> PreviousModel:
@@ -383,14 +475,18 @@ def _refuse_other_numbers(target: Path, labels: Mapping[str, int]) -> None:
         if known.get(name, number) != number:
             raise CILError(
                 f"{target.name} was preprocessed when {name!r} was label {known[name]}, but dataset.json in nnUNet_raw says "
-                f"{number}. Restore the number, or remove {target} and run the command again."
+                f"{number}. Restore the number, or remove what is preprocessed in {target}, and dataset.json there (but not "
+                "splits_final.json), and run the command again."
             )
 
 
-def _check_labels(target: Path, plans: Mapping[str, Any], dataset_json: Mapping[str, Any], plan: StepPlan) -> None:
+def _check_labels(
+    preprocessed: Path, plans: Mapping[str, Any], dataset_json: Mapping[str, Any], plan: StepPlan
+) -> None:
     """Of the preprocessed cases: values that are no label, labels that should not be there, and classes that no case has."""
-    labels = dataset_json["labels"]
-    present = scan_labels(target, plans, labels)
+    labels, target = dataset_json["labels"], preprocessed.parent
+    only = {"plans_name": plans["plans_name"], "configurations": {"": {"data_identifier": preprocessed.name}}}
+    present = scan_labels(target, only, labels)
     for case, values in present.items():
         for name in plan.evaluated_classes:
             if labels[name] in values and name not in plan.labelled.get(case, plan.evaluated_classes):
@@ -402,5 +498,5 @@ def _check_labels(target: Path, plans: Mapping[str, Any], dataset_json: Mapping[
         if not any(labels[name] in values for values in present.values()):
             raise CILError(
                 f"{name!r} (label {labels[name]}) is in the label files of {target.name}, but in none of the preprocessed cases: "
-                f"these are older. Remove {target} and run the command again."
+                f"these are older. Remove {preprocessed} and run the command again."
             )

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_cil.errors import CILError
+
 NUM_LOOKED_AT = 10
 """Cases that are read."""
 
@@ -18,6 +20,9 @@ MAX_SPACING_RATIO = 3.0
 
 MIN_SHARE_IN_WINDOW = 0.01
 """Of the voxels of a CT, within the range of intensities that the model's organs had."""
+
+MIN_RANGE_RATIO = 0.1
+"""Between the range of a CT's intensities and that of the model's organs; a smaller one has been rescaled."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,19 @@ def look_at(cases: Sequence[Sequence[str]], reader: Any) -> Sample:
     Args:
         cases: the image files of each case.
         reader: nnU-Net's, an instance.
+
+    Raises:
+        CILError: a file that the reader cannot read.
     """
     from tqdm import tqdm
 
     chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, NUM_LOOKED_AT).astype(int))]
     spacings, shapes, images, orientations = [], [], [], []
     for files in tqdm(chosen, desc="Looking at images", leave=False):
-        image, properties = reader.read_images(files)
+        try:
+            image, properties = reader.read_images(files)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise CILError(f"{files[0]} cannot be read as an image ({_last_line(error)}). Restore it.") from error
         spacings.append([float(s) for s in properties["spacing"]])
         shapes.append(image.shape[1:])
         flat = image.reshape(len(image), -1)
@@ -75,6 +86,10 @@ def look_at(cases: Sequence[Sequence[str]], reader: Any) -> Sample:
     return Sample(
         np.array(spacings), np.array(shapes), tuple(o for o in orientations if o is not None), images, len(cases)
     )
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _orientation(file: Path) -> str | None:
@@ -155,20 +170,22 @@ def _intensities(plans: Mapping[str, Any], configuration: Mapping[str, Any], sam
     """CT is normalised by the model's own statistics; every other image by its own."""
     remarks = []
     for channel, scheme in enumerate(configuration["normalization_schemes"]):
+        voxels = np.concatenate([image[channel] for image in sample.images])
+        a, b = np.percentile(voxels, [0.5, 99.5])
+        text = f"intensities of channel {channel}: {a:.4g} to {b:.4g} ({scheme})"
         if scheme != "CTNormalization":
+            remarks.append(Remark(text))
             continue
         known = plans["foreground_intensity_properties_per_channel"][str(channel)]
         low, high = known["percentile_00_5"], known["percentile_99_5"]
-        voxels = np.concatenate([image[channel] for image in sample.images])
         share = float(((voxels >= low) & (voxels <= high)).mean())
-        a, b = np.percentile(voxels, [0.5, 99.5])
-        remarks.append(
-            Remark(
-                f"intensities of channel {channel}: {a:.0f} to {b:.0f}; the model's organs had {low:.0f} to {high:.0f}, where "
-                f"{share:.1%} of the voxels are",
-                share < MIN_SHARE_IN_WINDOW,
-            )
-        )
+        text += f"; the model's organs had {low:.4g} to {high:.4g}, where {share:.1%} of the voxels are"
+        if b - a < MIN_RANGE_RATIO * (high - low):
+            remarks.append(Remark(f"{text}: they look rescaled", True))
+        elif low < 0 <= voxels.min():
+            remarks.append(Remark(f"{text}, but none is below 0: these are no Hounsfield units", True))
+        else:
+            remarks.append(Remark(text, share < MIN_SHARE_IN_WINDOW))
     return remarks
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,10 @@ def raw_dataset_folder(name_or_id: str | int) -> Path:
     folder = nnunet_folder("nnUNet_raw")
     found = _find_dataset(folder, str(name_or_id))
     if found is None:
-        raise CILError(f"There is no data set {str(name_or_id)!r} in {folder}. 'nnunet_cil convert' makes one.")
+        raise CILError(
+            f"There is no data set {str(name_or_id)!r} in {folder} (its folder is called DatasetXXX_NAME). 'nnunet_cil "
+            "convert' makes one."
+        )
     return folder / found
 
 
@@ -51,7 +55,7 @@ def known_dataset(name_or_id: str | int) -> str:
 
 def _find_dataset(folder: Path, wanted: str) -> str | None:
     if not wanted.isdigit():
-        return wanted if (folder / wanted).is_dir() else None
+        return wanted if re.match(r"Dataset\d{3}_", wanted) and (folder / wanted).is_dir() else None
     prefix = f"Dataset{int(wanted):03d}_"
     found = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name.startswith(prefix))
     if len(found) > 1:
@@ -67,6 +71,27 @@ def read_json(file: Path, remedy: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise CILError(f"{file} is not valid JSON: {error}.") from error
+    return content
+
+
+def read_dataset_json(file: Path) -> dict[str, Any]:
+    """Reads a ``dataset.json`` of nnU-Net v2; ``channel_names`` may be called ``modality`` there, as in nnU-Net.
+
+    Raises:
+        CILError: missing, or without what nnU-Net needs.
+    """
+    content = read_json(file, "Every data set of nnU-Net has one.")
+    if "modality" in content:
+        content.setdefault("channel_names", content["modality"])
+    for key in ("channel_names", "labels", "file_ending"):
+        if key not in content:
+            raise CILError(f"{file} lacks {key!r}, which every data set of nnU-Net v2 has. Add it.")
+    for name, number in content["labels"].items():
+        if not isinstance(number, (int, list, tuple)):
+            raise CILError(
+                f"{file} has labels as nnU-Net v1 wanted them ({name!r}: {number!r}). Write the name first: "
+                f"{number!r}: {name}."
+            )
     return content
 
 

@@ -86,6 +86,14 @@ def read_raw(folder: Path, dataset_json: Mapping[str, Any], plans_reader: str = 
     return RawData(folder, dataset_json, cases, plans_reader)
 
 
+def configuration_settings(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+    """Of a configuration of the plans, with what it inherits from another one."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    settings: dict[str, Any] = PlansManager(dict(plans)).get_configuration(configuration).configuration
+    return settings
+
+
 def reader_of(plans: Mapping[str, Any]) -> str:
     """The name of the reader that the plans were made with."""
     return str(plans.get("image_reader_writer", ""))
@@ -159,17 +167,19 @@ def refuse_other_preprocessing(target: Path, content: Mapping[str, Any], configu
     """
 
     def decisive(plans: Mapping[str, Any]) -> dict[str, Any]:
-        settings = plans["configurations"].get(configuration, {})
+        settings = configuration_settings(plans, configuration)
         shared = ("transpose_forward", "foreground_intensity_properties_per_channel", "image_reader_writer")
         return {**{k: settings.get(k) for k in _PREPROCESSING}, **{k: plans.get(k) for k in shared}}
 
-    identifier = content["configurations"][configuration].get("data_identifier")
-    for file in sorted(target.glob("*.json")) if (target / str(identifier)).is_dir() else ():
+    wanted, identifier = decisive(content), configuration_settings(content, configuration)["data_identifier"]
+    for file in sorted(target.glob("*.json")) if (target / identifier).is_dir() else ():
         other = read_json(file, "") if file.stem not in ("dataset", "dataset_fingerprint") else {}
-        settings = other.get("configurations", {}).get(configuration, {}) if isinstance(other, dict) else {}
-        if settings.get("data_identifier") == identifier and decisive(other) != decisive(content):
-            differing = [k for k, v in decisive(content).items() if decisive(other)[k] != v]
+        if configuration not in (other.get("configurations", {}) if isinstance(other, dict) else {}):
+            continue
+        theirs = decisive(other)
+        if configuration_settings(other, configuration)["data_identifier"] == identifier and theirs != wanted:
+            differing = [k for k, v in wanted.items() if theirs[k] != v]
             raise CILError(
-                f"{target / str(identifier)} holds data that were preprocessed with other plans ({file.name}; other "
+                f"{target / identifier} holds data that were preprocessed with other plans ({file.name}; other "
                 f"{', '.join(differing)}). {remedy}"
             )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import write_json
-from nnunet_cil.labels import labelled_classes
+from nnunet_cil.labels import check_labelled_classes, labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, plan_steps
 from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, read_json
@@ -117,6 +117,8 @@ def plan(
     if set(datasets) != {name}:
         move_plans(datasets, base_plans, force=force, say=say)
         data |= _others(datasets, base_plans, preprocessed_configurations(folder, plans))
+    for d, found in data.items():
+        check_labelled_classes(found.dataset_json, found.present, dataset=d)
     own = [data[d] for d in datasets]
     cases = _deal(schedule, datasets, data)
     _check_presence(schedule, own, cases)
@@ -124,8 +126,8 @@ def plan(
     plans_names = [f"{plans_on(d, name, base_plans)}_{schedule.name}_step{i}" for i, d in enumerate(datasets)]
     planned = plan_steps(schedule, datasets, [d.labels for d in own], plans_names, cases, first_trainer)
     steps = [
-        replace(s, labelled=labelled_classes(d.dataset_json, s.cases or d.present, s.evaluated_classes, dataset=n))
-        for s, d, n in zip(planned, own, datasets, strict=True)
+        replace(s, labelled=labelled_classes(d.dataset_json, s.cases or d.present, s.evaluated_classes))
+        for s, d in zip(planned, own, strict=True)
     ]
     contents = [step_plans_file(d.plans, n, step) for d, n, step in zip(own, plans_names, steps, strict=True)]
     files = [d.folder / f"{n}.json" for d, n in zip(own, plans_names, strict=True)]
@@ -292,7 +294,7 @@ def _check_presence(schedule: Schedule, data: Sequence[_Preprocessed], cases: Se
     for index, (step, found) in enumerate(zip(schedule.steps, data, strict=True)):
         dataset, labels, own_cases = found.folder.name, found.labels, cases[index]
         own = found.present if own_cases is None else {case: found.present[case] for case in own_cases}
-        for case, labelled in labelled_classes(found.dataset_json, own, step.classes, dataset=dataset).items():
+        for case, labelled in labelled_classes(found.dataset_json, own, step.classes).items():
             hidden = next(name for name in step.classes if name not in labelled)
             raise CILError(
                 f"step {index} of {schedule.name} learns {hidden!r}, but 'labelled_classes' in dataset.json of {dataset} says "

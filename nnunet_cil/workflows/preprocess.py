@@ -9,6 +9,7 @@ from pathlib import Path
 from nnunet_cil.errors import CILError
 from nnunet_cil.workflows.commands import call, user_environment
 from nnunet_cil.workflows.folders import nnunet_folder, read_json
+from nnunet_cil.workflows.move import configuration_settings
 
 PLANNERS = {
     "nnUNetPlans": "ExperimentPlanner",
@@ -57,8 +58,9 @@ def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[
     commands = []
     if not (folder / "dataset_fingerprint.json").is_file():  # plans from elsewhere; training wants it all the same
         commands.append(["nnUNetv2_extract_fingerprint", *which, "--verify_dataset_integrity"])
-    identifier = read_json(plans, "")["configurations"].get(configuration, {}).get("data_identifier")
-    if identifier is not None and not _is_complete(folder / identifier):  # what is wrong with it, plan says
+    content = read_json(plans, "")
+    known = configuration in content["configurations"]  # what is wrong with it, plan says
+    if known and not _is_complete(folder / configuration_settings(content, configuration)["data_identifier"]):
         commands.append(["nnUNetv2_preprocess", *which, "-c", configuration, "-plans_name", base_plans])
     return commands
 

@@ -11,8 +11,9 @@ from nnunet_cil.files import write_json
 from nnunet_cil.labels import check_classes, refuse_regions
 from nnunet_cil.schedule import Schedule
 from nnunet_cil.workflows.fit import Remark, compare, compare_channels
-from nnunet_cil.workflows.folders import known_dataset, nnunet_folder, raw_dataset_folder, read_json
+from nnunet_cil.workflows.folders import known_dataset, nnunet_folder, raw_dataset_folder, read_dataset_json, read_json
 from nnunet_cil.workflows.move import (
+    configuration_settings,
     moved_name,
     moved_plans,
     orientations_of,
@@ -120,7 +121,7 @@ def _move(base: dict[str, Any], first: str, file: Path, *, force: bool, say: Cal
     raw = read_raw(raw_dataset_folder(name), content, reader_of(base))
     channels = _dataset_json(first)["channel_names"], content["channel_names"]
     own = orientations_of(base)
-    settings = [_settings(base, c) for c in preprocessed_configurations(_preprocessed(first), base)]
+    settings = [configuration_settings(base, c) for c in preprocessed_configurations(_preprocessed(first), base)]
     remarks = dict.fromkeys(remark for s in settings for remark in compare(base, s, *channels, raw.sample, own))
     remarks[raw.reader_remark] = None
     say(f"{name}, with the plans of {first}:")
@@ -143,14 +144,6 @@ def preprocessed_configurations(folder: Path, plans: dict[str, Any]) -> list[str
     return [n for n, i in identifiers.items() if i and (folder / i).is_dir() and any((folder / i).iterdir())]
 
 
-def _settings(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
-    """With what it inherits."""
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    settings: dict[str, Any] = PlansManager(plans).get_configuration(configuration).configuration
-    return settings
-
-
 def _preprocessed(dataset: str) -> Path:
     return nnunet_folder("nnUNet_preprocessed") / dataset
 
@@ -160,7 +153,7 @@ def _dataset_json(dataset: str) -> dict[str, Any]:
     file = _preprocessed(dataset) / "dataset.json"
     if not file.is_file():
         file = raw_dataset_folder(dataset) / "dataset.json"
-    return read_json(file, "Every data set of nnU-Net has one.")
+    return read_dataset_json(file)
 
 
 def _refuse_danger(remarks: Sequence[Remark], first: str, name: str, *, force: bool) -> None:
