@@ -194,7 +194,7 @@ def read_step_plan(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) ->
     if block.get("schema_version") != SCHEMA_VERSION:
         raise CILError(
             f"The plans {name!r} were written for schema version {block.get('schema_version')} of "
-            f"nnunet_cil, this is version {SCHEMA_VERSION}. Run 'nnunet_cil plan' again."
+            f"nnunet_cil, this is version {SCHEMA_VERSION}. Run 'nnunet_cil plan' (or 'extend') again."
         )
     content = {key: value for key, value in block.items() if key != "digest"}
     if block.get("digest") != _digest(content):
@@ -213,7 +213,8 @@ def read_step_plan(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) ->
     if dict(dataset_json["labels"]) not in (plan.dataset_labels, plan.labels):
         raise CILError(
             f"The plans {name!r} were written for a data set with the labels {plan.dataset_labels}, but "
-            f"dataset.json lists {dict(dataset_json['labels'])}. Run 'nnunet_cil plan' again."
+            f"dataset.json lists {dict(dataset_json['labels'])}. Restore its labels, or run 'nnunet_cil plan' (or "
+            "'extend') again."
         )
     return plan
 
