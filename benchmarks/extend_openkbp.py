@@ -2,7 +2,7 @@
 
     python benchmarks/extend_openkbp.py 900 --true-prototypes -device cpu                  # resumable
     python benchmarks/extend_openkbp.py 900 -c 2d --runs 3 -device cpu
-    python benchmarks/extend_openkbp.py 900 --plans nnUNetResEncUNetMPlans --steps 12 -device cpu
+    python benchmarks/extend_openkbp.py 900 --plans nnUNetResEncUNetMPlans --steps 48 --initial-lr 0.001 -device cpu
     python benchmarks/extend_openkbp.py 900 --set old_class_sampling=0 -device cpu         # rows of their own
     python benchmarks/extend_openkbp.py 900 --table
 
@@ -77,7 +77,7 @@ class Study:
         self.base_trainer = f"nnUNetTrainer_{args.epochs}epochs"
         self.training = [
             *(f"num_epochs={args.steps}", "num_iterations_per_epoch=50", "num_val_iterations_per_epoch=4"),
-            *("save_every=4", "initial_lr=0.003", 'optimizer="AdamW"'),
+            *("save_every=4", f"initial_lr={args.initial_lr}", 'optimizer="AdamW"'),
         ]
 
     def run(self) -> None:
@@ -112,7 +112,7 @@ class Study:
         file = RESULTS / f"{self.name}.json"
         known = json.loads(file.read_text()) if file.is_file() else {}
         if known and (known["base_trainer"], known["training"]) != (self.base_trainer, self.training):
-            raise SystemExit(f"{file} was measured with other --epochs or --steps; move it away first.")
+            raise SystemExit(f"{file} was measured with other --epochs, --steps or --initial-lr; move it away first.")
 
     def keep(self, name: str, value: object, where: tuple[str, ...] = ("dice",)) -> None:
         """Writes a result into the configuration's file."""
@@ -156,10 +156,11 @@ class Study:
         file = self.preprocessed / self.new / f"{step}.json"
         if file.is_file():
             planned = json.loads(file.read_text())["cil"]
-            asked = (model.name.split("__")[0], self.args.steps)
-            if (planned["previous"]["trainer"], planned["training"]["num_epochs"]) != asked:
+            asked = (model.name.split("__")[0], self.args.steps, float(self.args.initial_lr))
+            training = planned["training"]
+            if (planned["previous"]["trainer"], training["num_epochs"], training["initial_lr"]) != asked:
                 raise SystemExit(
-                    f"{file} was planned with other --epochs or --steps; delete it, and the models of it, first."
+                    f"{file} was planned with other --epochs, --steps or --initial-lr; delete it, and the models of it, first."
                 )
         else:
             call("nnunet_cil", "extend", str(model), "902", "-p", plans, "--training", *self.training, *more)
@@ -291,6 +292,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=24, help="epochs (of 50 iterations) of the extension (default: %(default)s)"
     )
+    parser.add_argument("--initial-lr", default="0.003", help="of the extension, with AdamW (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=1, help="trainings of the extension (default: %(default)s)")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="hyper-parameters of the extension to change"
