@@ -40,6 +40,7 @@ _LONGEST_NAME = 255
 """Of a file or folder, in characters."""
 
 _LONGEST_TRAINER = "nnUNetTrainerPseudoLabel"
+"""Of ours that can continue a model from elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ def read_model(folder: Path) -> TrainedModel:
         raise CILError(f"{folder} is one fold. Give the folder above it, {folder.parent}.")
     checkpoints = final_checkpoints(folder)
     plans = read_json(folder / "plans.json", "Give a model folder, with plans.json and fold_X.")
-    dataset_json = read_dataset_json(folder / "dataset.json")
+    dataset_json = read_dataset_json(folder / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
     refuse_regions(dataset_json)
     contents = {fold: read_checkpoint(file) for fold, file in checkpoints.items()}
     first = next(iter(contents.values()))

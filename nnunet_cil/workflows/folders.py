@@ -74,13 +74,13 @@ def read_json(file: Path, remedy: str) -> dict[str, Any]:
     return content
 
 
-def read_dataset_json(file: Path) -> dict[str, Any]:
+def read_dataset_json(file: Path, remedy: str = "Every data set of nnU-Net has one.") -> dict[str, Any]:
     """Reads a ``dataset.json`` of nnU-Net v2; ``channel_names`` may be called ``modality`` there, as in nnU-Net.
 
     Raises:
         CILError: missing, or without what nnU-Net needs.
     """
-    content = read_json(file, "Every data set of nnU-Net has one.")
+    content = read_json(file, remedy)
     if "modality" in content:
         content.setdefault("channel_names", content["modality"])
     for key in ("channel_names", "labels", "file_ending"):

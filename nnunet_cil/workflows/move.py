@@ -177,7 +177,7 @@ def refuse_other_preprocessing(target: Path, content: Mapping[str, Any], configu
         if configuration not in (other.get("configurations", {}) if isinstance(other, dict) else {}):
             continue
         theirs = decisive(other)
-        if configuration_settings(other, configuration)["data_identifier"] == identifier and theirs != wanted:
+        if configuration_settings(other, configuration).get("data_identifier") == identifier and theirs != wanted:
             differing = [k for k, v in wanted.items() if theirs[k] != v]
             raise CILError(
                 f"{target / identifier} holds data that were preprocessed with other plans ({file.name}; other "
