@@ -136,6 +136,35 @@ def test_what_is_not_preprocessed_is_preprocessed_first(setting, monkeypatch):
         workflow.run(Experiment("19", "2d", (0,), schedule, (PGCD,)), workflow.Choice())
 
 
+@pytest.mark.parametrize(
+    ("step", "values", "message"),
+    [
+        (2, {"pgcd_wieght": 2}, r"'pgcd_wieght', which nnUNetTrainerPGCD does not have \(did you mean 'pgcd_weight'"),
+        (1, {"mib_weight": -1}, "'mib_weight', which nnUNetTrainerPGCD does not have"),
+        (0, {"mib_weight": 5}, "'mib_weight', which nnUNetTrainerPGCD does not have.*belong in the later steps"),
+    ],
+)
+def test_hyperparameters_of_any_step_are_checked_before_anything_is_done(
+    setting, tmp_path, monkeypatch, step, values, message
+):
+    _, trained, _, _ = setting
+    monkeypatch.setattr(workflow, "preprocess", lambda *_: pytest.fail("the long work has begun"))
+    steps = [{"classes": list(s)} for s in STEPS]
+    steps[step]["hyperparameters"] = values
+    with pytest.raises(CILError, match=message):
+        run(write_schedule(tmp_path, steps))
+    assert not trained
+
+
+def test_each_trainer_may_train_its_own_step_0(setting, tmp_path, capsys):
+    _, trained, _, _ = setting
+    schedule = write_schedule(tmp_path, STEPS, hyperparameters={"mib_weight": 5})
+    assert main(["plan", "17", str(schedule)]) == 0
+    options = ["-tr", MIB, "-device", "cpu"]
+    assert main(["run", "17", "3d_fullres", "0", str(schedule), *options]) == 0
+    assert names(trained) == [("MiB", 0), ("MiB", 1), ("MiB", 2)]
+
+
 def test_status_tells_finished_running_and_missing(setting, capsys):
     schedule, _, _, folder = setting
     run(schedule, stop_after=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -349,22 +349,33 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             refined=tuple(self.step_plan.labels[name] for name in self.step_plan.refined),
         )
 
-    def _set_hyperparameters(self, step_plan: StepPlan) -> None:
-        for name, value in step_plan.hyperparameters.items():
-            if name not in self.hyperparameters:
-                raise CILError(
-                    f"Schedule {step_plan.schedule} sets the hyper-parameter {name!r}, which "
-                    f"{type(self).__name__} does not have{did_you_mean(name, self.hyperparameters)}."
-                )
-            low, high = self.hyperparameters[name]
-            kind = type(getattr(type(self), name))
+    @classmethod
+    def check_hyperparameters(cls, values: Mapping[str, Any], schedule: str) -> None:
+        """Refuses names that the method does not have, and numbers out of their range.
+
+        Args:
+            values: by name, as in a schedule.
+            schedule: its name, for the message.
+
+        Raises:
+            CILError: with the nearest name, or the range.
+        """
+        for name, value in values.items():
+            sets = f"Schedule {schedule} sets the hyper-parameter {name!r}"
+            if name not in cls.hyperparameters:
+                raise CILError(f"{sets}, which {cls.__name__} does not have{did_you_mean(name, cls.hyperparameters)}.")
+            low, high = cls.hyperparameters[name]
+            kind = type(getattr(cls, name))
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or not low <= value <= high or not math.isfinite(value) or kind(value) != value:
                 raise CILError(
-                    f"Schedule {step_plan.schedule} sets the hyper-parameter {name!r} to {value!r}, but it must be "
-                    f"{'a whole number' if kind is int else 'a number'} from {low} to {high}."
+                    f"{sets} to {value!r}, but it must be {'a whole number' if kind is int else 'a number'} from {low} to {high}."
                 )
-            setattr(self, name, kind(value))
+
+    def _set_hyperparameters(self, step_plan: StepPlan) -> None:
+        self.check_hyperparameters(step_plan.hyperparameters, step_plan.schedule)
+        for name, value in step_plan.hyperparameters.items():
+            setattr(self, name, type(getattr(type(self), name))(value))
 
     # --- a training iteration -------------------------------------------------------------------------------
 

@@ -140,9 +140,9 @@ def run(
 
 def _preprocess_all(experiment: Experiment, logs: Path, say: Callable[[str], None]) -> None:
     """The data set, or all of them, the further ones with the first one's plans. What cannot work is said before."""
+    _check_trainers(experiment)
     first, *others = experiment.data_sets
     if others:
-        _refuse_without_old_data(experiment)
         check_data_sets(experiment.schedule, experiment.step_data_sets, experiment.base_plans)
     preprocess(first, experiment.configuration, experiment.base_plans, logs, say)
     if others:
@@ -151,13 +151,33 @@ def _preprocess_all(experiment: Experiment, logs: Path, say: Callable[[str], Non
         preprocess(name, experiment.configuration, plans_on(name, first, experiment.base_plans), logs, say)
 
 
-def _refuse_without_old_data(experiment: Experiment) -> None:
-    for trainer in experiment.trainers if len(experiment.data_sets) > 1 else ():
-        if trainer_class(trainer).needs_old_data:
+def _check_trainers(experiment: Experiment) -> None:
+    """Every trainer can learn every step that it is asked for: it has the hyper-parameters, and the data."""
+    name, steps = experiment.schedule.name, experiment.schedule.steps
+    first = _first_trainer(experiment)
+    if first is not None:
+        try:
+            trainer_class(first).check_hyperparameters(steps[0].hyperparameters, name)
+        except CILError as error:
             raise CILError(
-                f"{trainer} needs the data of the earlier steps, but {experiment.schedule.name} learns from "
+                f"{error} It trains step 0 for all trainers; another trainer's hyper-parameters belong in the later steps."
+            ) from error
+    for trainer in map(trainer_class, experiment.trainers):
+        for step in steps if first is None else steps[1:]:
+            trainer.check_hyperparameters(step.hyperparameters, name)
+        if trainer.needs_old_data and len(experiment.data_sets) > 1:
+            raise CILError(
+                f"{trainer.__name__} needs the data of the earlier steps, but {name} learns from "
                 f"{', '.join(experiment.data_sets)}, one after the other. Use another trainer."
             )
+
+
+def _first_trainer(experiment: Experiment) -> str | None:
+    """Step 0's; None: each its own. Where plans are there already, whose step 0 is continued stays as it was."""
+    if experiment.last_step > 0 and (file := experiment.plans_file(1)).is_file():
+        first: str | None = json.loads(file.read_text(encoding="utf-8"))["cil"]["previous"]["trainer"]
+        return first
+    return DEFAULT_FIRST_TRAINER
 
 
 def remaining_commands(
@@ -185,11 +205,9 @@ def logs_folder(experiment: Experiment, output: Path | None) -> Path:
 
 
 def write_plans(experiment: Experiment) -> None:
-    """The steps' plans; where they are there already, whose step 0 is continued stays as it was."""
-    _refuse_without_old_data(experiment)
-    first: str | None = DEFAULT_FIRST_TRAINER
-    if experiment.last_step > 0 and (file := experiment.plans_file(1)).is_file():
-        first = json.loads(file.read_text(encoding="utf-8"))["cil"]["previous"]["trainer"]
+    """The steps' plans, once it is sure that the trainers can learn them."""
+    _check_trainers(experiment)
+    first = _first_trainer(experiment)
     plan(experiment.dataset_name, experiment.schedule_name, base_plans=experiment.base_plans, first_trainer=first)
 
 
