@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -133,6 +134,15 @@ def test_pseudo_labels_fill_what_has_no_label_at_every_scale(data):
     lower = predicted[:, :, 1::2][:, :, :, [0, 2, 4]][..., 1:]
     for given, own, found in zip(data.targets, (predicted, lower), recorder.target, strict=True):
         assert torch.equal(found, torch.where(given == 0, own, given))
+
+
+def test_pseudo_labels_of_whole_volumes_ask_no_teacher(data):
+    recorder = Recorder()
+    loss = PseudoLabelLoss(replace(context(data), teacher=None), recorder)
+    loss.volume_classes = torch.randint(0, K, data.targets[0][:, 0].shape)
+    loss(data.logits, data.targets)
+    given = data.targets[0]
+    assert torch.equal(recorder.target[0], torch.where(given == 0, loss.volume_classes[:, None], given))
 
 
 def test_joint_training_sees_the_old_labels(data):

@@ -271,7 +271,7 @@ def test_training_with_partial_labels_tells_the_loss_what_each_sample_shows(mode
     batch = next(trainer.dataloader_train)
     batch["keys"] = ["new_0", "new_1"]
     batch["target"] = [t.clone() for t in batch["target"]]
-    batch["target"][0][:, :, :2, 0, 0] = torch.tensor([1, 4]).to(batch["target"][0])
+    batch["target"][0][:, 0, :2, 0, 0] = torch.tensor([1, 4]).to(batch["target"][0])
     trainer.train_step(batch)
     labelled, targets = seen[0]
     assert labelled.tolist() == [[False, False, False, True], [True, False, True, False]]

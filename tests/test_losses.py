@@ -16,6 +16,7 @@ from nnunet_cil.losses.prototypes import (
     prototype_centre,
     prototype_similarity,
 )
+from nnunet_cil.losses.pseudo_labels import corrected_probs
 from nnunet_cil.losses.segmentation import (
     masked_cross_entropy,
     merge_new_into_background,
@@ -405,3 +406,21 @@ def test_what_ranks_exchange_is_contiguous(monkeypatch):
     features, labels = torch.randn(2, 5, 3, 4), torch.randint(0, 4, (2, 3, 4))
     _, counts = class_means(features, labels, 4)
     assert counts.sum() == 2 * labels.numel()
+
+
+@pytest.mark.parametrize("spatial", SPATIAL)
+def test_corrected_probs_equal_a_loop(spatial):
+    torch.manual_seed(0)
+    probs = torch.randn(2, 3, *spatial).softmax(1)
+    classes = torch.randint(0, 3, (2, *spatial))
+    found = corrected_probs(probs, classes, 0.9).flatten(2)
+    num_wrong = 0
+    for b, p, g in zip(range(2), probs.flatten(2), classes.flatten(1), strict=True):
+        for v in range(p.shape[1]):
+            wrong = p[:, v].argmax() != g[v]
+            hard = torch.eye(3)[g[v]]
+            expected = 0.1 * p[:, v] + 0.9 * hard if wrong else p[:, v]
+            assert torch.allclose(found[b, :, v], expected)
+            num_wrong += int(wrong)
+    assert 0 < num_wrong < classes.numel()
+    assert torch.equal(corrected_probs(probs, classes, 0.0), probs)

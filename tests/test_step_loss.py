@@ -93,14 +93,24 @@ def flat(tensor):
     return tensor.flatten(2).permute(0, 2, 1).reshape(-1, tensor.shape[1])
 
 
-def test_pgcd_loss_equals_the_equations_of_the_documentation(setting):
-    """docs/method.md, term by term, in loops."""
+@pytest.mark.parametrize("volumes", [False, True])
+def test_pgcd_loss_equals_the_equations_of_the_documentation(setting, volumes):
+    """docs/method.md, term by term, in loops; with the teacher's segmentation of whole volumes, and without."""
     data = setting
     prototypes = data.bank.prototypes.clone()
-    terms = make_loss(data).terms(data.logits, data.targets)
+    predicted = data.teacher.logits.argmax(1, keepdim=True)
+    p_teacher = flat(data.teacher.logits.softmax(1))
+    loss = make_loss(data)
+    if volumes:
+        loss.volume_classes = torch.where(torch.rand(2, 6, 5, 2) < 0.3, 2, predicted[:, 0])
+        for p, g in zip(p_teacher, loss.volume_classes.flatten(), strict=True):
+            if p.argmax() != g:
+                p *= 0.2
+                p[g] += 0.8
+        predicted = loss.volume_classes[:, None]
+    terms = loss.terms(data.logits, data.targets)
 
     segmentation = old_dice = 0.0
-    predicted = data.teacher.logits.argmax(1, keepdim=True)
     lower = predicted[:, :, [1, 4]][:, :, :, [1, 3]][..., [1]]  # nearest neighbour, voxel centres
     for weight, logits, target, pseudo in zip((0.7, 0.3), data.logits, data.targets, (predicted, lower), strict=True):
         probs, labels = flat(logits.softmax(1)), target.flatten()
@@ -121,7 +131,6 @@ def test_pgcd_loss_equals_the_equations_of_the_documentation(setting):
 
     labels = data.targets[0].flatten()
     valid, unlabelled = labels != IGNORE, labels == 0
-    p_teacher = flat(data.teacher.logits.softmax(1))
     q = flat(merge_new_into_background(data.logits[0].log_softmax(1), 3).exp())
     f_teacher, f_student = flat(data.teacher.features), flat(data.features)
     centre = prototypes[:2].mean(0)
@@ -137,8 +146,7 @@ def test_pgcd_loss_equals_the_equations_of_the_documentation(setting):
             total += weight * (a * math.log(a / b) + (1 - a) * math.log((1 - a) / (1 - b)))
     assert terms["pgcd"].item() == pytest.approx(10 * total / (2 * 3 * valid.sum().item()), rel=1e-3)
 
-    predicted = p_teacher.argmax(1)
-    masks = [unlabelled & (predicted == c) for c in range(3)]
+    masks = [unlabelled & (predicted.flatten() == c) for c in range(3)]
     background = 0.9 * prototypes[0] + 0.1 * f_teacher[masks[0]].mean(0)
     assert torch.allclose(data.bank.prototypes[0], background, atol=1e-5)
     renewed = torch.stack([background, prototypes[1], prototypes[2]])

@@ -269,6 +269,7 @@ def make_pgcd_loss(context: StepContext, bank: PrototypeBank, **changed) -> PGCD
         "similarity_temperature": 0.1,
         "background_momentum": 0.9,
         "min_voxels": 1,
+        "volume_trust": 0.8,
     }
     return PGCDLoss(context, bank=bank, **{**settings, **changed})
 

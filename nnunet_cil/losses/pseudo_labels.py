@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from nnunet_cil.losses.prototypes import most_probable
+
 NUM_BINS = 10_000
 """Resolution of the entropy's histogram: 1e-4."""
 
@@ -57,3 +59,20 @@ def median_thresholds(histogram: Tensor, *, floor: float) -> Tensor:
     median = (cumulative < cumulative[:, -1:] / 2).sum(1) + 1
     median = torch.where(cumulative[:, -1] > 0, median, torch.zeros_like(median))
     return (median / histogram.shape[1]).float().clamp(min=floor)
+
+
+def corrected_probs(probs: Tensor, classes: Tensor, trust: float) -> Tensor:
+    """A distribution that leans to known classes where its argmax is another one.
+
+    p*_c = p_c where argmax p = g, else (1 - trust) p_c + trust [c = g]. Ours; see docs/method.md.
+
+    Args:
+        probs: (batch, K, *spatial) float, p.
+        classes: (batch, *spatial) int64 in [0, K), g.
+        trust: in [0, 1]; 0 leaves p as it is.
+
+    Returns:
+        The same shape as ``probs``; sums to 1 over the classes as these do.
+    """
+    share = (trust * (most_probable(probs) != classes)).to(probs.dtype)[:, None]
+    return (probs * (1 - share)).scatter_add_(1, classes[:, None], share)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import nnUNetTrainerAdam
@@ -48,6 +49,7 @@ from nnunet_cil.training.ground_truth import keep_labelled, write_in_channels
 from nnunet_cil.training.progress import plot_terms
 from nnunet_cil.training.prototypes import Classes, Forward, classes_by_label, feature_sums
 from nnunet_cil.training.step_loss import StepContext, StepLoss, decided_by_labels
+from nnunet_cil.training.teacher_volumes import NOT_SEGMENTED, TeacherVolumes
 
 _CUDA = torch.device("cuda")
 
@@ -67,6 +69,9 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     needs_old_data: ClassVar[bool] = False
     """Whether the method looks at the earlier steps' labels or cases, which must then be in this step's data set."""
+
+    teacher_volumes = 0
+    """1: the teacher first segments whole training volumes, which the loss gets as ``StepLoss.volume_classes``."""
 
     max_pass_cases = 500
     """The most training cases that a pass over the data looks at: nnU-Net's training does not grow with their number."""
@@ -100,6 +105,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                 setattr(self, name, value)
         self.features: FeatureReader  # -> initialize
         self.teacher: Teacher | None = None
+        self.volumes: TeacherVolumes | None = None
         self.prototypes: PrototypeBank | None = None
         self.method_state: dict[str, Any] = {}
         """A method's own state: tensors by name, kept in every checkpoint and handed to the next step."""
@@ -161,6 +167,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """nnU-Net's data sets, without the locations of hidden classes."""
         training, validation = (self.step_dataset(d) for d in super().get_tr_and_val_datasets())
         self.num_cases = len(training.identifiers)
+        training.volumes = self.volumes
         return training, validation
 
     def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
@@ -296,6 +303,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                 "this step anew without --c."
             )
         self.teacher = self._build_teacher(previous)
+        if self.teacher_volumes:
+            self.volumes = self._segment_volumes(self.teacher)
         if self._is_resumed:
             return
         self._previous_sha256 = previous.sha256
@@ -319,6 +328,38 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         )
         network.load_state_dict(previous.weights)
         return Teacher(network, self.device, compiled=self._do_i_compile())
+
+    def _segment_volumes(self, teacher: Teacher) -> TeacherVolumes:
+        """The teacher's segmentations of the cases of a pass; a training that goes on has those that are there."""
+        volumes = TeacherVolumes(Path(self.output_folder) / "teacher_volumes")
+        if not self._is_resumed:
+            self._remove(volumes)
+        self.print_to_log_file("Segmenting the training volumes with the teacher...")
+        predictor = nnUNetPredictor(
+            use_mirroring=False,
+            perform_everything_on_device=self.device.type == "cuda",
+            device=self.device,
+            allow_tqdm=False,
+        )
+        names = ("background", *self.step_plan.old_classes)
+        dataset_json = {**self.dataset_json, "labels": {name: channel for channel, name in enumerate(names)}}
+        plans = self.plans_manager, self.configuration_manager
+        predictor.manual_initialization(teacher.network, *plans, None, dataset_json, type(self).__name__, None)
+        cases = self.dataset_class(self.preprocessed_dataset_folder, self._rank_share())
+        volumes.write(cases, predictor, lambda c: (self.labelled_in([c]) or [()])[0], show=self.local_rank == 0)
+        teacher.reader.clear()
+        if self.is_ddp:
+            distributed.barrier()
+        return volumes
+
+    def _remove(self, volumes: TeacherVolumes) -> None:
+        """On one rank, once none reads them any more."""
+        if self.is_ddp:
+            distributed.barrier()
+        if self.local_rank == 0:
+            volumes.remove()
+        if self.is_ddp:
+            distributed.barrier()
 
     def inherit_prototypes(self, inherited: PrototypeBank | None) -> PrototypeBank | None:
         """The prototypes to start the step with. A method may refresh them here; the teacher is there."""
@@ -401,6 +442,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     def _shown_to_teacher(self, batch: dict[str, Any]) -> dict[str, Any]:
         if self.teacher is None:
             return batch
+        batch, carried = self._volumes_apart(batch)
         images = batch["data"].to(self.device, non_blocking=True)
         self.teacher.look_at(images)
         shown = self.labelled_in(batch["keys"])
@@ -408,7 +450,28 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             channels = range(1, 1 + len(self.step_plan.seen_classes))
             labelled = torch.tensor([[c in own for c in channels] for own in shown])
             self.loss.labelled = labelled.to(self.device, non_blocking=True)
+        if carried is not None:
+            self.loss.volume_classes = self._volume_classes(carried, batch["keys"])
         return {**batch, "data": images}
+
+    def _volumes_apart(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Tensor | None]:
+        """The batch without the teacher's segmentations, the targets' second channel; and these, (batch, *spatial)."""
+        target = batch["target"]
+        scales = target if isinstance(target, list) else [target]
+        if scales[0].shape[1] == 1:
+            return batch, None
+        labels = [t[:, :1] for t in scales]
+        return {**batch, "target": labels if isinstance(target, list) else labels[0]}, scales[0][:, 1]
+
+    def _volume_classes(self, carried: Tensor, keys: Sequence[str]) -> Tensor:
+        """What the patches carry; in cases that were not segmented the teacher's argmax on the patch."""
+        assert self.teacher is not None
+        assert self.volumes is not None
+        carried = carried.to(self.device, non_blocking=True).long()
+        if all(key in self.volumes for key in keys):
+            return carried
+        predicted = most_probable(decided_by_labels(self.teacher.output.logits, self.loss.labelled))
+        return torch.where(carried == NOT_SEGMENTED, predicted, carried)
 
     def labelled_in(self, keys: Sequence[str]) -> list[tuple[int, ...]] | None:
         """The channels that each case's labels show; None where that is the new classes in every case."""
@@ -424,6 +487,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         if isinstance(self.loss, StepLoss):
             self.loss.let_go()
             self.loss.labelled = None
+            self.loss.volume_classes = None
 
     def _with_old_classes(self, target: Tensor | list[Tensor], teacher: Teacher) -> Tensor | list[Tensor]:
         full = (target[0] if isinstance(target, list) else target).to(self.device, non_blocking=True)
@@ -466,6 +530,9 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             self.prototypes = self._final_prototypes()
         self._let_go()
         super().on_train_end()
+        if self.volumes is not None:
+            self._remove(self.volumes)
+            self.volumes = None
         if self.local_rank == 0:
             self._write_model_card({})
 
@@ -522,15 +589,18 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         Args:
             batch_size: how many slices make a tile of a 2D configuration; default: as in training.
         """
-        world = distributed.get_world_size() if self.is_ddp else 1
-        keys = evenly_spaced(sorted(self.pass_cases()), self.max_pass_cases)
         return tiles(
-            self.dataset_class(self.preprocessed_dataset_folder, keys[self.local_rank :: world]),
+            self.dataset_class(self.preprocessed_dataset_folder, self._rank_share()),
             self.configuration_manager.patch_size,
             self.label_table,
             self.step_plan.ignore_label,
             batch_size or self.batch_size,
         )
+
+    def _rank_share(self) -> list[str]:
+        world = distributed.get_world_size() if self.is_ddp else 1
+        keys = evenly_spaced(sorted(self.pass_cases()), self.max_pass_cases)
+        return keys[self.local_rank :: world]
 
     def pass_cases(self) -> list[str]:
         """The training cases that a pass over the data may look at."""

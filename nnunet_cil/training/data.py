@@ -14,12 +14,17 @@ from nnunetv2.inference.sliding_window_prediction import compute_steps_for_slidi
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from torch import Tensor
 
+from nnunet_cil.training.teacher_volumes import TeacherVolumes
+
 OLD_CLASSES = "old classes"
 """The key of all old classes' locations: to nnU-Net's loader they are one class more."""
 
 
 class MapLabels(SegOnlyTransform):
-    """Data set labels -> the step's channels, before anything else can look at the labels."""
+    """Data set labels -> the step's channels, before anything else can look at the labels.
+
+    A second channel is the teacher's, and stays as it is.
+    """
 
     def __init__(self, table: npt.NDArray[np.int16]) -> None:
         """Takes the table from ``labels.lookup_table``."""
@@ -27,7 +32,8 @@ class MapLabels(SegOnlyTransform):
         self.table = torch.from_numpy(table)
 
     def _apply_to_segmentation(self, segmentation: Tensor, **_params: Any) -> Tensor:
-        return self.table[segmentation.long() + 1].to(segmentation.dtype)
+        labels = self.table[segmentation[:1].long() + 1].to(segmentation.dtype)
+        return torch.cat([labels, segmentation[1:]])
 
 
 class StepDataset:
@@ -51,6 +57,8 @@ class StepDataset:
         self.identifiers: list[str] = dataset.identifiers
         self.old_locations: Mapping[str, npt.NDArray[np.int32]] = {}
         """Case -> rows (class, *position), see ``training.locations``."""
+        self.volumes: TeacherVolumes | None = None
+        """What the teacher says of whole cases; patches carry it behind their labels."""
 
     def shown_in(self, _identifier: str) -> Collection[int]:
         """The data set's labels that may be seen in a case."""
@@ -59,6 +67,8 @@ class StepDataset:
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """As nnU-Net's: data, segmentation, previous segmentation, properties."""
         data, segmentation, previous, properties = self._dataset.load_case(identifier)
+        if self.volumes is not None:
+            previous = self.volumes.load(self._dataset, identifier, segmentation.shape[1:])
         shown = self.shown_in(identifier)
         locations: dict[Any, Any] = {}
         for key, voxels in properties["class_locations"].items():

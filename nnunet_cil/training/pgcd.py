@@ -18,10 +18,10 @@ from nnunet_cil.losses.prototypes import (
     class_means,
     cosine_alignment,
     labels_within,
-    most_probable,
     prototype_centre,
     prototype_similarity,
 )
+from nnunet_cil.losses.pseudo_labels import corrected_probs
 from nnunet_cil.losses.segmentation import merge_new_into_background
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.training.base import nnUNetTrainerCIL
@@ -35,8 +35,8 @@ class PGCDLoss(StepLoss):
     """L = L_seg + old_dice_weight L_old + pgcd_weight L_PGCD + dapd_weight L_DAPD.
 
     L_seg, at every scale: unbiased cross-entropy (background and old classes are one label) + soft Dice over new
-    classes. L_old, at every scale: soft Dice over old classes, the teacher's argmax standing for the label where the step has
-    none. L_PGCD and L_DAPD at full resolution. A term of weight 0 is not computed. Source: our reading of Zhu et al. 2025,
+    classes. L_old, at every scale: soft Dice over old classes, the teacher's segmentation standing for the label where the step
+    has none. L_PGCD and L_DAPD at full resolution. A term of weight 0 is not computed. Source: our reading of Zhu et al. 2025,
     https://arxiv.org/abs/2511.07749; docs/method.md has every equation.
     """
 
@@ -52,6 +52,7 @@ class PGCDLoss(StepLoss):
         similarity_temperature: float,
         background_momentum: float,
         min_voxels: int,
+        volume_trust: float,
     ) -> None:
         """Hyper-parameters as on the trainer; ``bank`` is updated in place while training."""
         super().__init__(context)
@@ -61,6 +62,7 @@ class PGCDLoss(StepLoss):
         self.similarity_temperature = similarity_temperature
         self.background_momentum = background_momentum
         self.min_voxels = min_voxels
+        self.volume_trust = volume_trust
 
     def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
         """segmentation, old_dice, pgcd, dapd."""
@@ -69,14 +71,14 @@ class PGCDLoss(StepLoss):
         _, valid = self.split(targets[0])
         unlabelled = self.unlabelled(targets[0])
         teacher_features = self.teacher.output.features.float()
-        predicted = most_probable(self.teacher_logits())
+        predicted = self.teacher_classes()
         if self.old_dice_weight:
             old_dice = self.over_scales(self._old_dice, log_probs, self.pseudo_labelled(targets, predicted))
             terms["old_dice"] = self.old_dice_weight * old_dice
         classes = labels_within(predicted, unlabelled, self.num_old)
         teacher_local, counts = class_means(teacher_features, classes, self.num_old)
         if self.pgcd_weight:
-            pgcd = self._pgcd(log_probs[0], teacher_features, unlabelled, valid)
+            pgcd = self._pgcd(log_probs[0], teacher_features, predicted, unlabelled, valid)
             terms["pgcd"] = self.pgcd_weight * pgcd
         if torch.is_grad_enabled():
             self.bank.update_background(teacher_local[0], counts[0], self.background_momentum)
@@ -88,18 +90,31 @@ class PGCDLoss(StepLoss):
         labels, valid = self.split(target)
         return self.dice(log_probs, labels, valid, slice(1, self.num_old))
 
-    def _pgcd(self, log_probs: Tensor, teacher_features: Tensor, unlabelled: Tensor, valid: Tensor | None) -> Tensor:
+    def _pgcd(
+        self,
+        log_probs: Tensor,
+        teacher_features: Tensor,
+        predicted: Tensor,
+        unlabelled: Tensor,
+        valid: Tensor | None,
+    ) -> Tensor:
         num_voxels = unlabelled.numel() if valid is None else valid.sum().clamp(min=1)
+        corrects = self.volume_classes is not None and self.volume_trust > 0
 
-        def of_chunk(log_probs: Tensor, teacher_logits: Tensor, features: Tensor, unlabelled: Tensor) -> Tensor:
+        def of_chunk(
+            log_probs: Tensor, teacher_logits: Tensor, features: Tensor, predicted: Tensor, unlabelled: Tensor
+        ) -> Tensor:
             similarity = prototype_similarity(
                 features, self.bank.prototypes, self.bank.known, temperature=self.similarity_temperature
             )
             student = merge_new_into_background(log_probs, self.num_old)
             teacher = teacher_logits.float().softmax(1)
+            if corrects:
+                teacher = corrected_probs(teacher, predicted[:, 0], self.volume_trust)
             return pgcd_loss(student, teacher, similarity, unlabelled[:, 0], beta=self.pgcd_beta, num_voxels=num_voxels)
 
-        return sum_over_chunks(of_chunk, log_probs, self.teacher_logits(), teacher_features, unlabelled[:, None])
+        maps = predicted[:, None], unlabelled[:, None]
+        return sum_over_chunks(of_chunk, log_probs, self.teacher_logits(), teacher_features, *maps)
 
     def _dapd(self, classes: Tensor, teacher_local: Tensor, counts: Tensor) -> Tensor:
         student_local, _ = class_means(self.features.take(), classes, self.num_old)
@@ -125,6 +140,8 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         "prototype_refresh": (0, 1),
         "prototype_confidence": (0, 1),
         "old_class_sampling": (0, 1),
+        "teacher_volumes": (0, 1),
+        "volume_trust": (0, 1),
     }
     old_dice_weight = 0.25
     pgcd_weight = 10.0
@@ -139,6 +156,9 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
     """The teacher's probability above which a voxel counts for that estimate, and for sampling."""
     old_class_sampling = 1
     """1: to nnU-Net's foreground sampler the old classes, where the teacher sees them, are one class more; 0: they are none."""
+    teacher_volumes = 1
+    volume_trust = 0.9
+    """How far the teacher's probabilities give way where its segmentation of the whole volume says another class."""
     old_locations: Mapping[str, npt.NDArray[np.int32]] | None = None
     """Case -> where the teacher sees old classes, once it has looked."""
 
@@ -155,6 +175,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
             similarity_temperature=self.similarity_temperature,
             background_momentum=self.background_momentum,
             min_voxels=self.min_voxels,
+            volume_trust=self.volume_trust,
         )
 
     def inherit_prototypes(self, inherited: PrototypeBank | None) -> PrototypeBank:

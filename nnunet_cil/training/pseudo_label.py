@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from nnunet_cil.training.base import nnUNetTrainerCIL
@@ -10,7 +12,7 @@ from nnunet_cil.training.step_loss import StepLoss
 
 
 class PseudoLabelLoss(FineTuneLoss):
-    """nnU-Net's own loss over all seen classes; the teacher's argmax stands where the step has no label.
+    """nnU-Net's own loss over all seen classes; the teacher's segmentation stands where the step has no label.
 
     Source: the continual-learning baseline of AbdomenCT-1K, Ma et al. 2021, https://arxiv.org/abs/2010.14808.
     """
@@ -22,6 +24,9 @@ class PseudoLabelLoss(FineTuneLoss):
 
 class nnUNetTrainerPseudoLabel(nnUNetTrainerCIL):
     """What an nnU-Net user would do by hand (Ma et al. 2021, https://arxiv.org/abs/2010.14808)."""
+
+    hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {"teacher_volumes": (0, 1)}
+    teacher_volumes = 1
 
     def build_step_loss(self) -> StepLoss:
         """nnU-Net's loss on the merged labels."""

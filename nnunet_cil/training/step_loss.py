@@ -67,6 +67,8 @@ class StepLoss(nn.Module):
         self.refined = context.refined
         self.labelled: Tensor | None = None
         """(batch, K+N-1) bool, the foreground classes that each sample's labels show; None: the new classes, in every sample."""
+        self.volume_classes: Tensor | None = None
+        """(batch, *spatial) int64, the teacher's segmentation of the whole cases, where the trainer has asked for it."""
         self._sums: dict[str, Tensor] = {}
         self._num_recorded = 0
 
@@ -149,19 +151,23 @@ class StepLoss(nn.Module):
         """(batch, K, *spatial) float32."""
         return self.teacher_logits().float().softmax(1)
 
+    def teacher_classes(self) -> Tensor:
+        """(batch, *spatial) int64: what the teacher sees in the whole case, or else its argmax on the patch."""
+        return most_probable(self.teacher_logits()) if self.volume_classes is None else self.volume_classes
+
     def unlabelled(self, target: Tensor) -> Tensor:
         """U: (batch, 1, *spatial) -> (batch, *spatial) bool, where the labels name no class and the teacher may speak."""
         labels, valid = self.split(target)
         return labels == 0 if valid is None else (labels == 0) & valid
 
     def pseudo_labelled(self, targets: list[Tensor], predicted: Tensor | None = None) -> list[Tensor]:
-        """The targets with the teacher's argmax wherever they are 0, at every scale (nearest neighbour).
+        """The targets with the teacher's classes wherever they are 0, at every scale (nearest neighbour).
 
         Args:
             targets: as for ``terms``.
-            predicted: (batch, *spatial) int64, the argmax, where it is at hand.
+            predicted: ``teacher_classes``, where they are at hand.
         """
-        predicted = most_probable(self.teacher_logits()) if predicted is None else predicted
+        predicted = self.teacher_classes() if predicted is None else predicted
         predicted = predicted[:, None].to(targets[0].dtype)
         filled = []
         for target in targets:

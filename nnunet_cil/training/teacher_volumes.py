@@ -1,0 +1,78 @@
+"""The teacher's segmentation of whole training volumes, which patches carry as those of nnU-Net's cascades do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+from tqdm import tqdm
+
+NOT_SEGMENTED = 32767
+"""The value of every voxel of a case that was not segmented; as a label it survives nnU-Net's augmentation."""
+
+_ENDINGS = (".b2nd", ".npz")
+"""Of nnU-Net's two formats."""
+
+
+class TeacherVolumes:
+    """A folder with one segmentation a case, in the teacher's channels, in nnU-Net's format for preprocessed data.
+
+    A patch is a poor view: the teacher sees little around it, and sees it augmented. Whole volumes it segments as nnU-Net
+    predicts them, with overlapping patches and Gaussian weights, without mirroring.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """``folder`` need not be there yet."""
+        self.folder = folder
+
+    def __contains__(self, case: str) -> bool:
+        """Whether the case is segmented."""
+        return any((self.folder / f"{case}{ending}").is_file() for ending in _ENDINGS)
+
+    def write(
+        self,
+        dataset: nnUNetBaseDataset,
+        predictor: nnUNetPredictor,
+        shown_in: Callable[[str], Collection[int]],
+        *,
+        show: bool,
+    ) -> None:
+        """Segments the cases that are not there yet.
+
+        Args:
+            dataset: preprocessed cases.
+            predictor: with the teacher's network.
+            shown_in: case -> channels that its labels show; the teacher is not asked for these.
+            show: show the progress.
+        """
+        aside = self.folder / f"unfinished_{os.getpid()}"
+        aside.mkdir(parents=True, exist_ok=True)
+        todo = [case for case in dataset.identifiers if case not in self]
+        for case in tqdm(todo, desc="Teacher's segmentations", disable=not show):
+            image = np.array(dataset.load_case(case)[0][:], dtype=np.float32)
+            logits = torch.as_tensor(predictor.predict_sliding_window_return_logits(torch.from_numpy(image)))
+            if decided := [c for c in shown_in(case) if c < len(logits)]:
+                logits = logits.index_fill(0, torch.tensor(decided, device=logits.device), -torch.inf)
+            dataset.save_seg(logits.argmax(0).cpu().numpy().astype(np.int16), str(aside / case))
+            for file in aside.iterdir():
+                file.replace(self.folder / file.name)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def load(self, dataset: nnUNetBaseDataset, case: str, shape: Sequence[int]) -> Any:
+        """The case's segmentation, opened as nnU-Net opens it; ``NOT_SEGMENTED`` everywhere where there is none."""
+        if case not in self:
+            empty: npt.NDArray[np.int16] = np.broadcast_to(np.int16(NOT_SEGMENTED), tuple(shape))
+            return empty
+        return type(dataset)(dataset.source_folder, [case], str(self.folder)).load_case(case)[2]
+
+    def remove(self) -> None:
+        """When the training is over."""
+        shutil.rmtree(self.folder, ignore_errors=True)
