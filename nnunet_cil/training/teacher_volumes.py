@@ -74,5 +74,5 @@ class TeacherVolumes:
         return type(dataset)(dataset.source_folder, [case], str(self.folder)).load_case(case)[2]
 
     def remove(self) -> None:
-        """When the training is over."""
+        """All of them."""
         shutil.rmtree(self.folder, ignore_errors=True)
