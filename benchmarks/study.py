@@ -199,7 +199,8 @@ class Study:
             row: {g: [np.mean([m[c] for c in groups[g]]) for m in folds] for g in groups} for row, folds in rows.items()
         }
         order = sorted(found, key=lambda row: np.mean(found[row]["all"]))
-        figure, axes = plt.subplots(1, 3, figsize=(11, 0.8 + 0.32 * len(order)), sharey=True, layout="constrained")
+        size = 10 + 0.09 * max(len(row) for row in order), 0.8 + 0.32 * len(order)  # inches; the names need their share
+        figure, axes = plt.subplots(1, 3, figsize=size, sharey=True, layout="constrained")
         for axis, group in zip(axes, groups, strict=True):
             for y, row in enumerate(order):
                 values = found[row][group]
