@@ -3,6 +3,7 @@
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD FineTune Joint --folds 0 1 2   # resumable
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD --set pgcd_weight=30 --validation-only
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --table         # only the table, from the stored results
+    python benchmarks/study.py 900 openkbp_2-2-1_cpu --table --against PGCD                 # and each fold's difference to PGCD
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --figure docs/images/openkbp_2-2-1.svg
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD --results mine       # beside the published results
 
@@ -26,6 +27,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -161,14 +163,14 @@ class Study:
             *("-p", self.plans(step), "-device", self.device, *going_on),
         )
 
-    def scores(self, cases: str) -> dict[str, list[dict[str, float]]]:
-        """Row -> for every fold, class -> mean Dice over the cases; in the order of the steps."""
-        rows: dict[str, list[dict[str, float]]] = {}
+    def scores(self, cases: str) -> dict[str, dict[int, dict[str, float]]]:
+        """Row -> fold -> class -> mean Dice over the cases; rows in the order of the steps."""
+        rows: dict[str, dict[int, dict[str, float]]] = {}
         for file in sorted(self.results.glob("*_fold*.json")):
             content = json.loads(file.read_text())
             if cases in content:
                 means = {c: float(np.nanmean(v)) for c, v in content[cases].items()}
-                rows.setdefault(file.stem.rsplit("_fold", 1)[0], []).append(means)
+                rows.setdefault(file.stem.rsplit("_fold", 1)[0], {})[content["fold"]] = means
         return dict(sorted(rows.items(), key=lambda item: (item[0][-1], item[0])))
 
     def groups(self, step: int) -> dict[str, list[str]]:
@@ -183,9 +185,26 @@ class Study:
         classes = [c for s in steps for c in s]
         lines = [f"| model | {' | '.join(classes)} | old | new | all | folds |", "|" + "---|" * (len(classes) + 5)]
         for row, folds in self.scores(cases).items():
-            groups = [[c] if c in folds[0] else [] for c in classes] + list(self.groups(int(row[-1])).values())
-            cells = [spread([np.mean([m[c] for c in group]) for m in folds]) if group else "" for group in groups]
+            learnt = [[c] if c in next(iter(folds.values())) else [] for c in classes]
+            groups = learnt + list(self.groups(int(row[-1])).values())
+            cells = [spread(group_means(folds, group).values()) if group else "" for group in groups]
             lines.append(f"| {row} | {' | '.join(cells)} | {len(folds)} |")
+        return "\n".join(lines)
+
+    def differences(self, cases: str, reference: str) -> str:
+        """Markdown: a method's mean Dice less that of the reference, both from one step 0: fold by fold, in the folds of both."""
+        rows = self.scores(cases)
+        lines = ["| model | old | new | all | folds |", "|---|---|---|---|---|"]
+        for row, folds in rows.items():
+            against = rows.get(f"{reference}_step{row[-1]}", {})
+            common = sorted(folds.keys() & against.keys())
+            if not common or row == f"{reference}_step{row[-1]}":
+                continue
+            cells = []
+            for group in self.groups(int(row[-1])).values():
+                values, others = group_means(folds, group), group_means(against, group)
+                cells.append(", ".join(f"{values[f] - others[f]:+.3f}" for f in common))
+            lines.append(f"| {row} | {' | '.join(cells)} | {', '.join(map(str, common))} |")
         return "\n".join(lines)
 
     def figure(self, file: Path, cases: str = "test") -> None:
@@ -195,9 +214,7 @@ class Study:
         last = len(self.schedule.steps) - 1
         rows = {row.rsplit("_step", 1)[0]: f for row, f in self.scores(cases).items() if row.endswith(f"_step{last}")}
         groups = self.groups(last)
-        found = {
-            row: {g: [np.mean([m[c] for c in groups[g]]) for m in folds] for g in groups} for row, folds in rows.items()
-        }
+        found = {row: {g: list(group_means(folds, groups[g]).values()) for g in groups} for row, folds in rows.items()}
         order = sorted(found, key=lambda row: np.mean(found[row]["all"]))
         size = 10 + 0.09 * max(len(row) for row in order), 0.8 + 0.32 * len(order)  # inches; the names need their share
         figure, axes = plt.subplots(1, 3, figsize=size, sharey=True, layout="constrained")
@@ -213,8 +230,14 @@ class Study:
         figure.savefig(file)
 
 
-def spread(values: list[float]) -> str:
+def group_means(folds: dict[int, dict[str, float]], group: list[str]) -> dict[int, float]:
+    """Fold -> mean Dice over the classes of the group."""
+    return {fold: float(np.mean([means[c] for c in group])) for fold, means in folds.items()}
+
+
+def spread(means: Iterable[float]) -> str:
     """Mean, and smallest to largest."""
+    values = list(means)
     text = f"{np.mean(values):.3f}"
     return f"{text} ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else text
 
@@ -271,6 +294,7 @@ def main() -> None:
     parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
     parser.add_argument("-device", default="cpu")
     parser.add_argument("--table", action="store_true", help="only print the tables")
+    parser.add_argument("--against", metavar="METHOD", help="print each fold's difference to this row, too")
     parser.add_argument("--figure", type=Path, help="only draw the test cases' scores after the last step")
     args = parser.parse_args()
     study = Study(args)
@@ -279,8 +303,13 @@ def main() -> None:
         return
     if not args.table:
         study.run(args.methods, args.folds)
+    methods = {row.rsplit("_step", 1)[0] for row in study.scores("validation")} - {"step0"}
+    if args.against and args.against not in methods:
+        raise SystemExit(f"{study.results} has no {args.against}, but {', '.join(sorted(methods)) or 'nothing'}.")
     for cases in ("validation", "test"):
         print(f"\nDice, {cases} cases\n\n{study.table(cases)}")
+        if args.against:
+            print(f"\nDice, {cases} cases, less that of {args.against}\n\n{study.differences(cases, args.against)}")
 
 
 if __name__ == "__main__":

@@ -85,3 +85,32 @@ def test_methods_share_a_step_0_that_can_be_carried_elsewhere(setting, capsys):
     (folder / "scores" / "step0_fold0.json").unlink()
     assert run("--methods", "PGCD")[3:] == [(PGCD, first, True)]
     assert kept.read_bytes() == (own / "fold_0" / "checkpoint_final.pth").read_bytes()
+
+
+def test_differences_compare_a_fold_with_itself_alone(tmp_path, monkeypatch, capsys):
+    schedule = write_schedule(tmp_path, STEPS)
+
+    def score(method, fold, old, new):
+        means = {name: [old] for name in STEPS[0]} | {name: [new] for name in STEPS[1]}
+        scores = {"fold": fold, "validation": means, "test": means}
+        (tmp_path / f"{method}_step1_fold{fold}.json").write_text(json.dumps(scores))
+
+    def show(reference):
+        arguments = ["study.py", "17", str(schedule), "--table", "--results", str(tmp_path), "--against", reference]
+        monkeypatch.setattr(sys, "argv", arguments)
+        study.main()
+        return capsys.readouterr().out
+
+    score("PGCD", 1, 1.0, 1.0)  # a fold that MiB lacks
+    score("PGCD", 2, 0.75, 0.25)
+    score("PGCD", 3, 0.5, 0.5)
+    score("MiB", 0, 0.5, 0.75)  # one that PGCD lacks
+    score("MiB", 2, 0.25, 0.5)
+    score("MiB", 3, 0.5, 0.25)
+    score("LwF", 0, 0.5, 0.75)  # nothing to compare
+    *_, differences = show("PGCD").split("less that of PGCD")
+    assert differences.strip().splitlines()[2:] == [
+        "| MiB_step1 | -0.500, +0.000 | +0.250, -0.250 | -0.125, -0.125 | 2, 3 |"
+    ]
+    with pytest.raises(SystemExit, match="has no PCGD, but LwF, MiB, PGCD"):
+        show("PCGD")
