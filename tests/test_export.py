@@ -115,6 +115,7 @@ def test_info_tells_origin_and_prototypes(models, capsys):
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     assert rows[2][:5] == ["1", ORGANS[2], "0", DATASET, PGCD]
     assert rows[4][:3] == ["3", ORGANS[1], "1"]
+    assert f"Without stray regions, as their labels showed: {ORGANS[2]}, {ORGANS[0]}, {ORGANS[1]}." in text
     bank = read_checkpoint(models[1] / "fold_0/checkpoint_final.pth")["cil"]["prototypes"]
     found = {r[0]: r for r in rows[:-6] if r[0] in ("background", *ORGANS)}
     assert list(found) == ["background", ORGANS[2], *ORGANS[:2]]

@@ -152,6 +152,6 @@ def test_what_labels_show_the_teacher_is_not_asked(tmp_path):
             return torch.tensor([0.0, 3.0, 2.0]).view(3, 1, 1, 1).expand(3, *image.shape[1:])
 
     volumes = TeacherVolumes(tmp_path / "v")
-    volumes.write(Dataset(), Predictor(), lambda case: (1, 3) if case == "a" else (), show=False)
+    volumes.write(Dataset(), Predictor(), lambda case: (1, 3) if case == "a" else (), (), show=False)
     assert {case: int(np.load(tmp_path / "v" / f"{case}.npz")["seg"].max()) for case in "ab"} == {"a": 2, "b": 1}
     assert sorted(f.name for f in (tmp_path / "v").iterdir()) == ["a.npz", "b.npz"]

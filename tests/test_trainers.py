@@ -84,6 +84,7 @@ def test_hidden_labels_change_nothing(toy, tmp_path, trainer_name):
     for (key, x), y in zip(full.network.state_dict().items(), erased.network.state_dict().values(), strict=True):
         assert torch.equal(x, y), key
     assert torch.equal(full.prototypes.prototypes, erased.prototypes.prototypes)
+    assert full.stray_free == erased.stray_free != ()
     assert_equal(full.method_state, erased.method_state)
     for key in ("ema_fg_dice", "train_losses", "val_losses"):
         assert np.array_equal(full.logger.get_value(key, None), erased.logger.get_value(key, None), equal_nan=True)

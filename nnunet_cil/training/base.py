@@ -49,6 +49,7 @@ from nnunet_cil.training.ground_truth import keep_labelled, write_in_channels
 from nnunet_cil.training.progress import plot_terms
 from nnunet_cil.training.prototypes import Classes, Forward, classes_by_label, feature_sums
 from nnunet_cil.training.step_loss import StepContext, StepLoss, decided_by_labels
+from nnunet_cil.training.stray_regions import cases_with_strays, is_stray_free
 from nnunet_cil.training.teacher_volumes import NOT_SEGMENTED, TeacherVolumes
 
 _CUDA = torch.device("cuda")
@@ -72,6 +73,9 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     teacher_volumes = 0
     """1: the teacher first segments whole training volumes, which the loss gets as ``StepLoss.volume_classes``."""
+
+    drop_strays = 0
+    """1: of these segmentations, stray regions of classes that had none in their labels give way to the teacher's next choice."""
 
     max_pass_cases = 500
     """The most training cases that a pass over the data looks at: nnU-Net's training does not grow with their number."""
@@ -109,6 +113,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self.prototypes: PrototypeBank | None = None
         self.method_state: dict[str, Any] = {}
         """A method's own state: tensors by name, kept in every checkpoint and handed to the next step."""
+        self.stray_free: tuple[str, ...] = ()
+        """The seen classes that come without stray regions, as their labels showed; in every checkpoint."""
         self.lineage: tuple[StepRecord, ...] = ()
         """Records of the earlier steps."""
         self.num_cases = 0
@@ -303,6 +309,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                 "this step anew without --c."
             )
         self.teacher = self._build_teacher(previous)
+        self.stray_free = previous.stray_free
         if self.teacher_volumes:
             self.volumes = self._segment_volumes(self.teacher)
         if self._is_resumed:
@@ -346,7 +353,11 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         plans = self.plans_manager, self.configuration_manager
         predictor.manual_initialization(teacher.network, *plans, None, dataset_json, type(self).__name__, None)
         cases = self.dataset_class(self.preprocessed_dataset_folder, self._rank_share())
-        volumes.write(cases, predictor, lambda c: (self.labelled_in([c]) or [()])[0], show=self.local_rank == 0)
+        dropped = self.stray_free if self.drop_strays else ()
+        if dropped:
+            self.print_to_log_file(f"Stray regions of {', '.join(dropped)} are dropped.")
+        channels = [self.step_plan.labels[name] for name in dropped]
+        volumes.write(cases, predictor, self.decided_in, channels, show=self.local_rank == 0)
         teacher.reader.clear()
         if self.is_ddp:
             distributed.barrier()
@@ -480,6 +491,10 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             return None
         return [tuple(step.labels[name] for name in step.shown_in(key)) for key in keys]
 
+    def decided_in(self, case: str) -> tuple[int, ...]:
+        """The channels that the case's labels show, old ones among them; none where that is the new classes in every case."""
+        return (self.labelled_in([case]) or [()])[0]
+
     def _let_go(self) -> None:
         if self.teacher is not None:
             self.teacher.look_at(None)
@@ -528,6 +543,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             self.finish_step()
             self.print_to_log_file("Collecting prototypes...")
             self.prototypes = self._final_prototypes()
+            self.stray_free += self._new_stray_free()
         self._let_go()
         super().on_train_end()
         if self.volumes is not None:
@@ -556,6 +572,16 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         inherited = self.prototypes or PrototypeBank.unknown(num_old, fresh.prototypes.shape[1])
         return inherited.to(self.device).joined(fresh)
+
+    def _new_stray_free(self) -> tuple[str, ...]:
+        """The step's classes that come without stray regions in the labels of the cases of a pass."""
+        channels = {self.step_plan.labels[name]: name for name in self.step_plan.new_classes}
+        cases = self.dataset_class(self.preprocessed_dataset_folder, self._rank_share())
+        labels = (self.label_table[np.asarray(cases.load_case(c)[1][0]).astype(int) + 1] for c in cases.identifiers)
+        found = torch.from_numpy(cases_with_strays(labels, list(channels)))
+        if self.is_ddp:
+            found = sum_over_ranks(found.to(self.device))
+        return tuple(n for n, counts in zip(channels.values(), found.tolist(), strict=True) if is_stray_free(*counts))
 
     def collect_prototypes(
         self,
@@ -620,6 +646,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         checkpoint[STATE_KEY] = {
             "classes": list(self.step_plan.seen_classes),
             "prototypes": None if self.prototypes is None else self.prototypes.state_dict(),
+            "stray_free": list(self.stray_free),
             "method_state": self.method_state,
             "lineage": [record.to_json() for record in (*self.lineage, self.step_record())],
         }
@@ -655,6 +682,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         super().load_checkpoint(filename_or_checkpoint)
         bank = state["prototypes"]
         self.prototypes = None if bank is None else PrototypeBank.from_state_dict(bank).to(self.device)
+        self.stray_free = tuple(state.get("stray_free", ()))
         self.method_state = state["method_state"]
         *earlier, own = read_lineage(state["lineage"])
         self.lineage, self._previous_sha256 = tuple(earlier), own.previous_sha256

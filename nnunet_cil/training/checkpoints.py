@@ -44,6 +44,7 @@ class PreviousStep:
 
     weights: dict[str, Tensor]
     prototypes: PrototypeBank | None
+    stray_free: tuple[str, ...]
     method_state: dict[str, Any]
     lineage: tuple[StepRecord, ...]
     sha256: str
@@ -141,7 +142,8 @@ def read_previous_step(file: Path, old_classes: Sequence[str], architecture: Map
     *earlier, last = lineage_of(checkpoint) or (foreign_record(checkpoint, found),)
     dice = validation_dice(file.parent, checkpoint["init_args"]["dataset_json"]["labels"])
     lineage = (*earlier, replace(last, dice=dice or last.dice))
-    return PreviousStep(weights, bank, state.get("method_state", {}), lineage, file_sha256(file))
+    stray_free = tuple(state.get("stray_free", ()))
+    return PreviousStep(weights, bank, stray_free, state.get("method_state", {}), lineage, file_sha256(file))
 
 
 def lineage_of(checkpoint: Mapping[str, Any]) -> tuple[StepRecord, ...]:

@@ -141,6 +141,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         "prototype_confidence": (0, 1),
         "old_class_sampling": (0, 1),
         "teacher_volumes": (0, 1),
+        "drop_strays": (0, 1),
         "volume_trust": (0, 1),
     }
     old_dice_weight = 0.25
@@ -157,6 +158,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
     old_class_sampling = 1
     """1: to nnU-Net's foreground sampler the old classes, where the teacher sees them, are one class more; 0: they are none."""
     teacher_volumes = 1
+    drop_strays = 1
     volume_trust = 0.9
     """How far the teacher's probabilities give way where its segmentation of the whole volume says another class."""
     old_locations: Mapping[str, npt.NDArray[np.int32]] | None = None
@@ -198,11 +200,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         self.print_to_log_file("Collecting the old classes' prototypes and locations with the teacher...")
         num_old = self.step_plan.num_old_channels
         locations = OldClassLocations(num_old)
-
-        def shown_in(case: str) -> tuple[int, ...]:
-            return (self.labelled_in([case]) or [()])[0]
-
-        confident = confident_classes(num_old, self.prototype_confidence, shown_in)
+        confident = confident_classes(num_old, self.prototype_confidence, self.decided_in)
         look = locations.add if self.old_class_sampling else None
         prototypes = self.collect_prototypes(self.teacher, confident, num_old, look)
         self.old_locations = locations.per_case()

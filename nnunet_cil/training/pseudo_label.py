@@ -25,8 +25,9 @@ class PseudoLabelLoss(FineTuneLoss):
 class nnUNetTrainerPseudoLabel(nnUNetTrainerCIL):
     """What an nnU-Net user would do by hand (Ma et al. 2021, https://arxiv.org/abs/2010.14808)."""
 
-    hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {"teacher_volumes": (0, 1)}
+    hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {"teacher_volumes": (0, 1), "drop_strays": (0, 1)}
     teacher_volumes = 1
+    drop_strays = 1
 
     def build_step_loss(self) -> StepLoss:
         """nnU-Net's loss on the merged labels."""

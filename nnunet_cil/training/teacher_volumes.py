@@ -15,6 +15,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from tqdm import tqdm
 
+from nnunet_cil.training.stray_regions import stray_regions
+
 NOT_SEGMENTED = 32767
 """The value of every voxel of a case that was not segmented; as a label it survives nnU-Net's augmentation."""
 
@@ -42,6 +44,7 @@ class TeacherVolumes:
         dataset: nnUNetBaseDataset,
         predictor: nnUNetPredictor,
         shown_in: Callable[[str], Collection[int]],
+        stray_free: Collection[int],
         *,
         show: bool,
     ) -> None:
@@ -51,6 +54,7 @@ class TeacherVolumes:
             dataset: preprocessed cases.
             predictor: with the teacher's network.
             shown_in: case -> channels that its labels show; the teacher is not asked for these.
+            stray_free: channels whose stray regions give way to the teacher's next choice.
             show: show the progress.
         """
         aside = self.folder / f"unfinished_{os.getpid()}"
@@ -61,7 +65,11 @@ class TeacherVolumes:
             logits = torch.as_tensor(predictor.predict_sliding_window_return_logits(torch.from_numpy(image)))
             if decided := [c for c in shown_in(case) if c < len(logits)]:
                 logits = logits.index_fill(0, torch.tensor(decided, device=logits.device), -torch.inf)
-            dataset.save_seg(logits.argmax(0).cpu().numpy().astype(np.int16), str(aside / case))
+            classes = logits.argmax(0)
+            strays = torch.from_numpy(stray_regions(classes.cpu().numpy(), stray_free)).to(logits.device)
+            others = logits[:, strays].scatter(0, classes[strays][None], -torch.inf)
+            classes[strays] = others.argmax(0)
+            dataset.save_seg(classes.cpu().numpy().astype(np.int16), str(aside / case))
             for file in aside.iterdir():
                 file.replace(self.folder / file.name)
         shutil.rmtree(aside, ignore_errors=True)

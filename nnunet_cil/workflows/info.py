@@ -51,6 +51,8 @@ def describe(model: Path) -> str:
         parts.append(_steps(lineage).markdown())
     else:
         parts.append("Not trained with nnunet_cil: where its classes come from is not recorded.")
+    if stray_free := state.get("stray_free"):
+        parts.append(f"Without stray regions, as their labels showed: {', '.join(stray_free)}.")
     stored = state.get("prototypes")
     if stored is None:
         parts.append("No prototypes: a step that continues from it takes them from its confident predictions.")

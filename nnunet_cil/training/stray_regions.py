@@ -1,0 +1,60 @@
+"""Stray regions: small pieces of a class apart from its organ, and how labels tell that a class has none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+import cc3d
+import numpy as np
+import numpy.typing as npt
+
+STRAY_SIZE = 0.5
+"""A connected region smaller than this share of the class's largest one in the volume is a stray."""
+
+_MOST_STRAY = 0.01
+"""Of a class's voxels in a case, for a case without strays: a slip of the pen is none."""
+
+_MOST_CASES = 0.05
+"""Of the cases, for a class without strays."""
+
+
+def stray_regions(segmentation: npt.NDArray[np.integer], classes: Collection[int]) -> npt.NDArray[np.bool_]:
+    """Where the strays of the classes are. Voxels that share a corner are connected.
+
+    Args:
+        segmentation: (*spatial), integers; classes are > 0.
+        classes: whose strays are asked for; others have none.
+
+    Returns:
+        (*spatial) bool.
+    """
+    segmentation = np.maximum(segmentation, 0)
+    regions, number = cc3d.connected_components(segmentation, connectivity=26, return_N=True)
+    sizes = np.bincount(regions.ravel())
+    class_of = np.zeros(number + 1, dtype=int)
+    class_of[regions] = segmentation
+    largest = np.zeros(class_of.max() + 1, dtype=int)
+    np.maximum.at(largest, class_of, sizes)
+    is_stray = (sizes < STRAY_SIZE * largest[class_of]) & np.isin(class_of, list(classes)) & (class_of > 0)
+    strays: npt.NDArray[np.bool_] = is_stray[regions]
+    return strays
+
+
+def cases_with_strays(labels: Iterable[npt.NDArray[np.integer]], classes: Sequence[int]) -> npt.NDArray[np.int64]:
+    """In how many cases a class has strays, and how many have it: (len(classes), 2).
+
+    Args:
+        labels: of one case each, (*spatial) integers; classes are > 0.
+        classes: in the order of the rows.
+    """
+    found = np.zeros((len(classes), 2), dtype=np.int64)
+    for of_case in labels:
+        of_strays = np.bincount(of_case[stray_regions(of_case, classes)], minlength=max(classes) + 1)[classes]
+        voxels = np.bincount(of_case[of_case > 0], minlength=max(classes) + 1)[classes]
+        found += np.stack([of_strays > _MOST_STRAY * voxels, voxels > 0], axis=1)
+    return found
+
+
+def is_stray_free(with_strays: int, cases: int) -> bool:
+    """Whether labels tell that a class has no strays; not, where no case has the class."""
+    return cases > 0 and with_strays <= _MOST_CASES * cases
