@@ -76,6 +76,8 @@ def main() -> None:
     parser.add_argument("--table", nargs="+", type=Path, help="only print the table of these files")
     args = parser.parse_args()
     if not args.table:
+        if not args.model or not args.o:
+            parser.error("give MODEL_FOLDER and -o, or --table")
         args.o.parent.mkdir(parents=True, exist_ok=True)
         args.o.write_text(json.dumps({fold: look(args.model, fold) for fold in args.f}, indent=1) + "\n")
     print(table(args.table or [args.o]))

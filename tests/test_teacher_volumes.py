@@ -54,9 +54,9 @@ def test_patches_carry_them_through_the_augmentation(names):
     trainer = make_trainer(PGCD, names[1])
     segment = trainer._segment_volumes
 
-    def truth(teacher):
+    def truth(*known):
         """The data set's own labels in place of the teacher's, moved by 10."""
-        volumes = segment(teacher)
+        volumes = segment(*known)
         for case in trainer.do_split()[0]:
             dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, [case])
             labels = np.asarray(dataset.load_case(case)[1][0]).astype(np.int16)

@@ -309,13 +309,13 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                 "this step anew without --c."
             )
         self.teacher = self._build_teacher(previous)
-        self.stray_free = previous.stray_free
         if self.teacher_volumes:
-            self.volumes = self._segment_volumes(self.teacher)
+            self.volumes = self._segment_volumes(self.teacher, previous.stray_free)
         if self._is_resumed:
             return
         self._previous_sha256 = previous.sha256
         self.lineage = previous.lineage
+        self.stray_free = previous.stray_free
         widened = widen_heads(previous.weights, len(self.step_plan.new_classes))
         self.bare_network.load_state_dict(widened)
         self.prototypes = self.inherit_prototypes(previous.prototypes)
@@ -336,7 +336,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         network.load_state_dict(previous.weights)
         return Teacher(network, self.device, compiled=self._do_i_compile())
 
-    def _segment_volumes(self, teacher: Teacher) -> TeacherVolumes:
+    def _segment_volumes(self, teacher: Teacher, stray_free: tuple[str, ...]) -> TeacherVolumes:
         """The teacher's segmentations of the cases of a pass; a training that goes on has those that are there."""
         volumes = TeacherVolumes(Path(self.output_folder) / "teacher_volumes")
         if not self._is_resumed:
@@ -353,7 +353,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         plans = self.plans_manager, self.configuration_manager
         predictor.manual_initialization(teacher.network, *plans, None, dataset_json, type(self).__name__, None)
         cases = self.dataset_class(self.preprocessed_dataset_folder, self._rank_share())
-        dropped = self.stray_free if self.drop_strays else ()
+        dropped = stray_free if self.drop_strays else ()
         if dropped:
             self.print_to_log_file(f"Stray regions of {', '.join(dropped)} are dropped.")
         channels = [self.step_plan.labels[name] for name in dropped]
@@ -577,7 +577,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """The step's classes that come without stray regions in the labels of the cases of a pass."""
         channels = {self.step_plan.labels[name]: name for name in self.step_plan.new_classes}
         cases = self.dataset_class(self.preprocessed_dataset_folder, self._rank_share())
-        labels = (self.label_table[np.asarray(cases.load_case(c)[1][0]).astype(int) + 1] for c in cases.identifiers)
+        labels = (self.label_table[np.asarray(cases.load_case(c)[1][0], np.int16) + 1] for c in cases.identifiers)
         found = torch.from_numpy(cases_with_strays(labels, list(channels)))
         if self.is_ddp:
             found = sum_over_ranks(found.to(self.device))

@@ -65,11 +65,12 @@ class TeacherVolumes:
             logits = torch.as_tensor(predictor.predict_sliding_window_return_logits(torch.from_numpy(image)))
             if decided := [c for c in shown_in(case) if c < len(logits)]:
                 logits = logits.index_fill(0, torch.tensor(decided, device=logits.device), -torch.inf)
-            classes = logits.argmax(0)
-            strays = torch.from_numpy(stray_regions(classes.cpu().numpy(), stray_free)).to(logits.device)
-            others = logits[:, strays].scatter(0, classes[strays][None], -torch.inf)
-            classes[strays] = others.argmax(0)
-            dataset.save_seg(classes.cpu().numpy().astype(np.int16), str(aside / case))
+            classes = logits.argmax(0).to(torch.int16)
+            if stray_free:
+                strays = torch.from_numpy(stray_regions(classes.cpu().numpy(), stray_free)).to(logits.device)
+                others = logits[:, strays].scatter(0, classes[strays][None].long(), -torch.inf)
+                classes[strays] = others.argmax(0).to(torch.int16)
+            dataset.save_seg(classes.cpu().numpy(), str(aside / case))
             for file in aside.iterdir():
                 file.replace(self.folder / file.name)
         shutil.rmtree(aside, ignore_errors=True)
