@@ -453,6 +453,13 @@ def _add_extend(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument("model", metavar="MODEL_FOLDER", type=Path, help="with plans.json, dataset.json and fold_X")
     parser.add_argument("dataset", metavar="DATASET", help="ID or name of a data set in nnUNet_raw")
     parser.add_argument(
+        "-tr",
+        dest="trainer",
+        default="nnUNetTrainerPGCD",
+        metavar="TRAINER",
+        help="that is to learn the step (default: %(default)s)",
+    )
+    parser.add_argument(
         "--classes", nargs="+", default=[], metavar="CLASS", help="to learn (default: all that the model does not know)"
     )
     parser.add_argument(
@@ -484,7 +491,7 @@ def _add_extend(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="as in a schedule: num_epochs=250 initial_lr=0.003",
     )
     parser.add_argument(
-        "--hyperparameters", nargs="+", default=[], metavar="KEY=VALUE", help="of the trainer: old_dice_weight=0.5"
+        "--hyperparameters", nargs="+", default=[], metavar="KEY=VALUE", help="of that trainer: old_dice_weight=0.5"
     )
     parser.add_argument("--force", action="store_true", help="go on where model and data set differ dangerously")
     parser.set_defaults(run=_run_extend)
@@ -494,6 +501,7 @@ def _run_extend(args: argparse.Namespace) -> int:
     from nnunet_cil.workflows.extend import Wish, extend
 
     wish = Wish(
+        args.trainer,
         tuple(args.classes),
         tuple(args.refine),
         args.configuration,
@@ -509,8 +517,7 @@ def _run_extend(args: argparse.Namespace) -> int:
         f"\nThe model knows {', '.join(found.plan.old_classes)}; the step learns {', '.join(found.plan.new_classes)}."
     )
     print(f"Plans: {found.file}\n\nTrain, then predict:")
-    trainer, configuration = "nnUNetTrainerPGCD", found.model.configuration
-    what = f"-tr {trainer} -p {found.plans_name}"
+    configuration, what = found.model.configuration, f"-tr {found.trainer} -p {found.plans_name}"
     for fold in found.folds:
         print(f"  nnUNetv2_train {found.dataset} {configuration} {fold} {what}")
     folds = " ".join(found.folds)

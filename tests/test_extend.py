@@ -510,6 +510,16 @@ def test_classes_that_both_have_are_refined_left_out_or_refused(unprocessed, mon
         ({"folds": ("3",)}, "has no trained fold 3, only 0"),
         ({"configuration": "2d"}, "is a 3d_fullres model, not 2d"),
         ({"training": {"num_epoch": 3}}, "--training: unknown training setting 'num_epoch'.*did you mean 'num_epochs'"),
+        (
+            {"hyperparameters": {"pgcd_wieght": 3}},
+            "--hyperparameters sets the hyper-parameter 'pgcd_wieght', which nnUNetTrainerPGCD does not have.*'pgcd_weight'",
+        ),
+        (
+            {"trainer": MIB, "hyperparameters": {"pgcd_weight": 3}},
+            "'pgcd_weight', which nnUNetTrainerMiB does not have",
+        ),
+        ({"trainer": "nnUNetTrainer"}, "nnUNetTrainer knows nothing of steps"),
+        ({"trainer": "nnUNetTrainerReplay"}, "nnUNetTrainerReplay needs the data of the earlier steps"),
         ({"name": "a/b"}, "--name 'a/b' becomes part of a folder's name"),
         ({"plans_name": "a__b"}, "plans' name 'a__b' becomes part of a folder's name"),
     ],
@@ -517,6 +527,11 @@ def test_classes_that_both_have_are_refined_left_out_or_refused(unprocessed, mon
 def test_wishes_that_cannot_be_granted(unprocessed, wish, message):
     with pytest.raises(CILError, match=message):
         extend(unprocessed, 18, Wish(**wish))
+
+
+def test_a_trainer_that_cannot_read_the_labels_is_refused(unprocessed):
+    with pytest.raises(CILError, match=r"nnUNetTrainerLwF takes label 0 for background.*Use nnUNetTrainerPGCD or"):
+        extend(unprocessed, 19, Wish("nnUNetTrainerLwF", refine=("liver",), name="lwf"))
 
 
 def test_nothing_new_to_learn(unprocessed):
@@ -680,6 +695,9 @@ def test_the_command_prints_what_to_call_next(model, capsys):
     assert "The model knows liver, spleen; the step learns kidney." in printed
     assert f"nnUNetv2_train {NEW} 3d_fullres 0 -tr {PGCD} -p nnUNetPlansFrom017_told_step1" in printed
     assert f"nnUNetv2_predict -d {NEW} -c 3d_fullres -f 0 -tr {PGCD} -p nnUNetPlansFrom017_told_step1" in printed
+    wish = ["-tr", MIB, "--hyperparameters", "mib_weight=5", "--training", "num_epochs=2", "--name", "mib"]
+    assert main(["extend", str(model), "18", *wish]) == 0
+    assert f"nnUNetv2_train {NEW} 3d_fullres 0 -tr {MIB} -p nnUNetPlansFrom017_mib_step1" in capsys.readouterr().out
     assert main(["extend", str(model), "18", "--training", "num_epochs"]) == 1
     assert "--training takes KEY=VALUE, not 'num_epochs'" in capsys.readouterr().err
 

@@ -101,7 +101,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                 f"Configuration {configuration!r} is a cascade; nnunet_cil trains 2d, 3d_lowres and 3d_fullres only."
             )
         self._set_hyperparameters(step_plan)
-        self._refuse_other_data(step_plan, str(plans["dataset_name"]))
+        self.check_data(step_plan, str(plans["dataset_name"]))
         super().__init__(plans, configuration, fold, {**dataset_json, "labels": step_plan.labels}, device)
         self.step_plan = step_plan
         for name, value in step_plan.training.items():
@@ -123,16 +123,26 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self._previous_sha256: str | None = None
         self._is_resumed = False
 
-    def _refuse_other_data(self, step: StepPlan, dataset: str) -> None:
-        name = type(self).__name__
-        is_partial = step.refined or step.differs_by_case or (self.needs_old_data and step.labelled)
-        if is_partial and not self.reads_partial_labels:
+    @classmethod
+    def check_data(cls, step: StepPlan, dataset: str) -> None:
+        """Refuses labels that the method cannot read, and data that lack what it needs.
+
+        Args:
+            step: to train.
+            dataset: that it is trained on, nnU-Net's name.
+
+        Raises:
+            CILError: with the trainers that can, or the reason.
+        """
+        name = cls.__name__
+        is_partial = step.refined or step.differs_by_case or (cls.needs_old_data and step.labelled)
+        if is_partial and not cls.reads_partial_labels:
             raise CILError(
                 f"{name} takes label 0 for background, but the labels of step {step.step} of {step.schedule} don't show the same "
                 "classes in every case, or show old ones. Use nnUNetTrainerPGCD or nnUNetTrainerMiB."
             )
         elsewhere = step.previous is not None and (step.previous.dataset != dataset or step.previous.folder is not None)
-        if self.needs_old_data and (elsewhere or step.evaluated_classes != step.seen_classes):
+        if cls.needs_old_data and (elsewhere or step.evaluated_classes != step.seen_classes):
             raise CILError(
                 f"{name} needs the data of the earlier steps, but step {step.step} of {step.schedule} is learnt on {dataset} "
                 "alone, with the labels of it. Use another trainer."
@@ -402,18 +412,18 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         )
 
     @classmethod
-    def check_hyperparameters(cls, values: Mapping[str, Any], schedule: str) -> None:
+    def check_hyperparameters(cls, values: Mapping[str, Any], where: str) -> None:
         """Refuses names that the method does not have, and numbers out of their range.
 
         Args:
             values: by name, as in a schedule.
-            schedule: its name, for the message.
+            where: they are set, for the message.
 
         Raises:
             CILError: with the nearest name, or the range.
         """
         for name, value in values.items():
-            sets = f"Schedule {schedule} sets the hyper-parameter {name!r}"
+            sets = f"{where} sets the hyper-parameter {name!r}"
             if name not in cls.hyperparameters:
                 raise CILError(f"{sets}, which {cls.__name__} does not have{did_you_mean(name, cls.hyperparameters)}.")
             low, high = cls.hyperparameters[name]
@@ -425,7 +435,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                 )
 
     def _set_hyperparameters(self, step_plan: StepPlan) -> None:
-        self.check_hyperparameters(step_plan.hyperparameters, step_plan.schedule)
+        self.check_hyperparameters(step_plan.hyperparameters, f"Schedule {step_plan.schedule}")
         for name, value in step_plan.hyperparameters.items():
             setattr(self, name, type(getattr(type(self), name))(value))
 

@@ -33,7 +33,13 @@ from nnunet_cil.workflows.move import (
     refuse_danger,
     refuse_other_preprocessing,
 )
-from nnunet_cil.workflows.plan import NUM_FOLDS, refuse_if_trained, scan_labels, step_plans_file
+from nnunet_cil.workflows.plan import (
+    NUM_FOLDS,
+    refuse_if_trained,
+    scan_labels,
+    step_plans_file,
+    trainer_class,
+)
 from nnunet_cil.workflows.preprocess import preprocess
 
 _LONGEST_NAME = 255
@@ -96,6 +102,7 @@ class Wish:
     """What the user asks for.
 
     Attributes:
+        trainer: that is to learn the step.
         classes: to learn; empty for all that the model does not know.
         refine: classes that model and data set both have, the same organ; their labels are used.
         configuration: that the user takes the model for; None for its own.
@@ -103,10 +110,11 @@ class Wish:
         name: of the step; empty for the new classes' names.
         plans_name: of the moved plans, before the step's name; empty for the model's with ``From`` and its data set's ID.
         training: overrides of nnU-Net's training, as in a schedule.
-        hyperparameters: of the trainer, as in a schedule.
+        hyperparameters: of that trainer, as in a schedule.
         force: go on where model and data set differ dangerously.
     """
 
+    trainer: str = "nnUNetTrainerPGCD"
     classes: tuple[str, ...] = ()
     refine: tuple[str, ...] = ()
     configuration: str | None = None
@@ -124,6 +132,7 @@ class Extension:
 
     Attributes:
         model: that is continued.
+        trainer: that is to learn the step.
         dataset: nnU-Net's name.
         plan: of the step.
         plans_name: of the step's plans.
@@ -133,6 +142,7 @@ class Extension:
     """
 
     model: TrainedModel
+    trainer: str
     dataset: str
     plan: StepPlan
     plans_name: str
@@ -160,6 +170,8 @@ def extend(
     model = read_model(model_folder)
     if wish.configuration not in (None, model.configuration):
         raise CILError(f"{model.folder} is a {model.configuration} model, not {wish.configuration}. Leave -c out.")
+    trainer = trainer_class(wish.trainer)
+    trainer.check_hyperparameters(wish.hyperparameters, "--hyperparameters")
     folds = _folds(model, wish.folds)
     folder = raw_dataset_folder(dataset)
     dataset_json = read_dataset_json(folder / "dataset.json")
@@ -185,6 +197,7 @@ def extend(
     _refuse_other_numbers(target, dataset_json["labels"])
     base = _moved_plans(model, raw, wish.plans_name)
     plan = _step_plan(model, dataset_json, list(raw.cases), new, wish)
+    trainer.check_data(plan, raw.folder.name)
     _check_labelled(plan, raw)
     plans_name = f"{base['plans_name']}_{plan.schedule}_step{plan.step}"
     _check_length(plans_name, model.configuration)
@@ -204,7 +217,7 @@ def extend(
     logs = nnunet_folder("nnUNet_results") / folder.name / "cil_logs"
     preprocess(folder.name, model.configuration, plans_name, logs, say)
     _check_labels(preprocessed, content, dataset_json, plan)
-    return Extension(model, folder.name, plan, plans_name, file, folds, tuple(remarks))
+    return Extension(model, wish.trainer, folder.name, plan, plans_name, file, folds, tuple(remarks))
 
 
 def read_model(folder: Path) -> TrainedModel:

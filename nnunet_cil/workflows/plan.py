@@ -187,7 +187,7 @@ def trainer_class(name: str) -> type[nnUNetTrainerCIL]:
             "'nnunet_cil doctor'."
         ) from error
     if not issubclass(trainer, nnUNetTrainerCIL):
-        raise CILError(f"{name} knows nothing of steps; a step 0 needs one of nnunet_cil's trainers.")
+        raise CILError(f"{name} knows nothing of steps; a step needs one of nnunet_cil's trainers.")
     return trainer
 
 

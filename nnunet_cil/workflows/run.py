@@ -154,17 +154,18 @@ def _preprocess_all(experiment: Experiment, logs: Path, say: Callable[[str], Non
 def _check_trainers(experiment: Experiment) -> None:
     """Every trainer can learn every step that it is asked for: it has the hyper-parameters, and the data."""
     name, steps = experiment.schedule.name, experiment.schedule.steps
+    where = f"Schedule {name}"
     first = _first_trainer(experiment)
     if first is not None:
         try:
-            trainer_class(first).check_hyperparameters(steps[0].hyperparameters, name)
+            trainer_class(first).check_hyperparameters(steps[0].hyperparameters, where)
         except CILError as error:
             raise CILError(
                 f"{error} It trains step 0 for all trainers; another trainer's hyper-parameters belong in the later steps."
             ) from error
     for trainer in map(trainer_class, experiment.trainers):
         for step in steps if first is None else steps[1:]:
-            trainer.check_hyperparameters(step.hyperparameters, name)
+            trainer.check_hyperparameters(step.hyperparameters, where)
         if trainer.needs_old_data and len(experiment.data_sets) > 1:
             raise CILError(
                 f"{trainer.__name__} needs the data of the earlier steps, but {name} learns from "
