@@ -163,15 +163,18 @@ class Study:
             *("-p", self.plans(step), "-device", self.device, *going_on),
         )
 
-    def scores(self, cases: str) -> dict[str, dict[int, dict[str, float]]]:
-        """Row -> fold -> class -> mean Dice over the cases; rows in the order of the steps."""
-        rows: dict[str, dict[int, dict[str, float]]] = {}
+    def dice(self, cases: str) -> dict[str, dict[int, dict[str, list[float]]]]:
+        """Row -> fold -> class -> Dice of every case; rows in the order of the steps."""
+        rows: dict[str, dict[int, dict[str, list[float]]]] = {}
         for file in sorted(self.results.glob("*_fold*.json")):
             content = json.loads(file.read_text())
             if cases in content:
-                means = {c: float(np.nanmean(v)) for c, v in content[cases].items()}
-                rows.setdefault(file.stem.rsplit("_fold", 1)[0], {})[content["fold"]] = means
+                rows.setdefault(file.stem.rsplit("_fold", 1)[0], {})[content["fold"]] = content[cases]
         return dict(sorted(rows.items(), key=lambda item: (item[0][-1], item[0])))
+
+    def scores(self, cases: str) -> dict[str, dict[int, dict[str, float]]]:
+        """Row -> fold -> class -> mean Dice over the cases."""
+        return {row: {fold: mean_dice(d) for fold, d in folds.items()} for row, folds in self.dice(cases).items()}
 
     def groups(self, step: int) -> dict[str, list[str]]:
         """The classes that old, new and all stand for after a step."""
@@ -192,18 +195,27 @@ class Study:
         return "\n".join(lines)
 
     def differences(self, cases: str, reference: str) -> str:
-        """Markdown: a method's mean Dice less that of the reference, both from one step 0: fold by fold, in the folds of both."""
-        rows = self.scores(cases)
+        """Markdown: a method's mean Dice less that of the reference, both from one step 0: fold by fold, in the folds of both.
+
+        In brackets the p value of a paired test over the cases (``nnunet_cil.evaluation.significance``), uncorrected.
+        """
+        from nnunet_cil.evaluation.significance import paired_tests
+
+        rows = self.dice(cases)
         lines = ["| model | old | new | all | folds |", "|---|---|---|---|---|"]
         for row, folds in rows.items():
             against = rows.get(f"{reference}_step{row[-1]}", {})
             common = sorted(folds.keys() & against.keys())
             if not common or row == f"{reference}_step{row[-1]}":
                 continue
+            groups = self.groups(int(row[-1]))
+            both = {name: case_rows({f: d[f] for f in common}, cases) for name, d in ((row, folds), ("", against))}
+            tests = {test.group: test.p for test in paired_tests(both, groups["old"], groups["new"])}
             cells = []
-            for group in self.groups(int(row[-1])).values():
-                values, others = group_means(folds, group), group_means(against, group)
-                cells.append(", ".join(f"{values[f] - others[f]:+.3f}" for f in common))
+            for name, group in groups.items():
+                values, others = (group_means({f: mean_dice(d[f]) for f in common}, group) for d in (folds, against))
+                p = f"{tests[name]:.3f}" if tests[name] >= 0.001 else "< 0.001"
+                cells.append(f"{', '.join(f'{values[f] - others[f]:+.3f}' for f in common)} ({p})")
             lines.append(f"| {row} | {' | '.join(cells)} | {', '.join(map(str, common))} |")
         return "\n".join(lines)
 
@@ -228,6 +240,21 @@ class Study:
             axis.grid(axis="x", alpha=0.4)
         axes[0].set_yticks(range(len(order)), order)
         figure.savefig(file)
+
+
+def mean_dice(dice: dict[str, list[float]]) -> dict[str, float]:
+    """Class -> mean over the cases."""
+    return {name: float(np.nanmean(values)) for name, values in dice.items()}
+
+
+def case_rows(folds: dict[int, dict[str, list[float]]], cases: str) -> list[dict[str, Any]]:
+    """As the rows of ``per_case.csv``. All folds have the same test cases, and each fold has validation cases of its own."""
+    return [
+        {"case": str(i) if cases == "test" else f"{fold}/{i}", "class": name, "dice": value}
+        for fold, dice in folds.items()
+        for name, values in dice.items()
+        for i, value in enumerate(values)
+    ]
 
 
 def group_means(folds: dict[int, dict[str, float]], group: list[str]) -> dict[int, float]:
@@ -294,7 +321,11 @@ def main() -> None:
     parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
     parser.add_argument("-device", default="cpu")
     parser.add_argument("--table", action="store_true", help="only print the tables")
-    parser.add_argument("--against", metavar="METHOD", help="print each fold's difference to this row, too")
+    parser.add_argument(
+        "--against",
+        metavar="METHOD",
+        help="print each fold's difference to this row, and a paired test over the cases, too",
+    )
     parser.add_argument("--figure", type=Path, help="only draw the test cases' scores after the last step")
     args = parser.parse_args()
     study = Study(args)

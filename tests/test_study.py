@@ -91,7 +91,7 @@ def test_differences_compare_a_fold_with_itself_alone(tmp_path, monkeypatch, cap
     schedule = write_schedule(tmp_path, STEPS)
 
     def score(method, fold, old, new):
-        means = {name: [old] for name in STEPS[0]} | {name: [new] for name in STEPS[1]}
+        means = {name: [old] * 6 for name in STEPS[0]} | {name: [new] * 6 for name in STEPS[1]}
         scores = {"fold": fold, "validation": means, "test": means}
         (tmp_path / f"{method}_step1_fold{fold}.json").write_text(json.dumps(scores))
 
@@ -109,8 +109,11 @@ def test_differences_compare_a_fold_with_itself_alone(tmp_path, monkeypatch, cap
     score("MiB", 3, 0.5, 0.25)
     score("LwF", 0, 0.5, 0.75)  # nothing to compare
     *_, differences = show("PGCD").split("less that of PGCD")
+    p = 2 / 2**6  # all six test cases on one side; where the folds' mean differs in no case, 1
     assert differences.strip().splitlines()[2:] == [
-        "| MiB_step1 | -0.500, +0.000 | +0.250, -0.250 | -0.125, -0.125 | 2, 3 |"
+        f"| MiB_step1 | -0.500, +0.000 ({p:.3f}) | +0.250, -0.250 (1.000) | -0.125, -0.125 ({p:.3f}) | 2, 3 |"
     ]
+    rows = study.case_rows({2: {"liver": [0.5, 0.25]}, 3: {"liver": [1.0, 0.0]}}, "validation")
+    assert len({row["case"] for row in rows}) == 4
     with pytest.raises(SystemExit, match="has no PCGD, but LwF, MiB, PGCD"):
         show("PCGD")
