@@ -110,6 +110,10 @@ def test_they_go_when_the_training_is_over_and_none_are_made_when_not_asked_for(
     trainer = train(PGCD, names[1])
     assert not (Path(trainer.output_folder) / "teacher_volumes").exists()
     assert trainer.volumes is None
+    left = Path(trainer.output_folder) / "teacher_volumes"  # by a training killed after its last checkpoint
+    left.mkdir()
+    trainer.perform_actual_validation()
+    assert not left.exists()
     other = plan_toy(tmp_path, [ORGANS[2:], ORGANS[:2]], PGCD, name="off", hyperparameters={"teacher_volumes": 0})
     train(PGCD, other[0])
     without = started(make_trainer(PGCD, other[1]))

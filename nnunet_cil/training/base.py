@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -223,7 +224,9 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         return rotation, dummy_2d, patch_size, mirror_axes
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """nnU-Net's, against labels that are numbered as the model's channels."""
+        """nnU-Net's, against labels that are numbered as the model's channels. What a killed end of the training left goes."""
+        if self.is_finished:
+            self._remove_volumes()
         with self._ground_truth_in_channels():
             super().perform_actual_validation(save_probabilities)
         self._let_go()
@@ -348,9 +351,9 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def _segment_volumes(self, teacher: Teacher, stray_free: tuple[str, ...]) -> TeacherVolumes:
         """The teacher's segmentations of the cases of a pass; a training that goes on has those that are there."""
-        volumes = TeacherVolumes(Path(self.output_folder) / "teacher_volumes")
         if not self._is_resumed:
-            self._remove(volumes)
+            self._remove_volumes()
+        volumes = TeacherVolumes(self._volumes_folder)
         self.print_to_log_file("Segmenting the training volumes with the teacher...")
         predictor = nnUNetPredictor(
             use_mirroring=False,
@@ -373,12 +376,17 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             distributed.barrier()
         return volumes
 
-    def _remove(self, volumes: TeacherVolumes) -> None:
+    @property
+    def _volumes_folder(self) -> Path:
+        return Path(self.output_folder) / "teacher_volumes"
+
+    def _remove_volumes(self) -> None:
         """On one rank, once none reads them any more."""
+        self.volumes = None
         if self.is_ddp:
             distributed.barrier()
         if self.local_rank == 0:
-            volumes.remove()
+            shutil.rmtree(self._volumes_folder, ignore_errors=True)
         if self.is_ddp:
             distributed.barrier()
 
@@ -556,9 +564,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             self.stray_free += self._new_stray_free()
         self._let_go()
         super().on_train_end()
-        if self.volumes is not None:
-            self._remove(self.volumes)
-            self.volumes = None
+        self._remove_volumes()
         if self.local_rank == 0:
             self._write_model_card({})
 

@@ -62,15 +62,7 @@ class TeacherVolumes:
         todo = [case for case in dataset.identifiers if case not in self]
         for case in tqdm(todo, desc="Teacher's segmentations", disable=not show):
             image = np.array(dataset.load_case(case)[0][:], dtype=np.float32)
-            logits = torch.as_tensor(predictor.predict_sliding_window_return_logits(torch.from_numpy(image)))
-            if decided := [c for c in shown_in(case) if c < len(logits)]:
-                logits = logits.index_fill(0, torch.tensor(decided, device=logits.device), -torch.inf)
-            classes = logits.argmax(0).to(torch.int16)
-            if stray_free:
-                strays = torch.from_numpy(stray_regions(classes.cpu().numpy(), stray_free)).to(logits.device)
-                others = logits[:, strays].scatter(0, classes[strays][None].long(), -torch.inf)
-                classes[strays] = others.argmax(0).to(torch.int16)
-            dataset.save_seg(classes.cpu().numpy(), str(aside / case))
+            dataset.save_seg(_segmented(image, predictor, shown_in(case), stray_free), str(aside / case))
             for file in aside.iterdir():
                 file.replace(self.folder / file.name)
         shutil.rmtree(aside, ignore_errors=True)
@@ -82,6 +74,21 @@ class TeacherVolumes:
             return empty
         return type(dataset)(dataset.source_folder, [case], str(self.folder)).load_case(case)[2]
 
-    def remove(self) -> None:
-        """All of them."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def _segmented(
+    image: npt.NDArray[np.float32],
+    predictor: nnUNetPredictor,
+    shown: Collection[int],
+    stray_free: Collection[int],
+) -> npt.NDArray[np.int16]:
+    """The teacher's choice of every voxel, shape (*spatial). The logits, which fill much of a GPU, go with this call."""
+    logits = torch.as_tensor(predictor.predict_sliding_window_return_logits(torch.from_numpy(image)))
+    if decided := [c for c in shown if c < len(logits)]:
+        logits = logits.index_fill(0, torch.tensor(decided, device=logits.device), -torch.inf)
+    classes = logits.argmax(0).to(torch.int16)
+    if stray_free:
+        strays = torch.from_numpy(stray_regions(classes.cpu().numpy(), stray_free)).to(logits.device)
+        others = logits[:, strays].scatter(0, classes[strays][None].long(), -torch.inf)
+        classes[strays] = others.argmax(0).to(torch.int16)
+    found: npt.NDArray[np.int16] = classes.cpu().numpy()
+    return found
