@@ -67,15 +67,24 @@ def read_lineage(stored: Sequence[Mapping[str, Any]]) -> tuple[StepRecord, ...]:
     )
 
 
-def validation_dice(fold: Path, labels: Mapping[str, int]) -> dict[str, float]:
-    """What nnU-Net's final validation says of a fold's final checkpoint: class -> mean Dice, without classes that no case has.
+def validation_means(fold: Path) -> dict[str, dict[str, float]]:
+    """What nnU-Net's final validation says of a fold's final checkpoint: label -> metric -> mean over the cases.
 
-    Empty where there is none, or only one from before the checkpoint.
+    Empty where there is none, or only one from before the checkpoint, or half of one.
     """
     summary, checkpoint = fold / "validation" / "summary.json", fold / "checkpoint_final.pth"
-    if not summary.is_file() or summary.stat().st_mtime < checkpoint.stat().st_mtime:
+    try:
+        if summary.stat().st_mtime < checkpoint.stat().st_mtime:
+            return {}
+        means: dict[str, dict[str, float]] = json.loads(summary.read_text(encoding="utf-8"))["mean"]
+    except (OSError, json.JSONDecodeError):
         return {}
-    means = json.loads(summary.read_text(encoding="utf-8"))["mean"]
+    return means
+
+
+def validation_dice(fold: Path, labels: Mapping[str, int]) -> dict[str, float]:
+    """Class -> mean Dice of a fold's final validation, without classes that no case has; empty where there is none."""
+    means = validation_means(fold)
     dice = {name: means[str(label)]["Dice"] for name, label in labels.items() if str(label) in means}
     return {name: value for name, value in dice.items() if not math.isnan(value)}
 

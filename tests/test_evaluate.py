@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from toy import DATASET, LABELS, ORGANS, toy_volume, train, write_schedule
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
+from nnunet_cil.training.checkpoints import STATE_KEY, file_sha256
 from nnunet_cil.workflows import evaluate as whole
 from nnunet_cil.workflows import score as workflow
 from nnunet_cil.workflows.evaluate import evaluate
@@ -209,6 +211,37 @@ def test_an_untrained_step_names_its_command(trained):
     with pytest.raises(CILError, match=r"Step 1 of toy is not trained .*'nnUNetv2_train .* -p nnUNetPlans_toy_step1'"):
         run(schedule)
     assert not calls
+
+
+def test_a_step_on_top_of_another_model_than_is_there_is_refused(trained):
+    root, schedule, calls = trained
+    first, second = (
+        next((root / "results" / DATASET).glob(f"*step{i}*")) / "fold_0" / "checkpoint_final.pth" for i in range(2)
+    )
+    state = {"lineage": [{"previous_sha256": None}, {"previous_sha256": file_sha256(first)}]}
+    torch.save({"network_weights": {}, "init_args": {}, STATE_KEY: state}, second)
+    run(schedule)
+    calls.clear()
+    write_model(first, "trained again")
+    with pytest.raises(CILError, match=r"The model of step 0, .* has changed since step 1 was trained on top of it"):
+        run(schedule)
+    assert not calls
+
+
+def test_validation_predictions_of_an_earlier_checkpoint_are_refused(trained):
+    root, schedule, _ = trained
+    shutil.rmtree(root / "raw" / DATASET / "labelsTs")
+    for fold in (root / "results" / DATASET).glob("*/fold_0"):
+        (fold / "validation").mkdir()
+        truth = sitk.ReadImage(str(root / "preprocessed" / DATASET / "gt_segmentations" / "case_0.nii.gz"))
+        write(sitk.GetArrayFromImage(truth) == 3, fold / "validation" / "case_0.nii.gz", truth.GetSpacing())
+        (fold / "validation" / "summary.json").write_text(json.dumps({"mean": {"1": {"Dice": 1.0}}}))
+    assert "| step 1 |" in run(schedule).summary
+    os.utime(fold / "validation" / "summary.json", (0, 0))
+    with pytest.raises(
+        CILError, match=r"does not hold the predictions of the final checkpoint.*nnUNetv2_train .*--val"
+    ):
+        run(schedule)
 
 
 def test_a_case_without_true_labels(trained):

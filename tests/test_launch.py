@@ -97,6 +97,7 @@ def test_what_is_scored_is_not_scored_again_until_a_model_is_trained_again(exper
     assert after(graph(replace(experiment, trainers=(PGCD,)))) == {"evaluate": []}
     checkpoint = experiment.models()[1].fold(0) / "checkpoint_final.pth"
     write_checkpoint(checkpoint, "another")
+    (checkpoint.parent / "validation" / "summary.json").touch()
     assert after(graph(experiment)) == {"evaluate": []}
 
 

@@ -75,9 +75,22 @@ def test_what_was_interrupted_goes_on_and_what_is_broken_is_not_taken_for_finish
     assert trained[1][-1] == "--c"
     final = folder(trained[1]) / "checkpoint_final.pth"
     final.write_bytes(final.read_bytes()[:20])
+    seen = []
+
+    def watched(arguments, *rest):  # nnU-Net would read the broken one
+        seen.append(sorted(f.name for f in folder(arguments).glob("checkpoint_*")))
+        train(arguments, *rest)
+
+    monkeypatch.setattr(workflow, "train", watched)
     run(schedule, stop_after=1)
     assert names(trained[-1:]) == [("PGCD", 1)]
-    (folder(trained[1]) / "validation" / "summary.json").write_text("{")
+    assert trained[-1][-1] == "--c"
+    assert seen == [["checkpoint_final.broken", "checkpoint_latest.pth"]]
+    summary = folder(trained[1]) / "validation" / "summary.json"
+    os.utime(summary, (0, 0))  # of the checkpoint before
+    run(schedule, stop_after=1)
+    assert trained[-1][-1] == "--val"
+    summary.write_text("{")
     run(schedule, stop_after=1)
     assert trained[-1][-1] == "--val"
 

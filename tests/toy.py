@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -333,5 +332,4 @@ def finish_training(fold: Path) -> None:
 def write_checkpoint(file: Path, content: str) -> None:
     """A file that is whole, and no more."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("content", content)
+    torch.save({"network_weights": {}, "init_args": content}, file)

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nnunet_cil.evaluation.significance import paired_tests
 from nnunet_cil.evaluation.summary import latex, results, summary, without_nan
 from nnunet_cil.files import write_json
 from nnunet_cil.workflows.folders import nnunet_folder
-from nnunet_cil.workflows.models import Experiment, check_trained
+from nnunet_cil.workflows.models import Experiment, check_continues, check_trained
 from nnunet_cil.workflows.report import write_charts, write_overlays, write_report, write_training_curves
 from nnunet_cil.workflows.score import Rows, Scored, score_model, sha256, test_set, test_sets
 
@@ -59,12 +60,16 @@ def evaluate(
         say: takes one line of progress at a time.
 
     Raises:
-        CILError: a step is not trained, or prediction and truth do not fit.
+        CILError: a step is not trained, or on top of another model than is there; prediction and truth do not fit.
     """
     models = experiment.models()
     for model in models:
         for fold in experiment.folds:
             check_trained(model, fold)
+    for trainer in experiment.trainers:
+        for earlier, model in pairwise(experiment.models_of(trainer)):
+            for fold in experiment.folds:
+                check_continues(model, earlier, fold)
     given, output = output, output_folder(experiment, output)
     output.mkdir(parents=True, exist_ok=True)
     numbers = {model.folder.parent.name: model.plan.dataset_labels for model in models}

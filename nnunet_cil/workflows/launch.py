@@ -19,7 +19,7 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.workflows.commands import CommandError, call, log_end, user_environment
 from nnunet_cil.workflows.evaluate import evaluated
-from nnunet_cil.workflows.models import Experiment, is_finished
+from nnunet_cil.workflows.models import Experiment, is_finished, put_broken_aside
 from nnunet_cil.workflows.run import Choice, Training, logs_folder, trainings, write_plans
 from nnunet_cil.workflows.score import check_test_cases
 
@@ -109,6 +109,7 @@ def job_graph(
 def train_model(training: Training, log: Path) -> None:
     """``nnUNetv2_train`` as the model's folder asks for when the job starts; nothing if it is finished."""
     if not is_finished(training.model, training.fold):
+        put_broken_aside(training.model, training.fold)
         call("nnUNetv2_train", training.arguments, user_environment(), log)
 
 

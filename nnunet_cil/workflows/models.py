@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import zipfile
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.lineage import validation_means
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, read_step_plan
 from nnunet_cil.workflows.folders import known_dataset, nnunet_folder, read_json
@@ -163,12 +163,15 @@ def is_trained(model: StepModel, fold: int | str) -> bool:
 
 
 def is_finished(model: StepModel, fold: int | str) -> bool:
-    """Whether it is trained and its validation cases are scored."""
-    try:
-        summary = json.loads((model.fold(fold) / "validation" / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return False
-    return is_trained(model, fold) and "mean" in summary
+    """Whether it is trained and its validation cases are scored with the checkpoint that is there."""
+    return is_trained(model, fold) and bool(validation_means(model.fold(fold)))
+
+
+def put_broken_aside(model: StepModel, fold: int | str) -> None:
+    """Renames a final checkpoint that is not whole: nnU-Net would go on from it before any other, and fail."""
+    file = model.fold(fold) / "checkpoint_final.pth"
+    if file.is_file() and not is_trained(model, fold):
+        file.replace(file.with_suffix(".broken"))
 
 
 def check_trained(model: StepModel, fold: int | str) -> None:
@@ -181,4 +184,24 @@ def check_trained(model: StepModel, fold: int | str) -> None:
         raise CILError(
             f"Step {model.step} of {model.plan.schedule} is not trained with {model.trainer} in fold {fold}. Run "
             f"'nnUNetv2_train {' '.join(model.train_arguments(fold))}'."
+        )
+
+
+def check_continues(model: StepModel, earlier: StepModel, fold: int | str) -> None:
+    """Refuses a model that was trained on top of another one of the step before than is there now.
+
+    Raises:
+        CILError: with both hashes.
+    """
+    from nnunet_cil.training.checkpoints import STATE_KEY, file_sha256, read_checkpoint
+
+    file = earlier.fold(fold) / "checkpoint_final.pth"
+    state = read_checkpoint(model.fold(fold) / "checkpoint_final.pth").get(STATE_KEY)
+    if state is None:
+        return
+    was, now = str(state["lineage"][-1]["previous_sha256"]), file_sha256(file)
+    if was != now:
+        raise CILError(
+            f"The model of step {earlier.step}, {file}, has changed since step {model.step} was trained on top of it (SHA-256 "
+            f"{now[:12]}..., was {was[:12]}...). Restore it, or remove {model.fold(fold)} and train that step again."
         )

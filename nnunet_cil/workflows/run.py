@@ -11,10 +11,11 @@ from pathlib import Path
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.tables import Table, group_means, number
+from nnunet_cil.lineage import validation_means
 from nnunet_cil.workflows.commands import train, user_environment
 from nnunet_cil.workflows.evaluate import Evaluation, evaluate
 from nnunet_cil.workflows.folders import nnunet_folder
-from nnunet_cil.workflows.models import Experiment, StepModel, is_finished, is_trained
+from nnunet_cil.workflows.models import Experiment, StepModel, is_finished, is_trained, put_broken_aside
 from nnunet_cil.workflows.plan import plan, trainer_class
 from nnunet_cil.workflows.preprocess import preprocess
 from nnunet_cil.workflows.score import check_test_cases
@@ -130,6 +131,7 @@ def run(
     todo = list(trainings(chosen, experiment.folds, choice.options()))
     say(f"{len(chosen) * len(experiment.folds)} trainings, {len(todo)} to do")
     for index, training in enumerate(todo, start=1):
+        put_broken_aside(training.model, training.fold)
         say(f"[{index}/{len(todo)}] {training.command}")
         num_epochs = int(training.model.plan.training.get("num_epochs", DEFAULT_EPOCHS))
         train(training.arguments, user_environment(), logs / f"{training.name}.txt", num_epochs)
@@ -248,7 +250,7 @@ def _validation_scores(model: StepModel, fold: int | str) -> tuple[float, float,
     """Mean Dice over old, new and all classes, from nnU-Net's summary; NaN where there is none."""
     if not is_finished(model, fold):
         return (float("nan"),) * 3
-    means = json.loads((model.fold(fold) / "validation" / "summary.json").read_text(encoding="utf-8"))["mean"]
+    means = validation_means(model.fold(fold))
     labels = model.plan.labels
     scores = {n: float(means.get(str(labels[n]), {}).get("Dice", "nan")) for n in model.plan.seen_classes}
     return group_means(scores, model.plan.old_classes, model.plan.new_classes)

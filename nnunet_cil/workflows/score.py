@@ -16,6 +16,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.files import score_files
 from nnunet_cil.evaluation.segmentation import ClassScores
 from nnunet_cil.files import write_json
+from nnunet_cil.lineage import validation_means
 from nnunet_cil.workflows.commands import predict, user_environment
 from nnunet_cil.workflows.folders import nnunet_folder, raw_dataset_folder, read_json
 from nnunet_cil.workflows.models import StepModel
@@ -230,10 +231,9 @@ def _predictions(
         truth = nnunet_folder("nnUNet_preprocessed") / model.folder.parent.name / "gt_segmentations"
         images = _raw(model.folder.parent.name) / "imagesTr"
         names = sorted(p.name.removesuffix(ending) for p in predictions.glob(f"*{ending}"))
-        if not names:
-            raise CILError(
-                f"{predictions} holds no predictions. Run 'nnUNetv2_train {' '.join(model.train_arguments(fold))} --val'."
-            )
+        if not names or not validation_means(model.fold(fold)):
+            command = " ".join(["nnUNetv2_train", *model.train_arguments(fold), "--val"])
+            raise CILError(f"{predictions} does not hold the predictions of the final checkpoint. Run '{command}'.")
     else:
         predictions = output / "predictions" / f"{model.trainer}_step{model.step}_fold{fold}"
         target = predictions / test.dataset
