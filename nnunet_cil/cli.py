@@ -143,8 +143,8 @@ def _add_plan(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--step0-trainer",
         metavar="TRAINER",
-        help="every trainer continues from this trainer's step 0, which is then trained once "
-        "(default: each trainer trains its own)",
+        help="every trainer continues from this trainer's step 0, which is then trained once; to be said before step 1 is "
+        "trained (default: as planned before, else each trainer trains its own)",
     )
     parser.add_argument(
         "--force", action="store_true", help="go on where a further data set differs dangerously from DATASET"
@@ -166,11 +166,13 @@ def _run_plan(args: argparse.Namespace) -> int:
     for step in steps:
         what = "written" if step.written else "unchanged"
         print(f"step {step.plan.step}: {', '.join(step.plan.new_classes)}  ({what}: {step.file})")
+    previous = [step.plan.previous for step in steps[1:2]]
+    first = next((p.trainer for p in previous if p is not None), None)
     available = steps[0].configurations
     configuration = "3d_fullres" if "3d_fullres" in available else available[0]
     print(f"\nTrain the steps in this order, for example {configuration}, fold 0:")
     for step in steps:
-        trainer = args.step0_trainer if args.step0_trainer and step.plan.step == 0 else "nnUNetTrainerPGCD"
+        trainer = first if first and step.plan.step == 0 else "nnUNetTrainerPGCD"
         dataset = args.dataset if step.dataset == steps[0].dataset else step.dataset
         print(f"  nnUNetv2_train {dataset} {configuration} 0 -tr {trainer} -p {step.plans_name}")
     return 0
@@ -249,7 +251,9 @@ def _add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _fold(text: str) -> int | str:
-    return text if text == "all" else int(text)
+    if text == "all" or text.isdigit():
+        return text if text == "all" else int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no fold (0 to 4, or all). The order is DATASET CONFIG FOLD SCHEDULE")
 
 
 def _add_test_arguments(parser: argparse.ArgumentParser) -> None:
@@ -274,7 +278,8 @@ def _add_run(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="a whole schedule: plan, train every step, predict, score",
         description="Preprocesses (if need be), plans, trains every step of every trainer in order with nnUNetv2_train, and "
         "scores all steps as 'nnunet_cil evaluate' does. What is finished is skipped, what was interrupted goes on; run it "
-        "again after a crash. Step 0 is trained once for all trainers. " + _WHICH_CASES,
+        "again after a crash. Step 0 is trained once for all trainers, unless it was planned otherwise before. "
+        + _WHICH_CASES,
     )
     _add_schedule_arguments(parser)
     _add_test_arguments(parser)
@@ -283,7 +288,11 @@ def _add_run(commands: _Commands[argparse.ArgumentParser]) -> None:
         "--start-from", type=int, default=0, metavar="K", help="first step to train (default: %(default)s)"
     )
     parser.add_argument("--stop-after", type=int, metavar="K", help="last step to train (default: the schedule's last)")
-    parser.add_argument("--dry-run", action="store_true", help="only print the commands that are left, in order")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the commands that are left, in order; write the plans, train nothing",
+    )
     parser.add_argument(
         "--launcher",
         choices=["slurm", "local"],

@@ -1,5 +1,6 @@
 """Where the folders that ship beside the package are: schedules (``plans/``) and the trainers' door."""
 
+import re
 from pathlib import Path
 
 
@@ -18,3 +19,9 @@ def schedules_folder() -> Path:
 def trainers_folder() -> Path:
     """The folder to put into nnU-Net's environment variable ``nnUNet_extTrainer``."""
     return _shipped_folder("trainers")
+
+
+def trainer_names() -> list[str]:
+    """The trainers that nnU-Net finds in that folder."""
+    (file,) = trainers_folder().glob("*.py")
+    return sorted(set(re.findall(r'"(nnUNetTrainer\w+)"', file.read_text(encoding="utf-8"))))

@@ -26,8 +26,11 @@ def test_plan_prints_the_training_commands(toy, tmp_path, capsys):
     assert "step 0: liver, spleen  (written: " in out
     assert "nnUNetv2_train 17 3d_fullres 0 -tr nnUNetTrainerFineTune -p nnUNetPlans_toy_step0" in out
     assert "nnUNetv2_train 17 3d_fullres 0 -tr nnUNetTrainerPGCD -p nnUNetPlans_toy_step1" in out
-    assert main(["plan", DATASET, str(schedule), "--step0-trainer", "nnUNetTrainerFineTune"]) == 0
-    assert "(unchanged: " in capsys.readouterr().out
+    assert main(["plan", DATASET, str(schedule)]) == 0
+    again = capsys.readouterr().out
+    assert "(unchanged: " in again
+    assert "(written: " not in again
+    assert f"nnUNetv2_train {DATASET} 3d_fullres 0 -tr nnUNetTrainerFineTune -p nnUNetPlans_toy_step0" in again
 
 
 def test_a_mistake_is_one_sentence_and_status_1(toy, tmp_path, capsys):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from toy import DATASET, ORGANS, train, write_schedule
 
-from nnunet_cil.shipped import trainers_folder
-from nnunet_cil.workflows.plan import plan
+from nnunet_cil.shipped import trainer_names, trainers_folder
+from nnunet_cil.workflows.plan import plan, trainer_class
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,18 +28,20 @@ def test_readme_stays_short_and_its_links_lead_somewhere():
 
 
 def test_every_trainer_has_its_row_and_every_row_its_trainer():
-    shown = set(re.findall(r'"(nnUNetTrainer\w+)"', (trainers_folder() / "nnunet_cil_trainers.py").read_text()))
+    shown = set(trainer_names())
     listed = set(re.findall(r"`(nnUNetTrainer\w+)`", (ROOT / "docs" / "methods" / "README.md").read_text()))
     assert shown - {"nnUNetTrainerCIL"} == listed
 
 
 def test_the_example_of_adding_a_method_trains(toy, tmp_path, monkeypatch):
     text = (ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    code, setting = re.findall(r"```python\n(.*?)```", text, re.S)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "warm.py").write_text(code)
+    (tmp_path / "mine" / "settings.py").write_text(setting)
     monkeypatch.setenv("nnUNet_extTrainer", f"{trainers_folder()}{os.pathsep}{tmp_path / 'mine'}")
     names = [s.plans_name for s in plan(DATASET, write_schedule(tmp_path, (ORGANS[:2], ORGANS[2:])))]
+    assert trainer_class("nnUNetTrainerLwF10").lwf_weight == 10 != trainer_class("nnUNetTrainerLwF").lwf_weight
     train("nnUNetTrainerWarm", names[0])
     trainer = train("nnUNetTrainerWarm", names[1])
     logging = trainer.logger.get_checkpoint()

@@ -145,8 +145,51 @@ def test_what_is_not_preprocessed_is_preprocessed_first(setting, monkeypatch):
     assert calls.pop()[:5] == ["nnUNetv2_plan_and_preprocess", "-d", "18", "-c", "2d"]
     with pytest.raises(CILError, match=r"MyPlans.json is missing, and only nnUNetPlans, .* can be made here"):
         workflow.run(Experiment("18", "2d", (0,), schedule, (PGCD,), "MyPlans"), workflow.Choice())
+    with pytest.raises(CILError, match=r"nnU-Net plans no configuration '3d_fulres' \(did you mean '3d_fullres'"):
+        workflow.run(Experiment("18", "3d_fulres", (0,), schedule, (PGCD,)), workflow.Choice())
     with pytest.raises(CILError, match=r"There is no data set '19' in .*nnunet_cil convert"):
         workflow.run(Experiment("19", "2d", (0,), schedule, (PGCD,)), workflow.Choice())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["3d_fulres", "0"], "have no configuration '3d_fulres' (did you mean '3d_fullres'?)"),
+        (["3d_fullres", "0", "-i", "nowhere", "-l", "nowhere"], "nowhere is not a folder"),
+        (["3d_fullres", "0", "-i", "nowhere"], "Give -i IMAGES and -l LABELS together"),
+        (["3d_fullres", "0", "-tr", "PGCD"], "does not find the trainer 'PGCD' (known: 'nnUNetTrainerCIL', "),
+        (["3d_fullres", "0", "-tr", "nnUNetTrainerPGDC"], "'nnUNetTrainerPGDC' (did you mean 'nnUNetTrainerPGCD'?)"),
+        (["3d_fullres", "toy"], "'toy' is no fold (0 to 4, or all). The order is DATASET CONFIG FOLD SCHEDULE"),
+    ],
+)
+@pytest.mark.parametrize("how", [[], ["--dry-run"], ["--launcher", "local"]])
+def test_what_cannot_work_is_said_before_anything_is_trained(setting, capsys, arguments, message, how):
+    schedule, trained, _, _ = setting
+    where = 3 if "toy" in arguments else 2
+    trainer = [] if "-tr" in arguments else ["-tr", PGCD]
+    try:
+        status = main(["run", "17", *arguments[:where], str(schedule), *arguments[where:], *trainer, *how])
+    except SystemExit as stopped:  # argparse's
+        status = stopped.code
+    assert status in (1, 2)
+    assert message in capsys.readouterr().err
+    assert not trained
+
+
+def test_a_configuration_that_is_not_preprocessed(setting, capsys):
+    schedule, trained, _, _ = setting
+    folder = Path(os.environ["nnUNet_preprocessed"]) / DATASET
+    plans = json.loads((folder / "nnUNetPlans.json").read_text())
+    plans["configurations"]["lean"] = {**plans["configurations"]["3d_fullres"], "data_identifier": "nnUNetPlans_lean"}
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    command = ["run", "17", "lean", "0", str(schedule), "-tr", PGCD, "-device", "cpu"]
+    assert main([*command, "--dry-run"]) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "nnUNetv2_preprocess -d 17 -c lean -plans_name nnUNetPlans"
+    assert second.startswith(f"nnUNetv2_train {DATASET} lean 0 ")
+    assert main([*command, "--launcher", "local"]) == 1
+    assert f"lean is not preprocessed yet. Run\n  {first}\nand then this again." in capsys.readouterr().err
+    assert not trained
 
 
 @pytest.mark.parametrize(

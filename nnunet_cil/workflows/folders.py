@@ -27,10 +27,15 @@ def dataset_name(name_or_id: str | int) -> str:
     found = _find_dataset(folder, str(name_or_id))
     if found is None:
         raise CILError(
-            f"There is no preprocessed data set {str(name_or_id)!r} in {folder}. Run 'nnUNetv2_plan_and_preprocess "
-            f"-d {name_or_id}' first."
+            f"There is no preprocessed data set {str(name_or_id)!r} in {folder} (its folder is called DatasetXXX_NAME). Run "
+            f"'nnUNetv2_plan_and_preprocess -d {name_or_id if str(name_or_id).isdigit() else 'XXX'}' first."
         )
     return found
+
+
+def dataset_id(name: str) -> int:
+    """'Dataset017_BTCV' -> 17, which is what ``-d`` of nnU-Net's commands takes."""
+    return int(name[7:10])
 
 
 def raw_dataset_folder(name_or_id: str | int) -> Path:

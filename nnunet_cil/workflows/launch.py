@@ -20,7 +20,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.workflows.commands import CommandError, call, log_end, user_environment
 from nnunet_cil.workflows.evaluate import evaluated
 from nnunet_cil.workflows.models import Experiment, is_finished, put_broken_aside
-from nnunet_cil.workflows.run import Choice, Training, logs_folder, trainings, write_plans
+from nnunet_cil.workflows.run import Choice, Training, logs_folder, preprocessing_commands, trainings, write_plans
 from nnunet_cil.workflows.score import check_test_cases
 
 _NO_LIMIT_MIN = 365 * 24 * 60
@@ -82,6 +82,9 @@ def job_graph(
     if choice.reaches_the_end(experiment):
         check_test_cases(experiment.data_sets, experiment.folds, images, labels)
     write_plans(experiment)
+    if missing := preprocessing_commands(experiment):
+        commands = "\n".join(f"  {line}" for line in missing)
+        raise CILError(f"{experiment.configuration} is not preprocessed yet. Run\n{commands}\nand then this again.")
     logs = logs_folder(experiment, output)
     todo = {t.name: t for t in trainings(choice.of(experiment.models()), experiment.folds, choice.options())}
     previous = {
@@ -227,5 +230,5 @@ def import_submitit() -> ModuleType:
     try:
         import submitit
     except ImportError as error:
-        raise CILError("Install submitit: pip install 'nnunet-cil[cluster]'") from error
+        raise CILError("Install submitit: pip install submitit") from error
     return submitit

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from nnunet_cil.errors import CILError
+from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.lineage import validation_means
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, read_step_plan
-from nnunet_cil.workflows.folders import known_dataset, nnunet_folder, read_json
+from nnunet_cil.workflows.folders import dataset_id, known_dataset, nnunet_folder, read_json
 from nnunet_cil.workflows.sequence import plans_on, step_data_sets
 
 
@@ -104,7 +104,7 @@ class Experiment:
         """A trainer's model of every step, as the steps' plans say; step 0 may be another trainer's.
 
         Raises:
-            CILError: a step is not planned.
+            CILError: a step is not planned, or not for the configuration.
         """
         files = [self.plans_file(step) for step in range(len(self.schedule.steps))]
         plans = [self._step_plan(file) for file in files]
@@ -120,7 +120,11 @@ class Experiment:
     def _step_plan(self, file: Path) -> StepPlan:
         dataset_json = read_json(file.parent / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
         redo = f"Run 'nnunet_cil plan {self.dataset_name} {self.schedule_name} -p {self.base_plans}' first."
-        return read_step_plan(read_json(file, redo), dataset_json)
+        plans = read_json(file, redo)
+        if self.configuration not in plans["configurations"]:
+            known = did_you_mean(self.configuration, plans["configurations"])
+            raise CILError(f"The plans {file} have no configuration {self.configuration!r}{known}.")
+        return read_step_plan(plans, dataset_json)
 
     def models(self) -> list[StepModel]:
         """Those of all trainers, a shared one once; in an order in which they can be trained."""
@@ -151,7 +155,7 @@ class Experiment:
         first, *others = self.data_sets
         commands = []
         for name in others:
-            which = ["-d", str(int(name[7:10]))]
+            which = ["-d", str(dataset_id(name))]
             how = ["-c", self.configuration, "-plans_name", plans_on(name, first, self.base_plans)]
             commands += [["nnUNetv2_extract_fingerprint", *which], ["nnUNetv2_preprocess", *which, *how]]
         return [*commands, plan] if others else []

@@ -18,13 +18,14 @@ import numpy as np
 if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
 
-from nnunet_cil.errors import CILError
+from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import write_json
 from nnunet_cil.labels import check_labelled_classes, labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
+from nnunet_cil.shipped import trainer_names
 from nnunet_cil.step_plans import StepPlan, plan_steps
-from nnunet_cil.workflows.folders import dataset_name, nnunet_folder, read_json
-from nnunet_cil.workflows.preprocess import missing_commands
+from nnunet_cil.workflows.folders import dataset_id, dataset_name, nnunet_folder, read_json
+from nnunet_cil.workflows.preprocess import PLANNERS, missing_commands
 from nnunet_cil.workflows.sequence import (
     check_data_sets,
     move_plans,
@@ -93,7 +94,7 @@ def plan(
         dataset: nnU-Net's data set ID or name, of the first step; must be preprocessed.
         schedule_name: a shipped schedule or a file.
         base_plans: name of the plans that the steps copy.
-        first_trainer: the trainer whose step 0 every trainer continues from; None: each its own.
+        first_trainer: the trainer whose step 0 every trainer continues from; None: as planned before, else each its own.
         force: go on where a further data set differs dangerously from the first.
         say: takes what was compared there, a line at a time.
 
@@ -105,7 +106,8 @@ def plan(
     if first_trainer is not None:
         trainer_class(first_trainer)
     folder = nnunet_folder("nnUNet_preprocessed") / name
-    redo = f"Run 'nnUNetv2_plan_and_preprocess -d {name}' first."
+    planner = f" -pl {PLANNERS[base_plans]}" if base_plans in PLANNERS and base_plans != "nnUNetPlans" else ""
+    redo = f"Run 'nnUNetv2_plan_and_preprocess -d {dataset_id(name)}{planner}' first."
     dataset_json = read_json(folder / "dataset.json", redo)
     plans = read_json(folder / f"{base_plans}.json", redo)
     if "cil" in plans:
@@ -124,13 +126,14 @@ def plan(
     _check_presence(schedule, own, cases)
 
     plans_names = [f"{plans_on(d, name, base_plans)}_{schedule.name}_step{i}" for i, d in enumerate(datasets)]
-    planned = plan_steps(schedule, datasets, [d.labels for d in own], plans_names, cases, first_trainer)
+    files = [d.folder / f"{n}.json" for d, n in zip(own, plans_names, strict=True)]
+    first = first_trainer or (planned_first_trainer(files[1]) if len(files) > 1 else None)
+    planned = plan_steps(schedule, datasets, [d.labels for d in own], plans_names, cases, first)
     steps = [
         replace(s, labelled=labelled_classes(d.dataset_json, s.cases or d.present, s.evaluated_classes))
         for s, d in zip(planned, own, strict=True)
     ]
     contents = [step_plans_file(d.plans, n, step) for d, n, step in zip(own, plans_names, steps, strict=True)]
-    files = [d.folder / f"{n}.json" for d, n in zip(own, plans_names, strict=True)]
     changed = [
         not f.is_file() or json.loads(f.read_text(encoding="utf-8")) != c for f, c in zip(files, contents, strict=True)
     ]
@@ -142,6 +145,14 @@ def plan(
             write_json(file, content)
     configurations = tuple(plans["configurations"])
     return [PlannedStep(*row, configurations) for row in zip(steps, plans_names, files, changed, strict=True)]
+
+
+def planned_first_trainer(file: Path) -> str | None:
+    """Whose step 0 the plans of step 1 continue; None: each trainer's own, or they are not there."""
+    if not file.is_file():
+        return None
+    first: str | None = json.loads(file.read_text(encoding="utf-8"))["cil"]["previous"]["trainer"]
+    return first
 
 
 def _others(datasets: Sequence[str], base_plans: str, configurations: Sequence[str]) -> dict[str, _Preprocessed]:
@@ -183,8 +194,8 @@ def trainer_class(name: str) -> type[nnUNetTrainerCIL]:
             trainer: type = recursive_find_trainer_class_by_name(name)
     except RuntimeError as error:
         raise CILError(
-            f"nnU-Net does not find the trainer {name!r}. Check its spelling, and nnUNet_extTrainer with "
-            "'nnunet_cil doctor'."
+            f"nnU-Net does not find the trainer {name!r}{did_you_mean(name, trainer_names())}. Check its spelling, and "
+            "nnUNet_extTrainer with 'nnunet_cil doctor'."
         ) from error
     if not issubclass(trainer, nnUNetTrainerCIL):
         raise CILError(f"{name} knows nothing of steps; a step needs one of nnunet_cil's trainers.")
@@ -219,7 +230,7 @@ def scan_labels(folder: Path, plans: Mapping[str, Any], labels: Mapping[str, int
     if not preprocessed:
         raise CILError(
             f"No configuration of {folder.name} is preprocessed yet. Run 'nnUNetv2_preprocess -d "
-            f"{folder.name} -plans_name {plans['plans_name']}' first."
+            f"{dataset_id(folder.name)} -plans_name {plans['plans_name']}' first."
         )
     data = infer_dataset_class(str(preprocessed[0]))(str(preprocessed[0]))
     allowed = {-1, *labels.values()}

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from nnunet_cil.errors import CILError
+from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.workflows.commands import call, user_environment
-from nnunet_cil.workflows.folders import nnunet_folder, read_json
+from nnunet_cil.workflows.folders import dataset_id, nnunet_folder, read_json
 from nnunet_cil.workflows.move import configuration_settings
 
 PLANNERS = {
@@ -16,6 +16,9 @@ PLANNERS = {
     **{f"nnUNetResEncUNet{size}Plans": f"nnUNetPlannerResEnc{size}" for size in ("M", "L", "XL")},
 }
 """nnU-Net's plans -> the planner that makes them."""
+
+_CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres")
+"""That nnU-Net's planners make; cascades are not supported."""
 
 
 def preprocess(
@@ -43,15 +46,19 @@ def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[
     """nnU-Net's commands that are left before a configuration can be trained; empty where all is there.
 
     Raises:
-        CILError: there are no plans, and nnU-Net has no planner of that name.
+        CILError: there are no plans, and nnU-Net makes none of that name, or no such configuration.
     """
     folder = nnunet_folder("nnUNet_preprocessed") / dataset
     plans = folder / f"{base_plans}.json"
-    which = ["-d", str(int(dataset[7:10]))]
+    which = ["-d", str(dataset_id(dataset))]
     if not plans.is_file():
         if base_plans not in PLANNERS:
             raise CILError(
                 f"{plans} is missing, and only {', '.join(PLANNERS)} can be made here. Make it, or choose another -p."
+            )
+        if configuration not in _CONFIGURATIONS:
+            raise CILError(
+                f"nnU-Net plans no configuration {configuration!r}{did_you_mean(configuration, _CONFIGURATIONS)}."
             )
         how = ["-c", configuration, "-pl", PLANNERS[base_plans], "--verify_dataset_integrity"]
         return [["nnUNetv2_plan_and_preprocess", *which, *how]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +15,8 @@ from nnunet_cil.workflows.commands import train, user_environment
 from nnunet_cil.workflows.evaluate import Evaluation, evaluate
 from nnunet_cil.workflows.folders import nnunet_folder
 from nnunet_cil.workflows.models import Experiment, StepModel, is_finished, is_trained, put_broken_aside
-from nnunet_cil.workflows.plan import plan, trainer_class
-from nnunet_cil.workflows.preprocess import preprocess
+from nnunet_cil.workflows.plan import plan, planned_first_trainer, trainer_class
+from nnunet_cil.workflows.preprocess import missing_commands, preprocess
 from nnunet_cil.workflows.score import check_test_cases
 from nnunet_cil.workflows.sequence import check_data_sets, move_plans, plans_on
 
@@ -178,8 +177,7 @@ def _check_trainers(experiment: Experiment) -> None:
 def _first_trainer(experiment: Experiment) -> str | None:
     """Step 0's; None: each its own. Where plans are there already, whose step 0 is continued stays as it was."""
     if experiment.last_step > 0 and (file := experiment.plans_file(1)).is_file():
-        first: str | None = json.loads(file.read_text(encoding="utf-8"))["cil"]["previous"]["trainer"]
-        return first
+        return planned_first_trainer(file)
     return DEFAULT_FIRST_TRAINER
 
 
@@ -195,11 +193,19 @@ def remaining_commands(
     if choice.reaches_the_end(experiment):
         check_test_cases(experiment.data_sets, experiment.folds, images, labels)
     write_plans(experiment)
-    commands = [t.command for t in trainings(choice.of(experiment.models()), experiment.folds, choice.options())]
+    commands = preprocessing_commands(experiment)
+    commands += [t.command for t in trainings(choice.of(experiment.models()), experiment.folds, choice.options())]
     if choice.reaches_the_end(experiment):
         arguments = experiment.evaluate_arguments(choice.device, images, labels, output)
         commands.append(shlex.join(["nnunet_cil", *arguments]))
     return commands
+
+
+def preprocessing_commands(experiment: Experiment) -> list[str]:
+    """nnU-Net's that are left before the planned steps can be trained."""
+    first = experiment.dataset_name
+    plans = {name: plans_on(name, first, experiment.base_plans) for name in experiment.data_sets}
+    return [shlex.join(c) for d, p in plans.items() for c in missing_commands(d, experiment.configuration, p)]
 
 
 def logs_folder(experiment: Experiment, output: Path | None) -> Path:

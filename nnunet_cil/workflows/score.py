@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -114,12 +113,14 @@ def test_sets(
 def check_test_cases(
     data_sets: Sequence[str], folds: Sequence[int | str], images: Path | None, labels: Path | None
 ) -> None:
-    """Refuses what several data sets cannot be scored on; known before any training.
+    """Refuses what models cannot be scored on; known before any training.
 
     Raises:
-        CILError: images are given, or there are no test cases where fold "all" leaves no validation cases.
+        CILError: a folder is missing; of several data sets, images are given, or there are no test cases where fold "all" leaves
+            no validation cases.
     """
     if len(data_sets) == 1:
+        test_set(data_sets[0], images, labels)
         return
     if images is not None or labels is not None:
         raise CILError(
@@ -218,7 +219,7 @@ def score_model(
 
 
 def _raw(dataset: str) -> Path:
-    return Path(os.environ.get("nnUNet_raw", "")) / dataset
+    return nnunet_folder("nnUNet_raw") / dataset
 
 
 def _predictions(

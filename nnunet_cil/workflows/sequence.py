@@ -11,7 +11,14 @@ from nnunet_cil.files import write_json
 from nnunet_cil.labels import check_classes, refuse_regions
 from nnunet_cil.schedule import Schedule
 from nnunet_cil.workflows.fit import Remark, compare, compare_channels
-from nnunet_cil.workflows.folders import known_dataset, nnunet_folder, raw_dataset_folder, read_dataset_json, read_json
+from nnunet_cil.workflows.folders import (
+    dataset_id,
+    known_dataset,
+    nnunet_folder,
+    raw_dataset_folder,
+    read_dataset_json,
+    read_json,
+)
 from nnunet_cil.workflows.move import (
     configuration_settings,
     moved_name,
@@ -105,7 +112,7 @@ def move_plans(
         CILError: a data set does not fit, or its folder of preprocessed data is filled by other plans.
     """
     first, *others = dict.fromkeys(datasets)
-    redo = f"Run 'nnUNetv2_plan_and_preprocess -d {int(first[7:10])}' first."
+    redo = f"Run 'nnUNetv2_plan_and_preprocess -d {dataset_id(first)}' first."
     base = read_json(_preprocessed(first) / f"{base_plans}.json", redo)
     for name in others:
         file = _preprocessed(name) / f"{plans_on(name, first, base_plans)}.json"
