@@ -236,7 +236,9 @@ def test_validation_predictions_of_an_earlier_checkpoint_are_refused(trained):
         truth = sitk.ReadImage(str(root / "preprocessed" / DATASET / "gt_segmentations" / "case_0.nii.gz"))
         write(sitk.GetArrayFromImage(truth) == 3, fold / "validation" / "case_0.nii.gz", truth.GetSpacing())
         (fold / "validation" / "summary.json").write_text(json.dumps({"mean": {"1": {"Dice": 1.0}}}))
-    assert "| step 1 |" in run(schedule).summary
+    said = []
+    assert "| step 1 |" in run(schedule, say=said.append).summary
+    assert said[0] == "Scoring on the folds' validation cases"
     os.utime(fold / "validation" / "summary.json", (0, 0))
     with pytest.raises(
         CILError, match=r"does not hold the predictions of the final checkpoint.*nnUNetv2_train .*--val"

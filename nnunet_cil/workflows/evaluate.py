@@ -70,6 +70,8 @@ def evaluate(
         for earlier, model in pairwise(experiment.models_of(trainer)):
             for fold in experiment.folds:
                 check_continues(model, earlier, fold)
+    cases = _cases(experiment, images, labels)
+    say("Scoring on the folds' validation cases" if cases == "validation" else f"Scoring on {cases}")
     given, output = output, output_folder(experiment, output)
     output.mkdir(parents=True, exist_ok=True)
     numbers = {model.folder.parent.name: model.plan.dataset_labels for model in models}
@@ -96,7 +98,7 @@ def evaluate(
         "configuration": experiment.configuration,
         "schedule": experiment.schedule.name,
         "steps": [list(step.classes) for step in experiment.schedule.steps],
-        "cases": _cases(experiment, images, labels),
+        "cases": cases,
         "tolerance_mm": tolerance_mm,
         "checkpoints_sha256": {_key(*which): found.digest for which, found in scored.items()},
         "versions": versions(),
