@@ -360,10 +360,14 @@ def _run_locally(args: argparse.Namespace, experiment: Experiment, choice: Choic
     from nnunet_cil.workflows.launch import job_graph, run_locally
     from nnunet_cil.workflows.run import logs_folder
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends the jobs, too
     jobs = job_graph(experiment, choice, **_test_cases(args))
     print(f"{len(jobs)} jobs to do", flush=True)
-    run_locally(jobs, logs_folder(experiment, args.output), max_jobs=args.max_jobs or 1, say=_say)
+    # a kill ends the jobs, too; only here, since a pool of processes that inherits this never ends
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run_locally(jobs, logs_folder(experiment, args.output), max_jobs=args.max_jobs or 1, say=_say)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return evaluated(experiment, **_test_cases(args)) if choice.reaches_the_end(experiment) else None
 
 

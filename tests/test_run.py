@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,7 @@ def test_what_cannot_work_is_said_before_anything_is_trained(setting, capsys, ar
     assert status in (1, 2)
     assert message in capsys.readouterr().err
     assert not trained
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # else nnU-Net's pools of processes never end
 
 
 def test_a_configuration_that_is_not_preprocessed(setting, capsys):
