@@ -23,12 +23,14 @@ def nnunet_folder(variable: str) -> Path:
 
 def dataset_name(name_or_id: str | int) -> str:
     """'17' or 'Dataset017_BTCV' -> 'Dataset017_BTCV', looked for in nnUNet_preprocessed."""
-    folder = nnunet_folder("nnUNet_preprocessed")
-    found = _find_dataset(folder, str(name_or_id))
+    folder, wanted = nnunet_folder("nnUNet_preprocessed"), str(name_or_id)
+    found = _find_dataset(folder, wanted)
+    if found is None and not wanted.isdigit() and not _is_name(wanted):
+        raise CILError(f"{wanted!r} names no data set of nnU-Net. Give its ID, or its folder's name, DatasetXXX_NAME.")
     if found is None:
+        number = wanted if wanted.isdigit() else dataset_id(wanted)
         raise CILError(
-            f"There is no preprocessed data set {str(name_or_id)!r} in {folder} (its folder is called DatasetXXX_NAME). Run "
-            f"'nnUNetv2_plan_and_preprocess -d {name_or_id if str(name_or_id).isdigit() else 'XXX'}' first."
+            f"There is no preprocessed data set {wanted!r} in {folder}. Run 'nnUNetv2_plan_and_preprocess -d {number}' first."
         )
     return found
 
@@ -58,9 +60,13 @@ def known_dataset(name_or_id: str | int) -> str:
         return raw_dataset_folder(name_or_id).name
 
 
+def _is_name(text: str) -> bool:
+    return re.match(r"Dataset\d{3}_", text) is not None
+
+
 def _find_dataset(folder: Path, wanted: str) -> str | None:
     if not wanted.isdigit():
-        return wanted if re.match(r"Dataset\d{3}_", wanted) and (folder / wanted).is_dir() else None
+        return wanted if _is_name(wanted) and (folder / wanted).is_dir() else None
     prefix = f"Dataset{int(wanted):03d}_"
     found = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name.startswith(prefix))
     if len(found) > 1:
