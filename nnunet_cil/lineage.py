@@ -76,7 +76,7 @@ def validation_means(fold: Path) -> dict[str, dict[str, float]]:
     try:
         if summary.stat().st_mtime < checkpoint.stat().st_mtime:
             return {}
-        means: dict[str, dict[str, float]] = json.loads(summary.read_text(encoding="utf-8"))["mean"]
+        means: dict[str, dict[str, float]] = json.loads(summary.read_text(encoding="utf-8")).get("mean", {})
     except (OSError, json.JSONDecodeError):
         return {}
     return means

@@ -146,7 +146,9 @@ def test_a_data_set_that_is_not_preprocessed_is_refused(toy, tmp_path):
 
     with pytest.raises(CILError, match=r"no preprocessed data set '18'.*nnUNetv2_plan_and_preprocess -d 18"):
         plan("18", write_schedule(tmp_path, STEPS))
-    with pytest.raises(CILError, match=r"no preprocessed data set 'Dataset018_New'.*nnUNetv2_plan_and_preprocess -d 18'"):
+    with pytest.raises(
+        CILError, match=r"no preprocessed data set 'Dataset018_New'.*nnUNetv2_plan_and_preprocess -d 18'"
+    ):
         plan("Dataset018_New", write_schedule(tmp_path, STEPS))
     with pytest.raises(CILError, match=r"'Liver' names no data set of nnU-Net\. Give its ID, or .* DatasetXXX_NAME"):
         plan("Liver", write_schedule(tmp_path, STEPS))

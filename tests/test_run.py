@@ -91,9 +91,11 @@ def test_what_was_interrupted_goes_on_and_what_is_broken_is_not_taken_for_finish
     os.utime(summary, (0, 0))  # of the checkpoint before
     run(schedule, stop_after=1)
     assert trained[-1][-1] == "--val"
-    summary.write_text("{")
-    run(schedule, stop_after=1)
-    assert trained[-1][-1] == "--val"
+    for half in ("{", "{}"):
+        summary.write_text(half)
+        before = len(trained)
+        run(schedule, stop_after=1)
+        assert [arguments[-1] for arguments in trained[before:]] == ["--val"]
 
 
 def test_a_part_of_the_schedule_is_not_evaluated(setting):
