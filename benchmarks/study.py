@@ -4,6 +4,7 @@
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD --set pgcd_weight=30 --validation-only
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --table         # only the table, from the stored results
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --table --against PGCD                 # and each fold's difference to PGCD
+    python benchmarks/study.py 900 openkbp_2-2-1_cpu --table --joint openkbp_joint_cpu      # with joint training in a last row
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --figure docs/images/openkbp_2-2-1.svg
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD --results mine       # beside the published results
 
@@ -49,6 +50,7 @@ class Study:
         self.schedule = load_schedule(self.file)
         self.settings = {name: json.loads(value) for name, value in (s.split("=") for s in args.set)}
         self.results = args.results or HERE / "results" / self.schedule.name
+        self.joint = args.joint and HERE / "results" / args.joint
         self.configuration, self.base, self.device = args.c, args.p, args.device
         self.step0 = args.step0
         self.dataset, self.validation_only, self.from_step = args.dataset, args.validation_only, args.from_step
@@ -165,12 +167,7 @@ class Study:
 
     def dice(self, cases: str) -> dict[str, dict[int, dict[str, list[float]]]]:
         """Row -> fold -> class -> Dice of every case; rows in the order of the steps."""
-        rows: dict[str, dict[int, dict[str, list[float]]]] = {}
-        for file in sorted(self.results.glob("*_fold*.json")):
-            content = json.loads(file.read_text())
-            if cases in content:
-                rows.setdefault(file.stem.rsplit("_fold", 1)[0], {})[content["fold"]] = content[cases]
-        return dict(sorted(rows.items(), key=lambda item: (item[0][-1], item[0])))
+        return dict(sorted(read_scores(self.results, cases).items(), key=lambda item: (item[0][-1], item[0])))
 
     def scores(self, cases: str) -> dict[str, dict[int, dict[str, float]]]:
         """Row -> fold -> class -> mean Dice over the cases."""
@@ -184,13 +181,17 @@ class Study:
 
     def table(self, cases: str) -> str:
         """Markdown: mean Dice over the cases; then mean and (smallest to largest) over the folds."""
-        steps = [s.classes for s in self.schedule.steps]
-        classes = [c for s in steps for c in s]
+        classes = [c for s in self.schedule.steps for c in s.classes]
         lines = [f"| model | {' | '.join(classes)} | old | new | all | folds |", "|" + "---|" * (len(classes) + 5)]
-        for row, folds in self.scores(cases).items():
+        rows = [(row, folds, self.groups(int(row[-1]))) for row, folds in self.scores(cases).items()]
+        if self.joint:
+            folds = {fold: mean_dice(dice) for fold, dice in read_scores(self.joint, cases)["step0"].items()}
+            rows.append(("joint", folds, {"old": [], "new": classes, "all": classes}))
+        for row, folds, groups in rows:
             learnt = [[c] if c in next(iter(folds.values())) else [] for c in classes]
-            groups = learnt + list(self.groups(int(row[-1])).values())
-            cells = [spread(group_means(folds, group).values()) if group else "" for group in groups]
+            cells = [
+                spread(group_means(folds, group).values()) if group else "" for group in [*learnt, *groups.values()]
+            ]
             lines.append(f"| {row} | {' | '.join(cells)} | {len(folds)} |")
         return "\n".join(lines)
 
@@ -240,6 +241,16 @@ class Study:
             axis.grid(axis="x", alpha=0.4)
         axes[0].set_yticks(range(len(order)), order)
         figure.savefig(file)
+
+
+def read_scores(folder: Path, cases: str) -> dict[str, dict[int, dict[str, list[float]]]]:
+    """Row -> fold -> class -> Dice of every case, from a folder of results."""
+    rows: dict[str, dict[int, dict[str, list[float]]]] = {}
+    for file in sorted(folder.glob("*_fold*.json")):
+        content = json.loads(file.read_text())
+        if cases in content:
+            rows.setdefault(file.stem.rsplit("_fold", 1)[0], {})[content["fold"]] = content[cases]
+    return rows
 
 
 def mean_dice(dice: dict[str, list[float]]) -> dict[str, float]:
@@ -322,6 +333,14 @@ def main() -> None:
     parser.add_argument("-device", default="cpu")
     parser.add_argument("--table", action="store_true", help="only print the tables")
     parser.add_argument(
+        "--cases",
+        choices=["validation", "test"],
+        nargs="+",
+        default=["validation", "test"],
+        help="the tables to print (default: both)",
+    )
+    parser.add_argument("--joint", metavar="SCHEDULE", help="of joint training, one step, for a last row of the table")
+    parser.add_argument(
         "--against",
         metavar="METHOD",
         help="print each fold's difference to this row, and a paired test over the cases, too",
@@ -337,7 +356,7 @@ def main() -> None:
     methods = {row.rsplit("_step", 1)[0] for row in study.scores("validation")} - {"step0"}
     if args.against and args.against not in methods:
         raise SystemExit(f"{study.results} has no {args.against}, but {', '.join(sorted(methods)) or 'nothing'}.")
-    for cases in ("validation", "test"):
+    for cases in args.cases:
         print(f"\nDice, {cases} cases\n\n{study.table(cases)}")
         if args.against:
             print(f"\nDice, {cases} cases, less that of {args.against}\n\n{study.differences(cases, args.against)}")

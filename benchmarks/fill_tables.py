@@ -1,0 +1,50 @@
+"""Writes the tables of a document anew, from the stored results.
+
+    python benchmarks/fill_tables.py docs/reproduce.md
+    python benchmarks/fill_tables.py docs/reproduce.md --check      # only say whether they are up to date
+
+A comment above a table, <!-- benchmarks/SCRIPT.py ARGUMENTS -->, holds the command; the last table that it prints is the one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = re.compile(r"(?:^\|.*\|\n)+", re.MULTILINE)
+FILLED = re.compile(rf"^(<!-- (benchmarks/.*) -->\n\n)({TABLE.pattern})", re.MULTILINE)
+
+
+def last_table(command: str) -> str:
+    """What a benchmark prints, run in the project's folder."""
+    arguments = [sys.executable, *shlex.split(command)]
+    printed = subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return TABLE.findall(printed)[-1]
+
+
+def filled(text: str) -> str:
+    """The document with its tables made anew."""
+    return FILLED.sub(lambda found: found[1] + last_table(found[2]), text)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("document", type=Path, nargs="+")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a table differs")
+    args = parser.parse_args()
+    for file in args.document:
+        old = file.read_text(encoding="utf-8")
+        new = filled(old)
+        if args.check and new != old:
+            raise SystemExit(f"A table in {file} is not what its command prints. Run: python {sys.argv[0]} {file}")
+        file.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""benchmarks/fill_tables.py: the tables in docs are those of the stored results."""
+
+import sys
+from pathlib import Path
+
+import fill_tables
+import pytest
+
+REPRODUCE = Path(__file__).parent.parent / "docs" / "reproduce.md"
+
+
+@pytest.fixture
+def fill(monkeypatch):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fill_tables.py", *map(str, arguments)])
+        fill_tables.main()
+
+    return run
+
+
+def test_documents_are_up_to_date(fill):
+    assert "<!-- benchmarks/study.py" in REPRODUCE.read_text()
+    fill(REPRODUCE, "--check")
+
+
+def test_a_typed_number_is_told_and_made_anew(fill, tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    for fold, dice in enumerate((0.5, 0.7)):
+        scores = f'{{"fold": {fold}, "test": {{"Anterior": [{dice}, {dice}]}}}}'
+        (results / f"step0_fold{fold}.json").write_text(scores)
+    command = f"benchmarks/study.py 904 hippocampus_1-1_cpu --table --cases test --results '{results}'"
+    document = tmp_path / "document.md"
+    document.write_text(f"Before.\n\n<!-- {command} -->\n\n| model |\n|---|\n| step0 | 0.9 |\n\n| another | table |\n")
+
+    with pytest.raises(SystemExit, match=r"document\.md is not what its command prints"):
+        fill(document, "--check")
+    assert "| step0 | 0.9 |" in document.read_text()
+
+    fill(document)
+    fill(document, "--check")
+    written = document.read_text()
+    assert "| step0 | 0.600 (0.500 to 0.700) |  |  | 0.600 (0.500 to 0.700) | 0.600 (0.500 to 0.700) | 2 |\n" in written
+    assert written.startswith("Before.\n\n<!--")
+    assert written.endswith("|\n\n| another | table |\n")
+
+
+def test_joint_training_is_the_last_row(capsys, monkeypatch):
+    import study
+
+    arguments = "study.py 900 openkbp_2-2-1_cpu --table --cases test --joint openkbp_joint_cpu"
+    monkeypatch.setattr(sys, "argv", arguments.split())
+    study.main()
+    last = capsys.readouterr().out.splitlines()[-1]
+    cells = [cell.strip() for cell in last.split("|")]
+    assert cells[1] == "joint"
+    assert cells[7] == ""  # nothing is old
+    assert cells[8] == cells[9] != ""
