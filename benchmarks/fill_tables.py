@@ -41,7 +41,9 @@ def main() -> None:
     for file in args.document:
         old = file.read_text(encoding="utf-8")
         new = filled(old)
-        if args.check and new != old:
+        if new == old:
+            continue
+        if args.check:
             raise SystemExit(f"A table in {file} is not what its command prints. Run: python {sys.argv[0]} {file}")
         file.write_text(new, encoding="utf-8")
 
