@@ -5,6 +5,7 @@ from pathlib import Path
 
 import fill_tables
 import pytest
+import study
 
 REPRODUCE = Path(__file__).parent.parent / "docs" / "reproduce.md"
 
@@ -46,8 +47,6 @@ def test_a_typed_number_is_told_and_made_anew(fill, tmp_path):
 
 
 def test_joint_training_is_the_last_row(capsys, monkeypatch):
-    import study
-
     arguments = "study.py 900 openkbp_2-2-1_cpu --table --cases test --joint openkbp_joint_cpu"
     monkeypatch.setattr(sys, "argv", arguments.split())
     study.main()
