@@ -53,6 +53,26 @@ def test_widened_biases_by_hand():
     assert widened["encoder.bias"] is weights["encoder.bias"]
 
 
+def test_noise_makes_the_new_rows_differ_and_leaves_the_rest_as_it_is():
+    torch.manual_seed(0)
+    old = network(3).state_dict()
+    plain, noisy = widen_heads(old, 2), widen_heads(old, 2, noise=0.5, seed=1)
+    assert all(torch.equal(t, noisy[k]) for k, t in widen_heads(old, 2, noise=0.5, seed=1).items())
+    heads = [k for k in old if "seg_layers" in k and k.endswith("weight")]
+    assert {k for k in old if not torch.equal(plain[k], noisy[k])} == set(heads)
+    eps = []
+    for key in heads:
+        assert torch.equal(noisy[key][:3], plain[key][:3])
+        assert not torch.equal(noisy[key][3], noisy[key][4])
+        assert not torch.equal(noisy[key], widen_heads(old, 2, noise=0.5, seed=2)[key])
+        moved = (noisy[key][3:] - old[key][0]).double()
+        eps.append((moved / (0.5 * old[key][0].double().std(correction=0))).flatten())
+    values = torch.cat(eps)
+    assert len(values) >= 16
+    assert abs(values.mean()) < 3 / math.sqrt(len(values))
+    assert abs(values.square().mean() - 1) < 3 * math.sqrt(2 / len(values))
+
+
 def test_number_of_outputs_is_read_from_the_weights():
     assert num_output_channels(network(4).state_dict()) == 4
     assert num_output_channels({"linear.weight": torch.zeros(2, 2)}) is None

@@ -74,6 +74,25 @@ def test_a_step_starts_from_the_previous_weights_with_the_background_split_evenl
         assert torch.allclose(student[0][:, c], teacher[:, 0] / 3, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", [PGCD, "nnUNetTrainerMiB", "nnUNetTrainerFineTune"])
+def test_every_trainer_may_let_new_classes_start_apart_from_the_background(toy, tmp_path, name):
+    names = plan_toy(tmp_path, first_trainer=PGCD, hyperparameters={"new_class_noise": 0.5})
+    first = checkpoint(train(PGCD, names[0]))["network_weights"]
+    starts = []
+    for _ in range(2):
+        trainer = make_trainer(name, names[1])
+        trainer.on_train_start()
+        starts.append({k: v.clone() for k, v in trainer.network.state_dict().items()})
+    for key, tensor in starts[0].items():
+        assert torch.equal(tensor, starts[1][key]), key  # as on another rank
+        if "seg_layers" not in key:
+            assert torch.equal(tensor, first[key]), key
+    rows = starts[0]["decoder.seg_layers.1.weight"]
+    assert torch.equal(rows[:3], first["decoder.seg_layers.1.weight"])
+    assert not torch.equal(rows[3], rows[0])
+    assert not torch.equal(rows[3], rows[4])
+
+
 def test_teacher_never_trains_and_is_no_part_of_the_student(toy, tmp_path):
     names = plan_toy(tmp_path)
     first = checkpoint(train(PGCD, names[0]))["network_weights"]

@@ -12,28 +12,35 @@ HEAD_PREFIX = "decoder.seg_layers."
 """The segmentation layers of nnU-Net's networks, one a scale, whether or not deep supervision is on."""
 
 
-def widen_heads(weights: Mapping[str, Tensor], num_new: int) -> dict[str, Tensor]:
+def widen_heads(weights: Mapping[str, Tensor], num_new: int, *, noise: float = 0.0, seed: int = 0) -> dict[str, Tensor]:
     """Balanced initialisation of N new channels in every segmentation layer.
 
-    w_new = w_bg and b_new = b_bg - log(N+1) for each new channel, and b_bg <- b_bg - log(N+1): the background's
-    probability is split evenly over itself and the new classes; the other classes' probabilities stay as they were.
+    w_new = w_bg + noise · sigma · eps and b_new = b_bg - log(N+1) for each new channel, and b_bg <- b_bg - log(N+1), with
+    sigma the standard deviation of w_bg's elements and eps ~ N(0, 1). Without noise the background's probability is split
+    evenly over itself and the new classes; the other classes' probabilities stay as they were.
 
-    Source: Cermelli et al. 2020, https://arxiv.org/abs/2002.00718, section 3.3.
+    Source: Cermelli et al. 2020, https://arxiv.org/abs/2002.00718, section 3.3; the noise is ours.
 
     Args:
         weights: the state dict of a network with K output channels; not changed.
         num_new: N.
+        noise: how far a new class starts from being the background's copy.
+        seed: of eps.
 
     Returns:
         A state dict for the same network with K+N output channels; other tensors are shared, not copied.
     """
     widened = dict(weights)
+    generator = torch.Generator().manual_seed(seed)
     for name, tensor in weights.items():
         if name.startswith(HEAD_PREFIX):
             grown = torch.cat([tensor, tensor[:1].expand(num_new, *tensor.shape[1:])])
             if name.endswith(".bias"):
                 grown[0] -= math.log(num_new + 1)
                 grown[tensor.shape[0] :] -= math.log(num_new + 1)
+            elif noise:
+                eps = torch.randn(grown[tensor.shape[0] :].shape, generator=generator).to(grown)
+                grown[tensor.shape[0] :] += noise * tensor[0].std(correction=0) * eps
             widened[name] = grown
     return widened
 

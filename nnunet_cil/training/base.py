@@ -63,8 +63,14 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     teacher, the student's features, the prototypes, and weights that start from the previous step's.
     """
 
-    hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {}
-    """Class attributes that a schedule may override: numbers, with the least and the largest value allowed."""
+    hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {"new_class_noise": (0, math.inf)}
+    """Class attributes that a schedule may override: numbers, with the least and the largest value allowed.
+
+    A method names its own; it has those of the base, too.
+    """
+
+    new_class_noise = 0.0
+    """How far a new class's weights start from being the background's copy (``widen_heads``)."""
 
     reads_partial_labels: ClassVar[bool] = False
     """Whether the loss asks ``StepLoss.labelled``: what a sample's labels show may then differ from case to case."""
@@ -80,6 +86,11 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     max_pass_cases = 500
     """The most training cases that a pass over the data looks at: nnU-Net's training does not grow with their number."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Adds the base's hyper-parameters to the method's own."""
+        super().__init_subclass__(**kwargs)
+        cls.hyperparameters = {**nnUNetTrainerCIL.hyperparameters, **cls.hyperparameters}
 
     def __init__(
         self,
@@ -329,7 +340,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self._previous_sha256 = previous.sha256
         self.lineage = previous.lineage
         self.stray_free = previous.stray_free
-        widened = widen_heads(previous.weights, len(self.step_plan.new_classes))
+        noise, seed = self.new_class_noise, int(previous.sha256[:8], 16)  # the same on every rank
+        widened = widen_heads(previous.weights, len(self.step_plan.new_classes), noise=noise, seed=seed)
         self.bare_network.load_state_dict(widened)
         self.prototypes = self.inherit_prototypes(previous.prototypes)
         self.begin_step(previous.method_state)
