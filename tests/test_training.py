@@ -21,6 +21,8 @@ from toy import (
 )
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.networks.heads import widen_heads
+from nnunet_cil.training.checkpoints import file_sha256
 from nnunet_cil.training.data import OLD_CLASSES
 from nnunet_cil.workflows.plan import plan
 
@@ -77,7 +79,10 @@ def test_a_step_starts_from_the_previous_weights_with_the_background_split_evenl
 @pytest.mark.parametrize("name", [PGCD, "nnUNetTrainerMiB", "nnUNetTrainerFineTune"])
 def test_every_trainer_may_let_new_classes_start_apart_from_the_background(toy, tmp_path, name):
     names = plan_toy(tmp_path, first_trainer=PGCD, hyperparameters={"new_class_noise": 0.5})
-    first = checkpoint(train(PGCD, names[0]))["network_weights"]
+    teacher = train(PGCD, names[0])
+    first = checkpoint(teacher)["network_weights"]
+    seed = int(file_sha256(Path(teacher.output_folder) / "checkpoint_final.pth")[:8], 16)
+    expected = widen_heads(first, 2, noise=0.5, seed=seed)
     starts = []
     for _ in range(2):
         trainer = make_trainer(name, names[1])
@@ -85,6 +90,7 @@ def test_every_trainer_may_let_new_classes_start_apart_from_the_background(toy, 
         starts.append({k: v.clone() for k, v in trainer.network.state_dict().items()})
     for key, tensor in starts[0].items():
         assert torch.equal(tensor, starts[1][key]), key  # as on another rank
+        assert torch.equal(tensor, expected[key]), key
         if "seg_layers" not in key:
             assert torch.equal(tensor, first[key]), key
     rows = starts[0]["decoder.seg_layers.1.weight"]
