@@ -23,8 +23,18 @@ def test_readme_stays_short_and_its_links_lead_somewhere():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 120
     for file in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        for link in re.findall(r"\]\(([^)#]+)", file.read_text(encoding="utf-8")):
-            assert link.startswith("http") or (file.parent / link).exists(), f"{file.name}: {link}"
+        for link, section in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", file.read_text(encoding="utf-8")):
+            if link.startswith("http"):
+                continue
+            target = file.parent / link if link else file
+            assert target.exists(), f"{file.name}: {link}"
+            assert not section or section in sections(target), f"{file.name}: {link}#{section}"
+
+
+def sections(file: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_trainer_has_its_row_and_every_row_its_trainer():
