@@ -1,7 +1,7 @@
 """Writes the tables of a document anew, from the stored results.
 
-    python benchmarks/fill_tables.py docs/reproduce.md
-    python benchmarks/fill_tables.py docs/reproduce.md --check      # only say whether they are up to date
+    python benchmarks/fill_tables.py docs/reproduce.md docs/experiments.md
+    python benchmarks/fill_tables.py docs/reproduce.md docs/experiments.md --check      # only say whether they are up to date
 
 A comment above a table, <!-- benchmarks/SCRIPT.py ARGUMENTS -->, holds the command; the last table that it prints is the one.
 """

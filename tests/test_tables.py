@@ -7,7 +7,7 @@ import fill_tables
 import pytest
 import study
 
-REPRODUCE = Path(__file__).parent.parent / "docs" / "reproduce.md"
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 @pytest.fixture
@@ -19,9 +19,10 @@ def fill(monkeypatch):
     return run
 
 
-def test_documents_are_up_to_date(fill):
-    assert "<!-- benchmarks/study.py" in REPRODUCE.read_text()
-    fill(REPRODUCE, "--check")
+@pytest.mark.parametrize("name", ["reproduce.md", "experiments.md"])
+def test_documents_are_up_to_date(fill, name):
+    assert "<!-- benchmarks/study.py" in (DOCS / name).read_text()
+    fill(DOCS / name, "--check")
 
 
 def test_a_typed_number_is_told_and_made_anew(fill, tmp_path):
