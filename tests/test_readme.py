@@ -23,7 +23,7 @@ def test_readme_stays_short_and_its_links_lead_somewhere():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 120
     for file in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        for link, section in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", file.read_text(encoding="utf-8")):
+        for link, section in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", file.read_text(encoding="utf-8")):
             if link.startswith("http"):
                 continue
             target = file.parent / link if link else file
