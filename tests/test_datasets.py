@@ -161,6 +161,16 @@ def test_msd(raw, source):
     assert "hippocampus_003: labels are stored as float32" in text
 
 
+def test_msd_sets_chosen_cases_aside(raw, source):
+    chosen = {"train": ["hippocampus_003"], "test": ["hippocampus_001"]}
+    folder, content, _ = converted("msd", write_msd(source), cases=chosen)
+    assert cases(folder) == ["hippocampus_003"]
+    assert [file.name for file in (folder / "labelsTs").iterdir()] == ["hippocampus_001.nii.gz"]
+    assert content["numTraining"] == 1
+    with pytest.raises(CILError, match="1 of the wanted cases are not in the source, the first is 'hippocampus_002'"):
+        converted("msd", source, cases={"train": ["hippocampus_002"]})
+
+
 def test_msd_as_the_tar_that_is_downloaded(raw, source, tmp_path):
     write_msd(source)
     archive = shutil.make_archive(str(tmp_path / "Task04_Hippocampus"), "tar", source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -128,6 +128,26 @@ def incomplete(found: int, official: int, folder: str = "") -> tuple[Problem, ..
     where = f"{folder}: " if folder else ""
     text = f"{where}{found} of the {official} labelled cases of the official data set are here"
     return (Problem("", "number of cases", text, serious=False),)
+
+
+def chosen_parts(cases: Mapping[str, Sequence[str]], known: Collection[str]) -> dict[str, Part]:
+    """Case -> part, of the cases that a user has chosen.
+
+    Args:
+        cases: ``{"train": [...], "test": [...]}``.
+        known: those of the download.
+
+    Raises:
+        CILError: it looks otherwise, or a case is not there.
+    """
+    if not set(cases) <= {"train", "test"} or not all(isinstance(names, list) for names in cases.values()):
+        raise CILError(f'Chosen cases look like {{"train": ["{min(known)}"], "test": ["{max(known)}"]}}.')
+    parts: dict[str, Part] = {name: "train" for name in cases.get("train", [])}
+    parts |= {name: "test" for name in cases.get("test", [])}
+    missing = [name for name in parts if name not in known]
+    if missing:
+        raise CILError(f"{len(missing)} of the wanted cases are not in the source, the first is {missing[0]!r}.")
+    return parts
 
 
 def choose(value: str, known: Mapping[str, T], option: str) -> T:

@@ -7,39 +7,42 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_cil.datasets.download import Case, Dataset, Problem, root_with
+from nnunet_cil.datasets.download import Case, Dataset, Part, Problem, chosen_parts, root_with
 from nnunet_cil.datasets.volumes import ImageFile, OneOfSeries, Source
 from nnunet_cil.errors import CILError
 
 
-def find(source: Path) -> Dataset:
-    """The training cases that ``dataset.json`` lists, with its class and channel names. Test cases have no labels.
+def find(source: Path, *, cases: Mapping[str, Sequence[str]] | None = None) -> Dataset:
+    """The training cases that ``dataset.json`` lists, with its class and channel names. Its test cases have no labels.
 
     Args:
         source: ``Task04_Hippocampus``, or what holds it.
+        cases: ``{"train": [...], "test": [...]}`` to take just these of them; None: all, for training.
 
     Raises:
-        CILError: no task, or a ``dataset.json`` of another kind.
+        CILError: no task, a ``dataset.json`` of another kind, or unknown cases.
     """
     root = root_with(source, "dataset.json", "imagesTr", "labelsTr", expected="Task04_Hippocampus/dataset.json")
     content = _read(root / "dataset.json")
     channels = tuple(content["modality"][str(i)] for i in range(len(content["modality"])))
-    cases: list[Case] = []
+    entries = {Path(entry["image"]).name.removesuffix(".nii.gz"): entry for entry in content["training"]}
+    parts: dict[str, Part] = dict.fromkeys(entries, "train") if cases is None else chosen_parts(cases, entries)
+    found: list[Case] = []
     problems: list[Problem] = []
-    for entry in content["training"]:
-        image, labels = (root / entry[kind] for kind in ("image", "label"))
-        name = Path(entry["image"]).name.removesuffix(".nii.gz")
+    for name in sorted(parts):
+        image, labels = (root / entries[name][kind] for kind in ("image", "label"))
         missing = [f.relative_to(root) for f in (image, labels) if not f.is_file()]
         if missing:
             problems.append(Problem(name, "missing file", f"{missing[0]} is listed in dataset.json but not there"))
             continue
-        cases.append(Case(name, _sources(image, len(channels)), ImageFile(labels)))
+        found.append(Case(name, _sources(image, len(channels)), ImageFile(labels), parts[name]))
     return Dataset(
         name=_name(root, content),
-        cases=tuple(cases),
+        cases=tuple(found),
         numbers={name: int(number) for number, name in content["labels"].items() if int(number) != 0},
         reference="http://medicaldecathlon.com",
         licence=str(content.get("licence", "CC-BY-SA 4.0")),

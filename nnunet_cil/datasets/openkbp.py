@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_cil.datasets.download import Case, Dataset, Problem
+from nnunet_cil.datasets.download import Case, Dataset, Part, Problem, chosen_parts
 from nnunet_cil.datasets.volumes import Volume, overlap_remark
 from nnunet_cil.errors import CILError, did_you_mean
 
@@ -105,19 +105,15 @@ def find(
         if organ not in ORGANS:
             raise CILError(f"open-kbp has no organ {organ!r}{did_you_mean(organ, ORGANS)}.")
     patients = find_patients(source)
-    test = _test_cases(patients, cases)
-    chosen = [*cases.get("train", []), *test] if cases else list(patients)
-    missing = {c: [o for o in organs if not (patients[c] / f"{o}.csv").is_file()] for c in sorted(chosen)}
+    parts = _official_parts(patients) if cases is None else chosen_parts(cases, patients)
+    missing = {c: [o for o in organs if not (patients[c] / f"{o}.csv").is_file()] for c in sorted(parts)}
     kept = [c for c, organs_missing in missing.items() if keep_incomplete or not organs_missing]
-    if all(c in test for c in kept):
+    if all(parts[c] == "test" for c in kept):
         raise CILError(f"No training patient of {source} has all of {', '.join(organs)}. Choose other organs.")
     action = "kept" if keep_incomplete else "left out"
     return Dataset(
         name="OpenKBP",
-        cases=tuple(
-            Case(c, (Ct(patients[c], organs),), Contours(patients[c], organs), "test" if c in test else "train")
-            for c in kept
-        ),
+        cases=tuple(Case(c, (Ct(patients[c], organs),), Contours(patients[c], organs), parts[c]) for c in kept),
         numbers={organ: i for i, organ in enumerate(organs, start=1)},
         reference="https://github.com/ababier/open-kbp",
         licence="MIT",
@@ -148,15 +144,8 @@ def find_patients(source: Path) -> dict[str, Path]:
     return found
 
 
-def _test_cases(patients: Mapping[str, Path], cases: Mapping[str, Sequence[str]] | None) -> list[str]:
-    if cases is None:
-        return [c for c, folder in patients.items() if folder.parent.name == "test-pats"]
-    if not set(cases) <= {"train", "test"} or not all(isinstance(names, list) for names in cases.values()):
-        raise CILError('Chosen cases look like {"train": ["openkbp_001"], "test": ["openkbp_241"]}.')
-    missing = [c for part in ("train", "test") for c in cases.get(part, []) if c not in patients]
-    if missing:
-        raise CILError(f"{len(missing)} of the wanted cases are not in the source, the first is {missing[0]!r}.")
-    return list(cases.get("test", []))
+def _official_parts(patients: Mapping[str, Path]) -> dict[str, Part]:
+    return {c: "test" if folder.parent.name == "test-pats" else "train" for c, folder in patients.items()}
 
 
 @lru_cache(maxsize=1)  # a case's image and its labels are asked for one after the other
