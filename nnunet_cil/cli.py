@@ -167,12 +167,11 @@ def _run_plan(args: argparse.Namespace) -> int:
         what = "written" if step.written else "unchanged"
         print(f"step {step.plan.step}: {', '.join(step.plan.new_classes)}  ({what}: {step.file})")
     previous = [step.plan.previous for step in steps[1:2]]
-    first = next((p.trainer for p in previous if p is not None), None)
+    trainer = next((p.trainer for p in previous if p is not None), None) or "nnUNetTrainerPGCD"
     available = steps[0].configurations
     configuration = "3d_fullres" if "3d_fullres" in available else available[0]
     print(f"\nTrain the steps in this order, for example {configuration}, fold 0:")
     for step in steps:
-        trainer = first if first and step.plan.step == 0 else "nnUNetTrainerPGCD"
         dataset = args.dataset if step.dataset == steps[0].dataset else step.dataset
         print(f"  nnUNetv2_train {dataset} {configuration} 0 -tr {trainer} -p {step.plans_name}")
     return 0
@@ -235,7 +234,8 @@ def _numbers(text: str) -> list[int]:
 
 
 def _add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
-    """What run, status and evaluate have in common."""
+    """What run, status and evaluate have in common. Said in the order that works: FOLD and -tr take all that follows."""
+    parser.usage = "%(prog)s DATASET CONFIG FOLD [FOLD ...] SCHEDULE -tr TRAINER [TRAINER ...] [options]"
     parser.add_argument(
         "dataset", metavar="DATASET", help="ID or name of the data set; of the first step's where there are several"
     )
@@ -243,7 +243,13 @@ def _add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folds", metavar="FOLD", nargs="+", type=_fold, help="one or several folds, or all")
     parser.add_argument("schedule", metavar="SCHEDULE", help="name of a shipped schedule, or a JSON file")
     parser.add_argument(
-        "-tr", dest="trainers", nargs="+", required=True, metavar="TRAINER", help="one or several trainers"
+        "-tr",
+        dest="trainers",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="TRAINER",
+        help="one or several trainers",
     )
     parser.add_argument(
         "-p", dest="base_plans", default="nnUNetPlans", metavar="BASE_PLANS", help="as for plan (default: %(default)s)"
@@ -621,7 +627,10 @@ def _add_convert(commands: _Commands[argparse.ArgumentParser]) -> None:
     own.add_argument("--split", metavar="NAME", help="transunet or swin-unetr (btcv); validation or test (amos22)")
     own.add_argument("--modality", metavar="NAME", help="CT, MR or both (amos22); CT, T1DUAL or T2SPIR (chaos)")
     own.add_argument(
-        "--cases", type=Path, metavar="FILE", help='just these: a JSON file {"train": [...], "test": [...]} (openkbp)'
+        "--cases",
+        type=Path,
+        metavar="FILE",
+        help='just these: a JSON file {"train": [...], "test": [...]} (openkbp, msd)',
     )
     own.add_argument(
         "--keep-incomplete",

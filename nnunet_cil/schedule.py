@@ -28,6 +28,9 @@ TRAINING_SETTINGS: dict[str, type] = {
 """The settings of nnU-Net's trainer that a schedule may override, named as there, and their types.
 ``mirror_axes`` are axes (0, 1, 2) of the preprocessed volume; ``optimizer`` is one of ``OPTIMIZERS``."""
 
+DEFAULT_EPOCHS = 1000
+"""nnU-Net's."""
+
 OPTIMIZERS = ("SGD", "AdamW")
 """nnU-Net's own, and that of its trainer variant nnUNetTrainerAdam."""
 

@@ -21,7 +21,12 @@ def trainers_folder() -> Path:
     return _shipped_folder("trainers")
 
 
+def trainers_file() -> Path:
+    """The one file in it."""
+    (file,) = trainers_folder().glob("*.py")
+    return file
+
+
 def trainer_names() -> list[str]:
     """The trainers that nnU-Net finds in that folder."""
-    (file,) = trainers_folder().glob("*.py")
-    return sorted(set(re.findall(r'"(nnUNetTrainer\w+)"', file.read_text(encoding="utf-8"))))
+    return sorted(set(re.findall(r'"(nnUNetTrainer\w+)"', trainers_file().read_text(encoding="utf-8"))))

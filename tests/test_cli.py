@@ -25,7 +25,7 @@ def test_plan_prints_the_training_commands(toy, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "step 0: liver, spleen  (written: " in out
     assert "nnUNetv2_train 17 3d_fullres 0 -tr nnUNetTrainerFineTune -p nnUNetPlans_toy_step0" in out
-    assert "nnUNetv2_train 17 3d_fullres 0 -tr nnUNetTrainerPGCD -p nnUNetPlans_toy_step1" in out
+    assert "nnUNetv2_train 17 3d_fullres 0 -tr nnUNetTrainerFineTune -p nnUNetPlans_toy_step1" in out
     assert main(["plan", DATASET, str(schedule)]) == 0
     again = capsys.readouterr().out
     assert "(unchanged: " in again

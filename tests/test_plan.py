@@ -100,6 +100,21 @@ def test_a_step_0_of_another_trainer_is_refused(toy, tmp_path, trainer, message)
         plan(DATASET, write_schedule(tmp_path, STEPS), first_trainer=trainer)
 
 
+def test_a_trainer_of_ours_that_is_not_found_is_a_matter_of_the_variable(toy, tmp_path, monkeypatch):
+    monkeypatch.delenv("nnUNet_extTrainer")
+    with pytest.raises(
+        CILError, match=r"is nnunet_cil's. Run 'export nnUNet_extTrainer=\"\$\(nnunet_cil trainers\)\"'"
+    ):
+        plan(DATASET, write_schedule(tmp_path, STEPS), first_trainer="nnUNetTrainerPGCD")
+
+
+def test_a_hyperparameter_that_no_trainer_has_is_said(toy, tmp_path):
+    said = []
+    plan(DATASET, write_schedule(tmp_path, STEPS, hyperparameters={"pgcd_wieght": 2, "mib_weight": 1}), say=said.append)
+    (note,) = said
+    assert "no trainer of nnunet_cil has the hyper-parameter 'pgcd_wieght' (did you mean 'pgcd_weight'?)" in note
+
+
 def rewrite_segmentation(folder, case, change):
     import blosc2
 

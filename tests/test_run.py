@@ -160,7 +160,7 @@ def test_what_is_not_preprocessed_is_preprocessed_first(setting, monkeypatch):
         (["3d_fulres", "0"], "have no configuration '3d_fulres' (did you mean '3d_fullres'?)"),
         (["3d_fullres", "0", "-i", "nowhere", "-l", "nowhere"], "nowhere is not a folder"),
         (["3d_fullres", "0", "-i", "nowhere"], "Give -i IMAGES and -l LABELS together"),
-        (["3d_fullres", "0", "-tr", "PGCD"], "does not find the trainer 'PGCD' (known: 'nnUNetTrainerCIL', "),
+        (["3d_fullres", "0", "-tr", "PGCD"], "the trainer 'PGCD' (did you mean 'nnUNetTrainerPGCD'?)"),
         (["3d_fullres", "0", "-tr", "nnUNetTrainerPGDC"], "'nnUNetTrainerPGDC' (did you mean 'nnUNetTrainerPGCD'?)"),
         (["3d_fullres", "toy"], "'toy' is no fold (0 to 4, or all). The order is DATASET CONFIG FOLD SCHEDULE"),
     ],
@@ -223,6 +223,28 @@ def test_each_trainer_may_train_its_own_step_0(setting, tmp_path, capsys):
     options = ["-tr", MIB, "-device", "cpu"]
     assert main(["run", "17", "3d_fullres", "0", str(schedule), *options]) == 0
     assert names(trained) == [("MiB", 0), ("MiB", 1), ("MiB", 2)]
+
+
+def test_run_says_when_methods_do_not_start_alike(setting, capsys):
+    schedule, _, _, _ = setting
+    arguments = ["17", "3d_fullres", "0", str(schedule), "-tr", PGCD, "-tr", MIB, "--stop-after", "0"]
+    said = "Each trainer trains a step 0 of its own, as it was planned"
+    assert main(["plan", "17", str(schedule)]) == 0
+    assert main(["run", *arguments]) == 0
+    assert said in capsys.readouterr().out
+    assert main(["plan", "17", str(schedule), "--step0-trainer", PGCD]) == 0
+    assert main(["run", *arguments]) == 0
+    assert said not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["status", "evaluate"])
+def test_a_trainer_that_does_not_exist_is_not_missing_but_misspelt(setting, capsys, command):
+    schedule, _, _, _ = setting
+    assert main(["plan", "17", str(schedule)]) == 0
+    for given in ("PGCD", "nnUNetTrainerPGDC"):
+        assert main([command, "17", "3d_fullres", "0", str(schedule), "-tr", given]) == 1
+        message = f"nnunet_cil: nnU-Net does not find the trainer {given!r} (did you mean 'nnUNetTrainerPGCD'?)"
+        assert message in capsys.readouterr().err
 
 
 def test_status_tells_finished_running_and_missing(setting, capsys):

@@ -98,7 +98,7 @@ def test_schedules_are_listed_and_explained(capsys):
     assert main(["schedules", "openkbp_2-2-1"]) == 0
     out = capsys.readouterr().out
     assert "openkbp_2-2-1: 5 classes in 2-2-1" in out
-    assert "  step 1: RightParotid, LeftParotid\n    mirror_axes = []" in out
+    assert "  step 1: RightParotid, LeftParotid\n    num_epochs = 1000\n    mirror_axes = []" in out
     assert main(["schedules", "openkbp_2-2-1", "40"]) == 1
     assert "Only 'new' takes a data set" in capsys.readouterr().err
     assert main(["schedules", "openkbp_221"]) == 1

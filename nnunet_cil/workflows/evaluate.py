@@ -22,6 +22,7 @@ from nnunet_cil.evaluation.summary import latex, results, summary, without_nan
 from nnunet_cil.files import write_json
 from nnunet_cil.workflows.folders import nnunet_folder
 from nnunet_cil.workflows.models import Experiment, check_continues, check_trained
+from nnunet_cil.workflows.plan import check_trainer_names
 from nnunet_cil.workflows.report import write_charts, write_overlays, write_report, write_training_curves
 from nnunet_cil.workflows.score import Rows, Scored, score_model, sha256, test_set, test_sets
 
@@ -62,6 +63,7 @@ def evaluate(
     Raises:
         CILError: a step is not trained, or on top of another model than is there; prediction and truth do not fit.
     """
+    check_trainer_names(experiment.trainers)
     models = experiment.models()
     for model in models:
         for fold in experiment.folds:

@@ -8,7 +8,8 @@ import io
 import json
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+import runpy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import write_json
 from nnunet_cil.labels import check_labelled_classes, labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
-from nnunet_cil.shipped import trainer_names
+from nnunet_cil.shipped import trainer_names, trainers_file
 from nnunet_cil.step_plans import StepPlan, plan_steps
 from nnunet_cil.workflows.folders import dataset_id, dataset_name, nnunet_folder, read_json
 from nnunet_cil.workflows.preprocess import PLANNERS, missing_commands
@@ -114,6 +115,7 @@ def plan(
         raise CILError(f"{base_plans!r} is itself the plans of a step; give the base plans with -p.")
     datasets = step_data_sets(schedule, name)
     check_data_sets(schedule, datasets, base_plans, force=force)
+    _note_unknown_hyperparameters(schedule, say)
 
     data = {name: _Preprocessed(folder, dataset_json, plans, scan_labels(folder, plans, dataset_json["labels"]))}
     if set(datasets) != {name}:
@@ -145,6 +147,20 @@ def plan(
             write_json(file, content)
     configurations = tuple(plans["configurations"])
     return [PlannedStep(*row, configurations) for row in zip(steps, plans_names, files, changed, strict=True)]
+
+
+def _note_unknown_hyperparameters(schedule: Schedule, say: Callable[[str], None]) -> None:
+    """Says which names none of nnunet_cil's trainers has: misspelt, or of a trainer of the user's own."""
+    names = {name for step in schedule.steps for name in step.hyperparameters}
+    if not names:
+        return
+    trainers: list[Any] = [value for value in runpy.run_path(str(trainers_file())).values() if isinstance(value, type)]
+    known = {name for trainer in trainers for name in trainer.hyperparameters}
+    for name in sorted(names - known):
+        say(
+            f"Note: no trainer of nnunet_cil has the hyper-parameter {name!r}{did_you_mean(name, sorted(known))}. A trainer "
+            "without it refuses the schedule."
+        )
 
 
 def planned_first_trainer(file: Path) -> str | None:
@@ -193,13 +209,27 @@ def trainer_class(name: str) -> type[nnUNetTrainerCIL]:
         with contextlib.redirect_stdout(io.StringIO()):
             trainer: type = recursive_find_trainer_class_by_name(name)
     except RuntimeError as error:
-        raise CILError(
-            f"nnU-Net does not find the trainer {name!r}{did_you_mean(name, trainer_names())}. Check its spelling, and "
-            "nnUNet_extTrainer with 'nnunet_cil doctor'."
-        ) from error
+        raise CILError(_not_found(name)) from error
     if not issubclass(trainer, nnUNetTrainerCIL):
         raise CILError(f"{name} knows nothing of steps; a step needs one of nnunet_cil's trainers.")
     return trainer
+
+
+def _not_found(name: str) -> str:
+    """What keeps nnU-Net from finding a trainer: the variable, where the name is right, else the name."""
+    said = f"nnU-Net does not find the trainer {name!r}"
+    if name in trainer_names():
+        remedy = 'export nnUNet_extTrainer="$(nnunet_cil trainers)"'
+        return f"{said}, which is nnunet_cil's. Run '{remedy}'; where that is set, ask 'nnunet_cil doctor'."
+    full = name if name.startswith("nnUNetTrainer") else f"nnUNetTrainer{name}"
+    return f"{said}{did_you_mean(full, trainer_names())}. Check its spelling, and nnUNet_extTrainer with 'nnunet_cil doctor'."
+
+
+def check_trainer_names(names: Iterable[str]) -> None:
+    """Refuses a name that is neither one of nnunet_cil's nor found by nnU-Net, which is asked for others only: it is slow."""
+    for name in names:
+        if name not in trainer_names():
+            trainer_class(name)
 
 
 def step_plans_file(base: Mapping[str, Any], plans_name: str, step: StepPlan) -> dict[str, Any]:

@@ -11,20 +11,18 @@ from pathlib import Path
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.tables import Table, group_means, number
 from nnunet_cil.lineage import validation_means
+from nnunet_cil.schedule import DEFAULT_EPOCHS
 from nnunet_cil.workflows.commands import train, user_environment
 from nnunet_cil.workflows.evaluate import Evaluation, evaluate
 from nnunet_cil.workflows.folders import nnunet_folder
 from nnunet_cil.workflows.models import Experiment, StepModel, is_finished, is_trained, put_broken_aside
-from nnunet_cil.workflows.plan import plan, planned_first_trainer, trainer_class
+from nnunet_cil.workflows.plan import check_trainer_names, plan, planned_first_trainer, trainer_class
 from nnunet_cil.workflows.preprocess import missing_commands, preprocess
 from nnunet_cil.workflows.score import check_test_cases
 from nnunet_cil.workflows.sequence import check_data_sets, move_plans, plans_on
 
 DEFAULT_FIRST_TRAINER = "nnUNetTrainerPGCD"
 """Step 0 is nnU-Net's own training whatever the trainer; under one name, methods that come later can share it."""
-
-DEFAULT_EPOCHS = 1000
-"""nnU-Net's."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +124,8 @@ def run(
         check_test_cases(experiment.data_sets, experiment.folds, images, labels)
     _preprocess_all(experiment, logs, say)
     write_plans(experiment)
+    if _first_trainer(experiment) is None and len(experiment.trainers) > 1:
+        say("Each trainer trains a step 0 of its own, as it was planned ('nnunet_cil plan' without --step0-trainer)")
     chosen = choice.of(experiment.models())
     todo = list(trainings(chosen, experiment.folds, choice.options()))
     say(f"{len(chosen) * len(experiment.folds)} trainings, {len(todo)} to do")
@@ -158,8 +158,9 @@ def _check_trainers(experiment: Experiment) -> None:
     where = f"Schedule {name}"
     first = _first_trainer(experiment)
     if first is not None:
+        trainer = trainer_class(first)
         try:
-            trainer_class(first).check_hyperparameters(steps[0].hyperparameters, where)
+            trainer.check_hyperparameters(steps[0].hyperparameters, where)
         except CILError as error:
             raise CILError(
                 f"{error} It trains step 0 for all trainers; another trainer's hyper-parameters belong in the later steps."
@@ -232,6 +233,7 @@ def trainings(
 
 def status(experiment: Experiment) -> str:
     """A table of what is trained, running or missing, with the mean Dice on the validation cases."""
+    check_trainer_names(experiment.trainers)
     models = experiment.models()
     rows = []
     for fold in experiment.folds:

@@ -12,7 +12,7 @@ from pathlib import Path
 from nnunet_cil.datasets.statistics import class_statistics
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.tables import Table
-from nnunet_cil.schedule import Schedule, load_schedule, shipped_schedules
+from nnunet_cil.schedule import DEFAULT_EPOCHS, Schedule, load_schedule, shipped_schedules
 from nnunet_cil.workflows.folders import raw_dataset_folder, read_json
 from nnunet_cil.workflows.inspect import foreground, measure
 
@@ -61,9 +61,8 @@ def explain(name_or_path: str | Path) -> str:
     for index, step in enumerate(schedule.steps):
         where = "" if step.dataset is None else f" (from data set {step.dataset})"
         lines.append(f"  step {index}: {', '.join(step.classes)}{where}")
-        lines += [
-            f"    {key} = {json.dumps(value)}" for key, value in {**step.training, **step.hyperparameters}.items()
-        ]
+        settings = {"num_epochs": DEFAULT_EPOCHS, **step.training, **step.hyperparameters}
+        lines += [f"    {key} = {json.dumps(value)}" for key, value in settings.items()]
     every = "every step sees all training cases" if schedule.cases == "shared" else "the training cases are dealt out"
     lines.append(f"Cases: {schedule.cases} ({every}).")
     lines.append(f"Source: {schedule.citation or 'not said'}")
