@@ -128,8 +128,17 @@ def test_previous_model_that_changed_since_the_step_began(trained):
     torch.save({**content, "note": "trained again"}, file)
     resumed = make_trainer(PGCD, name, resume=True)
     resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
-    resumed.num_epochs += 1
+    resumed.prototypes = None  # as if interrupted: a step's own are collected last
     with pytest.raises(CILError, match="has changed since this training began"):
+        resumed.run_training()
+
+
+def test_finished_step_is_not_trained_on(trained):
+    trainer = train(PGCD, trained[1])
+    resumed = make_trainer(PGCD, trained[1], resume=True)
+    resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+    resumed.num_epochs += 2
+    with pytest.raises(CILError, match=r"is finished after 2 epochs, and 4 are asked for"):
         resumed.run_training()
 
 

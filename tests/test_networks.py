@@ -123,8 +123,9 @@ def test_background_prototype_moves_by_one_minus_momentum():
     b = bank([1.0, 1.0], [5.0, 5.0])
     b.update_background(torch.tensor([3.0, 1.0]), torch.tensor(4.0), 0.9)
     assert torch.allclose(b.prototypes, torch.tensor([[1.2, 1.0], [5.0, 5.0]]))
-    b.update_background(torch.tensor([9.0, 9.0]), torch.tensor(0.0), 0.9)
-    assert torch.allclose(b.prototypes[0], torch.tensor([1.2, 1.0]))
+    for mean, count in (([9.0, 9.0], 0.0), ([float("inf"), 1.0], 4.0), ([float("nan"), 1.0], 4.0)):
+        b.update_background(torch.tensor(mean), torch.tensor(count), 0.9)
+        assert torch.allclose(b.prototypes[0], torch.tensor([1.2, 1.0]))
 
 
 def test_refresh_blends_the_known_takes_over_the_unknown_and_skips_the_rare():

@@ -322,6 +322,15 @@ def test_unknown_hyperparameter_is_refused_with_the_nearest(toy, tmp_path):
         make_trainer(PGCD, names[0])
 
 
+@pytest.mark.parametrize(("ablation", "weight"), [("PGCDOnly", "dapd_weight"), ("DAPDOnly", "pgcd_weight")])
+def test_an_ablation_cannot_be_given_back_what_it_lacks(toy, tmp_path, ablation, weight):
+    names = plan_toy(tmp_path, hyperparameters={weight: 20})
+    name = f"nnUNetTrainer{ablation}"
+    with pytest.raises(CILError, match=f"{weight!r}, which {name} does not have"):
+        make_trainer(name, names[0])
+    assert make_trainer(PGCD, names[0]).step_plan.hyperparameters == {weight: 20}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

@@ -62,9 +62,13 @@ class PrototypeBank:
         return PrototypeBank(prototypes, torch.cat([background.counts[:1], self.counts[1:], new.counts[1:]]))
 
     def update_background(self, mean: Tensor, count: Tensor, momentum: float) -> None:
-        """P_0 <- momentum P_0 + (1 - momentum) mean, in place; nothing where ``count`` is 0. No host sync."""
-        step = (1 - momentum) * (count > 0)
-        self.prototypes[0] += step * (mean.detach() - self.prototypes[0])
+        """P_0 <- momentum P_0 + (1 - momentum) mean, in place. No host sync.
+
+        Nothing where ``count`` is 0 or the mean is not finite: nnU-Net skips the step of such a batch, and so is it here.
+        """
+        usable = (count > 0) & mean.isfinite().all()
+        moved = momentum * self.prototypes[0] + (1 - momentum) * mean.detach()
+        self.prototypes[0] = torch.where(usable, moved, self.prototypes[0])
 
     def state_dict(self) -> dict[str, Tensor]:
         """For the checkpoint."""

@@ -272,10 +272,9 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             yield
             return
         folder = Path(self.output_folder) / "validation_labels"
-        if self.local_rank == 0:
-            files = [case + self.dataset_json["file_ending"] for case in self.do_split()[1]]
-            table = lookup_table(mapping, self.step_plan.dataset_labels.values())
-            write_in_channels(Path(original), folder, files, table, self.plans_manager.image_reader_writer_class())
+        files = [case + self.dataset_json["file_ending"] for case in self._share(self.do_split()[1])]
+        table = lookup_table(mapping, self.step_plan.dataset_labels.values())
+        write_in_channels(Path(original), folder, files, table, self.plans_manager.image_reader_writer_class())
         if self.is_ddp:
             distributed.barrier()
         self.preprocessed_dataset_folder_base = str(folder)
@@ -311,8 +310,12 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """From step 1 on, takes over from the previous step; then nnU-Net's."""
         if not self.was_initialized:
             self.initialize()
-        is_over = self.is_finished and self.current_epoch >= self.num_epochs
-        if self.step_plan.previous is not None and not is_over:
+        if self.is_finished and self.current_epoch < self.num_epochs:
+            raise CILError(
+                f"{self.output_folder} is finished after {self.current_epoch} epochs, and {self.num_epochs} are asked for. A "
+                "finished step is not trained on: later steps know it by its hash. Give the longer one a schedule of its own."
+            )
+        if self.step_plan.previous is not None and not self.is_finished:
             self._take_over()
             self.loss = self.build_step_loss()
         super().on_train_start()
@@ -652,9 +655,12 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         )
 
     def _rank_share(self) -> list[str]:
+        return self._share(evenly_spaced(sorted(self.pass_cases()), self.max_pass_cases))
+
+    def _share(self, names: Sequence[str]) -> list[str]:
+        """This rank's; all where there is one."""
         world = distributed.get_world_size() if self.is_ddp else 1
-        keys = evenly_spaced(sorted(self.pass_cases()), self.max_pass_cases)
-        return keys[self.local_rank :: world]
+        return list(names[self.local_rank :: world])
 
     def pass_cases(self) -> list[str]:
         """The training cases that a pass over the data may look at."""

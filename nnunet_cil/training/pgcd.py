@@ -213,13 +213,20 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         return found
 
 
+def _all_but(weight: str) -> dict[str, tuple[float, float]]:
+    """PGCD's hyper-parameters without the one that an ablation holds at 0."""
+    return {name: limits for name, limits in nnUNetTrainerPGCD.hyperparameters.items() if name != weight}
+
+
 class nnUNetTrainerPGCDOnly(nnUNetTrainerPGCD):
     """Ablation: without DAPD."""
 
+    hyperparameters = _all_but("dapd_weight")
     dapd_weight = 0.0
 
 
 class nnUNetTrainerDAPDOnly(nnUNetTrainerPGCD):
     """Ablation: without PGCD."""
 
+    hyperparameters = _all_but("pgcd_weight")
     pgcd_weight = 0.0
