@@ -34,6 +34,8 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_cil.schedule import Schedule, load_schedule, shipped_schedules
+
 HERE = Path(__file__).resolve().parent
 FIRST_TRAINER = "nnUNetTrainerPGCD"
 
@@ -43,10 +45,7 @@ class Study:
 
     def __init__(self, args: argparse.Namespace) -> None:
         """Finds the schedule."""
-        from nnunet_cil.schedule import load_schedule, shipped_schedules
-
-        own = HERE / "schedules" / f"{args.schedule}.json"
-        self.file = own if own.is_file() else shipped_schedules().get(args.schedule, Path(args.schedule))
+        self.file = schedule_file(args.schedule)
         self.schedule = load_schedule(self.file)
         self.settings = {name: json.loads(value) for name, value in (s.split("=") for s in args.set)}
         self.results = args.results or HERE / "results" / self.schedule.name
@@ -173,25 +172,17 @@ class Study:
         """Row -> fold -> class -> mean Dice over the cases."""
         return {row: {fold: mean_dice(d) for fold, d in folds.items()} for row, folds in self.dice(cases).items()}
 
-    def groups(self, step: int) -> dict[str, list[str]]:
-        """The classes that old, new and all stand for after a step."""
-        steps = [list(s.classes) for s in self.schedule.steps]
-        old = [c for names in steps[:step] for c in names]
-        return {"old": old, "new": steps[step], "all": [*old, *steps[step]]}
-
     def table(self, cases: str) -> str:
         """Markdown: mean Dice over the cases; then mean and (smallest to largest) over the folds."""
         classes = [c for s in self.schedule.steps for c in s.classes]
         lines = [f"| model | {' | '.join(classes)} | old | new | all | folds |", "|" + "---|" * (len(classes) + 5)]
-        rows = [(row, folds, self.groups(int(row[-1]))) for row, folds in self.scores(cases).items()]
+        rows = [(row, folds, groups(self.schedule, int(row[-1]))) for row, folds in self.scores(cases).items()]
         if self.joint:
             folds = {fold: mean_dice(dice) for fold, dice in read_scores(self.joint, cases)["step0"].items()}
             rows.append(("joint", folds, {"old": [], "new": classes, "all": classes}))
-        for row, folds, groups in rows:
+        for row, folds, own in rows:
             learnt = [[c] if c in next(iter(folds.values())) else [] for c in classes]
-            cells = [
-                spread(group_means(folds, group).values()) if group else "" for group in [*learnt, *groups.values()]
-            ]
+            cells = [spread(group_means(folds, group).values()) if group else "" for group in [*learnt, *own.values()]]
             lines.append(f"| {row} | {' | '.join(cells)} | {len(folds)} |")
         return "\n".join(lines)
 
@@ -209,11 +200,11 @@ class Study:
             common = sorted(folds.keys() & against.keys())
             if not common or row == f"{reference}_step{row[-1]}":
                 continue
-            groups = self.groups(int(row[-1]))
+            learnt = groups(self.schedule, int(row[-1]))
             both = {name: case_rows({f: d[f] for f in common}, cases) for name, d in ((row, folds), ("", against))}
-            tests = {test.group: test.p for test in paired_tests(both, groups["old"], groups["new"])}
+            tests = {test.group: test.p for test in paired_tests(both, learnt["old"], learnt["new"])}
             cells = []
-            for name, group in groups.items():
+            for name, group in learnt.items():
                 values, others = (group_means({f: mean_dice(d[f]) for f in common}, group) for d in (folds, against))
                 p = f"{tests[name]:.3f}" if tests[name] >= 0.001 else "< 0.001"
                 cells.append(f"{', '.join(f'{values[f] - others[f]:+.3f}' for f in common)} ({p})")
@@ -226,12 +217,12 @@ class Study:
 
         last = len(self.schedule.steps) - 1
         rows = {row.rsplit("_step", 1)[0]: f for row, f in self.scores(cases).items() if row.endswith(f"_step{last}")}
-        groups = self.groups(last)
-        found = {row: {g: list(group_means(folds, groups[g]).values()) for g in groups} for row, folds in rows.items()}
+        learnt = groups(self.schedule, last)
+        found = {row: {g: list(group_means(folds, learnt[g]).values()) for g in learnt} for row, folds in rows.items()}
         order = sorted(found, key=lambda row: np.mean(found[row]["all"]))
         size = 10 + 0.09 * max(len(row) for row in order), 0.8 + 0.32 * len(order)  # inches; the names need their share
         figure, axes = plt.subplots(1, 3, figsize=size, sharey=True, layout="constrained")
-        for axis, group in zip(axes, groups, strict=True):
+        for axis, group in zip(axes, learnt, strict=True):
             for y, row in enumerate(order):
                 values = found[row][group]
                 colour = "tab:red" if row.split("(")[0] == "PGCD" else "tab:gray"
@@ -241,6 +232,19 @@ class Study:
             axis.grid(axis="x", alpha=0.4)
         axes[0].set_yticks(range(len(order)), order)
         figure.savefig(file)
+
+
+def schedule_file(name: str) -> Path:
+    """Of a schedule in benchmarks/schedules, a shipped one, or the file itself."""
+    own = HERE / "schedules" / f"{name}.json"
+    return own if own.is_file() else shipped_schedules().get(name, Path(name))
+
+
+def groups(schedule: Schedule, step: int) -> dict[str, list[str]]:
+    """The classes that old, new and all stand for after a step."""
+    steps = [list(s.classes) for s in schedule.steps]
+    old = [c for names in steps[:step] for c in names]
+    return {"old": old, "new": steps[step], "all": [*old, *steps[step]]}
 
 
 def read_scores(folder: Path, cases: str) -> dict[str, dict[int, dict[str, list[float]]]]:

@@ -1,9 +1,11 @@
 """benchmarks/fill_tables.py: the tables in docs are those of the stored results."""
 
+import json
 import sys
 from pathlib import Path
 
 import fill_tables
+import paired
 import pytest
 import study
 
@@ -56,3 +58,28 @@ def test_joint_training_is_the_last_row(capsys, monkeypatch):
     assert cells[1] == "joint"
     assert cells[7] == ""  # nothing is old
     assert cells[8] == cells[9] != ""
+
+
+def test_differences_are_those_of_pairs_from_one_step_0(tmp_path, capsys, monkeypatch):
+    """Two folders with fold 0, one of which has no fold 1 of the reference: two pairs, not three."""
+
+    def write(folder, row, fold, anterior, posterior):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        scores = {"fold": fold, "test": {"Anterior": anterior, "Posterior": posterior}}
+        (tmp_path / folder / f"{row}_step1_fold{fold}.json").write_text(json.dumps(scores))
+
+    write("a", "PGCD", 0, [0.8, 0.6], [0.5, 0.5])
+    write("a", "MiB", 0, [0.6, 0.6], [0.6, 0.6])
+    write("a", "MiB", 1, [0.1, 0.1], [0.1, 0.1])
+    write("b", "PGCD", 0, [0.5, 0.5], [0.5, 0.5])
+    write("b", "MiB", 0, [0.8, 0.8], [0.5, 0.7])
+    write("b", "LwF", 0, [0.8, 0.8], [0.5, 0.7])
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    monkeypatch.setattr(sys, "argv", ["paired.py", "hippocampus_1-1_cpu", "PGCD", *folders])
+    paired.main()
+    assert capsys.readouterr().out.splitlines()[2:] == [  # old -0.1 and 0.3, new 0.1 and 0.1, all 0.0 and 0.2
+        "| MiB_step1 | +0.100 ± 0.283 (ahead in 1) | +0.100 ± 0.000 (ahead in 2) | +0.100 ± 0.141 (ahead in 1) | 2 |"
+    ]
+    monkeypatch.setattr(sys, "argv", ["paired.py", "hippocampus_1-1_cpu", "PGDC", *folders])
+    with pytest.raises(SystemExit, match="a has no results of PGDC"):
+        paired.main()
