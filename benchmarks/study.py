@@ -52,6 +52,7 @@ class Study:
         self.joint = args.joint and HERE / "results" / args.joint
         self.configuration, self.base, self.device = args.c, args.p, args.device
         self.step0 = args.step0
+        self.shown = args.methods if args.table or args.figure else []
         self.dataset, self.validation_only, self.from_step = args.dataset, args.validation_only, args.from_step
 
     @property
@@ -166,7 +167,13 @@ class Study:
 
     def dice(self, cases: str) -> dict[str, dict[int, dict[str, list[float]]]]:
         """Row -> fold -> class -> Dice of every case; rows in the order of the steps."""
-        return dict(sorted(read_scores(self.results, cases).items(), key=lambda item: (item[0][-1], item[0])))
+        rows = read_scores(self.results, cases).items()
+        shown = [(row, folds) for row, folds in rows if self.shows(row.rsplit("_step", 1)[0])]
+        return dict(sorted(shown, key=lambda item: (item[0][-1], item[0])))
+
+    def shows(self, method: str) -> bool:
+        """Whether a table has rows of it."""
+        return not self.shown or method in (*self.shown, "step0")
 
     def scores(self, cases: str) -> dict[str, dict[int, dict[str, float]]]:
         """Row -> fold -> class -> mean Dice over the cases."""
@@ -325,7 +332,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="ID of the preprocessed data set, e.g. 900")
     parser.add_argument("schedule", help="a name in benchmarks/schedules, a shipped name, or a file")
-    parser.add_argument("--methods", nargs="*", default=[], help="trainers without 'nnUNetTrainer', e.g. PGCD MiB")
+    parser.add_argument(
+        "--methods",
+        nargs="*",
+        default=[],
+        help="trainers without 'nnUNetTrainer', e.g. PGCD MiB; with --table or --figure the rows to show, e.g. "
+        "'PGCD(pgcd_beta=0)' (default: all)",
+    )
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyper-parameters to change")
     parser.add_argument("--from-step", type=int, default=1, metavar="K", help="the first step that is changed by --set")
