@@ -380,7 +380,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         dataset_json = {**self.dataset_json, "labels": {name: channel for channel, name in enumerate(names)}}
         plans = self.plans_manager, self.configuration_manager
         predictor.manual_initialization(teacher.network, *plans, None, dataset_json, type(self).__name__, None)
-        cases = self.dataset_class(self.preprocessed_dataset_folder, self._rank_share())
+        cases = self.dataset_class(self.preprocessed_dataset_folder, self._pass_share())
         dropped = stray_free if self.drop_strays else ()
         if dropped:
             self.print_to_log_file(f"Stray regions of {', '.join(dropped)} are dropped.")
@@ -607,7 +607,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     def _new_stray_free(self) -> tuple[str, ...]:
         """The step's classes that come without stray regions in the labels of the cases of a pass."""
         channels = {self.step_plan.labels[name]: name for name in self.step_plan.new_classes}
-        cases = self.dataset_class(self.preprocessed_dataset_folder, self._rank_share())
+        cases = self.dataset_class(self.preprocessed_dataset_folder, self._pass_share())
         labels = (self.label_table[np.asarray(cases.load_case(c)[1][0], np.int16) + 1] for c in cases.identifiers)
         found = torch.from_numpy(cases_with_strays(labels, list(channels)))
         if self.is_ddp:
@@ -647,18 +647,19 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             batch_size: how many slices make a tile of a 2D configuration; default: as in training.
         """
         return tiles(
-            self.dataset_class(self.preprocessed_dataset_folder, self._rank_share()),
+            self.dataset_class(self.preprocessed_dataset_folder, self._pass_share()),
             self.configuration_manager.patch_size,
             self.label_table,
             self.step_plan.ignore_label,
             batch_size or self.batch_size,
         )
 
-    def _rank_share(self) -> list[str]:
+    def _pass_share(self) -> list[str]:
+        """Of the cases that a pass looks at."""
         return self._share(evenly_spaced(sorted(self.pass_cases()), self.max_pass_cases))
 
     def _share(self, names: Sequence[str]) -> list[str]:
-        """This rank's; all where there is one."""
+        """This rank's part; all where there is one rank."""
         world = distributed.get_world_size() if self.is_ddp else 1
         return list(names[self.local_rank :: world])
 
