@@ -22,9 +22,9 @@ from nnunet_cil.evaluation.summary import latex, results, summary, without_nan
 from nnunet_cil.files import write_json
 from nnunet_cil.workflows.folders import nnunet_folder
 from nnunet_cil.workflows.models import Experiment, check_continues, check_trained
-from nnunet_cil.workflows.plan import check_trainer_names
 from nnunet_cil.workflows.report import write_charts, write_overlays, write_report, write_training_curves
 from nnunet_cil.workflows.score import Rows, Scored, score_model, sha256, test_set, test_sets
+from nnunet_cil.workflows.trainers import check_trainer_names
 
 SCHEMA_VERSION = 1
 

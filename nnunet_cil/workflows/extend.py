@@ -38,9 +38,9 @@ from nnunet_cil.workflows.plan import (
     refuse_if_trained,
     scan_labels,
     step_plans_file,
-    trainer_class,
 )
 from nnunet_cil.workflows.preprocess import preprocess
+from nnunet_cil.workflows.trainers import trainer_class
 
 _LONGEST_NAME = 255
 """Of a file or folder, in characters."""

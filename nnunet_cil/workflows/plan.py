@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import json
 import os
 import random
-import runpy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from nnunet_cil.training.base import nnUNetTrainerCIL
 
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import write_json
 from nnunet_cil.labels import check_labelled_classes, labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
-from nnunet_cil.shipped import trainer_names, trainers_file
 from nnunet_cil.step_plans import StepPlan, plan_steps
 from nnunet_cil.workflows.folders import dataset_id, dataset_name, nnunet_folder, read_json
 from nnunet_cil.workflows.preprocess import PLANNERS, missing_commands
@@ -34,6 +27,7 @@ from nnunet_cil.workflows.sequence import (
     preprocessed_configurations,
     step_data_sets,
 )
+from nnunet_cil.workflows.trainers import hyperparameter_names, trainer_class
 
 SPLIT_SEED = 12345
 """Seed that deals cases out to steps; the one of nnU-Net's own cross-validation split."""
@@ -154,8 +148,7 @@ def _note_unknown_hyperparameters(schedule: Schedule, say: Callable[[str], None]
     names = {name for step in schedule.steps for name in step.hyperparameters}
     if not names:
         return
-    trainers: list[Any] = [value for value in runpy.run_path(str(trainers_file())).values() if isinstance(value, type)]
-    known = {name for trainer in trainers for name in trainer.hyperparameters}
+    known = hyperparameter_names()
     for name in sorted(names - known):
         say(
             f"Note: no trainer of nnunet_cil has the hyper-parameter {name!r}{did_you_mean(name, sorted(known))}. A trainer "
@@ -197,39 +190,6 @@ def _others(datasets: Sequence[str], base_plans: str, configurations: Sequence[s
         present = scan_labels(folder, {**plans, "configurations": complete}, dataset_json["labels"])
         found[name] = _Preprocessed(folder, dataset_json, plans, present)
     return found
-
-
-def trainer_class(name: str) -> type[nnUNetTrainerCIL]:
-    """The trainer of that name; refuses one that nnU-Net does not find or that knows nothing of steps."""
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    from nnunet_cil.training.base import nnUNetTrainerCIL
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            trainer: type = recursive_find_trainer_class_by_name(name)
-    except RuntimeError as error:
-        raise CILError(_not_found(name)) from error
-    if not issubclass(trainer, nnUNetTrainerCIL):
-        raise CILError(f"{name} knows nothing of steps; a step needs one of nnunet_cil's trainers.")
-    return trainer
-
-
-def _not_found(name: str) -> str:
-    """What keeps nnU-Net from finding a trainer: the variable, where the name is right, else the name."""
-    said = f"nnU-Net does not find the trainer {name!r}"
-    if name in trainer_names():
-        remedy = 'export nnUNet_extTrainer="$(nnunet_cil trainers)"'
-        return f"{said}, which is nnunet_cil's. Run '{remedy}'; where that is set, ask 'nnunet_cil doctor'."
-    full = name if name.startswith("nnUNetTrainer") else f"nnUNetTrainer{name}"
-    return f"{said}{did_you_mean(full, trainer_names())}. Check its spelling, and nnUNet_extTrainer with 'nnunet_cil doctor'."
-
-
-def check_trainer_names(names: Iterable[str]) -> None:
-    """Refuses a name that is neither one of nnunet_cil's nor found by nnU-Net, which is asked for others only: it is slow."""
-    for name in names:
-        if name not in trainer_names():
-            trainer_class(name)
 
 
 def step_plans_file(base: Mapping[str, Any], plans_name: str, step: StepPlan) -> dict[str, Any]:

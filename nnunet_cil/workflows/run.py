@@ -16,10 +16,11 @@ from nnunet_cil.workflows.commands import train, user_environment
 from nnunet_cil.workflows.evaluate import Evaluation, evaluate
 from nnunet_cil.workflows.folders import nnunet_folder
 from nnunet_cil.workflows.models import Experiment, StepModel, is_finished, is_trained, put_broken_aside
-from nnunet_cil.workflows.plan import check_trainer_names, plan, planned_first_trainer, trainer_class
+from nnunet_cil.workflows.plan import plan, planned_first_trainer
 from nnunet_cil.workflows.preprocess import missing_commands, preprocess
 from nnunet_cil.workflows.score import check_test_cases
 from nnunet_cil.workflows.sequence import check_data_sets, move_plans, plans_on
+from nnunet_cil.workflows.trainers import check_trainer_names, trainer_class
 
 DEFAULT_FIRST_TRAINER = "nnUNetTrainerPGCD"
 """Step 0 is nnU-Net's own training whatever the trainer; under one name, methods that come later can share it."""
