@@ -329,6 +329,14 @@ def test_dry_run_and_jobs_know_each_steps_data_set(commands, capsys):
     running.run(experiment, Choice(device="cpu", stop_after=0))
     capsys.readouterr()
     arguments = ["17", "3d_fullres", "0", str(experiment.schedule_name), "-tr", PGCD]
+    assert main(["status", *arguments]) == 0
+    table = [[cell.strip() for cell in line.split("|")[1:6]] for line in capsys.readouterr().out.splitlines()]
+    assert table[0] == ["fold", "step", "data set", "trainer", "state"]
+    assert [row[1:3] + row[4:] for row in table[2:]] == [
+        ["0", DATASET, "finished"],
+        ["1", NEW, "missing"],
+        ["2", DATASET, "missing"],
+    ]
     assert main(["run", *arguments, "--dry-run"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[1] for line in lines[:-1]] == [NEW, DATASET]

@@ -235,13 +235,16 @@ def trainings(
 def status(experiment: Experiment) -> str:
     """A table of what is trained, running or missing, with the mean Dice on the validation cases."""
     check_trainer_names(experiment.trainers)
+    several = len(experiment.data_sets) > 1
     models = experiment.models()
     rows = []
     for fold in experiment.folds:
         for model in models:
+            data_set = [model.folder.parent.name] if several else []
             scores = map(number, _validation_scores(model, fold))
-            rows.append([str(fold), str(model.step), model.trainer, _state(model, fold), *scores])
-    return Table(["fold", "step", "trainer", "state", "old", "new", "all"], rows).markdown()
+            rows.append([str(fold), str(model.step), *data_set, model.trainer, _state(model, fold), *scores])
+    header = ["fold", "step", *(["data set"] if several else []), "trainer", "state", "old", "new", "all"]
+    return Table(header, rows).markdown()
 
 
 def _state(model: StepModel, fold: int | str) -> str:
