@@ -1,7 +1,8 @@
-"""Writes the tables of a document anew, from the stored results.
+"""Writes the tables of documents anew, from the stored results.
 
-    python benchmarks/fill_tables.py docs/reproduce.md docs/experiments.md
-    python benchmarks/fill_tables.py docs/reproduce.md docs/experiments.md --check      # only say whether they are up to date
+    python benchmarks/fill_tables.py              # of all in docs
+    python benchmarks/fill_tables.py --check      # only say whether they are up to date
+    python benchmarks/fill_tables.py docs/reproduce.md
 
 A comment above a table, <!-- benchmarks/SCRIPT.py ARGUMENTS -->, holds the command; the last table that it prints is the one.
 """
@@ -35,7 +36,7 @@ def filled(text: str) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("document", type=Path, nargs="+")
+    parser.add_argument("document", type=Path, nargs="*", default=sorted((ROOT / "docs").glob("*.md")))
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a table differs")
     args = parser.parse_args()
     for file in args.document:

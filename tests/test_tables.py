@@ -21,7 +21,7 @@ def fill(monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("name", ["reproduce.md", "experiments.md"])
+@pytest.mark.parametrize("name", ["reproduce.md", "experiments.md", "earlier-studies.md"])
 def test_documents_are_up_to_date(fill, name):
     assert "<!-- benchmarks/study.py" in (DOCS / name).read_text()
     fill(DOCS / name, "--check")
