@@ -2,6 +2,7 @@
 
     cd benchmarks/results
     python ../paired.py openkbp_2-2-1_cpu PGCD openkbp_2-2-1_cpu openkbp_2-2-1_cpu_second
+    python ../paired.py openkbp_2-2-1_cpu PGCD openkbp_2-2-1_cpu openkbp_2-2-1_cpu_second --figure pairs.svg
 
 A pair is two models of one schedule, step, fold and folder of results: they continued from one step 0, were trained equally
 long, and are scored on the same test cases. The table holds the mean of the pairs' differences in Dice and their standard
@@ -14,9 +15,14 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from study import group_means, groups, mean_dice, read_scores, schedule_file
 
 from nnunet_cil.schedule import Schedule, load_schedule
+
+SHOWN = -0.15, 0.05
+"""The differences between which the figure ends; what is farther off is an arrow at the edge."""
 
 
 def differences(
@@ -28,7 +34,7 @@ def differences(
         rows = {row: {f: mean_dice(d) for f, d in folds.items()} for row, folds in read_scores(folder, cases).items()}
         for row, folds in rows.items():
             against = rows.get(f"{reference}_step{row[-1]}", {})
-            if row == f"{reference}_step{row[-1]}":
+            if not against or row == f"{reference}_step{row[-1]}":
                 continue
             for name, group in groups(schedule, int(row[-1])).items():
                 own, others = group_means(folds, group), group_means(against, group)
@@ -51,6 +57,35 @@ def table(found: dict[str, dict[str, list[float]]]) -> str:
     return "\n".join(lines)
 
 
+def figure(found: dict[str, dict[str, list[float]]], reference: str) -> Figure:
+    """Every pair a dot, their mean a line; one row of axes a step. Rows with a changed setting are left out."""
+    shown = {row: by_group for row, by_group in found.items() if "(" not in row and len(by_group["all"]) > 1}
+    steps = sorted({row[-1] for row in shown})
+    drawn = Figure(figsize=(10, 0.8 + 0.25 * len(shown) + 0.4 * len(steps)), layout="constrained")
+    axes = drawn.subplots(len(steps), 3, sharex=True, sharey="row", squeeze=False)
+    for line, step in zip(axes, steps, strict=True):
+        order = sorted((row for row in shown if row[-1] == step), key=lambda row: float(np.mean(shown[row]["all"])))
+        for ax, group in zip(line, ("old", "new", "all"), strict=True):
+            for y, row in enumerate(order):
+                draw_pairs(ax, y, shown[row][group])
+            ax.axvline(0, color="black", lw=0.8)
+            ax.set(xlim=(SHOWN[0] - 0.01, SHOWN[1] + 0.01), title=f"{group} classes, after step {step}")
+            ax.grid(axis="x", alpha=0.4)
+        line[0].set_yticks(range(len(order)), [row.rsplit("_step", 1)[0] for row in order])
+    for ax in axes[-1]:
+        ax.set_xlabel(f"Dice less that of {reference}")
+    return drawn
+
+
+def draw_pairs(ax: Axes, y: int, values: list[float]) -> None:
+    """One row of a figure."""
+    for value in values:
+        marker = "<" if value < SHOWN[0] else ">" if value > SHOWN[1] else "o"
+        ax.plot(np.clip(value, *SHOWN), y, marker, color="tab:gray", alpha=0.7, markersize=5)
+    if SHOWN[0] <= np.mean(values) <= SHOWN[1]:
+        ax.plot([np.mean(values)] * 2, [y - 0.35, y + 0.35], color="tab:red")
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -58,12 +93,17 @@ def main() -> None:
     parser.add_argument("reference", help="the method that the others are compared with, as in the study's table")
     parser.add_argument("results", type=Path, nargs="+", help="folders of benchmarks/study.py")
     parser.add_argument("--cases", choices=["validation", "test"], default="test", help="default: %(default)s")
+    parser.add_argument("--figure", type=Path, help="draw the pairs instead")
     args = parser.parse_args()
     for folder in args.results:
         if not any(folder.glob(f"{args.reference}_step*_fold*.json")):
             raise SystemExit(f"{folder} has no results of {args.reference}.")
     schedule = load_schedule(schedule_file(args.schedule))
-    print(table(differences(schedule, args.reference, args.results, args.cases)))
+    found = differences(schedule, args.reference, args.results, args.cases)
+    if args.figure:
+        figure(found, args.reference).savefig(args.figure)
+    else:
+        print(table(found))
 
 
 if __name__ == "__main__":

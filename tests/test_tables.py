@@ -9,6 +9,8 @@ import paired
 import pytest
 import study
 
+from nnunet_cil.schedule import load_schedule
+
 DOCS = Path(__file__).parent.parent / "docs"
 
 
@@ -83,11 +85,22 @@ def test_differences_are_those_of_pairs_from_one_step_0(tmp_path, capsys, monkey
     write("b", "MiB", 0, [0.8, 0.8], [0.5, 0.7])
     write("b", "LwF", 0, [0.8, 0.8], [0.5, 0.7])
     folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    schedule = load_schedule(study.schedule_file("hippocampus_1-1_cpu"))
     monkeypatch.setattr(sys, "argv", ["paired.py", "hippocampus_1-1_cpu", "PGCD", *folders])
     paired.main()
     assert capsys.readouterr().out.splitlines()[2:] == [  # old -0.1 and 0.3, new 0.1 and 0.1, all 0.0 and 0.2
         "| MiB_step1 | +0.100 ± 0.283 (ahead in 1) | +0.100 ± 0.000 (ahead in 2) | +0.100 ± 0.141 (ahead in 1) | 2 |"
     ]
+    monkeypatch.setattr(paired, "SHOWN", (-0.2, 0.2))
+    drawn = paired.figure(paired.differences(schedule, "PGCD", list(map(Path, folders)), "test"), "PGCD")
+    old, new, _ = drawn.axes
+    assert [label.get_text() for label in old.get_yticklabels()] == ["MiB"]
+    assert [(line.get_marker(), round(line.get_xdata()[0], 6)) for line in old.lines[:3]] == [
+        ("o", -0.1),
+        (">", 0.2),  # 0.3 lies beyond the edge
+        ("None", 0.1),  # their mean, a line
+    ]
+    assert [round(line.get_xdata()[0], 6) for line in new.lines] == [0.1, 0.1, 0.1, 0]
     monkeypatch.setattr(sys, "argv", ["paired.py", "hippocampus_1-1_cpu", "PGDC", *folders])
     with pytest.raises(SystemExit, match="a has no results of PGDC"):
         paired.main()
