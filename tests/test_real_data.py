@@ -125,13 +125,13 @@ def test_a_run_that_is_killed_three_times_ends_where_it_should(hippocampus, plan
     def finished():
         models = (hippocampus / "results" / DATASET).glob("nnUNetTrainer*/fold_0")
         files = [m / "checkpoint_final.pth" for m in models if (m / "validation" / "summary.json").is_file()]
-        files += (out / "scores").glob("*.json")
+        files += (out / "scores").glob("[!.]*.json")  # a hidden one is not written to its end
         return {f: f.stat().st_mtime_ns for f in files}
 
     for moment in (
         "results/*/nnUNetTrainerPGCD__*step0*/fold_0/checkpoint_latest.pth",
         "results/*/nnUNetTrainerFineTune__*step1*/fold_0/checkpoint_latest.pth",
-        "out/scores/*_step0_*.json",
+        "out/scores/[!.]*_step0_*.json",
     ):
         process = start()
         deadline = time.monotonic() + 300
