@@ -52,11 +52,14 @@ def test_a_typed_number_is_told_and_made_anew(fill, tmp_path):
 
 
 def test_a_table_of_some_methods(capsys, monkeypatch):
-    arguments = "study.py 900 openkbp_2-2-1_cpu --table --cases test --methods PGCD PGCD(drop_strays=0)"
+    arguments = (
+        "study.py 900 openkbp_2-2-1_cpu --table --cases test --methods PseudoLabel PseudoLabel(teacher_volumes=0)"
+    )
     monkeypatch.setattr(sys, "argv", arguments.split())
     study.main()
     rows = [line.split(" ")[1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
-    assert rows == ["step0", *(f"PGCD{what}_step{step}" for step in (1, 2) for what in ("(drop_strays=0)", ""))]
+    shown = ("PseudoLabel(teacher_volumes=0)", "PseudoLabel")
+    assert rows == ["step0", *(f"{row}_step{step}" for step in (1, 2) for row in shown)]
 
 
 def test_joint_training_is_the_last_row(capsys, monkeypatch):

@@ -59,7 +59,7 @@ def test_step_0_is_nnunets_own_loss(toy, tmp_path):
 
 
 def test_a_step_starts_from_the_previous_weights_with_the_background_split_evenly(toy, tmp_path):
-    names = plan_toy(tmp_path)
+    names = plan_toy(tmp_path, hyperparameters={"new_class_noise": 0})
     first = checkpoint(train(PGCD, names[0]))["network_weights"]
     trainer = make_trainer(PGCD, names[1])
     trainer.on_train_start()

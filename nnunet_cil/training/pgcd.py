@@ -144,8 +144,10 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         "drop_strays": (0, 1),
         "volume_trust": (0, 1),
     }
+    new_class_noise = 1.0
+    """As copies of the background new classes are found late, in a short step never; beside it ``pgcd_weight`` may be larger."""
     old_dice_weight = 0.25
-    pgcd_weight = 10.0
+    pgcd_weight = 30.0
     pgcd_beta = 3.0
     dapd_weight = 0.1
     similarity_temperature = 0.1
@@ -165,7 +167,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
     """Case -> where the teacher sees old classes, once it has looked."""
 
     def build_step_loss(self) -> StepLoss:
-        """L_seg + 0.25 L_old + 10 L_PGCD + 0.1 L_DAPD, by default."""
+        """L_seg + 0.25 L_old + 30 L_PGCD + 0.1 L_DAPD, by default."""
         assert self.prototypes is not None
         return PGCDLoss(
             self.loss_context(),
