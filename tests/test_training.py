@@ -58,10 +58,11 @@ def test_step_0_is_nnunets_own_loss(toy, tmp_path):
     assert trainer.label_manager.num_segmentation_heads == 3
 
 
-def test_a_step_starts_from_the_previous_weights_with_the_background_split_evenly(toy, tmp_path):
-    names = plan_toy(tmp_path, hyperparameters={"new_class_noise": 0})
+@pytest.mark.parametrize(("name", "settings"), [(PGCD, {"new_class_noise": 0}), ("nnUNetTrainerMiB", {})])
+def test_a_step_starts_from_the_previous_weights_with_the_background_split_evenly(toy, tmp_path, name, settings):
+    names = plan_toy(tmp_path, first_trainer=PGCD, hyperparameters=settings)
     first = checkpoint(train(PGCD, names[0]))["network_weights"]
-    trainer = make_trainer(PGCD, names[1])
+    trainer = make_trainer(name, names[1])
     trainer.on_train_start()
     second = trainer.network.state_dict()
     for key, tensor in first.items():
@@ -97,6 +98,15 @@ def test_every_trainer_may_let_new_classes_start_apart_from_the_background(toy, 
     assert torch.equal(rows[:3], first["decoder.seg_layers.1.weight"])
     assert not torch.equal(rows[3], rows[0])
     assert not torch.equal(rows[3], rows[4])
+
+
+def test_pgcd_lets_new_classes_start_apart_unless_told_otherwise(toy, tmp_path):
+    names = plan_toy(tmp_path)
+    train(PGCD, names[0])
+    trainer = make_trainer(PGCD, names[1])
+    trainer.on_train_start()
+    rows = trainer.network.state_dict()["decoder.seg_layers.1.weight"]
+    assert not torch.equal(rows[3], rows[0])
 
 
 def test_teacher_never_trains_and_is_no_part_of_the_student(toy, tmp_path):
