@@ -1,9 +1,13 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and how to tell."""
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
-from collections.abc import Iterator
+import math
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,3 +29,44 @@ def write_json(file: Path, content: Any) -> None:
     """Indented as nnU-Net's."""
     with moved_into_place(file) as temporary:
         temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+
+def is_damaged(file: Path) -> bool:
+    """Whether a NIfTI file ends before its last voxel, or a packed one cannot be unpacked.
+
+    SimpleITK reads what is there of such a file, and says nothing; other formats it refuses by itself.
+    """
+    if file.name.endswith(".gz"):
+        return not _unpacks(file)
+    return file.suffix == ".nii" and file.stat().st_size < _nifti_size(file)
+
+
+def _unpacks(file: Path) -> bool:
+    try:
+        with gzip.open(file) as stream:
+            while stream.read(1 << 20):
+                pass
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        return False
+    return True
+
+
+def _nifti_size(file: Path) -> float:
+    """In bytes, as the header says; infinite where it is cut off itself."""
+    import nibabel
+
+    try:
+        image: Any = nibabel.load(file)
+    except nibabel.filebasedimages.ImageFileError:
+        return math.inf
+    voxels = image.dataobj
+    return float(voxels.offset + math.prod(voxels.shape) * voxels.dtype.itemsize)
+
+
+def files_sha256(files: Iterable[Path]) -> str:
+    """Of the names and the contents of files, in hexadecimal."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0")
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

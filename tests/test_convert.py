@@ -1,5 +1,6 @@
 """The frame of all converters: every problem is told before anything is written, and what is written is right."""
 
+import gzip
 import json
 import os
 import shutil
@@ -325,7 +326,7 @@ def test_a_volume_has_three_dimensions_and_one_number_a_voxel(source, raw, tmp_p
     save(np.stack([ct(), ct()]), source / "images/case0_0000.nii.gz")
     colours = sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True)
     sitk.WriteImage(colours, str(source / "images/case1_0000.nii.gz"))
-    (source / "images/case2_0000.nii.gz").write_bytes(b"half a file")
+    (source / "images/case2_0000.nii.gz").write_bytes(gzip.compress(b"no image" * 100))
     with pytest.raises(CILError) as error:
         convert_mine(source)
     for text in (
@@ -338,6 +339,24 @@ def test_a_volume_has_three_dimensions_and_one_number_a_voxel(source, raw, tmp_p
         convert_mine(source, report=tmp_path / "nowhere" / "r.txt")
     with pytest.raises(CILError, match="neither a folder nor a zip or tar archive"):
         convert("generic", source / "images/case0_0000.nii.gz", 5, options={"names": source / "names.json"})
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("num_bytes", [-10, 400, 10])
+def test_a_file_that_is_cut_off_is_refused(tmp_path, ending, num_bytes):
+    """SimpleITK reads it as if it were whole."""
+    file = save(ct(0), tmp_path / f"image{ending}")
+    assert read_file(file).image.GetDimension() == 3
+    file.write_bytes(file.read_bytes()[:num_bytes])
+    with pytest.raises(CILError, match=f"image{ending} is cut off or damaged. Download it again"):
+        read_file(file)
+
+
+def test_a_label_map_that_is_cut_off_stops_the_conversion(source, raw):
+    file = source / "labels/case1.nii.gz"
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(CILError, match=r"case1.nii.gz is cut off or damaged"):
+        convert_mine(source)
 
 
 def test_a_class_that_only_test_cases_have_is_told(source, raw):

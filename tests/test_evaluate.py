@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import gzip
 import json
 import os
 import re
@@ -174,13 +175,82 @@ def test_a_model_that_has_changed_leaves_no_prediction_behind_when_its_successor
     assert len(list(old.glob("*.nii.gz"))) == 3
 
 
+@pytest.mark.parametrize("share", [0.1, 0.7])
+def test_a_prediction_that_a_kill_cut_off_is_made_again(trained, monkeypatch, share):
+    _, schedule, calls = trained
+    predict = workflow.predict
+
+    def die(arguments, *rest):
+        predict(arguments, *rest)
+        file = Path(arguments[arguments.index("-o") + 1]) / "t2.nii.gz"
+        file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workflow, "predict", die)
+    with pytest.raises(KeyboardInterrupt):
+        run(schedule)
+    missing = []
+
+    def go_on(arguments, environment, log, num_missing):
+        missing.append(num_missing)
+        predict(arguments, environment, log, num_missing)
+
+    monkeypatch.setattr(workflow, "predict", go_on)
+    assert "| step 1 | 0.667  | 1.000  |" in run(schedule).summary
+    assert missing == [1, 3]
+    assert "--continue_prediction" in calls[1]
+
+
+def test_predictions_that_are_whole_after_a_kill_are_not_made_again(trained, monkeypatch):
+    _, schedule, calls = trained
+    predict = workflow.predict
+
+    def die(*arguments):
+        predict(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workflow, "predict", die)
+    with pytest.raises(KeyboardInterrupt):
+        run(schedule)
+    monkeypatch.setattr(workflow, "predict", predict)
+    run(schedule)
+    assert ["step1" in " ".join(c) for c in calls] == [False, True]
+
+
+def test_other_true_labels_are_scored_anew(trained, tmp_path):
+    root, schedule, calls = trained
+    images, labels = (root / "raw" / DATASET / folder for folder in ("imagesTs", "labelsTs"))
+    others = Path(shutil.copytree(labels, tmp_path / "others"))
+    half = toy_volume(51)[1]
+    half[half == 1] = np.arange((half == 1).sum()) % 2
+    write(half, others / "t1.nii.gz")
+
+    def scores(labels):
+        found = run(schedule, images=images, labels=labels, output=tmp_path / "out")
+        return json.loads((found.folder / "results.json").read_text())["trainers"]
+
+    first = scores(labels)
+    second = scores(others)
+    assert second != first
+    assert scores(labels) == first
+    assert len(calls) == 2
+    experiment = Experiment(DATASET, "3d_fullres", (0,), schedule, (PGCD,))
+    where = {"images": images, "labels": labels, "output": tmp_path / "out"}
+    (tmp_path / "out" / "report.html").touch()
+    assert whole.evaluated(experiment, **where) is not None
+    write(half, labels / "t1.nii.gz")
+    assert whole.evaluated(experiment, **where) is None
+    assert scores(labels) == second
+
+
 def test_a_broken_prediction_that_is_removed_is_made_again(trained):
     _, schedule, calls = trained
     first = run(schedule)
     broken = first.folder / "predictions" / f"{PGCD}_step1_fold0" / "t1.nii.gz"
-    broken.write_bytes(broken.read_bytes()[:40])
-    (first.folder / "scores" / f"{PGCD}_step1_fold0.json").unlink()
-    with pytest.raises(CILError, match=r"t1.nii.gz cannot be read. Remove it and run the command again"):
+    broken.write_bytes(broken.read_bytes()[:-40])
+    with pytest.raises(
+        CILError, match=r"t1.nii.gz is cut off or damaged. Restore it, or remove it if it is a prediction"
+    ):
         run(schedule)
     broken.unlink()
     assert run(schedule).summary == first.summary
@@ -259,7 +329,8 @@ def test_a_case_without_true_labels(trained):
     [
         (lambda f: write(toy_volume(51)[1], f, spacing=(1, 1, 2)), "Spacing of .* is .*t1.nii.gz it is"),
         (lambda f: write(toy_volume(51)[1] + 9, f), "t1.nii.gz holds the label 9, which is none of"),
-        (lambda f: f.write_bytes(f.read_bytes()[:40]), "t1.nii.gz cannot be read"),
+        (lambda f: f.write_bytes(f.read_bytes()[:40]), "t1.nii.gz is cut off or damaged"),
+        (lambda f: f.write_bytes(gzip.compress(b"no image" * 100)), "t1.nii.gz cannot be read"),
     ],
 )
 def test_truth_that_does_not_fit(trained, break_it, message):

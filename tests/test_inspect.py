@@ -95,7 +95,7 @@ def test_what_cannot_be_inspected_is_refused(raw, tmp_path):
     assert "<p>None.</p>" in inspect(40).page.read_text()
     (raw / "Dataset040_Mine/labelsTr/case0.nii.gz").unlink()
     (raw / "Dataset040_Mine/labelsTr/case0.nii.gz").write_text("no image")
-    with pytest.raises(CILError, match=r"case0.nii.gz cannot be read"):
+    with pytest.raises(CILError, match=r"case0.nii.gz is cut off or damaged"):
         inspect(40)
     for file in (raw / "Dataset040_Mine/labelsTr").iterdir():
         file.unlink()

@@ -11,7 +11,9 @@ import numpy as np
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.segmentation import ClassScores, case_scores, cropped
-from nnunet_cil.files import moved_into_place
+from nnunet_cil.files import is_damaged, moved_into_place
+
+_REMEDY = "Restore it, or remove it if it is a prediction, and run the command again."
 
 
 def score_files(
@@ -44,10 +46,12 @@ def score_files(
     for file in (found_file, wanted_file):
         if not file.is_file():
             raise CILError(f"{file} is missing.")
+        if is_damaged(file):
+            raise CILError(f"{file} is cut off or damaged. {_REMEDY}")
         try:
             pictures.append(sitk.ReadImage(str(file)))
         except RuntimeError as error:
-            raise CILError(f"{file} cannot be read. Remove it and run the command again.") from error
+            raise CILError(f"{file} cannot be read. {_REMEDY}") from error
     for what in ("Size", "Spacing", "Origin", "Direction"):
         a, b = (np.asarray(getattr(p, f"Get{what}")()) for p in pictures)
         if a.shape != b.shape or not np.allclose(a, b, atol=1e-3):

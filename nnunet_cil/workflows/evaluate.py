@@ -19,7 +19,7 @@ from nnunet_cil import __version__
 from nnunet_cil.evaluation.files import write_csv
 from nnunet_cil.evaluation.significance import paired_tests
 from nnunet_cil.evaluation.summary import latex, results, summary, without_nan
-from nnunet_cil.files import write_json
+from nnunet_cil.files import files_sha256, write_json
 from nnunet_cil.workflows.folders import nnunet_folder
 from nnunet_cil.workflows.models import Experiment, check_continues, check_trained
 from nnunet_cil.workflows.report import write_charts, write_overlays, write_report, write_training_curves
@@ -103,6 +103,7 @@ def evaluate(
         "cases": cases,
         "tolerance_mm": tolerance_mm,
         "checkpoints_sha256": {_key(*which): found.digest for which, found in scored.items()},
+        "labels_sha256": _labels_sha256(experiment, images, labels),
         "versions": versions(),
         "commands": [
             *experiment.train_commands(device),
@@ -134,7 +135,7 @@ def _findings(
 def evaluated(
     experiment: Experiment, *, images: Path | None = None, labels: Path | None = None, output: Path | None = None
 ) -> Evaluation | None:
-    """What ``evaluate`` has found before, on the same cases, with the models as they are now; None if it has not."""
+    """What ``evaluate`` has found before, with the true labels and the models as they are now; None if it has not."""
     folder = output_folder(experiment, output)
     if not (folder / "report.html").is_file():  # written last
         return None
@@ -144,6 +145,8 @@ def evaluated(
     if known["cases"] != _cases(experiment, images, labels) or not all(file.is_file() for file in files.values()):
         return None
     if known["checkpoints_sha256"] != {key: sha256(file) for key, file in files.items()}:
+        return None
+    if known.get("labels_sha256") != _labels_sha256(experiment, images, labels):
         return None
     return Evaluation((folder / "summary.md").read_text(encoding="utf-8"), folder)
 
@@ -163,6 +166,16 @@ def _cases(experiment: Experiment, images: Path | None, labels: Path | None) -> 
     if len(found) == 1:
         return next("validation" if test is None else str(test.labels) for test in found.values())
     return ", ".join(f"{name}: {'validation' if test is None else test.labels.name}" for name, test in found.items())
+
+
+def _labels_sha256(experiment: Experiment, images: Path | None, labels: Path | None) -> str:
+    """Of the true labels' files, those of all data sets."""
+    files: list[Path] = []
+    for name in experiment.data_sets:
+        test = test_set(name, images, labels)
+        folder = nnunet_folder("nnUNet_preprocessed") / name / "gt_segmentations" if test is None else test.labels
+        files += sorted(file for file in folder.iterdir() if file.is_file())
+    return files_sha256(files)
 
 
 def _write_pictures(

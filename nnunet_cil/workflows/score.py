@@ -14,7 +14,7 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.files import score_files
 from nnunet_cil.evaluation.segmentation import ClassScores
-from nnunet_cil.files import write_json
+from nnunet_cil.files import files_sha256, is_damaged, write_json
 from nnunet_cil.lineage import validation_means
 from nnunet_cil.workflows.commands import predict, user_environment
 from nnunet_cil.workflows.folders import nnunet_folder, raw_dataset_folder, read_json
@@ -22,6 +22,9 @@ from nnunet_cil.workflows.models import StepModel
 
 Rows = Sequence[Mapping[str, Any]]
 """One a case and class."""
+
+_FINISHED = "finished"
+"""Stands with a folder's predictions once all are there. Without it the last files may be cut off by a kill."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ def score_model(
     tolerance_mm: float,
     pool: Executor,
 ) -> Scored:
-    """Predicts and scores; what was stored for the same model and cases is taken from there.
+    """Predicts and scores; what was stored for the same model, predictions and true labels is taken from there.
 
     Of several data sets, those that label none of the model's classes are left out.
     """
@@ -209,7 +212,13 @@ def score_model(
     parts = [_predictions(model, fold, test, output, digest, device) for test in useful]
     predictions, cases = parts[0][0], [case for _, own in parts for case in own]
     file = output / "scores" / f"{model.trainer}_step{model.step}_fold{fold}.json"
-    wanted = {"checkpoint": digest, "tolerance_mm": tolerance_mm, "cases": [c.name for c in cases]}
+    files = [f for case in cases for f in (case.truth, case.prediction(predictions))]
+    wanted = {
+        "checkpoint": digest,
+        "tolerance_mm": tolerance_mm,
+        "cases": [c.name for c in cases],
+        "files_sha256": files_sha256(files),
+    }
     rows = _stored(file, wanted)
     if rows is None:
         rows = score_cases(model, predictions, cases, tolerance_mm, pool)
@@ -268,20 +277,23 @@ def _predict(
 ) -> None:
     """nnUNetv2_predict, continued where files are missing; made anew when the model or the images are others."""
     mark, source = target / "predicted_from.txt", f"{digest} {images.resolve()}"
-    is_same = mark.is_file() and mark.read_text(encoding="utf-8") == source
-    if is_same and all(file.is_file() for file in files):
+    known = mark.read_text(encoding="utf-8").splitlines() if mark.is_file() else []
+    is_same = known[:1] == [source]
+    if is_same and _FINISHED in known and all(file.is_file() for file in files):
         return
     target.mkdir(parents=True, exist_ok=True)
-    if not is_same:
-        for file in files:  # before the mark, so that a kill leaves nothing that looks like this model's
-            file.unlink(missing_ok=True)
-        mark.write_text(source, encoding="utf-8")
+    for file in files:  # before the mark, so that a kill leaves nothing that looks like this model's
+        if file.is_file() and not (is_same and not is_damaged(file)):
+            file.unlink()
+    mark.write_text(source, encoding="utf-8")
     arguments = ["-d", model.folder.parent.name, "-c", model.configuration, "-f", str(fold), "-tr", model.trainer]
     arguments += ["-p", model.plans_name, "-i", str(images), "-o", str(target), "-device", device]
     arguments += ["-npp", "1", "-nps", "1", *(["--continue_prediction"] if is_same else [])]
     missing = sum(not file.is_file() for file in files)
     log = "_".join(target.relative_to(output / "predictions").parts)
-    predict(arguments, user_environment(), output / "logs" / f"{log}.txt", missing)
+    if missing:
+        predict(arguments, user_environment(), output / "logs" / f"{log}.txt", missing)
+    mark.write_text(f"{source}\n{_FINISHED}\n", encoding="utf-8")
 
 
 def score_cases(
@@ -318,7 +330,7 @@ def _score(
 
 
 def _stored(file: Path, wanted: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Rows that were scored before, if they are of the same model and cases."""
+    """Rows that were scored before, if they are of the same model, cases and files."""
     if not file.is_file():
         return None
     known = json.loads(file.read_text(encoding="utf-8"))
