@@ -67,14 +67,18 @@ def read_lineage(stored: Sequence[Mapping[str, Any]]) -> tuple[StepRecord, ...]:
     )
 
 
+NOT_FINAL = "not_of_the_final_checkpoint.txt"
+"""In nnU-Net's folder ``validation``, while it holds the predictions of ``checkpoint_best.pth`` (``--val_best``)."""
+
+
 def validation_means(fold: Path) -> dict[str, dict[str, float]]:
     """What nnU-Net's final validation says of a fold's final checkpoint: label -> metric -> mean over the cases.
 
-    Empty where there is none, or only one from before the checkpoint, or half of one.
+    Empty where there is none, or only one from before the checkpoint, or half of one, or that of the best checkpoint.
     """
     summary, checkpoint = fold / "validation" / "summary.json", fold / "checkpoint_final.pth"
     try:
-        if summary.stat().st_mtime < checkpoint.stat().st_mtime:
+        if (summary.parent / NOT_FINAL).is_file() or summary.stat().st_mtime < checkpoint.stat().st_mtime:
             return {}
         means: dict[str, dict[str, float]] = json.loads(summary.read_text(encoding="utf-8")).get("mean", {})
     except (OSError, json.JSONDecodeError):

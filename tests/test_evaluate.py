@@ -283,6 +283,19 @@ def test_an_untrained_step_names_its_command(trained):
     assert not calls
 
 
+def test_a_training_that_is_not_finished_is_not_begun_anew(trained):
+    root, schedule, calls = trained
+    final = next((root / "results" / DATASET).glob("*step1*/fold_0/checkpoint_final.pth"))
+    shutil.copy(final, final.with_name("checkpoint_best.pth"))
+    final.write_bytes(final.read_bytes()[:100])
+    with pytest.raises(CILError, match=r"fold_0/checkpoint_final.pth is truncated .*remove it and .*step1 --c'"):
+        run(schedule)
+    final.unlink()
+    with pytest.raises(CILError, match=r"Step 1 of toy is not trained to its end .*'nnUNetv2_train .*step1 --c'"):
+        run(schedule)
+    assert not calls
+
+
 def test_a_step_on_top_of_another_model_than_is_there_is_refused(trained):
     root, schedule, calls = trained
     first, second = (

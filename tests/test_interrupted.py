@@ -14,6 +14,7 @@ import SimpleITK as sitk
 import torch
 from toy import DATASET, ORGANS, make_trainer, train, write_schedule
 
+from nnunet_cil.lineage import validation_means
 from nnunet_cil.workflows.plan import plan
 
 PGCD = "nnUNetTrainerPGCD"
@@ -80,9 +81,15 @@ def test_killed_training_goes_on_with_c_and_val_scores_every_class(toy, tmp_path
     summary.unlink()
     finish(start_training(names[1], "--val"))
     check_summary(toy, fold, json.loads(summary.read_text()))
+    assert validation_means(fold)
+    card = (fold / "MODEL_CARD.md").read_text()
     summary.unlink()
     finish(start_training(names[1], "--val", "--val_best"))
     check_summary(toy, fold, json.loads(summary.read_text()))
+    assert validation_means(fold) == {}  # they are another model's
+    assert (fold / "MODEL_CARD.md").read_text() == card
+    finish(start_training(names[1], "--val"))
+    assert validation_means(fold)
 
 
 def check_summary(toy, fold, summary):

@@ -30,7 +30,7 @@ from nnunet_cil import __version__
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import moved_into_place
 from nnunet_cil.labels import lookup_table, refuse_regions
-from nnunet_cil.lineage import StepRecord, read_lineage
+from nnunet_cil.lineage import NOT_FINAL, StepRecord, read_lineage
 from nnunet_cil.losses.prototypes import most_probable, sum_over_ranks
 from nnunet_cil.model_card import model_card
 from nnunet_cil.networks.features import FeatureReader, last_segmentation_layer
@@ -236,15 +236,22 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """nnU-Net's, against labels that are numbered as the model's channels. What a killed end of the training left goes."""
+        folder = Path(self.output_folder) / "validation"
         if self.is_finished:
             self._remove_volumes()
+        elif self.local_rank == 0:
+            folder.mkdir(exist_ok=True)
+            (folder / NOT_FINAL).write_text("Predictions of checkpoint_best.pth.\n", encoding="utf-8")
         with self._ground_truth_in_channels():
             super().perform_actual_validation(save_probabilities)
         self._let_go()
         if self.local_rank == 0:
-            file = Path(self.output_folder) / "validation" / "summary.json"
+            file = folder / "summary.json"
             if self.step_plan.labelled or self.step_plan.evaluated_classes != self.step_plan.seen_classes:
                 self._score_what_is_labelled(file)
+            if not self.is_finished:
+                return
+            (folder / NOT_FINAL).unlink(missing_ok=True)
             means = json.loads(file.read_text(encoding="utf-8"))["mean"]
             labels = self.step_plan.labels
             scored = [n for n in self.step_plan.evaluated_classes if str(labels[n]) in means]

@@ -171,6 +171,11 @@ def is_finished(model: StepModel, fold: int | str) -> bool:
     return is_trained(model, fold) and bool(validation_means(model.fold(fold)))
 
 
+def is_begun(model: StepModel, fold: int | str) -> bool:
+    """Whether there is a checkpoint that ``--c`` goes on from."""
+    return any(model.fold(fold).glob("checkpoint_*.pth"))
+
+
 def put_broken_aside(model: StepModel, fold: int | str) -> None:
     """Renames a final checkpoint that is not whole: nnU-Net would go on from it before any other, and fail."""
     file = model.fold(fold) / "checkpoint_final.pth"
@@ -182,13 +187,23 @@ def check_trained(model: StepModel, fold: int | str) -> None:
     """Refuses a model that is not trained.
 
     Raises:
-        CILError: with the command that trains it.
+        CILError: with the command that trains it, or finishes its training.
     """
-    if not is_trained(model, fold):
+    if is_trained(model, fold):
+        return
+    command = shlex.join(["nnUNetv2_train", *model.train_arguments(fold)])
+    step = f"Step {model.step} of {model.plan.schedule}"
+    final = model.fold(fold) / "checkpoint_final.pth"
+    if final.is_file():
         raise CILError(
-            f"Step {model.step} of {model.plan.schedule} is not trained with {model.trainer} in fold {fold}. Run "
-            f"'nnUNetv2_train {' '.join(model.train_arguments(fold))}'."
+            f"{final} is truncated or not a checkpoint. Restore it, or remove it and train {step} to its end with "
+            f"'{command} --c'."
         )
+    if is_begun(model, fold):
+        raise CILError(
+            f"{step} is not trained to its end with {model.trainer} in fold {fold}. Go on with '{command} --c'."
+        )
+    raise CILError(f"{step} is not trained with {model.trainer} in fold {fold}. Run '{command}'.")
 
 
 def check_continues(model: StepModel, earlier: StepModel, fold: int | str) -> None:

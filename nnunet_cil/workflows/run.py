@@ -15,7 +15,7 @@ from nnunet_cil.schedule import DEFAULT_EPOCHS
 from nnunet_cil.workflows.commands import train, user_environment
 from nnunet_cil.workflows.evaluate import Evaluation, evaluate
 from nnunet_cil.workflows.folders import nnunet_folder
-from nnunet_cil.workflows.models import Experiment, StepModel, is_finished, is_trained, put_broken_aside
+from nnunet_cil.workflows.models import Experiment, StepModel, is_begun, is_finished, is_trained, put_broken_aside
 from nnunet_cil.workflows.plan import plan, planned_first_trainer
 from nnunet_cil.workflows.preprocess import missing_commands, preprocess
 from nnunet_cil.workflows.score import check_test_cases
@@ -45,7 +45,7 @@ class Training:
         going_on = []
         if is_trained(self.model, self.fold):
             going_on = ["--val"]
-        elif any(self.model.fold(self.fold).glob("checkpoint_*.pth")):
+        elif is_begun(self.model, self.fold):
             going_on = ["--c"]
         return [*self.model.train_arguments(self.fold), *self.options, *going_on]
 
