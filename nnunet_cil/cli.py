@@ -34,19 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _REMEDIES:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(
-            f"nnunet_cil: {error.strerror}{where}. Make room and run the command again: what is finished is kept.",
-            file=sys.stderr,
-        )
+        print(f"nnunet_cil: {error.strerror}{where}. {_REMEDIES[error.errno]}", file=sys.stderr)
         return 1
     return status
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""A full disk, and a used up quota."""
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room and run the command again: what is finished is kept."),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Change its permissions, or name another place."),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "Create what is missing, or name another place."),
+}
+"""What to do about errors of the file system."""
 
 
 def entry() -> None:
@@ -421,12 +422,19 @@ def _add_evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add_test_arguments(parser)
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=_distance,
         default=2.0,
         metavar="MM",
         help="of the normalised surface Dice, in mm (default: %(default)s)",
     )
     parser.set_defaults(run=_run_evaluate)
+
+
+def _distance(text: str) -> float:
+    number = float(text)
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
+    return number
 
 
 def _run_evaluate(args: argparse.Namespace) -> int:

@@ -1,8 +1,11 @@
 """The command line: what it prints, how it exits, how fast it starts."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from downloads import write_generic
@@ -71,6 +74,20 @@ def test_convert_refuses_an_id_that_is_taken(toy, tmp_path, capsys):
     source = write_generic(tmp_path / "mine")
     assert main(["convert", "generic", str(source), "17", "--names", str(source / "names.json")]) == 1
     assert "The ID 17 belongs to Dataset017_Toy" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(toy, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    new = ["schedules", "new", "17", "--steps", "2,2", "-o"]
+    assert main([*new, str(tmp_path / "file" / "new.json")]) == 1
+    assert "file/new.json). Create what is missing, or name another place." in capsys.readouterr().err
+
+    def refuse(*_arguments, **_options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "there")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert main([*new, str(tmp_path / "new.json")]) == 1
+    assert "nnunet_cil: Permission denied (there). Change its permissions" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

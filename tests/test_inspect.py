@@ -81,6 +81,19 @@ def test_the_page_opens_offline_and_shows_everything(raw, tmp_path, capsys):
     assert main(["inspect", "Dataset040_AMOS22CT"]) == 0  # its own page is written anew
 
 
+def test_images_without_labels_are_told(raw, tmp_path):
+    source = write_generic(tmp_path / "mine")
+    convert("generic", source, 40, options={"names": source / "names.json"})
+    folder = raw / "Dataset040_Mine"
+    assert "without" not in inspect(40).summary
+    (folder / "imagesTr/case0_0000.nii.gz").unlink()
+    (folder / "labelsTr/case2.nii.gz").unlink()
+    found = inspect(40)
+    for line in ("Training images without labels: 1, case2.", "Labels without an image: 1, case0."):
+        assert line in found.summary
+        assert line in found.page.read_text()
+
+
 def test_what_cannot_be_inspected_is_refused(raw, tmp_path):
     with pytest.raises(CILError, match="no data set '40'"):
         inspect("40")
@@ -111,11 +124,13 @@ def test_in_four_real_patients_left_is_left(raw):
     assert "Axes: LPS" in found.summary
 
 
-def test_an_image_without_labels_below_a_name_is_not_shown(raw, tmp_path):
+def test_an_image_without_labels_is_not_shown(raw, tmp_path):
     source = write_generic(tmp_path / "mine")
     convert("generic", source, 40, options={"names": source / "names.json"})
     save(ct(5), raw / "Dataset040_Mine/imagesTr/other_0000.nii.gz")
-    assert "other" not in inspect(40).page.read_text()
+    text = inspect(40).page.read_text()
+    assert text.count("data:image/png;base64,") == 3
+    assert text.count("other") == 1  # where images without labels are told
 
 
 def test_pictures_have_the_classes_in_the_order_of_their_names(raw, tmp_path, monkeypatch):

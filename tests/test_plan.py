@@ -1,6 +1,7 @@
 """nnunet_cil plan: what it writes, and what it refuses before it writes anything."""
 
 import json
+import shutil
 
 import pytest
 from toy import DATASET, ORGANS, write_schedule
@@ -142,7 +143,7 @@ def test_a_class_that_no_case_has_is_refused(toy, tmp_path):
         plan(DATASET, write_schedule(tmp_path, STEPS))
 
 
-def test_plans_that_a_training_used_are_not_changed(toy, tmp_path):
+def test_plans_that_a_training_used_are_not_changed(toy, tmp_path, monkeypatch):
     plan(DATASET, write_schedule(tmp_path, STEPS))
     used = tmp_path / "nnunet/results" / DATASET / "nnUNetTrainerPGCD__nnUNetPlans_toy_step1__3d_fullres/fold_0"
     used.mkdir(parents=True)
@@ -153,12 +154,32 @@ def test_plans_that_a_training_used_are_not_changed(toy, tmp_path):
         CILError, match="'nnUNetPlans_toy_step1' would change, but nnUNetTrainerPGCD__nnUNetPlans_toy_step1__3d"
     ):
         plan(DATASET, write_schedule(tmp_path, STEPS[::-1]))
+    monkeypatch.delenv("nnUNet_results")  # who trained with them cannot be seen
+    with pytest.raises(CILError, match="nnUNet_results is not set"):
+        plan(DATASET, write_schedule(tmp_path, STEPS[::-1]))
     assert snapshot(toy) == before
 
 
-def test_a_data_set_that_is_not_preprocessed_is_refused(toy, tmp_path):
-    import shutil
+@pytest.mark.parametrize("ending", ["_seg.b2nd", ".pkl"])
+@pytest.mark.parametrize("is_missing", [True, False])
+def test_a_preprocessed_case_that_is_missing_or_damaged_is_named(toy, tmp_path, ending, is_missing):
+    file = toy / "nnUNetPlans_2d" / f"case_3{ending}"
+    content = file.read_bytes()
+    file.unlink()
+    if not is_missing:
+        file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(
+        CILError, match=r"Case 'case_3' in .* is incomplete .*nnUNetv2_preprocess -d 17 -plans_name nnUNetPlans'"
+    ):
+        plan(DATASET, write_schedule(tmp_path, STEPS))
 
+
+def test_only_what_is_preprocessed_can_be_trained(toy, tmp_path):
+    shutil.rmtree(toy / "nnUNetPlans_3d_fullres")
+    assert plan("17", write_schedule(tmp_path, STEPS))[0].configurations == ("2d",)
+
+
+def test_a_data_set_that_is_not_preprocessed_is_refused(toy, tmp_path):
     with pytest.raises(CILError, match=r"no preprocessed data set '18'.*nnUNetv2_plan_and_preprocess -d 18"):
         plan("18", write_schedule(tmp_path, STEPS))
     with pytest.raises(
@@ -167,8 +188,10 @@ def test_a_data_set_that_is_not_preprocessed_is_refused(toy, tmp_path):
         plan("Dataset018_New", write_schedule(tmp_path, STEPS))
     with pytest.raises(CILError, match=r"'Liver' names no data set of nnU-Net\. Give its ID, or .* DatasetXXX_NAME"):
         plan("Liver", write_schedule(tmp_path, STEPS))
-    with pytest.raises(CILError, match=r"Other\.json is missing"):
-        plan("17", write_schedule(tmp_path, STEPS), base_plans="Other")
+    with pytest.raises(CILError, match=r"no plans 'nnUNetPlan' \(did you mean 'nnUNetPlans'\?\)"):
+        plan("17", write_schedule(tmp_path, STEPS), base_plans="nnUNetPlan")
+    with pytest.raises(CILError, match=r"nnUNetResEncUNetMPlans\.json is missing. .* -d 17 -pl nnUNetPlannerResEncM'"):
+        plan("17", write_schedule(tmp_path, STEPS), base_plans="nnUNetResEncUNetMPlans")
     for name in ("nnUNetPlans_2d", "nnUNetPlans_3d_fullres"):
         shutil.rmtree(toy / name)
     with pytest.raises(CILError, match="No configuration of Dataset017_Toy is preprocessed yet"):

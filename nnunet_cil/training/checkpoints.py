@@ -59,6 +59,8 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)|reduce for unrecognized function (.+)", str(error))
         if found is None:

@@ -25,7 +25,7 @@ from nnunet_cil.datasets.convert import (
 from nnunet_cil.datasets.download import is_archive, unpack, unpacked_bytes
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import write_json
-from nnunet_cil.workflows.folders import new_dataset_folder, nnunet_folder
+from nnunet_cil.workflows.folders import new_dataset_folder, nnunet_folder, num_processes
 
 SHOWN = 5
 """Problems of one kind that are shown; a report has them all."""
@@ -67,12 +67,11 @@ def convert(
     """
     if report is not None and not report.parent.is_dir():
         raise CILError(f"{report.parent} is not a folder, so that --report {report.name} cannot be written there.")
-    num_processes = int(os.environ.get("nnUNet_def_n_proc", "8"))
     with _opened(source) as folder:
         dataset = find(name, folder, options or {})
         target = new_dataset_folder(dataset_id, dataset.name)
         refuse_other(target, dataset, dataset.cases)
-        findings = check(dataset, num_processes=num_processes).accepting(accept)
+        findings = check(dataset, num_processes=num_processes()).accepting(accept)
         if report is not None:
             report.write_text(findings.text() + "\n", encoding="utf-8")
         if leave_out_faulty:
@@ -86,7 +85,7 @@ def convert(
             )
         _hand_over_splits(target, findings)
         transfer: Transfer = "copy" if copy else "move" if folder != source else "link"
-        converted = write(findings, target, transfer=transfer, num_processes=num_processes)
+        converted = write(findings, target, transfer=transfer, num_processes=num_processes())
     return Conversion(findings, converted)
 
 

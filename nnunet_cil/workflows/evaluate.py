@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
-import os
 import platform
 import shlex
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from nnunet_cil.evaluation.files import write_csv
 from nnunet_cil.evaluation.significance import paired_tests
 from nnunet_cil.evaluation.summary import latex, results, summary, without_nan
 from nnunet_cil.files import files_sha256, write_json
-from nnunet_cil.workflows.folders import nnunet_folder
+from nnunet_cil.workflows.folders import nnunet_folder, num_processes
 from nnunet_cil.workflows.models import Experiment, check_continues, check_trained
 from nnunet_cil.workflows.report import write_charts, write_overlays, write_report, write_training_curves
 from nnunet_cil.workflows.score import Rows, Scored, score_model, sha256, test_set, test_sets
@@ -84,7 +83,7 @@ def evaluate(
     import scipy.ndimage  # once, before processes are forked that would each import them
     import scipy.spatial  # noqa: F401
 
-    with ProcessPoolExecutor(int(os.environ.get("nnUNet_def_n_proc", "8"))) as pool:
+    with ProcessPoolExecutor(num_processes()) as pool:
         for index, (fold, model) in enumerate(todo, start=1):
             say(f"[{index}/{len(todo)}] {model.trainer}, step {model.step}, fold {fold}")
             key = model.trainer, model.step, fold

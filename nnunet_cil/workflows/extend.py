@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import math
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -310,7 +311,7 @@ def _new_classes(model: TrainedModel, dataset: str, labels: Mapping[str, int], w
     if again:
         raise CILError(
             f"Model and {dataset} both have {', '.join(again)}. If it is the same organ, use its labels with --refine "
-            f"{' '.join(again)}, or leave it out by naming the new ones with --classes. If it is another one, rename it in "
+            f"{shlex.join(again)}, or leave it out by naming the new ones with --classes. If it is another one, rename it in "
             "dataset.json."
         )
     new = tuple(wish.classes) or tuple(name for name in known if name not in model.classes)

@@ -21,6 +21,14 @@ def nnunet_folder(variable: str) -> Path:
     return Path(value)
 
 
+def num_processes() -> int:
+    """As many as nnU-Net takes: nnUNet_def_n_proc, or its default."""
+    value = os.environ.get("nnUNet_def_n_proc", "8")
+    if not value.isdigit() or int(value) == 0:
+        raise CILError(f"nnUNet_def_n_proc is {value!r}, but must be a whole number from 1 on.")
+    return int(value)
+
+
 def dataset_name(name_or_id: str | int) -> str:
     """'17' or 'Dataset017_BTCV' -> 'Dataset017_BTCV', looked for in nnUNet_preprocessed."""
     folder, wanted = nnunet_folder("nnUNet_preprocessed"), str(name_or_id)
@@ -80,8 +88,8 @@ def read_json(file: Path, remedy: str) -> dict[str, Any]:
         raise CILError(f"{file} is missing. {remedy}")
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise CILError(f"{file} is not valid JSON: {error}.") from error
+    except ValueError as error:  # also of bytes that are not UTF-8
+        raise CILError(f"{file} is not valid JSON in UTF-8: {error}.") from error
     return content
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,7 @@ from nnunet_cil.evaluation.summary import Section
 from nnunet_cil.evaluation.tables import Table, number
 from nnunet_cil.files import moved_into_place
 from nnunet_cil.labels import refuse_regions
-from nnunet_cil.workflows.folders import raw_dataset_folder, read_json
+from nnunet_cil.workflows.folders import num_processes, raw_dataset_folder, read_json
 
 NUM_SLICES = 3
 
@@ -59,14 +58,15 @@ def inspect(dataset: str | int, *, output: Path | None = None, num_pictures: int
     content = read_json(folder / "dataset.json", "Every raw data set of nnU-Net has one.")
     cases = measure(folder, content)
     classes = foreground(content)
+    facts = [*_facts(content, cases, classes), *_unpaired(folder, content, cases)]
     sections = _sections(cases, classes)
     file = output or folder / "inspection.html"
     with tempfile.TemporaryDirectory() as temporary:
         pictures = _pictures(folder, content, cases, num_pictures, Path(temporary))
-        text = page(f"{folder.name}: {len(cases)} cases", _facts(content, cases, classes), sections, pictures)
+        text = page(f"{folder.name}: {len(cases)} cases", facts, sections, pictures)
     with moved_into_place(file) as aside:
         aside.write_text(text, encoding="utf-8")
-    lines = [f"{folder.name}: {len(cases)} cases", *_facts(content, cases, classes), "", sections[0].table.markdown()]
+    lines = [f"{folder.name}: {len(cases)} cases", *facts, "", sections[0].table.markdown()]
     return Inspection("\n".join(lines), file)
 
 
@@ -87,8 +87,7 @@ def measure(folder: Path, content: Mapping[str, Any]) -> list[CaseStatistics]:
     if not files:
         raise CILError(f"{folder / 'labelsTr'} holds no label file that ends with {ending}.")
     measure_one = partial(_measure, numbers=foreground(content))
-    num_processes = int(os.environ.get("nnUNet_def_n_proc", "8"))
-    return list(in_parallel(measure_one, files, num_processes, "Measuring"))
+    return list(in_parallel(measure_one, files, num_processes(), "Measuring"))
 
 
 def _measure(case: tuple[str, Path, str], numbers: Mapping[str, int]) -> CaseStatistics:
@@ -111,6 +110,26 @@ def _facts(content: Mapping[str, Any], cases: Sequence[CaseStatistics], classes:
     elif pairs:
         facts.append(f"Left lies left of right in every case, for {len(pairs)} pairs of classes.")
     return facts
+
+
+def _unpaired(folder: Path, content: Mapping[str, Any], cases: Sequence[CaseStatistics]) -> list[str]:
+    """A line on training images without labels, and one on labels without an image. Test images need none."""
+    if "dataset" in content:  # of files anywhere
+        return []
+    ending = content["file_ending"]
+    labelled = {(case.part, case.name) for case in cases}
+    images = {
+        (part, f.name.removesuffix(ending).rsplit("_", 1)[0])
+        for part in ("Tr", "Ts")
+        for f in (folder / f"images{part}").glob(f"[!.]*{ending}")
+    }
+    unlabelled = sorted(name for part, name in images - labelled if part == "Tr")
+    imageless = sorted(name for _, name in labelled - images)
+    return [
+        f"{what}: {len(names)}, {', '.join(names[:5])}{', ...' if names[5:] else ''}."
+        for what, names in (("Training images without labels", unlabelled), ("Labels without an image", imageless))
+        if names
+    ]
 
 
 def _sections(cases: Sequence[CaseStatistics], classes: Mapping[str, int]) -> list[Section]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-import os
+import pickle
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +39,7 @@ NUM_FOLDS = 5
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """A step's plans file, whether it had to be written, and nnU-Net's configurations in it."""
+    """A step's plans file, whether it had to be written, and which of nnU-Net's configurations are preprocessed."""
 
     plan: StepPlan
     plans_name: str
@@ -103,6 +104,11 @@ def plan(
     folder = nnunet_folder("nnUNet_preprocessed") / name
     planner = f" -pl {PLANNERS[base_plans]}" if base_plans in PLANNERS and base_plans != "nnUNetPlans" else ""
     redo = f"Run 'nnUNetv2_plan_and_preprocess -d {dataset_id(name)}{planner}' first."
+    if not (folder / f"{base_plans}.json").is_file() and base_plans not in PLANNERS:
+        known = sorted(f.stem for f in folder.glob("*Plans*.json") if not re.search(r"_step\d+$", f.stem))
+        raise CILError(
+            f"{folder} has no plans {base_plans!r}{did_you_mean(base_plans, known)}. Give the name of plans with -p."
+        )
     dataset_json = read_json(folder / "dataset.json", redo)
     plans = read_json(folder / f"{base_plans}.json", redo)
     if "cil" in plans:
@@ -139,7 +145,7 @@ def plan(
     for file, content, is_changed in zip(files, contents, changed, strict=True):
         if is_changed:
             write_json(file, content)
-    configurations = tuple(plans["configurations"])
+    configurations = tuple(preprocessed_configurations(folder, plans))
     return [PlannedStep(*row, configurations) for row in zip(steps, plans_names, files, changed, strict=True)]
 
 
@@ -210,7 +216,7 @@ def scan_labels(folder: Path, plans: Mapping[str, Any], labels: Mapping[str, int
     """Case -> the labels that its preprocessed segmentation holds.
 
     Raises:
-        CILError: nothing is preprocessed, or a case holds a value that dataset.json does not list.
+        CILError: nothing is preprocessed, a case cannot be read, or it holds a value that dataset.json does not list.
     """
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
     from tqdm import tqdm
@@ -226,7 +232,13 @@ def scan_labels(folder: Path, plans: Mapping[str, Any], labels: Mapping[str, int
     allowed = {-1, *labels.values()}
     present = {}
     for case in tqdm(data.identifiers, desc="Looking at labels", leave=False):
-        values = _values(np.asarray(data.load_case(case)[1][:]))
+        try:
+            values = _values(np.asarray(data.load_case(case)[1][:]))
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise CILError(
+                f"Case {case!r} in {preprocessed[0]} is incomplete or damaged ({type(error).__name__}: {error}). Preprocess it "
+                f"again: 'nnUNetv2_preprocess -d {dataset_id(folder.name)} -plans_name {plans['plans_name']}'."
+            ) from error
         if not values <= allowed:
             raise CILError(
                 f"Case {case!r} holds the label value {min(values - allowed)}, which dataset.json of "
@@ -312,9 +324,7 @@ def _check_presence(schedule: Schedule, data: Sequence[_Preprocessed], cases: Se
 
 def refuse_if_trained(dataset: str, plans_name: str) -> None:
     """Refuses to change plans that a model was trained with."""
-    if not os.environ.get("nnUNet_results"):
-        return
-    results = Path(os.environ["nnUNet_results"]) / dataset
+    results = nnunet_folder("nnUNet_results") / dataset
     used = sorted({c.parent.parent.name for c in results.glob(f"*__{plans_name}__*/fold_*/checkpoint_*.pth")})
     if used:
         raise CILError(
