@@ -29,6 +29,7 @@ class StepRecord:
         date: when the checkpoint was written, UTC, ISO 8601; empty where that is not known.
         versions: package -> version.
         previous_sha256: of the checkpoint that it continued from; None at step 0.
+        saw_old_labels: whether earlier steps' labels were used, too, as joint training and replay do.
         dice: class -> mean Dice on the fold's validation cases, as nnU-Net's summary says; empty where that is not known. A
             record gets it when the next step begins.
     """
@@ -46,6 +47,7 @@ class StepRecord:
     date: str
     versions: Mapping[str, str]
     previous_sha256: str | None
+    saw_old_labels: bool = False
     dice: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -32,7 +32,7 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
             f"# Model card: {own.plans}, {own.configuration}, fold {own.fold}",
             "",
             f"An nnU-Net v2 model that has learnt its classes in steps ({own.schedule}), each from labels of the step's own "
-            "classes (and of those that it was told to refine).",
+            f"classes (and of those that it was told to refine){_exceptions(lineage)}.",
             "",
             "| label | class | step | data set | training cases | method | date | Dice |",
             "|---|---|---|---|---|---|---|---|",
@@ -65,6 +65,12 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
             "",
         ]
     )
+
+
+def _exceptions(lineage: Sequence[StepRecord]) -> str:
+    """Which steps used earlier labels, too."""
+    steps = [f"step {record.step} ({record.trainer})" for record in lineage if record.saw_old_labels]
+    return f"; but {', '.join(steps)} used labels of earlier steps, too" if steps else ""
 
 
 def _after_each_step(lineage: Sequence[StepRecord], dice: Mapping[str, float]) -> list[str]:

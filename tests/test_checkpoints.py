@@ -111,6 +111,33 @@ def test_other_architecture(trained):
     refused(name, r"'decoder.stages.0.convs.0.conv.bias' is None there")
 
 
+def test_prototypes_of_an_unfinished_training(trained):
+    """As where checkpoint_best.pth of a later step was renamed: its prototypes are those of the step before."""
+    file, name = trained
+    content = torch.load(file, weights_only=False)
+    for key, rows in content["cil"]["prototypes"].items():
+        content["cil"]["prototypes"][key] = rows[:2]
+    torch.save(content, file)
+    refused(
+        name,
+        r"checkpoint_final.pth has prototypes of 1 classes, but knows 2: it was saved before its training was over",
+    )
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerJoint", "nnUNetTrainerReplay"])
+def test_old_data_that_are_not_there(toy, tmp_path, name):
+    """The last step was learnt on this data set, but one before it on another."""
+    steps = plan(DATASET, write_schedule(tmp_path, [ORGANS[:2], ORGANS[2:]]), first_trainer=name)
+    file = Path(train(name, steps[0].plans_name).output_folder) / "checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    content["cil"]["lineage"][0]["dataset"] = "Dataset018_Spleen"
+    torch.save(content, file)
+    with pytest.raises(
+        CILError, match=f"{name} needs the data of the earlier steps, .* Dataset018_Spleen, not on {DATASET}"
+    ):
+        make_trainer(name, steps[1].plans_name).on_train_start()
+
+
 def test_wrong_number_of_channels(trained):
     file, name = trained
     content = torch.load(file, weights_only=False)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from toy import DATASET, ORGANS, plan_toy, set_environment, train
+from toy import DATASET, ORGANS, make_trainer, plan_toy, set_environment, train
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
+from nnunet_cil.model_card import model_card
 from nnunet_cil.training.checkpoints import file_sha256, read_checkpoint
 from nnunet_cil.workflows.export import export
 from nnunet_cil.workflows.info import describe
@@ -82,7 +83,6 @@ def test_the_model_card_names_every_class_and_how_to_predict(models):
 def test_the_model_card_has_the_scores_of_its_own_training_only(models):
     """A validation that an earlier training left is not taken for this one's; a class that no case has is blank."""
     from nnunet_cil.lineage import read_lineage
-    from nnunet_cil.model_card import model_card
 
     card = (models[0] / "fold_0/MODEL_CARD.md").read_text()
     assert f"| 1 | {ORGANS[2]} | 0 |" in card
@@ -90,6 +90,14 @@ def test_the_model_card_has_the_scores_of_its_own_training_only(models):
     assert "| 0.500 |" in model_card(lineage, {ORGANS[2]: 0.5})
     assert "nan" not in model_card(lineage, {ORGANS[2]: float("nan")})
     assert "0.123" not in card
+
+
+def test_the_model_card_says_which_steps_saw_old_labels(models):
+    trainers = (PGCD, "nnUNetTrainerJoint")
+    first, joint = (make_trainer(name, f"nnUNetPlans_toy_step{i}").step_record() for i, name in enumerate(trainers))
+    assert "; but step 1 (nnUNetTrainerJoint) used labels of earlier steps, too." in model_card([first, joint], {})
+    own = make_trainer(PGCD, "nnUNetPlans_toy_step1").step_record()
+    assert "used labels of earlier steps" not in model_card([first, own], {})
 
 
 def test_scores_of_earlier_steps_stay_on_the_card(models):

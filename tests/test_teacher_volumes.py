@@ -30,7 +30,7 @@ def names(toy, tmp_path):
 
 def volume(trainer, case):
     dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, [case])
-    return np.asarray(trainer.volumes.load(dataset, case, (1, 1, 1))[:])
+    return np.asarray(trainer.volumes.load_case(dataset, case)[2][:])
 
 
 @pytest.mark.parametrize("name", [PGCD, PSEUDO])

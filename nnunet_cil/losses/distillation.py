@@ -37,7 +37,6 @@ def pgcd_loss(
     teacher_probs: Tensor,
     similarity: Tensor,
     unlabelled: Tensor,
-    valid: Tensor | None = None,
     *,
     beta: float,
     num_voxels: int | Tensor | None = None,
@@ -60,21 +59,19 @@ def pgcd_loss(
         student_log_probs: (batch, K, *spatial) float, from ``merge_new_into_background``.
         teacher_probs: (batch, K, *spatial) float.
         similarity: (batch, K, *spatial) float in [0, 1], from ``prototype_similarity``.
-        unlabelled: (batch, *spatial) bool, the voxels that no label of a new class holds.
-        valid: (batch, *spatial) bool, or None for all.
+        unlabelled: (batch, *spatial) bool, the valid voxels that no label of a new class holds.
         beta: strength of the calibration; 0 is uniform distillation.
-        num_voxels: |valid|, where the tensors are a part of the volume; default: of these tensors.
+        num_voxels: |valid|; default: all voxels of these tensors.
 
     Returns:
         () float >= 0; exactly 0 on the graph where no voxel is unlabelled.
     """
     num_classes = teacher_probs.shape[1]
-    counted = unlabelled if valid is None else unlabelled & valid
     if num_voxels is None:
-        num_voxels = unlabelled.numel() if valid is None else valid.sum().clamp(min=1)
+        num_voxels = unlabelled.numel()
     weight = similarity.mul(beta).add_(1)
     weight[:, 0].fill_(1)
-    weight *= counted[:, None]
+    weight *= unlabelled[:, None]
     total: Tensor = _WeightedDivergence.apply(student_log_probs, teacher_probs, weight)
     return total / (2 * num_classes * num_voxels)
 

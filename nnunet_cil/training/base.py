@@ -160,6 +160,24 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                 "alone, with the labels of it. Use another trainer."
             )
 
+    @classmethod
+    def check_lineage(cls, lineage: Sequence[StepRecord], dataset: str) -> None:
+        """Refuses earlier steps on other data where the method needs these.
+
+        Args:
+            lineage: of the model that is continued.
+            dataset: that the step is trained on, nnU-Net's name.
+
+        Raises:
+            CILError: with the other data sets.
+        """
+        others = sorted({record.dataset for record in lineage} - {dataset})
+        if cls.needs_old_data and others:
+            raise CILError(
+                f"{cls.__name__} needs the data of the earlier steps, but some were learnt on {', '.join(others)}, not on "
+                f"{dataset}. Use another trainer."
+            )
+
     def build_step_loss(self) -> StepLoss:
         """The loss of a step after the first. The method's own; the teacher is there when it is called."""
         raise NotImplementedError(
@@ -342,6 +360,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                 f"{previous.sha256[:12]}..., was {str(self._previous_sha256)[:12]}...). Restore it, or start "
                 "this step anew without --c."
             )
+        self.check_lineage(previous.lineage, str(self.plans_manager.dataset_name))
         self.teacher = self._build_teacher(previous)
         if self.teacher_volumes:
             self.volumes = self._segment_volumes(self.teacher, previous.stray_free)
@@ -392,11 +411,17 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         if dropped:
             self.print_to_log_file(f"Stray regions of {', '.join(dropped)} are dropped.")
         channels = [self.step_plan.labels[name] for name in dropped]
-        volumes.write(cases, predictor, self.decided_in, channels, show=self.local_rank == 0)
+        show = self.local_rank == 0
+        volumes.write(cases, predictor, self.decided_in, channels, show=show, meet=self._meet_other_ranks)
         teacher.reader.clear()
         if self.is_ddp:
             distributed.barrier()
         return volumes
+
+    def _meet_other_ranks(self, number: int) -> None:
+        """After every 20th case of a pass that all ranks have, as in nnU-Net's validation: one that waits longer gives up."""
+        if self.is_ddp and number % 20 == 0 and number <= len(self._all_pass_cases()) // distributed.get_world_size():
+            distributed.barrier()
 
     @property
     def _volumes_folder(self) -> Path:
@@ -663,7 +688,10 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def _pass_share(self) -> list[str]:
         """Of the cases that a pass looks at."""
-        return self._share(evenly_spaced(sorted(self.pass_cases()), self.max_pass_cases))
+        return self._share(self._all_pass_cases())
+
+    def _all_pass_cases(self) -> list[str]:
+        return evenly_spaced(sorted(self.pass_cases()), self.max_pass_cases)
 
     def _share(self, names: Sequence[str]) -> list[str]:
         """This rank's part; all where there is one rank."""
@@ -711,6 +739,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             date=self._date,
             versions={"nnunet_cil": __version__, **{n: version(n) for n in ("nnunetv2", "torch")}},
             previous_sha256=self._previous_sha256,
+            saw_old_labels=self.needs_old_data and self.step_plan.step > 0,
         )
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:

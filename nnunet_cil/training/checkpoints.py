@@ -141,6 +141,11 @@ def read_previous_step(file: Path, old_classes: Sequence[str], architecture: Map
     state = checkpoint.get(STATE_KEY) or {}
     stored = state.get("prototypes")
     bank = None if stored is None else PrototypeBank.from_state_dict(stored)
+    if bank is not None and len(bank.counts) != len(old_classes) + 1:
+        raise CILError(
+            f"{file} has prototypes of {len(bank.counts) - 1} classes, but knows {len(old_classes)}: it was saved before its "
+            "training was over, as checkpoint_best.pth is. Restore the final one, or train that step again."
+        )
     *earlier, last = lineage_of(checkpoint) or (foreign_record(checkpoint, found),)
     dice = validation_dice(file.parent, checkpoint["init_args"]["dataset_json"]["labels"])
     lineage = (*earlier, replace(last, dice=dice or last.dice))

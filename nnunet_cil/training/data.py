@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,9 +67,8 @@ class StepDataset:
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """As nnU-Net's: data, segmentation, previous segmentation, properties."""
-        data, segmentation, previous, properties = self._dataset.load_case(identifier)
-        if self.volumes is not None:
-            previous = self.volumes.load(self._dataset, identifier, segmentation.shape[1:])
+        load = self._dataset.load_case if self.volumes is None else partial(self.volumes.load_case, self._dataset)
+        data, segmentation, previous, properties = load(identifier)
         shown = self.shown_in(identifier)
         locations: dict[Any, Any] = {}
         for key, voxels in properties["class_locations"].items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class TeacherVolumes:
         stray_free: Collection[int],
         *,
         show: bool,
+        meet: Callable[[int], None] = lambda _number: None,
     ) -> None:
         """Segments the cases that are not there yet.
 
@@ -56,23 +57,28 @@ class TeacherVolumes:
             shown_in: case -> channels that its labels show; the teacher is not asked for these.
             stray_free: channels whose stray regions give way to the teacher's next choice.
             show: show the progress.
+            meet: called after each case with its number, from 1, whether it was there already or not.
         """
         aside = self.folder / f"unfinished_{os.getpid()}"
         aside.mkdir(parents=True, exist_ok=True)
-        todo = [case for case in dataset.identifiers if case not in self]
-        for case in tqdm(todo, desc="Teacher's segmentations", disable=not show):
-            image = np.array(dataset.load_case(case)[0][:], dtype=np.float32)
-            dataset.save_seg(_segmented(image, predictor, shown_in(case), stray_free), str(aside / case))
-            for file in aside.iterdir():
-                file.replace(self.folder / file.name)
+        cases = tqdm(dataset.identifiers, desc="Teacher's segmentations", disable=not show)
+        for number, case in enumerate(cases, start=1):
+            if case not in self:
+                image = np.array(dataset.load_case(case)[0][:], dtype=np.float32)
+                dataset.save_seg(_segmented(image, predictor, shown_in(case), stray_free), str(aside / case))
+                for file in aside.iterdir():
+                    file.replace(self.folder / file.name)
+            meet(number)
         shutil.rmtree(aside, ignore_errors=True)
 
-    def load(self, dataset: nnUNetBaseDataset, case: str, shape: Sequence[int]) -> Any:
-        """The case's segmentation, opened as nnU-Net opens it; ``NOT_SEGMENTED`` everywhere where there is none."""
-        if case not in self:
-            empty: npt.NDArray[np.int16] = np.broadcast_to(np.int16(NOT_SEGMENTED), tuple(shape))
-            return empty
-        return type(dataset)(dataset.source_folder, [case], str(self.folder)).load_case(case)[2]
+    def load_case(self, dataset: nnUNetBaseDataset, case: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """As nnU-Net's, the teacher's segmentation in the place of a previous stage's; without one, all ``NOT_SEGMENTED``."""
+        if case in self:
+            loaded: tuple[Any, Any, Any, dict[str, Any]]
+            loaded = type(dataset)(dataset.source_folder, [case], str(self.folder)).load_case(case)
+            return loaded
+        data, segmentation, _, properties = dataset.load_case(case)
+        return data, segmentation, np.broadcast_to(np.int16(NOT_SEGMENTED), segmentation.shape[1:]), properties
 
 
 def _segmented(

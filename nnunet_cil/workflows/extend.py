@@ -18,6 +18,7 @@ from nnunet_cil.datasets.convert import check_room
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import write_json
 from nnunet_cil.labels import check_labelled_classes, labelled_classes, model_labels, refuse_regions
+from nnunet_cil.lineage import StepRecord, foreign_record
 from nnunet_cil.schedule import check_training_settings
 from nnunet_cil.step_plans import PreviousModel, StepPlan, read_step_plan
 from nnunet_cil.workflows.export import check_network, final_checkpoints
@@ -61,6 +62,7 @@ class TrainedModel:
         configuration: nnU-Net's name of it.
         trainer: class name.
         folds: the trained ones, e.g. ("0", "all").
+        lineage: records of its trainings.
         steps: the foreground classes that it learnt in each of its steps, in channel order.
         mirror_axes: of the patch, that prediction may flip.
     """
@@ -71,6 +73,7 @@ class TrainedModel:
     configuration: str
     trainer: str
     folds: tuple[str, ...]
+    lineage: tuple[StepRecord, ...]
     steps: tuple[tuple[str, ...], ...]
     mirror_axes: tuple[int, ...]
 
@@ -199,6 +202,7 @@ def extend(
     base = _moved_plans(model, raw, wish.plans_name)
     plan = _step_plan(model, dataset_json, list(raw.cases), new, wish)
     trainer.check_data(plan, raw.folder.name)
+    trainer.check_lineage(model.lineage, raw.folder.name)
     _check_labelled(plan, raw)
     plans_name = f"{base['plans_name']}_{plan.schedule}_step{plan.step}"
     _check_length(plans_name, model.configuration)
@@ -228,7 +232,7 @@ def read_model(folder: Path) -> TrainedModel:
         CILError: not the folder of an nnU-Net v2 model, or folds that know different classes.
         NotImplementedError: regions, or a cascade.
     """
-    from nnunet_cil.training.checkpoints import foreground_classes, read_checkpoint
+    from nnunet_cil.training.checkpoints import foreground_classes, lineage_of, read_checkpoint
 
     folder = folder.resolve()
     if not folder.is_dir():
@@ -256,6 +260,7 @@ def read_model(folder: Path) -> TrainedModel:
                 f"{folder}: {fold} knows {foreground_classes(content)}, but the first fold {classes}. Remove one."
             )
     configuration = str(first["init_args"]["configuration"])
+    lineage = lineage_of(first) or (foreign_record(first, classes),)
     model = TrainedModel(
         folder,
         plans,
@@ -263,7 +268,8 @@ def read_model(folder: Path) -> TrainedModel:
         configuration,
         str(first["trainer_name"]),
         tuple(fold.removeprefix("fold_") for fold in contents),
-        _steps(first, classes),
+        lineage,
+        _steps(lineage, classes),
         tuple(int(a) for a in first.get("inference_allowed_mirroring_axes") or ()),
     )
     if model.settings.get("previous_stage"):
@@ -273,11 +279,9 @@ def read_model(folder: Path) -> TrainedModel:
     return model
 
 
-def _steps(checkpoint: Mapping[str, Any], classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def _steps(lineage: Sequence[StepRecord], classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """As its lineage tells; a model that was not trained in steps has one."""
-    from nnunet_cil.training.checkpoints import lineage_of
-
-    steps = tuple(record.classes for record in lineage_of(checkpoint))
+    steps = tuple(record.classes for record in lineage)
     return steps if [name for step in steps for name in step] == list(classes) else (tuple(classes),)
 
 
