@@ -1,8 +1,8 @@
 """How far methods are from one of them, over all steps 0 that they continued from.
 
     cd benchmarks/results
-    python ../paired.py openkbp_2-2-1_cpu PGCD openkbp_2-2-1_cpu openkbp_2-2-1_cpu_second
-    python ../paired.py openkbp_2-2-1_cpu PGCD openkbp_2-2-1_cpu openkbp_2-2-1_cpu_second --figure pairs.svg
+    python ../paired.py openkbp_2-2-1_cpu PGCD openkbp_2-2-1_cpu_third openkbp_2-2-1_cpu_fourth
+    python ../paired.py openkbp_2-2-1_cpu PGCD openkbp_2-2-1_cpu_third openkbp_2-2-1_cpu_fourth --figure pairs.svg
 
 A pair is two models of one schedule, step, fold and folder of results: they continued from one step 0, were trained equally
 long, and are scored on the same test cases. The table holds the mean of the pairs' differences in Dice and their standard

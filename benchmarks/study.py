@@ -3,7 +3,7 @@
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD FineTune Joint --folds 0 1 2   # resumable
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD --set pgcd_weight=30 --validation-only
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --table         # only the table, from the stored results
-    python benchmarks/study.py 900 openkbp_2-2-1_cpu --table --against PGCD                 # and each fold's difference to PGCD
+    python benchmarks/study.py 900 openkbp_2-2-1_cpu --table --against PGCD --results mine  # and each fold's difference to PGCD
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --table --joint openkbp_joint_cpu      # with joint training in a last row
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --figure docs/images/openkbp_2-2-1.svg
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD --results mine       # beside the published results
@@ -34,6 +34,8 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_cil.cli import key_values
+from nnunet_cil.errors import CILError
 from nnunet_cil.schedule import Schedule, load_schedule, shipped_schedules
 
 HERE = Path(__file__).resolve().parent
@@ -47,9 +49,11 @@ class Study:
         """Finds the schedule."""
         self.file = schedule_file(args.schedule)
         self.schedule = load_schedule(self.file)
-        self.settings = {name: json.loads(value) for name, value in (s.split("=") for s in args.set)}
+        self.settings = key_values("--set", args.set)
         self.results = args.results or HERE / "results" / self.schedule.name
         self.joint = args.joint and HERE / "results" / args.joint
+        if self.joint and not any(self.joint.glob("step0_fold*.json")):
+            raise CILError(f"{self.joint} has no results of joint training.")
         self.configuration, self.base, self.device = args.c, args.p, args.device
         self.step0 = args.step0
         self.shown = args.methods if args.table or args.figure else []
@@ -364,15 +368,22 @@ def main() -> None:
     )
     parser.add_argument("--figure", type=Path, help="only draw the test cases' scores after the last step")
     args = parser.parse_args()
-    study = Study(args)
+    try:
+        study = Study(args)
+    except CILError as error:
+        raise SystemExit(str(error)) from None
     if args.figure:
         study.figure(args.figure)
         return
     if not args.table:
         study.run(args.methods, args.folds)
-    methods = {row.rsplit("_step", 1)[0] for row in study.scores("validation")} - {"step0"}
-    if args.against and args.against not in methods:
-        raise SystemExit(f"{study.results} has no {args.against}, but {', '.join(sorted(methods)) or 'nothing'}.")
+    rows = {row for cases in args.cases for row in read_scores(study.results, cases)}
+    if not rows:
+        raise SystemExit(f"{study.results} holds no scores.")
+    methods = {row.rsplit("_step", 1)[0] for row in rows} - {"step0"}
+    for asked in [*study.shown, *([args.against] if args.against else [])]:
+        if asked not in methods:
+            raise SystemExit(f"{study.results} has no {asked}, but {', '.join(sorted(methods)) or 'nothing'}.")
     for cases in args.cases:
         print(f"\nDice, {cases} cases\n\n{study.table(cases)}")
         if args.against:
