@@ -31,17 +31,43 @@ def write_json(file: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 
 
-def is_damaged(file: Path) -> bool:
+def is_cut_off(file: Path) -> bool:
     """Whether a NIfTI file ends before its last voxel, or a packed one cannot be unpacked.
 
     SimpleITK reads what is there of such a file, and says nothing; other formats it refuses by itself.
     """
-    if file.name.endswith(".gz"):
-        return not _unpacks(file)
-    return file.suffix == ".nii" and file.stat().st_size < _nifti_size(file)
+    if file.suffix not in (".gz", ".nii"):
+        return False
+    size = _nifti_size(file)
+    if file.suffix == ".nii":
+        return file.stat().st_size < size
+    return _unpacked_size(file) != size % _GZIP_MODULUS and not _unpacks(file)
+
+
+_GZIP_MODULUS = 1 << 32
+"""gzip ends with the unpacked size in four bytes."""
+
+
+def _nifti_size(file: Path) -> float:
+    """In bytes, unpacked, as the header says; infinite where there is none."""
+    import nibabel
+
+    try:
+        image: Any = nibabel.load(file)
+    except (nibabel.filebasedimages.ImageFileError, gzip.BadGzipFile, EOFError, zlib.error):
+        return math.inf
+    voxels = image.dataobj
+    return float(voxels.offset + math.prod(voxels.shape) * voxels.dtype.itemsize)
+
+
+def _unpacked_size(file: Path) -> int:
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - 4))
+        return int.from_bytes(stream.read(), "little")
 
 
 def _unpacks(file: Path) -> bool:
+    """Slower, but also right for a file of several parts, whose end tells the last one's size."""
     try:
         with gzip.open(file) as stream:
             while stream.read(1 << 20):
@@ -49,18 +75,6 @@ def _unpacks(file: Path) -> bool:
     except (gzip.BadGzipFile, EOFError, zlib.error):
         return False
     return True
-
-
-def _nifti_size(file: Path) -> float:
-    """In bytes, as the header says; infinite where it is cut off itself."""
-    import nibabel
-
-    try:
-        image: Any = nibabel.load(file)
-    except nibabel.filebasedimages.ImageFileError:
-        return math.inf
-    voxels = image.dataobj
-    return float(voxels.offset + math.prod(voxels.shape) * voxels.dtype.itemsize)
 
 
 def files_sha256(files: Iterable[Path]) -> str:

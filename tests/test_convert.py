@@ -352,6 +352,14 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, ending, num_bytes):
         read_file(file)
 
 
+def test_a_file_in_several_parts_is_whole(tmp_path):
+    """As bgzip writes them: the unpacked size at the end is that of the last part."""
+    file = save(ct(0), tmp_path / "image.nii.gz")
+    content = gzip.decompress(file.read_bytes())
+    file.write_bytes(gzip.compress(content[:500]) + gzip.compress(content[500:]))
+    assert np.array_equal(sitk.GetArrayFromImage(read_file(file).image), ct(0))
+
+
 def test_a_label_map_that_is_cut_off_stops_the_conversion(source, raw):
     file = source / "labels/case1.nii.gz"
     file.write_bytes(file.read_bytes()[:-20])

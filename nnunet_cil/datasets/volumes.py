@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import is_damaged, moved_into_place
+from nnunet_cil.files import is_cut_off, moved_into_place
 
 MAX_SKEW_DEGREES = 1.0
 """Axes that are farther from right angles than this are not straightened."""
@@ -130,7 +130,7 @@ def read_file(file: Path) -> Volume:
 
     if not file.is_file():
         raise CILError(f"{file} is missing.")
-    if is_damaged(file):
+    if is_cut_off(file):
         raise CILError(f"{file} is cut off or damaged. Download it again.")
     try:
         return Volume(sitk.ReadImage(str(file)))

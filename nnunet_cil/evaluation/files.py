@@ -11,7 +11,7 @@ import numpy as np
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.segmentation import ClassScores, case_scores, cropped
-from nnunet_cil.files import is_damaged, moved_into_place
+from nnunet_cil.files import is_cut_off, moved_into_place
 
 _REMEDY = "Restore it, or remove it if it is a prediction, and run the command again."
 
@@ -46,7 +46,7 @@ def score_files(
     for file in (found_file, wanted_file):
         if not file.is_file():
             raise CILError(f"{file} is missing.")
-        if is_damaged(file):
+        if is_cut_off(file):
             raise CILError(f"{file} is cut off or damaged. {_REMEDY}")
         try:
             pictures.append(sitk.ReadImage(str(file)))

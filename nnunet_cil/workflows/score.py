@@ -14,7 +14,7 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.files import score_files
 from nnunet_cil.evaluation.segmentation import ClassScores
-from nnunet_cil.files import files_sha256, is_damaged, write_json
+from nnunet_cil.files import files_sha256, is_cut_off, write_json
 from nnunet_cil.lineage import validation_means
 from nnunet_cil.workflows.commands import predict, user_environment
 from nnunet_cil.workflows.folders import nnunet_folder, raw_dataset_folder, read_json
@@ -283,7 +283,7 @@ def _predict(
         return
     target.mkdir(parents=True, exist_ok=True)
     for file in files:  # before the mark, so that a kill leaves nothing that looks like this model's
-        if file.is_file() and not (is_same and not is_damaged(file)):
+        if file.is_file() and not (is_same and not is_cut_off(file)):
             file.unlink()
     mark.write_text(source, encoding="utf-8")
     arguments = ["-d", model.folder.parent.name, "-c", model.configuration, "-f", str(fold), "-tr", model.trainer]
