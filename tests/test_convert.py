@@ -322,6 +322,21 @@ def test_channels_are_held_to_the_images_grid(tmp_path, raw):
     assert np.array_equal(read(done.converted.folder / "imagesTr/case1_0001.nii.gz"), mr(1))
 
 
+def test_channels_that_lie_slightly_apart_are_put_on_one_grid(tmp_path, raw):
+    """Such as nnU-Net refuses: it compares the files' spacings."""
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    source = write_generic(tmp_path / "mine")
+    for i in range(3):
+        save(mr(i), source / f"images/case{i}_0000.nii.gz", spacing=(0.8, 0.8, 3.0))
+        save(mr(9 + i), source / f"images/case{i}_0001.nii.gz", spacing=(0.8003, 0.8, 3.0))
+    names = {"name": "Mine", "labels": {"liver": 1, "spleen": 2}, "channels": ["T1", "T2"]}
+    (source / "names.json").write_text(json.dumps(names))
+    folder = convert_mine(source).converted.folder / "imagesTr"
+    read_by_nnunet, _ = SimpleITKIO().read_images([str(folder / f"case1_000{c}.nii.gz") for c in range(2)])
+    assert np.array_equal(read_by_nnunet, [mr(1), mr(10)])
+
+
 def test_a_volume_has_three_dimensions_and_one_number_a_voxel(source, raw, tmp_path):
     save(np.stack([ct(), ct()]), source / "images/case0_0000.nii.gz")
     colours = sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True)

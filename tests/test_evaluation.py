@@ -7,8 +7,10 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_cil.datasets.phantom import LABELS, SHAPE, SPACING_MM, make_volume, write_dataset
-from nnunet_cil.evaluation.figures import busiest_slices, comparison
-from nnunet_cil.evaluation.tables import group_means, step_table
+from nnunet_cil.evaluation.charts import _lost, class_dots, curves
+from nnunet_cil.evaluation.figures import busiest_slices, comparison, read_slices
+from nnunet_cil.evaluation.summary import METRICS, mean_matrix, overview
+from nnunet_cil.evaluation.tables import SCHEDULE_NUMBERS, group_means, step_table
 
 STEPS = [["a", "b"], ["c"]]
 
@@ -30,6 +32,27 @@ def test_table_is_blank_where_a_class_is_not_learnt_yet():
     assert lines[3] == ["1", "PGCD", "0.400", "0.600", "0.800", "0.500", "0.800", "0.600"]
 
 
+def test_a_class_that_one_fold_lacks_is_the_mean_of_the_others():
+    nan = math.nan
+    folds = [
+        {"classes": [{"a": 0.8, "b": nan}], "matrix": [[0.8]], "old": [nan], "new": [0.8], "all": [0.8]},
+        {"classes": [{"a": 0.6, "b": 0.4}], "matrix": [[0.5]], "old": [nan], "new": [0.5], "all": [0.5]},
+    ]
+    folds = [{**f, **dict.fromkeys(SCHEDULE_NUMBERS, nan)} for f in folds]
+    content = {"steps": [["a", "b"]], "cases": "validation", "tolerance_mm": 2, "significance": []}
+    content["trainers"] = {"PGCD": dict.fromkeys(METRICS, folds) | {"dice": folds}}
+    for fold in folds:
+        fold["missing"] = [{"a": 0, "b": 0}]
+    steps, schedule, *_ = overview(content)
+    assert steps.table.body[0][2:] == ["0.700", "0.400", "", "0.650", "0.650"]
+    assert schedule.table.body[0][1:4] == ["", "0.650 (0.500 to 0.800)", "0.650 (0.500 to 0.800)"]
+    assert np.array_equal(mean_matrix(folds), [[0.65]])
+    lost = [[{"a": nan}, {"a": 0.5}, {"a": 0.25}], [{"a": 0.5}, {"a": nan}, {"a": 0.5}]]
+    assert [_lost(per_step, "a") for per_step in lost] == [0.25, 0]
+    for chart in (curves, class_dots):
+        assert chart({**content, "steps": [["a", "b"]]}).axes
+
+
 def test_busiest_slices_show_most_classes_and_lie_apart():
     labels = np.zeros((20, 4, 4), dtype=int)
     labels[5, 0, :3] = 1, 2, 3
@@ -46,6 +69,12 @@ def test_comparison_is_drawn(tmp_path, ending):
     assert [a.get_title() for a in figure.axes[:3]] == ["image", "truth", "other"]
     figure.savefig(file)
     assert file.stat().st_size > 5000
+
+
+def test_a_picture_in_colours_is_read_as_grey(tmp_path):
+    colours = sitk.GetImageFromArray(np.full((6, 5, 3), 9, np.uint8), isVector=True)
+    sitk.WriteImage(colours, str(tmp_path / "image.png"))
+    assert read_slices(tmp_path / "image.png")[0].shape == (1, 6, 5)
 
 
 def test_a_picture_is_cut_to_the_labels_and_a_margin():

@@ -185,6 +185,19 @@ def test_volumes_are_cropped_to_what_is_in_either():
     assert [v.size for v in cropped(0 * a, 0 * b)] == [0, 0]
 
 
+def test_a_case_without_any_class_is_undefined_and_no_error():
+    nothing = np.zeros((0, 0, 0), dtype=np.int16)
+    found = case_scores(nothing, nothing, (1, 1, 1), {"a": (1, 1)}, tolerance_mm=1)["a"]
+    assert math.isnan(found.dice)
+    assert found.num_voxels_wanted == 0
+
+
+@pytest.mark.parametrize("spacing", [0.6, 0.7, 0.8, 1.2, 2.0, 2.4])
+def test_a_distance_of_the_tolerance_is_within_it(spacing):
+    pair = cube((6, 3, 3), 1), cube((7, 3, 3), 1)
+    assert scores(*pair, spacing_mm=(spacing, 1, 1), tolerance_mm=spacing).nsd == 1
+
+
 @pytest.mark.parametrize("swap", [False, True])
 def test_a_class_that_one_lacks_scores_0_and_has_no_distance(swap):
     pair = cube((2, 2, 2)), np.zeros((16, 16, 16), dtype=bool)

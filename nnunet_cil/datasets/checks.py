@@ -22,6 +22,9 @@ from nnunet_cil.errors import CILError
 TOLERANCE_VOXELS = 0.1
 """How far the corners of image and labels may lie apart. Below it, the labels take over the image's geometry."""
 
+_SAME_GRID = 1e-6
+"""In voxels: nearer than this a file may stand beside another as it is."""
+
 AIR_HU = -200.0
 """Every CT in Hounsfield units has voxels below this, and no MR has."""
 
@@ -180,7 +183,7 @@ def examine(case: Case, dataset: Dataset) -> Examined:
     ]
     values, label_problems = _label_values(case.name, segmentation, dataset)
     same_numbers = list(dataset.numbers.values()) == list(range(1, len(dataset.numbers) + 1))
-    same_grid = distance_in_voxels(reference, labels.image) < 1e-6
+    same_grid = distance_in_voxels(reference, labels.image) < _SAME_GRID
     return Examined(
         case=case,
         problems=(*problems, *label_problems),
@@ -189,7 +192,10 @@ def examine(case: Case, dataset: Dataset) -> Examined:
         digest=hashlib.sha256(np.ascontiguousarray(arrays[0]).tobytes()).hexdigest(),
         values=values,
         bright=tuple(float(np.percentile(a[:: max(1, len(a) // 16)], 99)) for a in arrays),
-        image_as_is=tuple(_stands_as_it_is(s, v) for s, v in zip(case.images, volumes, strict=True)),
+        image_as_is=tuple(
+            _stands_as_it_is(s, v) and distance_in_voxels(reference, v.image) < _SAME_GRID
+            for s, v in zip(case.images, volumes, strict=True)
+        ),
         labels_as_is=_stands_as_it_is(case.labels, labels)
         and same_numbers
         and same_grid

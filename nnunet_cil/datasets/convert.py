@@ -122,14 +122,16 @@ def write_case(examined: Examined, *, numbers: Mapping[str, int], target: Path, 
     *image_files, label_file = _files(case, target)
     reference = None
     for source, file, as_is in zip(case.images, image_files, examined.image_as_is, strict=True):
-        if file.exists():
-            continue
-        if as_is:
+        if not file.exists() and as_is:
             _transfer(source, file, transfer)
-        else:
+        elif not file.exists():
             image = source.read().image
+            if (
+                file != image_files[0]
+            ):  # all on the first one's grid; the same to some tolerance, which nnU-Net does not have
+                reference = reference or read_file(image_files[0]).image
+                image.CopyInformation(reference)
             write_volume(image, file)
-            reference = reference or image
     if label_file.exists():
         return
     if examined.labels_as_is:

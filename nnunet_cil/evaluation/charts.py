@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnunet_cil.evaluation.continual import mean
 from nnunet_cil.evaluation.figures import COLOURS
 from nnunet_cil.evaluation.summary import dice_of, fold_mean, mean_matrix, short
 
@@ -64,8 +65,9 @@ def curves(content: Content) -> Figure:
             values = np.array([f[group] for f in folds], dtype=np.float64)
             if group == "old":  # there are none at step 0
                 values[:, 0] = math.nan
-            ax.plot(steps, values.mean(axis=0), label=name, **style)
-            ax.fill_between(steps, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.15, lw=0)
+            ax.plot(steps, np.apply_along_axis(mean, 0, values), label=name, **style)
+            low, high = np.fmin.reduce(values), np.fmax.reduce(values)
+            ax.fill_between(steps, low, high, color=style["color"], alpha=0.15, lw=0)
         ax.set(title=f"{group} classes", xlabel="after step", xticks=list(steps), ylim=(-0.02, 1.02))
         ax.grid(alpha=0.3)
     axes[0][0].set_ylabel("Dice")
@@ -108,7 +110,7 @@ def forgetting_bars(content: Content) -> Figure:
     for index, (name, folds, style) in enumerate(methods):
         lost = [[_lost(f["classes"], c) for f in folds] for c in classes]
         where = np.arange(len(classes)) + (index - (len(methods) - 1) / 2) * width
-        ax.bar(where, [np.mean(v) for v in lost], width * 0.9, label=name, color=style["color"])
+        ax.bar(where, [mean(v) for v in lost], width * 0.9, label=name, color=style["color"])
         _span(ax, where, lost)
     ax.axhline(0, color="black", lw=0.8)
     ax.set(ylabel="forgotten Dice", xticks=range(len(classes)), xticklabels=classes)
@@ -130,7 +132,7 @@ def class_dots(content: Content) -> Figure:
         ax.plot([mean[c] for c in classes], where, **{**style, "ls": ""}, label=name)
         for y, c in zip(where, classes, strict=True):
             values = [f["classes"][last][c] for f in folds]
-            ax.plot([min(values), max(values)], [y, y], color=style["color"], lw=1.5)
+            ax.plot([np.fmin.reduce(values), np.fmax.reduce(values)], [y, y], color=style["color"], lw=1.5)
     labels = [f"{c} (step {i})" for i, names in enumerate(content["steps"]) for c in names]
     ax.set(xlabel="Dice", xlim=(-0.02, 1.02), yticks=range(len(classes)), yticklabels=labels)
     ax.invert_yaxis()
@@ -187,7 +189,7 @@ def training_curves(terms: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]
 
 def _lost(per_step: Sequence[Mapping[str, float]], name: str) -> float:
     values = [scores[name] for scores in per_step if name in scores]
-    return max(values) - values[-1]
+    return float(np.fmax.reduce(values)) - values[-1]
 
 
 def _methods(content: Content) -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
@@ -204,7 +206,7 @@ def _methods(content: Content) -> Iterator[tuple[str, list[dict[str, Any]], dict
 def _span(ax: Axes, where: Iterable[float], values: Sequence[Sequence[float]]) -> None:
     for x, v in zip(where, values, strict=True):
         if len(v) > 1:
-            ax.plot([x, x], [min(v), max(v)], color="black", lw=1)
+            ax.plot([x, x], [np.fmin.reduce(v), np.fmax.reduce(v)], color="black", lw=1)
 
 
 def _figure(rows: int, columns: int, *, width: float, height: float, **options: Any) -> tuple[Figure, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,7 @@ def score_matrix(scores: Sequence[Mapping[str, float]], steps: Sequence[Sequence
     matrix = np.full((len(steps), len(steps)), math.nan)
     for i, known in enumerate(scores):
         for j, classes in enumerate(steps[: i + 1]):
-            matrix[i, j] = _mean([known[name] for name in classes])
+            matrix[i, j] = mean([known[name] for name in classes])
     return matrix
 
 
@@ -74,26 +74,27 @@ def continual_scores(
     matrix = score_matrix(scores, steps)
     groups = [([n for c in steps[:i] for n in c], list(steps[i])) for i in range(len(steps))]
     old, new, seen = (
-        np.array([_mean([known[n] for n in pick(*group)]) for known, group in zip(scores, groups, strict=True)])
+        np.array([mean([known[n] for n in pick(*group)]) for known, group in zip(scores, groups, strict=True)])
         for pick in (lambda a, _b: a, lambda _a, b: b, lambda a, b: [*a, *b])
     )
     first, last = np.diagonal(matrix)[:-1], matrix[-1, :-1]
     # a score above the diagonal is NaN by definition, so the best is over the models that know the class
     best = np.array([_largest(matrix[j:, j]) for j in range(len(steps) - 1)])
-    reference = [_mean([joint[n] for n in classes]) for classes in steps] if joint is not None else []
+    reference = [mean([joint[n] for n in classes]) for classes in steps] if joint is not None else []
     return ContinualScores(
         matrix=matrix,
         old=old,
         new=new,
         all=seen,
-        average_incremental=_mean(seen),
-        forgetting=_mean(best - last),
-        backward_transfer=_mean(last - first),
-        intransigence=_mean(np.array(reference) - np.diagonal(matrix)) if reference else math.nan,
+        average_incremental=mean(seen),
+        forgetting=mean(best - last),
+        backward_transfer=mean(last - first),
+        intransigence=mean(np.array(reference) - np.diagonal(matrix)) if reference else math.nan,
     )
 
 
-def _mean(values: Sequence[float] | Matrix) -> float:
+def mean(values: Iterable[float]) -> float:
+    """Over those that are not NaN; NaN where there is none."""
     defined = [float(v) for v in values if not math.isnan(v)]
     return sum(defined) / len(defined) if defined else math.nan
 

@@ -112,6 +112,8 @@ def read_slices(file: Path) -> tuple[npt.NDArray[Any], float]:
         picture = sitk.DICOMOrient(picture, "LPS")  # type: ignore[no-untyped-call]
     width, height, *_ = picture.GetSpacing()  # type: ignore[no-untyped-call]
     array = sitk.GetArrayFromImage(picture)
+    if picture.GetNumberOfComponentsPerPixel() > 1:  # type: ignore[no-untyped-call]
+        array = array.mean(axis=-1)
     return (array if array.ndim == 3 else array[None]), height / width
 
 

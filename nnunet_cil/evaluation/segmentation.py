@@ -90,7 +90,8 @@ def label_boxes(labels: Labels) -> dict[int, Box]:
     """Label -> the smallest box that holds it, for every label from 1 that is there; one pass over the volume."""
     from scipy.ndimage import find_objects
 
-    return {number: box for number, box in enumerate(find_objects(labels), start=1) if box is not None}
+    boxes = find_objects(labels) if labels.size else []  # SciPy fails on nothing
+    return {number: box for number, box in enumerate(boxes, start=1) if box is not None}
 
 
 def _union(boxes: Sequence[Box], shape: Sequence[int]) -> Box:
@@ -117,9 +118,8 @@ def class_scores(found: Mask, wanted: Mask, spacing_mm: Sequence[float], *, tole
     there, back = _surface_distances(found, wanted, spacing_mm)
     both = np.concatenate([there, back])
     hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
-    return ClassScores(
-        dice, float(hd95), float(both.mean()), float((both <= tolerance_mm).mean()), num_found, num_wanted
-    )
+    nsd = float((both <= np.float32(tolerance_mm)).mean())  # rounded as the distances are
+    return ClassScores(dice, float(hd95), float(both.mean()), nsd, num_found, num_wanted)
 
 
 def _surface_distances(a: Mask, b: Mask, spacing_mm: Sequence[float]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_cil.evaluation.continual import ContinualScores, continual_scores
+from nnunet_cil.evaluation.continual import ContinualScores, continual_scores, mean
 from nnunet_cil.evaluation.significance import SIGNIFICANCE_TEXT
 from nnunet_cil.evaluation.tables import Table, deviation, matrix_table, schedule_table, step_table
 
@@ -120,13 +120,14 @@ def overview(content: Mapping[str, Any]) -> list[Section]:
     folds = len(next(iter(dice.values())))
     which = f"Mean Dice over the cases ({Path(content['cases']).name}) and {folds} fold{'s' if folds > 1 else ''}."
     per_step = {t: [fold_mean(found, step) for step in range(len(steps))] for t, found in dice.items()}
+    groups = {t: [_group_means(found, step) for step in range(len(steps))] for t, found in dice.items()}
     tolerance = f"NSD at {content['tolerance_mm']:g} mm"
     distances = [
         [short(t), *(_final(found[metric], metric) for metric in METRICS[1:])]
         for t, found in content["trainers"].items()
     ]
     sections = [
-        Section("After each step", which, step_table(per_step, steps)),
+        Section("After each step", which, step_table(per_step, steps, groups)),
         Section("Over the whole schedule", _SCHEDULE_TEXT, schedule_table(dice)),
         Section(
             "Distances after the last step",
@@ -165,12 +166,18 @@ def dice_of(content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 def fold_mean(folds: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
     """Class -> score of the step's model, mean over folds."""
-    return {name: float(np.mean([f["classes"][step][name] for f in folds])) for name in folds[0]["classes"][step]}
+    return {name: mean(f["classes"][step][name] for f in folds) for name in folds[0]["classes"][step]}
+
+
+def _group_means(folds: Sequence[Mapping[str, Any]], step: int) -> tuple[float, float, float]:
+    """Old, new and all of the step's model, mean over folds."""
+    old, new, seen = (mean(f[group][step] for f in folds) for group in ("old", "new", "all"))
+    return old, new, seen
 
 
 def mean_matrix(folds: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]:
     """R, mean over folds."""
-    return np.asarray(np.mean([f["matrix"] for f in folds], axis=0))
+    return np.apply_along_axis(mean, 0, np.array([f["matrix"] for f in folds], dtype=np.float64))
 
 
 def _significance(content: Mapping[str, Any]) -> Table:
@@ -189,7 +196,7 @@ def _significance(content: Mapping[str, Any]) -> Table:
 
 def _final(folds: Sequence[Mapping[str, Any]], metric: str) -> str:
     """The last ``all``, averaged over folds; how many class scores of cases were undefined beside it."""
-    value = sum(f["all"][-1] for f in folds) / len(folds)
+    value = mean(f["all"][-1] for f in folds)
     missing = sum(sum(f["missing"][-1].values()) for f in folds)
     text = "" if math.isnan(value) else f"{value:.3f}" if metric == "nsd" else f"{value:.2f}"
     return f"{text} ({missing} missing)" if missing else text

@@ -11,8 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_cil.evaluation.continual import mean
+
 Scores = Mapping[str, float]
 """Class -> mean Dice; a class that the model does not know is missing."""
+
+Groups = tuple[float, float, float]
+"""old, new, all."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +44,23 @@ class Table:
         return text
 
 
-def group_means(scores: Scores, old: Sequence[str], new: Sequence[str]) -> tuple[float, float, float]:
+def group_means(scores: Scores, old: Sequence[str], new: Sequence[str]) -> Groups:
     """Mean over the old, the new and all seen foreground classes; NaN for an empty group."""
-
-    def mean(names: Sequence[str]) -> float:
-        values = [scores[n] for n in names if not math.isnan(scores[n])]
-        return sum(values) / len(values) if values else math.nan
-
-    return mean(old), mean(new), mean([*old, *new])
+    first, second, both = (mean(scores[name] for name in names) for names in (old, new, [*old, *new]))
+    return first, second, both
 
 
-def step_table(rows: Mapping[str, Sequence[Scores]], steps: Sequence[Sequence[str]]) -> Table:
+def step_table(
+    rows: Mapping[str, Sequence[Scores]],
+    steps: Sequence[Sequence[str]],
+    groups: Mapping[str, Sequence[Groups]] | None = None,
+) -> Table:
     """One line a method and step; blank where a class is not learnt yet.
 
     Args:
         rows: method -> scores after each step.
         steps: the classes of each step.
+        groups: method -> what is shown of each step for old, new and all; default: the means over the classes of ``rows``.
     """
     classes = [name for names in steps for name in names]
     header = ["step", "method", *classes, "old", "new", "all"]
@@ -63,9 +69,9 @@ def step_table(rows: Mapping[str, Sequence[Scores]], steps: Sequence[Sequence[st
         old = [name for names in steps[:index] for name in names]
         for method, per_step in rows.items():
             scores = per_step[index]
-            groups = group_means(scores, old, steps[index])
+            own = groups[method][index] if groups else group_means(scores, old, steps[index])
             body.append(
-                [str(index), method, *(number(scores.get(name, math.nan)) for name in classes), *map(number, groups)]
+                [str(index), method, *(number(scores.get(name, math.nan)) for name in classes), *map(number, own)]
             )
     return Table(header, body)
 
@@ -100,15 +106,17 @@ def matrix_table(matrix: npt.NDArray[np.float64]) -> Table:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean over folds, and smallest to largest where there are several; blank for NaN."""
-    text = number(sum(values) / len(values))
-    return f"{text} ({min(values):.3f} to {max(values):.3f})" if text and len(values) > 1 else text
+    """Mean over folds, and smallest to largest where there are several; blank where it is NaN in all."""
+    known = [value for value in values if not math.isnan(value)]
+    text = number(mean(known))
+    return f"{text} ({min(known):.3f} to {max(known):.3f})" if len(known) > 1 else text
 
 
 def deviation(values: Sequence[float]) -> str:
-    """Mean over folds, and standard deviation where there are several; blank for NaN."""
-    text = number(sum(values) / len(values))
-    return f"{text} ± {statistics.stdev(values):.3f}" if text and len(values) > 1 else text
+    """Mean over folds, and standard deviation where there are several; blank where it is NaN in all."""
+    known = [value for value in values if not math.isnan(value)]
+    text = number(mean(known))
+    return f"{text} ± {statistics.stdev(known):.3f}" if len(known) > 1 else text
 
 
 def number(value: float) -> str:

@@ -110,6 +110,7 @@ def evaluate(
         ],
         **_findings(experiment, scored, last),
     }
+    (output / "report.html").unlink(missing_ok=True)  # written last: it stands for all of it
     write_json(output / "results.json", without_nan(content))
     text = summary(content)
     (output / "summary.md").write_text(text, encoding="utf-8")

@@ -46,7 +46,6 @@ class Sample:
         shapes: (cases, 3).
         orientations: three letters a case, as SimpleITK names them; empty for formats that have none. RAS where the reader brings
             every image there.
-        percentiles: (cases, channels, 2), the 0.5th and the 99.5th.
         images: a few voxels of each case, (channels, voxels).
         num_cases: of the whole data set.
     """
