@@ -267,7 +267,7 @@ def _add_test_arguments(parser: argparse.ArgumentParser) -> None:
     """What run and evaluate have in common."""
     parser.add_argument("-i", dest="images", type=Path, metavar="IMAGES", help="folder of test images")
     parser.add_argument("-l", dest="labels", type=Path, metavar="LABELS", help="folder of their true labels")
-    parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help="where predictions, tables and logs go")
+    parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help="where predictions and tables go")
     parser.add_argument(
         "-device", default="cuda", choices=["cpu", "cuda", "mps"], help="as nnU-Net's (default: %(default)s)"
     )
@@ -355,7 +355,7 @@ def _submit(args: argparse.Namespace, experiment: Experiment, choice: Choice) ->
     from nnunet_cil.workflows.run import logs_folder
     from nnunet_cil.workflows.slurm import submit
 
-    logs = logs_folder(experiment, args.output)
+    logs = logs_folder(experiment)
     jobs = job_graph(experiment, choice, **_test_cases(args))
     submit(jobs, logs, key_values("--slurm", args.slurm or ()), say=_say)
     status = shlex.join(["nnunet_cil", "status", *experiment.arguments])
@@ -372,7 +372,7 @@ def _run_locally(args: argparse.Namespace, experiment: Experiment, choice: Choic
     # a kill ends the jobs, too; only here, since a pool of processes that inherits this never ends
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run_locally(jobs, logs_folder(experiment, args.output), max_jobs=args.max_jobs or 1, say=_say)
+        run_locally(jobs, logs_folder(experiment), max_jobs=args.max_jobs or 1, say=_say)
     finally:
         signal.signal(signal.SIGTERM, before)
     return evaluated(experiment, **_test_cases(args)) if choice.reaches_the_end(experiment) else None

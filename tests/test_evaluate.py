@@ -122,7 +122,9 @@ def test_the_report_is_one_file_with_everything_in_it(trained, monkeypatch):
 def test_a_case_whose_image_is_gone_is_not_shown(tmp_path, trained):
     models = Experiment(DATASET, "3d_fullres", (0,), trained[1], (PGCD,)).models()
     rows = [{"case": "t0", "class": "kidney", "dice": 0.5}]
-    found = Scored("", [Case("t0", tmp_path / "t0.nii.gz", tmp_path / "gone.nii.gz", LABELS)], tmp_path, rows)
+    found = Scored(
+        "", [Case("t0", tmp_path / "t0.nii.gz", tmp_path / "gone.nii.gz", LABELS, ["kidney"])], tmp_path, rows
+    )
     assert write_overlays(tmp_path, {PGCD: models[-1]}, {PGCD: found}) == []
 
 
@@ -215,6 +217,67 @@ def test_predictions_that_are_whole_after_a_kill_are_not_made_again(trained, mon
     monkeypatch.setattr(workflow, "predict", predict)
     run(schedule)
     assert ["step1" in " ".join(c) for c in calls] == [False, True]
+
+
+def test_other_images_in_the_same_folder_are_predicted_anew(trained):
+    root, schedule, calls = trained
+    run(schedule)
+    write(np.ones((4, 4, 4)), root / "raw" / DATASET / "imagesTs" / "t1_0000.nii.gz")
+    run(schedule)
+    assert ["--continue_prediction" in c for c in calls] == [False] * 4
+
+
+def test_a_class_counts_only_in_cases_that_label_it(trained):
+    """dataset.json says so; what is found of it elsewhere is neither right nor wrong."""
+    root, schedule, _ = trained
+    labels = root / "raw" / DATASET / "labelsTs" / "t1.nii.gz"
+    hidden = toy_volume(51)[1]
+    hidden[hidden == 1] = 0
+    write(hidden, labels)
+
+    def liver():
+        found = run(schedule)
+        return json.loads((found.folder / "results.json").read_text())["trainers"][PGCD]["dice"][0]["classes"][1][
+            "liver"
+        ]
+
+    assert liver() == pytest.approx(2 / 3)
+    file = root / "preprocessed" / DATASET / "dataset.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "labelled_classes": {"t1": ["kidney", "spleen", "cyst"]}}))
+    assert liver() == 1
+
+
+def test_steps_with_cases_of_their_own_are_scored_on_the_whole_folds_validation_cases(trained, tmp_path, monkeypatch):
+    root, _, calls = trained
+    shutil.rmtree(root / "raw" / DATASET / "labelsTs")
+    schedule = write_schedule(tmp_path, ORDER, name="apart", cases="disjoint")
+    steps = plan(DATASET, schedule)
+    for step in steps:
+        model = root / "results" / DATASET / f"{PGCD}__{step.plans_name}__3d_fullres"
+        (model / "fold_0").mkdir(parents=True)
+        write_model(model / "fold_0" / "checkpoint_final.pth", step.plans_name)
+        (model / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", "labels": step.plan.labels}))
+
+    def predict(arguments, *_):
+        option = dict(zip(arguments[::2], arguments[1::2], strict=False))
+        calls.append(sorted(f.name for f in Path(option["-i"]).iterdir()))
+        for i in (4, 5):
+            shutil.copy(root / "preprocessed" / DATASET / "gt_segmentations" / f"case_{i}.nii.gz", option["-o"])
+            file = Path(option["-o"]) / f"case_{i}.nii.gz"
+            image = sitk.ReadImage(str(file))
+            write((sitk.GetArrayFromImage(image) == 3) * 1, file, image.GetSpacing())
+
+    monkeypatch.setattr(workflow, "predict", predict)
+    found = run(schedule)
+    assert calls == [["case_4_0000.nii.gz", "case_5_0000.nii.gz"]] * 2
+    (dice,) = json.loads((found.folder / "results.json").read_text())["trainers"][PGCD]["dice"]
+    assert [list(row) for row in dice["classes"]] == [["kidney"], ["kidney", "liver"]]
+    with (found.folder / "per_case.csv").open() as file:
+        assert {row["case"] for row in csv.DictReader(file)} == {"case_4", "case_5"}
+    everything = Experiment(DATASET, "3d_fullres", ("all",), schedule, (PGCD,))
+    with pytest.raises(CILError, match="fold all leaves no validation cases"):
+        workflow.check_test_cases(everything, None, None)
 
 
 def test_other_true_labels_are_scored_anew(trained, tmp_path):

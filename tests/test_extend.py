@@ -201,6 +201,9 @@ def test_on_its_own_data_set_nothing_is_preprocessed_again(model):
         extend(model, 17, Wish(classes=("kidney",)))
     copy = root_of(model) / "preprocessed" / DATASET / "gt_segmentations" / file.name
     shutil.copyfile(file, copy)  # as nnU-Net does when another configuration is preprocessed
+    with pytest.raises(CILError, match=r"label file of case 'case_0' has changed since .*3d_fullres was made. Remove"):
+        extend(model, 17, Wish(classes=("kidney",)))
+    os.utime(copy, (0, 0))  # a file with an older time than its content
     with pytest.raises(
         CILError,
         match=r"'kidney' \(label 3\) is in the label files .* but in none of the preprocessed cases.*3d_fullres",
@@ -211,6 +214,12 @@ def test_on_its_own_data_set_nothing_is_preprocessed_again(model):
         model, 17, Wish(classes=("kidney",)), say=lambda line: pytest.fail(line) if "nnUNetv2" in line else None
     )
     assert found.plans_name == "nnUNetPlans_kidney_step1"
+    for removed in file.parents[1].glob("*Tr/case_1[._]*"):
+        removed.unlink()
+    with pytest.raises(
+        CILError, match=r"nnUNetPlans_3d_fullres has the case 'case_1', which is not in .*raw.* any more"
+    ):
+        extend(model, 17, Wish(classes=("kidney",)))
 
 
 def preprocess_again(case):

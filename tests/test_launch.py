@@ -101,6 +101,15 @@ def test_what_is_scored_is_not_scored_again_until_a_model_is_trained_again(exper
     assert after(graph(experiment)) == {"evaluate": []}
 
 
+def test_another_test_set_is_another_job_behind_the_same_trainings(experiment, tmp_path):
+    graph(experiment)
+    finish(experiment, "PGCD 0 0", "PGCD 1 0", "MiB 1 0", "MiB 2 0")
+    own, other = (job_graph(experiment, Choice(device="cpu"), output=output) for output in (None, tmp_path / "other"))
+    assert [job.name for job in own[:-1]] == [job.name for job in other[:-1]] == list(own[-1].after)
+    assert own[-1].name != other[-1].name
+    assert {job.log.parent for job in [*own, *other]} == {logs_folder(experiment)}
+
+
 def test_how_to_go_on_is_seen_when_the_job_starts(experiment, monkeypatch):
     calls = []
     monkeypatch.setattr(launch, "call", lambda command, arguments, *_: calls.append((command, arguments[-1])))
@@ -261,7 +270,8 @@ def test_run_locally_with_nnunets_own_commands(toy, tmp_path, capsys):
     assert said.startswith("3 jobs to do\n")
     assert [line.split()[0] for line in said.splitlines()[1:7]] == ["started:", "finished"] * 3
     assert (out / "summary.md").read_text() in said
-    assert len(list((out / "cil_logs").glob("*.txt"))) == 3
+    logs = Path(os.environ["nnUNet_results"]) / DATASET / "cil_logs"
+    assert len(list(logs.glob("*.txt"))) == 3
     assert main(command) == 0
     again = capsys.readouterr().out
     assert again.startswith("0 jobs to do\n")
@@ -283,7 +293,7 @@ def test_a_killed_launcher_ends_its_training_and_a_rerun_goes_on_with_it(toy, tm
     assert process.wait(timeout=120) != 0
     assert not (fold / "checkpoint_final.pth").exists()
     assert main(command) == 0
-    (log,) = logs_folder(experiment, None).glob("*.txt")
+    (log,) = logs_folder(experiment).glob("*.txt")
     calls = [line for line in log.read_text().splitlines() if line.startswith("$ nnUNetv2_train")]
     assert [call.endswith("--c") for call in calls] == [False, True]
     assert (fold / "checkpoint_final.pth").exists()
@@ -325,12 +335,12 @@ def submit(experiment, *parameters):
 
 
 def ids(experiment):
-    stored = json.loads((logs_folder(experiment, None) / "slurm_jobs.json").read_text())
+    stored = json.loads((logs_folder(experiment) / "slurm_jobs.json").read_text())
     return {short(name): int(job_id) for name, job_id in stored.items()}
 
 
 def submission(experiment, job_id):
-    return (logs_folder(experiment, None) / "submitit" / f"{job_id}_submission.sh").read_text()
+    return (logs_folder(experiment) / "submitit" / f"{job_id}_submission.sh").read_text()
 
 
 def dependency(experiment, job_id):
@@ -358,14 +368,14 @@ def test_every_job_is_submitted_behind_those_that_it_needs_and_just_once(experim
     out = capsys.readouterr().out
     assert "  submitted: " not in out
     assert "101  running since an earlier call: nnUNetv2_train" in out
-    assert len(list((logs_folder(experiment, None) / "submitit").glob("1*_submission.sh"))) == 5
+    assert len(list((logs_folder(experiment) / "submitit").glob("1*_submission.sh"))) == 5
 
 
 def test_after_a_failure_what_is_missing_is_submitted_and_the_log_is_shown(experiment, slurm, capsys):
     assert submit(experiment) == 0
     assert list(ids(experiment).values()) == [101, 102, 103, 104, 105, 106]
     finish(experiment, "PGCD 0 0")
-    logs = logs_folder(experiment, None)
+    logs = logs_folder(experiment)
     (job,) = (j for j in graph(experiment) if short(j.name) == "PGCD 1 0")
     job.log.write_text("epoch 1\nCUDA out of memory\n")
     (logs / "submitit" / "102_0_log.out").touch()

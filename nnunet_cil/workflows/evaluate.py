@@ -75,9 +75,7 @@ def evaluate(
     say("Scoring on the folds' validation cases" if cases == "validation" else f"Scoring on {cases}")
     given, output = output, output_folder(experiment, output)
     output.mkdir(parents=True, exist_ok=True)
-    numbers = {model.folder.parent.name: model.plan.dataset_labels for model in models}
-    labelled = {name: numbers[name] for name in experiment.data_sets}
-    tests = {fold: test_sets(labelled, fold, images, labels, output) for fold in experiment.folds}
+    tests = {fold: test_sets(experiment, fold, images, labels, output) for fold in experiment.folds}
     scored: dict[tuple[str, int, int | str], Scored] = {}
     todo = [(fold, model) for fold in experiment.folds for model in models]
     import scipy.ndimage  # once, before processes are forked that would each import them

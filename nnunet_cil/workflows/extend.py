@@ -394,10 +394,19 @@ def _apart_from_previous(plans: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_old_labels(preprocessed: Path, raw: RawData) -> None:
-    """nnU-Net keeps a copy of every label file that it preprocesses."""
+    """nnU-Net keeps a copy of every label file that it preprocesses, which any later preprocessing brings up to date."""
+    if gone := sorted({file.stem for file in preprocessed.glob("*.pkl")} - raw.cases.keys()):
+        raise CILError(
+            f"{preprocessed} has the case {gone[0]!r}, which is not in {raw.folder} any more. Remove that folder, and run the "
+            "command again."
+        )
     for case, files in raw.cases.items():
         copy = preprocessed.parent / "gt_segmentations" / f"{case}{raw.dataset_json['file_ending']}"
-        if copy.is_file() and not filecmp.cmp(copy, files["label"], shallow=False):
+        done = preprocessed / f"{case}.pkl"
+        if not copy.is_file() or not done.is_file():
+            continue
+        is_newer = copy.stat().st_mtime > done.stat().st_mtime  # the copy has the label file's time
+        if is_newer or not filecmp.cmp(copy, files["label"], shallow=False):
             raise CILError(
                 f"The label file of case {case!r} has changed since {preprocessed} was made. Remove that folder and {copy}, and "
                 "run the command again."

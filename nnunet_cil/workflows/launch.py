@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import signal
@@ -77,15 +78,15 @@ def job_graph(
         choice: as for ``run``.
         images: as for ``evaluate``.
         labels: as for ``evaluate``.
-        output: as for ``evaluate``; also takes the logs.
+        output: as for ``evaluate``.
     """
     if choice.reaches_the_end(experiment):
-        check_test_cases(experiment.data_sets, experiment.folds, images, labels)
+        check_test_cases(experiment, images, labels)
     write_plans(experiment)
     if missing := preprocessing_commands(experiment):
         commands = "\n".join(f"  {line}" for line in missing)
         raise CILError(f"{experiment.configuration} is not preprocessed yet. Run\n{commands}\nand then this again.")
-    logs = logs_folder(experiment, output)
+    logs = logs_folder(experiment)
     todo = {t.name: t for t in trainings(choice.of(experiment.models()), experiment.folds, choice.options())}
     previous = {
         Training(later, fold).name: Training(earlier, fold).name
@@ -101,7 +102,9 @@ def job_graph(
     cases = {"images": images, "labels": labels, "output": output}
     if choice.reaches_the_end(experiment) and (todo or evaluated(experiment, **cases) is None):
         short = [trainer.removeprefix("nnUNetTrainer") for trainer in experiment.trainers]
-        name = "-".join(["evaluate", experiment.name, "fold", *map(str, experiment.folds), *short])
+        given = "\n".join(f"{key} {path}" for key, path in cases.items() if path is not None)
+        which = [hashlib.sha256(given.encode()).hexdigest()[:8]] if given else []  # another test set is another job
+        name = "-".join(["evaluate", experiment.name, "fold", *map(str, experiment.folds), *short, *which])
         log = logs / f"{name}.txt"
         arguments = experiment.evaluate_arguments(choice.device, **cases)
         command = shlex.join(["nnunet_cil", *arguments])

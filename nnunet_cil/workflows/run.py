@@ -111,7 +111,7 @@ def run(
         choice: of steps; nothing is scored unless the schedule's last is among them.
         images: as for ``evaluate``.
         labels: as for ``evaluate``.
-        output: as for ``evaluate``; also takes the logs.
+        output: as for ``evaluate``.
         say: takes one line of progress at a time.
 
     Returns:
@@ -120,9 +120,9 @@ def run(
     Raises:
         CILError: something is missing, or one of the commands failed.
     """
-    logs = logs_folder(experiment, output)
+    logs = logs_folder(experiment)
     if choice.reaches_the_end(experiment):
-        check_test_cases(experiment.data_sets, experiment.folds, images, labels)
+        check_test_cases(experiment, images, labels)
     _preprocess_all(experiment, logs, say)
     write_plans(experiment)
     if _first_trainer(experiment) is None and len(experiment.trainers) > 1:
@@ -193,7 +193,7 @@ def remaining_commands(
 ) -> list[str]:
     """What ``run`` would call, in order, ready for a job script. Writes the steps' plans, trains nothing."""
     if choice.reaches_the_end(experiment):
-        check_test_cases(experiment.data_sets, experiment.folds, images, labels)
+        check_test_cases(experiment, images, labels)
     write_plans(experiment)
     commands = preprocessing_commands(experiment)
     commands += [t.command for t in trainings(choice.of(experiment.models()), experiment.folds, choice.options())]
@@ -210,9 +210,9 @@ def preprocessing_commands(experiment: Experiment) -> list[str]:
     return [shlex.join(c) for d, p in plans.items() for c in missing_commands(d, experiment.configuration, p)]
 
 
-def logs_folder(experiment: Experiment, output: Path | None) -> Path:
-    """Where the output of nnU-Net's commands goes."""
-    return (output or nnunet_folder("nnUNet_results") / experiment.dataset_name) / "cil_logs"
+def logs_folder(experiment: Experiment) -> Path:
+    """Where the output of nnU-Net's commands goes: beside the models, whatever they are scored on."""
+    return nnunet_folder("nnUNet_results") / experiment.dataset_name / "cil_logs"
 
 
 def write_plans(experiment: Experiment) -> None:

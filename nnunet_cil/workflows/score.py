@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,11 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.files import score_files
 from nnunet_cil.evaluation.segmentation import ClassScores
 from nnunet_cil.files import files_sha256, is_cut_off, write_json
+from nnunet_cil.labels import labelled_classes
 from nnunet_cil.lineage import validation_means
 from nnunet_cil.workflows.commands import predict, user_environment
 from nnunet_cil.workflows.folders import nnunet_folder, raw_dataset_folder, read_json
-from nnunet_cil.workflows.models import StepModel
+from nnunet_cil.workflows.models import Experiment, StepModel
 
 Rows = Sequence[Mapping[str, Any]]
 """One a case and class."""
@@ -36,12 +38,14 @@ class Case:
         truth: the file of its true labels.
         image: the file of its first channel; it may be missing.
         labels: what the true labels' numbers mean, name -> number.
+        classes: the model's classes that the true labels show.
     """
 
     name: str
     truth: Path
     image: Path
     labels: Mapping[str, int]
+    classes: Sequence[str]
 
     def prediction(self, predictions: Path) -> Path:
         """Its file in a model's folder of predictions."""
@@ -83,18 +87,15 @@ class TestSet:
 
 
 def test_sets(
-    data_sets: Mapping[str, Mapping[str, int]],
-    fold: int | str,
-    images: Path | None,
-    labels: Path | None,
-    output: Path,
+    experiment: Experiment, fold: int | str, images: Path | None, labels: Path | None, output: Path
 ) -> list[TestSet | None]:
-    """What every step's model is scored on: one data set's ``test_set``, or the test cases of each of several.
+    """What every step's model is scored on: the test cases of each data set, else the fold's validation cases.
 
-    Where one of several has no test cases, the fold's validation cases take their place.
+    None stands for validation cases that nnU-Net has predicted already, at the end of each step's training. Where steps learn
+    from several data sets, or from different cases of one, each step has predicted others: then they are predicted here.
 
     Args:
-        data_sets: nnU-Net's name -> its labels, name -> number.
+        experiment: whose models.
         fold: of the models.
         images: test images of the only data set.
         labels: their true labels.
@@ -103,29 +104,36 @@ def test_sets(
     Raises:
         CILError: images are given for several data sets, or one has neither test nor validation cases.
     """
-    check_test_cases(list(data_sets), [fold], images, labels)
-    if len(data_sets) == 1:
-        return [test_set(name, images, labels) for name in data_sets]
-    return [
-        TestSet(found.images, found.labels, name, numbers)
-        for name, numbers in data_sets.items()
-        for found in [test_set(name, None, None) or _validation_set(name, fold, output)]
-    ]
+    check_test_cases(experiment, images, labels)
+    if not _steps_differ(experiment):
+        return [test_set(experiment.dataset_name, images, labels)]
+    found = {
+        name: test_set(name, images, labels) or _validation_set(name, fold, output) for name in experiment.data_sets
+    }
+    if len(found) == 1:
+        return list(found.values())
+    numbers = {model.folder.parent.name: model.plan.dataset_labels for model in experiment.models()}
+    return [TestSet(test.images, test.labels, name, numbers[name]) for name, test in found.items()]
 
 
-def check_test_cases(
-    data_sets: Sequence[str], folds: Sequence[int | str], images: Path | None, labels: Path | None
-) -> None:
+def _steps_differ(experiment: Experiment) -> bool:
+    """Whether they have validation cases of their own each."""
+    return len(experiment.data_sets) > 1 or experiment.schedule.cases == "disjoint"
+
+
+def check_test_cases(experiment: Experiment, images: Path | None, labels: Path | None) -> None:
     """Refuses what models cannot be scored on; known before any training.
 
     Raises:
-        CILError: a folder is missing; of several data sets, images are given, or there are no test cases where fold "all" leaves
+        CILError: a folder is missing; of several data sets, images are given; or there are no test cases where fold "all" leaves
             no validation cases.
     """
+    data_sets, folds = experiment.data_sets, experiment.folds
     if len(data_sets) == 1:
-        test_set(data_sets[0], images, labels)
-        return
-    if images is not None or labels is not None:
+        found = test_set(data_sets[0], images, labels)
+        if found is not None or not _steps_differ(experiment):
+            return
+    elif images is not None or labels is not None:
         raise CILError(
             f"-i and -l are for one data set, but the schedule has {', '.join(data_sets)}. Put the cases into imagesTs and "
             "labelsTs of each data set in nnUNet_raw."
@@ -216,7 +224,7 @@ def score_model(
     wanted = {
         "checkpoint": digest,
         "tolerance_mm": tolerance_mm,
-        "cases": [c.name for c in cases],
+        "cases": {c.name: list(c.classes) for c in cases},
         "files_sha256": files_sha256(files),
     }
     rows = _stored(file, wanted)
@@ -253,8 +261,19 @@ def _predictions(
             raise CILError(f"{test.images} holds no images that end in {ending}.")
     before = f"{test.dataset}/" if test is not None and test.dataset else ""
     labels = test.numbers if test is not None and test.dataset else model.plan.dataset_labels
+    dataset = nnunet_folder("nnUNet_preprocessed") / (test.dataset if before and test else model.folder.parent.name)
+    content = read_json(dataset / "dataset.json", "Run 'nnunet_cil plan' first.")
+    known = tuple(name for name in model.plan.seen_classes if name in labels)
+    partly = labelled_classes(content, names, known)
     cases = [
-        Case(f"{before}{name}", truth / f"{name}{ending}", images / f"{name}_0000{ending}", labels) for name in names
+        Case(
+            f"{before}{name}",
+            truth / f"{name}{ending}",
+            images / f"{name}_0000{ending}",
+            labels,
+            partly.get(name, known),
+        )
+        for name in names
     ]
     for case in cases:
         if not case.truth.is_file():
@@ -276,7 +295,11 @@ def _predict(
     output: Path,
 ) -> None:
     """nnUNetv2_predict, continued where files are missing; made anew when the model or the images are others."""
-    mark, source = target / "predicted_from.txt", f"{digest} {images.resolve()}"
+    sizes = "\n".join(
+        f"{file.name} {file.stat().st_size}" for file in sorted(images.iterdir())
+    )  # images are long to read
+    source = f"{digest} {hashlib.sha256(sizes.encode()).hexdigest()[:16]} {images.resolve()}"
+    mark = target / "predicted_from.txt"
     known = mark.read_text(encoding="utf-8").splitlines() if mark.is_file() else []
     is_same = known[:1] == [source]
     if is_same and _FINISHED in known and all(file.is_file() for file in files):
@@ -299,14 +322,14 @@ def _predict(
 def score_cases(
     model: StepModel, predictions: Path, cases: Sequence[Case], tolerance_mm: float, pool: Executor
 ) -> list[dict[str, Any]]:
-    """One row a case and class that its data set labels, in parallel over the cases.
+    """One row a case and class that its labels show, in parallel over the cases.
 
     Raises:
         CILError: a file is missing or unreadable, a grid or a label is not what it should be.
     """
     from tqdm import tqdm
 
-    score = partial(_score, predictions, model.plan.labels, model.plan.seen_classes, tolerance_mm)
+    score = partial(_score, predictions, model.plan.labels, tolerance_mm)
     rows = []
     scored = pool.map(score, cases)
     for case, scores in zip(cases, tqdm(scored, total=len(cases), unit="case", leave=False), strict=True):
@@ -314,14 +337,12 @@ def score_cases(
     return rows
 
 
-def _score(
-    predictions: Path, channels: Mapping[str, int], classes: Sequence[str], tolerance_mm: float, case: Case
-) -> dict[str, ClassScores]:
+def _score(predictions: Path, channels: Mapping[str, int], tolerance_mm: float, case: Case) -> dict[str, ClassScores]:
     """The scores of a case; called in another process."""
     return score_files(
         case.prediction(predictions),
         case.truth,
-        classes={name: (channels[name], case.labels[name]) for name in classes if name in case.labels},
+        classes={name: (channels[name], case.labels[name]) for name in case.classes},
         found_labels=frozenset(channels.values()),
         wanted_labels=frozenset(case.labels.values()),
         ignore_label=case.labels.get("ignore"),
