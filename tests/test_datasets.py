@@ -90,6 +90,8 @@ def test_btcv_splits_of_the_field(raw, source, monkeypatch):
     handed_over.write_text("[]")
     with pytest.raises(CILError, match="holds another split"):
         converted("btcv", source, split="swin-unetr")
+    with pytest.raises(CILError, match=r"was converted with another split. Remove .*splits_final.json"):
+        converted("btcv", source)
     with pytest.raises(CILError, match=r"--split 'swinunetr' is unknown \(did you mean 'swin-unetr'\?\)"):
         converted("btcv", source, split="swinunetr")
     assert len(btcv.TRANSUNET_TEST) == 12

@@ -25,7 +25,7 @@ NUM_FOLDS = 5
 """nnU-Net's."""
 
 SPLIT_SEED = 12345
-"""nnU-Net's, too."""
+"""nnU-Net's, too; also deals cases out to steps."""
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,12 @@ def _opened(source: Path) -> Iterator[Path]:
 def _hand_over_splits(target: Path, findings: Findings) -> None:
     """Puts the data set's split where nnU-Net looks for it; without nnUNet_preprocessed it stays in the raw folder."""
     folds = splits([e.case for e in findings.examined])
+    earlier = target / "splits_final.json"
+    if earlier.is_file() and json.loads(earlier.read_text(encoding="utf-8")) != folds:
+        raise CILError(
+            f"{target} was converted with another split. Remove {earlier}, and the file of that name in nnUNet_preprocessed, or "
+            "choose another data set ID."
+        )
     if not folds or not os.environ.get("nnUNet_preprocessed"):
         return
     file = nnunet_folder("nnUNet_preprocessed") / target.name / "splits_final.json"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_cil.datasets.convert import check_room
+from nnunet_cil.datasets.convert import NUM_FOLDS, check_room
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import write_json
 from nnunet_cil.labels import check_labelled_classes, labelled_classes, model_labels, refuse_regions
@@ -36,7 +36,6 @@ from nnunet_cil.workflows.move import (
     refuse_other_preprocessing,
 )
 from nnunet_cil.workflows.plan import (
-    NUM_FOLDS,
     refuse_if_trained,
     scan_labels,
     step_plans_file,

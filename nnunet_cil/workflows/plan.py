@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_cil.datasets.convert import NUM_FOLDS, SPLIT_SEED
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import write_json
 from nnunet_cil.labels import check_labelled_classes, labelled_classes
@@ -29,12 +30,6 @@ from nnunet_cil.workflows.sequence import (
     step_data_sets,
 )
 from nnunet_cil.workflows.trainers import hyperparameter_names, trainer_class
-
-SPLIT_SEED = 12345
-"""Seed that deals cases out to steps; the one of nnU-Net's own cross-validation split."""
-
-NUM_FOLDS = 5
-"""nnU-Net's."""
 
 
 @dataclass(frozen=True)
