@@ -30,10 +30,10 @@ from nnunet_cil.losses.prototypes import prototype_similarity
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.step_plans import StepPlan, read_step_plan
-from nnunet_cil.training.checkpoints import read_checkpoint
 from nnunet_cil.training.data import tiles
-from nnunet_cil.training.pgcd import nnUNetTrainerPGCD as PGCD
-from nnunet_cil.training.prototypes import confident_classes, feature_sums
+from nnunet_cil.training.methods.pgcd import nnUNetTrainerPGCD as PGCD
+from nnunet_cil.training.passes import confident_classes, feature_sums
+from nnunet_cil.training.state import read_checkpoint
 
 DEVICE = torch.device("cpu")
 SHARES = {"carried": 0.0, "blended": PGCD.prototype_refresh, "re-estimated": 1.0}
@@ -66,7 +66,7 @@ class Analysis:
         """Finds the preprocessed cases."""
         from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
-        from nnunet_cil.workflows.folders import nnunet_folder
+        from nnunet_cil.host.folders import nnunet_folder
 
         self.fold = fold
         self.teacher, self.student = Model(teacher, fold), Model(student, fold)

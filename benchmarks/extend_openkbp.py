@@ -66,7 +66,7 @@ class Study:
 
     def __init__(self, args: argparse.Namespace) -> None:
         """Finds the data set."""
-        from nnunet_cil.workflows.folders import nnunet_folder, raw_dataset_folder
+        from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
 
         self.args = args
         self.raw = raw_dataset_folder(args.dataset)
@@ -128,7 +128,7 @@ class Study:
 
     def plan_base(self) -> None:
         """The plain model's plans and data: nnU-Net's own, and a copy with a small network."""
-        from nnunet_cil.workflows.preprocess import PLANNERS
+        from nnunet_cil.host.preprocess import PLANNERS
 
         folder, configuration = self.preprocessed / self.old, self.args.c
         plans = folder / f"{self.args.plans}.json"
@@ -177,7 +177,7 @@ class Study:
 
     def plan_step(self, dataset: str, plans: str, name: str, classes: tuple[str, ...]) -> str:
         """A schedule of one step; the name of its plans."""
-        from nnunet_cil.cli import key_values
+        from nnunet_cil.cli.main import key_values
 
         schedule = self.preprocessed / dataset / f"{name}.schedule"
         training = key_values("", self.training)
@@ -190,7 +190,7 @@ class Study:
         import torch
         from nnunetv2.run.run_training import get_trainer_from_args
 
-        from nnunet_cil.training.checkpoints import read_checkpoint
+        from nnunet_cil.training.state import read_checkpoint
 
         plans = self.plan_step(self.old, self.plans, "known", OLD)
         model = self.results / self.old / f"nnUNetTrainerPGCD__{plans}__{self.args.c}"
@@ -260,7 +260,7 @@ def cosines(known: Path, extended: Path) -> dict[str, float]:
     """Of each old class's true prototype with the one that the extension took from the model's predictions, centred."""
     import torch
 
-    from nnunet_cil.training.checkpoints import STATE_KEY, read_checkpoint
+    from nnunet_cil.training.state import STATE_KEY, read_checkpoint
 
     states = [read_checkpoint(m / "fold_0" / "checkpoint_final.pth")[STATE_KEY] for m in (known, extended)]
     true, own = (s["prototypes"]["prototypes"][: 1 + len(OLD)] for s in states)

@@ -122,7 +122,7 @@ def main() -> None:
 
 def new_classes(args: argparse.Namespace) -> list[str]:
     """Of the step."""
-    from nnunet_cil.workflows.folders import dataset_name, nnunet_folder
+    from nnunet_cil.host.folders import dataset_name, nnunet_folder
 
     plans = nnunet_folder("nnUNet_preprocessed") / dataset_name(args.dataset) / f"{args.plans}.json"
     block = json.loads(plans.read_text())["cil"]

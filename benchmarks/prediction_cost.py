@@ -47,7 +47,7 @@ def prepare(folder: Path, asked: dict[str, Any]) -> list[str]:
 
 def untrained_models(folder: Path, asked: dict[str, Any]) -> dict[str, str]:
     """Folders of three models with the same architecture: plain nnU-Net's, a step's, and that one exported."""
-    from nnunet_cil.workflows.export import export
+    from nnunet_cil.workflows.models.export import export
 
     _, second = prepare(folder, asked)
     models = {}

@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_cil.cli import key_values
+from nnunet_cil.cli.main import key_values
 from nnunet_cil.errors import CILError
 from nnunet_cil.schedule import Schedule, load_schedule, shipped_schedules
 
@@ -82,7 +82,7 @@ class Study:
 
     def run(self, methods: list[str], folds: list[int]) -> None:
         """Everything, in order; what is done is skipped."""
-        from nnunet_cil.workflows.folders import dataset_name, nnunet_folder
+        from nnunet_cil.host.folders import dataset_name, nnunet_folder
 
         self.name = dataset_name(self.dataset)
         self.raw, self.trained = nnunet_folder("nnUNet_raw") / self.name, nnunet_folder("nnUNet_results") / self.name
@@ -121,7 +121,7 @@ class Study:
         """Step 0: taken from --step0, or trained and kept there, without what the optimizer remembers."""
         import torch
 
-        from nnunet_cil.training.checkpoints import read_checkpoint
+        from nnunet_cil.training.state import read_checkpoint
 
         kept = self.step0 and self.step0 / f"fold_{fold}.pth"
         own = self.folder(FIRST_TRAINER, self.plans(0), fold) / "checkpoint_final.pth"

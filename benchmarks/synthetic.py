@@ -175,7 +175,7 @@ def make_dataset(
 
 def plan_steps(root: Path, num_classes: int) -> list[str]:
     """Plans two steps, the second of one class; both after a PGCD trainer's step 0. The names of the plans."""
-    from nnunet_cil.workflows.plan import plan
+    from nnunet_cil.workflows.plan.plan import plan
 
     names = class_names(num_classes)
     schedule = root / f"{SCHEDULE}.json"

@@ -12,7 +12,7 @@ from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.data import Tile
 from nnunet_cil.training.locations import OldClassLocations
-from nnunet_cil.training.prototypes import classes_by_label, feature_sums
+from nnunet_cil.training.passes import classes_by_label, feature_sums
 from nnunet_cil.training.step_loss import StepLoss
 
 

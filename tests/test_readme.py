@@ -8,8 +8,8 @@ import pytest
 from toy import DATASET, ORGANS, train, write_schedule
 
 from nnunet_cil.shipped import trainer_names, trainers_folder
-from nnunet_cil.workflows.plan import plan
-from nnunet_cil.workflows.trainers import trainer_class
+from nnunet_cil.training.catalogue import trainer_class
+from nnunet_cil.workflows.plan.plan import plan
 
 ROOT = Path(__file__).parents[1]
 

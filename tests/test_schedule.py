@@ -7,7 +7,7 @@ import pytest
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.schedule import load_schedule, shipped_schedules
-from nnunet_cil.workflows.schedules import readme
+from nnunet_cil.workflows.data.schedules import readme
 
 
 @pytest.mark.parametrize("name", sorted(shipped_schedules()))

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 import torch
 
 from nnunet_cil.networks.prototype_bank import PrototypeBank
-from nnunet_cil.training.pgcd import PGCDLoss
+from nnunet_cil.training.methods.pgcd import PGCDLoss
 from nnunet_cil.training.step_loss import StepContext
 
 ORGANS = ("liver", "spleen", "kidney", "cyst")
@@ -296,7 +296,7 @@ def train(name: str, plans_name: str, **kwargs):
 
 def plan_toy(tmp_path: Path, steps=(ORGANS[:2], ORGANS[2:]), first_trainer=None, **extra) -> list[str]:
     """Plans a schedule of the toy data set; the names of the steps' plans."""
-    from nnunet_cil.workflows.plan import plan
+    from nnunet_cil.workflows.plan.plan import plan
 
     schedule = write_schedule(tmp_path, steps, **extra)
     return [s.plans_name for s in plan(DATASET, schedule, first_trainer=first_trainer)]

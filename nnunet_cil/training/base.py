@@ -38,17 +38,17 @@ from nnunet_cil.networks.heads import widen_heads
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import Teacher, autocast
 from nnunet_cil.step_plans import StepPlan, read_step_plan
-from nnunet_cil.training.checkpoints import (
+from nnunet_cil.training.data import MapLabels, StepDataset, Tile, evenly_spaced, tiles
+from nnunet_cil.training.ground_truth import keep_labelled, write_in_channels
+from nnunet_cil.training.passes import Classes, Forward, classes_by_label, feature_sums
+from nnunet_cil.training.progress import plot_terms
+from nnunet_cil.training.state import (
     STATE_KEY,
     PreviousStep,
     previous_checkpoint,
     read_checkpoint,
     read_previous_step,
 )
-from nnunet_cil.training.data import MapLabels, StepDataset, Tile, evenly_spaced, tiles
-from nnunet_cil.training.ground_truth import keep_labelled, write_in_channels
-from nnunet_cil.training.progress import plot_terms
-from nnunet_cil.training.prototypes import Classes, Forward, classes_by_label, feature_sums
 from nnunet_cil.training.step_loss import StepContext, StepLoss, decided_by_labels
 from nnunet_cil.training.stray_regions import cases_with_strays, is_stray_free
 from nnunet_cil.training.teacher_volumes import NOT_SEGMENTED, TeacherVolumes

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_cil.host.commands import call, python_path, train
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.shipped import trainers_folder
-from nnunet_cil.workflows.commands import call, python_path, train
 
 DATASET_ID, DATASET = 1, "Dataset001_Phantom"
 SCHEDULE, CONFIGURATION, PLANS = "phantom_2-2-1", "2d", "nnUNetPlansSmall"
@@ -86,7 +86,7 @@ def _prepare(output: Path, environment: Mapping[str, str], say: Callable[[str], 
     """Raw data, nnU-Net's preprocessing, small plans, and the plans of each step."""
     from nnunet_cil.datasets.phantom import write_dataset
     from nnunet_cil.files import write_json
-    from nnunet_cil.workflows.small_plans import small_plans
+    from nnunet_cil.host.plans_files import small_plans
 
     preprocessed = output / "nnUNet_preprocessed" / DATASET
     done = preprocessed / f"{PLANS}.json"

@@ -1,0 +1,5 @@
+"""``python -m nnunet_cil.cli``."""
+
+from nnunet_cil.cli.main import entry
+
+entry()

@@ -1,0 +1,83 @@
+"""What ``nnunet_cil run`` does first: nnU-Net's planning and preprocessing, where it is missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.host.commands import call, user_environment
+from nnunet_cil.host.folders import dataset_id, nnunet_folder, read_json
+from nnunet_cil.host.plans_files import configuration_settings
+
+PLANNERS = {
+    "nnUNetPlans": "ExperimentPlanner",
+    **{f"nnUNetResEncUNet{size}Plans": f"nnUNetPlannerResEnc{size}" for size in ("M", "L", "XL")},
+}
+"""nnU-Net's plans -> the planner that makes them."""
+
+_CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres")
+"""That nnU-Net's planners make; cascades are not supported."""
+
+
+def preprocess(
+    dataset: str, configuration: str, base_plans: str, logs: Path, say: Callable[[str], None] = lambda _line: None
+) -> None:
+    """``nnUNetv2_plan_and_preprocess``; where there are plans already, only what is missing beside them.
+
+    Args:
+        dataset: nnU-Net's name.
+        configuration: nnU-Net's.
+        base_plans: name; where they are missing, one of ``PLANNERS``.
+        logs: folder of the commands' output.
+        say: takes the command.
+
+    Raises:
+        CILError: the plans are not nnU-Net's own, or preprocessing failed.
+    """
+    processes = ["-np", os.environ["nnUNet_def_n_proc"]] if "nnUNet_def_n_proc" in os.environ else []
+    for command, *arguments in missing_commands(dataset, configuration, base_plans):
+        say(" ".join([command, *arguments, *processes]))
+        call(command, [*arguments, *processes], user_environment(), logs / "preprocessing.txt")
+
+
+def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[list[str]]:
+    """nnU-Net's commands that are left before a configuration can be trained; empty where all is there.
+
+    Raises:
+        CILError: there are no plans, and nnU-Net makes none of that name, or no such configuration.
+    """
+    folder = nnunet_folder("nnUNet_preprocessed") / dataset
+    plans = folder / f"{base_plans}.json"
+    which = ["-d", str(dataset_id(dataset))]
+    if not plans.is_file():
+        if base_plans not in PLANNERS:
+            raise CILError(
+                f"{plans} is missing, and only {', '.join(PLANNERS)} can be made here. Make it, or choose another -p."
+            )
+        if configuration not in _CONFIGURATIONS:
+            raise CILError(
+                f"nnU-Net plans no configuration {configuration!r}{did_you_mean(configuration, _CONFIGURATIONS)}."
+            )
+        how = ["-c", configuration, "-pl", PLANNERS[base_plans], "--verify_dataset_integrity"]
+        return [["nnUNetv2_plan_and_preprocess", *which, *how]]
+    commands = []
+    if not (folder / "dataset_fingerprint.json").is_file():  # plans from elsewhere; training wants it all the same
+        commands.append(["nnUNetv2_extract_fingerprint", *which, "--verify_dataset_integrity"])
+    content = read_json(plans, "")
+    known = configuration in content["configurations"]  # what is wrong with it, plan says
+    if known and not _is_complete(folder / configuration_settings(content, configuration)["data_identifier"]):
+        commands.append(["nnUNetv2_preprocess", *which, "-c", configuration, "-plans_name", base_plans])
+    return commands
+
+
+def _is_complete(preprocessed: Path) -> bool:
+    """Whether every case is there; of a data set whose raw files are gone, whether any is."""
+    done = {file.stem for file in preprocessed.glob("*.pkl")}
+    images = nnunet_folder("nnUNet_raw") / preprocessed.parent.name / "imagesTr"
+    if not images.is_dir():
+        return bool(done)
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    return set(get_filenames_of_train_images_and_targets(str(images.parent))) <= done

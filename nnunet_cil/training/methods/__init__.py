@@ -1,0 +1,1 @@
+"""One module a method: its loss and its trainer."""

@@ -1,0 +1,36 @@
+"""nnUNetTrainerEWF: after a step, the weights are fused with the previous step's."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from nnunet_cil.networks.heads import HEAD_PREFIX, widen_heads
+from nnunet_cil.training.methods.mib import nnUNetTrainerMiB
+
+
+class nnUNetTrainerEWF(nnUNetTrainerMiB):
+    """Endpoints Weight Fusion on top of MiB.
+
+    Source: Xiao et al. 2023, Endpoints Weight Fusion for Class Incremental Semantic Segmentation, CVPR.
+    """
+
+    @torch.no_grad()
+    def finish_step(self) -> None:
+        """Fuses: theta <- (1 - w) theta_old + w theta, w = sqrt(N / (N + K)), for all that the old network had.
+
+        theta_old is where the step began: a background that is split evenly over itself and the new classes.
+        """
+        if self.step_plan.previous is None:
+            return
+        assert self.teacher is not None
+        num_old, num_new = self.step_plan.num_old_channels, len(self.step_plan.new_classes)
+        share = math.sqrt(num_new / (num_new + num_old))
+        weights = self.bare_network.state_dict()
+        old = widen_heads(self.teacher.network.state_dict(), num_new)  # where the step began
+        # nnU-Net's decoder holds the encoder: its tensors are there under two names, and would be fused twice
+        for name, _ in self.bare_network.named_parameters():
+            rows = slice(num_old if name.startswith(HEAD_PREFIX) else None)
+            weights[name][rows].lerp_(old[name][rows], 1 - share)
+        self.print_to_log_file(f"Fused the weights with the previous step's: {share:.3f} new, {1 - share:.3f} old.")

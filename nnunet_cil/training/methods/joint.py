@@ -1,0 +1,45 @@
+"""nnUNetTrainerJoint: all seen organs labelled. The upper bound."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from nnunet_cil.networks.teacher import Teacher
+from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.methods.finetune import FineTuneLoss
+from nnunet_cil.training.step_loss import StepLoss
+
+
+class JointLoss(FineTuneLoss):
+    """nnU-Net's own loss, which sees the labels of old classes too."""
+
+    def shown(self, targets: list[Tensor]) -> list[Tensor]:
+        """Everything."""
+        return targets
+
+
+class nnUNetTrainerJoint(nnUNetTrainerCIL):
+    """Trains on the labels, and under ``disjoint`` on the cases, of all steps so far: what no incremental method may see.
+
+    Continues from the previous step's weights like every other trainer. A schedule of one step is joint training from scratch.
+    """
+
+    needs_old_data = True
+
+    @property
+    def shown_label_map(self) -> dict[int, int]:
+        """Every seen class."""
+        return self.step_plan.evaluation_label_map
+
+    @property
+    def shown_cases(self) -> tuple[str, ...] | None:
+        """Those of this step and of the earlier ones."""
+        own = self.step_plan.cases
+        return None if own is None else sum(self.step_plan.earlier_cases, own)
+
+    def build_step_loss(self) -> StepLoss:
+        """nnU-Net's loss, unchanged."""
+        return JointLoss(self.loss_context(), self._build_loss())
+
+    def _with_old_classes(self, target: Tensor | list[Tensor], teacher: Teacher) -> Tensor | list[Tensor]:
+        return target

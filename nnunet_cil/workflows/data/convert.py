@@ -1,0 +1,123 @@
+"""``nnunet_cil convert``: a public download, checked as a whole, as an nnU-Net raw data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_cil.datasets.catalogue import find
+from nnunet_cil.datasets.checks import Findings, check
+from nnunet_cil.datasets.convert import (
+    Converted,
+    Transfer,
+    check_room,
+    refuse_other,
+    splits,
+    write,
+)
+from nnunet_cil.datasets.download import is_archive, unpack, unpacked_bytes
+from nnunet_cil.errors import CILError
+from nnunet_cil.files import write_json
+from nnunet_cil.host.folders import new_dataset_folder, nnunet_folder, num_processes
+
+SHOWN = 5
+"""Problems of one kind that are shown; a report has them all."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was found and what was written."""
+
+    findings: Findings
+    converted: Converted
+
+
+def convert(
+    name: str,
+    source: Path,
+    dataset_id: int,
+    *,
+    options: Mapping[str, Any] | None = None,
+    copy: bool = False,
+    leave_out_faulty: bool = False,
+    accept: Collection[str] = (),
+    report: Path | None = None,
+) -> Conversion:
+    """Checks every case, then writes ``nnUNet_raw/DatasetXXX_NAME``. A second call goes on where the first stopped.
+
+    Args:
+        name: of the data set, as in ``datasets.catalogue.NAMES``.
+        source: the download: its folder, or the archive.
+        dataset_id: nnU-Net's.
+        options: what the data set's ``find`` takes.
+        copy: copy images that could be linked.
+        leave_out_faulty: convert the cases that have no serious problem.
+        accept: of ``checks.ACCEPTABLE``: such problems are as they should be.
+        report: takes all problems as text, whether or not anything is written.
+
+    Raises:
+        CILError: anything that is wrong, before the data set's folder is touched.
+    """
+    if report is not None and not report.parent.is_dir():
+        raise CILError(f"{report.parent} is not a folder, so that --report {report.name} cannot be written there.")
+    with _opened(source) as folder:
+        dataset = find(name, folder, options or {})
+        target = new_dataset_folder(dataset_id, dataset.name)
+        refuse_other(target, dataset, dataset.cases)
+        findings = check(dataset, num_processes=num_processes()).accepting(accept)
+        if report is not None:
+            report.write_text(findings.text() + "\n", encoding="utf-8")
+        if leave_out_faulty:
+            findings = findings.without_faulty()
+            if not any(e.case.part == "train" for e in findings.examined):
+                raise CILError(f"No training case of {dataset.name} is without problems.\n{findings.text(limit=SHOWN)}")
+        if not findings.is_usable:
+            raise CILError(
+                f"{len(findings.faulty)} cases of {dataset.name} have problems, and nothing was written. "
+                "Mend them, or leave these cases out with --leave-out-faulty.\n" + findings.text(limit=SHOWN)
+            )
+        _hand_over_splits(target, findings)
+        transfer: Transfer = "copy" if copy else "move" if folder != source else "link"
+        converted = write(findings, target, transfer=transfer, num_processes=num_processes())
+    return Conversion(findings, converted)
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[Path]:
+    """The folder itself; an archive is unpacked beside the data sets for as long as it is read."""
+    if not is_archive(source):
+        yield source
+        return
+    raw = nnunet_folder("nnUNet_raw")
+    check_room(raw, unpacked_bytes(source))
+    folder = Path(tempfile.mkdtemp(prefix=".unpacked_", dir=raw))
+    try:
+        unpack(source, folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hand_over_splits(target: Path, findings: Findings) -> None:
+    """Puts the data set's split where nnU-Net looks for it; without nnUNet_preprocessed it stays in the raw folder."""
+    folds = splits([e.case for e in findings.examined])
+    earlier = target / "splits_final.json"
+    if earlier.is_file() and json.loads(earlier.read_text(encoding="utf-8")) != folds:
+        raise CILError(
+            f"{target} was converted with another split. Remove {earlier}, and the file of that name in nnUNet_preprocessed, or "
+            "choose another data set ID."
+        )
+    if not folds or not os.environ.get("nnUNet_preprocessed"):
+        return
+    file = nnunet_folder("nnUNet_preprocessed") / target.name / "splits_final.json"
+    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != folds:
+        raise CILError(f"{file} holds another split than the data set's. Remove it, or choose another data set ID.")
+    file.parent.mkdir(exist_ok=True)
+    write_json(file, folds)

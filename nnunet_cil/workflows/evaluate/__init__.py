@@ -1,0 +1,1 @@
+"""Every step's model predicted and scored."""

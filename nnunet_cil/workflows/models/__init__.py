@@ -1,0 +1,1 @@
+"""One trained model: extended, exported, described."""

@@ -1,0 +1,140 @@
+"""``nnunet_cil export``: a model that nnU-Net predicts with on a machine without this plug-in."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nnunet_cil import __version__
+from nnunet_cil.errors import CILError
+from nnunet_cil.files import write_json
+from nnunet_cil.host.folders import read_json
+from nnunet_cil.lineage import validation_dice
+from nnunet_cil.model_card import model_card
+
+PLAIN_TRAINER = "nnUNetTrainer"
+
+
+def export(model: Path, output: Path, *, zipped: bool = False) -> Path:
+    """Writes what prediction needs, under nnU-Net's own trainer name, with the lineage in dataset.json.
+
+    Args:
+        model: nnU-Net's folder of a trained model (above the folds).
+        output: takes ``DatasetXXX_NAME/nnUNetTrainer__PLANS__CONFIG``, as nnUNet_results does; with ``zipped`` the name
+            of the archive, for ``nnUNetv2_install_pretrained_model_from_zip``.
+        zipped: write one archive.
+
+    Returns:
+        The model's folder, or the archive.
+
+    Raises:
+        CILError: not a model folder, no fold is trained, a network that nnU-Net's own trainer does not build, or the
+            target is there already.
+    """
+    checkpoints = final_checkpoints(model)
+    plans = _without_step(read_json(model / "plans.json", "Give a model folder, with plans.json and fold_X."))
+    dataset_json = read_json(model / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
+    if zipped and output.suffix != ".zip":
+        output = output.with_name(f"{output.name}.zip")
+    model_name = Path(plans["dataset_name"]) / f"{PLAIN_TRAINER}__{plans['plans_name']}__{_configuration(checkpoints)}"
+    final = output if zipped else output / model_name
+    if final.exists():
+        raise CILError(f"{final} is there already. Remove it, or choose another place.")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise CILError(f"{output} is no folder. Choose another place.") from error
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix=".export_") as aside:
+        exported = Path(aside) / "results" / model_name
+        origins = {f: _export_fold(file, exported / f, plans, dataset_json) for f, file in checkpoints.items()}
+        write_json(exported / "plans.json", plans)
+        provenance = {
+            "version": __version__,
+            **{key: {f: o[key] for f, o in origins.items()} for key in ("exported_from_sha256", "lineage")},
+        }
+        write_json(exported / "dataset.json", {**dataset_json, "nnunet_cil": provenance})
+        if zipped:
+            exported = Path(shutil.make_archive(str(Path(aside) / "model"), "zip", Path(aside) / "results"))
+        exported.rename(final)
+    return final
+
+
+def final_checkpoints(model: Path) -> dict[str, Path]:
+    """``fold_X`` -> its final checkpoint.
+
+    Raises:
+        CILError: there is none.
+    """
+    found = {file.parent.name: file for file in sorted(model.glob("fold_*/checkpoint_final.pth"))}
+    if not found:
+        raise CILError(
+            f"{model} is not the folder of a trained nnU-Net v2 model: it has no fold_X/checkpoint_final.pth. It is called "
+            "TRAINER__PLANS__CONFIGURATION and lies in nnUNet_results/DATASET."
+        )
+    return found
+
+
+def _without_step(plans: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in plans.items() if k != "cil"}
+
+
+def _configuration(checkpoints: Mapping[str, Path]) -> str:
+    from nnunet_cil.training.state import read_checkpoint
+
+    return str(read_checkpoint(next(iter(checkpoints.values())))["init_args"]["configuration"])
+
+
+def _export_fold(file: Path, target: Path, plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the fold's weights and model card; returns where they come from."""
+    import torch
+
+    from nnunet_cil.training.state import PROVENANCE_KEY, file_sha256, lineage_of, read_checkpoint
+
+    checkpoint = read_checkpoint(file)
+    check_network(file, checkpoint, plans, dataset_json, f"{file} cannot be exported")
+    lineage, dice = lineage_of(checkpoint), validation_dice(file.parent, dataset_json["labels"])
+    if lineage:
+        lineage = (*lineage[:-1], replace(lineage[-1], dice=dice or lineage[-1].dice))
+    origin = {
+        "exported_from_sha256": file_sha256(file),
+        "lineage": [record.to_json() for record in lineage],
+    }
+    described = {**dataset_json, PROVENANCE_KEY: origin}
+    target.mkdir(parents=True)
+    kept = {
+        "network_weights": checkpoint["network_weights"],
+        "trainer_name": PLAIN_TRAINER,
+        "init_args": {**checkpoint["init_args"], "plans": dict(plans), "dataset_json": described},
+        "inference_allowed_mirroring_axes": checkpoint.get("inference_allowed_mirroring_axes"),
+    }
+    torch.save(kept, target / file.name)
+    if lineage:
+        card = model_card(lineage, lineage[-1].dice, PLAIN_TRAINER)
+        (target / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    return origin
+
+
+def check_network(
+    file: Path, checkpoint: Mapping[str, Any], plans: Mapping[str, Any], dataset_json: Mapping[str, Any], verdict: str
+) -> None:
+    """Refuses weights that the network of plain nnU-Net does not take; ``verdict`` begins the message."""
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(dict(plans))
+    configuration = manager.get_configuration(checkpoint["init_args"]["configuration"])
+    inputs = determine_num_input_channels(manager, configuration, dict(dataset_json))
+    outputs = manager.get_label_manager(dict(dataset_json)).num_segmentation_heads
+    network = nnUNetTrainer.build_network_architecture(manager, configuration, inputs, outputs, False)
+    try:
+        network.load_state_dict(checkpoint["network_weights"])
+    except RuntimeError as error:
+        raise CILError(
+            f"{verdict}: plain nnU-Net builds another network from the plans than {checkpoint['trainer_name']} did for "
+            f"{file.parent.name} ({str(error).splitlines()[-1].strip()})."
+        ) from error

@@ -1,0 +1,1 @@
+"""A step's plans files."""

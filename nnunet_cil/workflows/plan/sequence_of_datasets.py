@@ -1,0 +1,173 @@
+"""A schedule over several data sets: which step learns from which, and the first one's plans on the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.files import write_json
+from nnunet_cil.host.folders import (
+    dataset_id,
+    known_dataset,
+    nnunet_folder,
+    raw_dataset_folder,
+    read_dataset_json,
+    read_json,
+)
+from nnunet_cil.host.plans_files import configuration_settings
+from nnunet_cil.labels import check_classes, refuse_regions
+from nnunet_cil.schedule import Schedule
+from nnunet_cil.workflows.plan.compatibility import Remark, compare, compare_channels
+from nnunet_cil.workflows.plan.transfer import (
+    moved_name,
+    moved_plans,
+    orientations_of,
+    read_raw,
+    reader_of,
+    refuse_danger,
+    refuse_other_preprocessing,
+)
+
+_FORCE = "'nnunet_cil plan ... --force'"
+
+
+def step_data_sets(schedule: Schedule, dataset: str | int) -> tuple[str, ...]:
+    """nnU-Net's name of each step's data set.
+
+    Args:
+        schedule: whose steps may name one.
+        dataset: ID or name, of the first step and of all that name none.
+
+    Raises:
+        CILError: a data set is not there, or the first step names another one.
+    """
+    first = known_dataset(dataset)
+    names = []
+    for index, step in enumerate(schedule.steps):
+        try:
+            names.append(first if step.dataset is None else known_dataset(step.dataset))
+        except CILError as error:
+            raise CILError(f"step {index} of {schedule.name}: {error}") from error
+    if names[0] != first:
+        raise CILError(
+            f"step 0 of {schedule.name} learns from {names[0]}, but the command names {first}. Call it with {names[0]}: it is "
+            "the data set of step 0, and of every step that names none."
+        )
+    return tuple(names)
+
+
+def plans_on(dataset: str, first: str, base_plans: str) -> str:
+    """The name of the plans that a data set's steps copy: the base plans, where it is not the first one moved from there."""
+    return base_plans if dataset == first else moved_name(base_plans, first)
+
+
+def check_data_sets(schedule: Schedule, datasets: Sequence[str], base_plans: str, *, force: bool = False) -> None:
+    """What ``dataset.json`` tells before any long work.
+
+    Args:
+        schedule: with its steps.
+        datasets: nnU-Net's name of each step's.
+        base_plans: name of the first one's plans.
+        force: other channels than those of the first data set are all right; so they are once its plans are moved.
+
+    Raises:
+        CILError: a class that is not in its step's data set, other channels, or another format of files.
+        NotImplementedError: regions.
+    """
+    first = datasets[0]
+    known = {name: _dataset_json(name) for name in dict.fromkeys(datasets)}
+    for name, content in known.items():
+        refuse_regions(content)
+        own = [s.classes if d == name else () for s, d in zip(schedule.steps, datasets, strict=True)]
+        check_classes(own, content["labels"], schedule=schedule.name, dataset=name)
+        if content["file_ending"] != known[first]["file_ending"]:
+            raise CILError(
+                f"The files of {name} end in {content['file_ending']}, those of {first} in {known[first]['file_ending']}, but "
+                "every model predicts cases of all data sets. Convert one of them."
+            )
+        if name != first:
+            channels = compare_channels(known[first]["channel_names"], content["channel_names"])
+            is_moved = (_preprocessed(name) / f"{plans_on(name, first, base_plans)}.json").is_file()
+            _refuse_danger([channels], first, name, force=force or is_moved)
+
+
+def move_plans(
+    datasets: Sequence[str],
+    base_plans: str,
+    *,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _line: None,
+) -> None:
+    """Writes the first data set's plans for the others, and their dataset.json, where they are not there yet.
+
+    Args:
+        datasets: nnU-Net's name of each step's; the first one is preprocessed with the base plans.
+        base_plans: their name.
+        force: go on where data sets differ dangerously. Where the moved plans are there already, nothing is compared again.
+        say: takes what was compared.
+
+    Raises:
+        CILError: a data set does not fit, or its folder of preprocessed data is filled by other plans.
+    """
+    first, *others = dict.fromkeys(datasets)
+    redo = f"Run 'nnUNetv2_plan_and_preprocess -d {dataset_id(first)}' first."
+    base = read_json(_preprocessed(first) / f"{base_plans}.json", redo)
+    for name in others:
+        file = _preprocessed(name) / f"{plans_on(name, first, base_plans)}.json"
+        written = read_json(file, "") if file.is_file() else None
+        if written is None or written != moved_plans(base, name, str(written["image_reader_writer"]), file.stem):
+            _move(base, first, file, force=force, say=say)
+
+
+def _move(base: dict[str, Any], first: str, file: Path, *, force: bool, say: Callable[[str], None]) -> None:
+    """Compares and writes; ``file`` takes the plans, in the other data set's preprocessed folder."""
+    target, name = file.parent, file.parent.name
+    content = _dataset_json(name)
+    raw = read_raw(raw_dataset_folder(name), content, reader_of(base))
+    channels = _dataset_json(first)["channel_names"], content["channel_names"]
+    own = orientations_of(base)
+    settings = [configuration_settings(base, c) for c in preprocessed_configurations(_preprocessed(first), base)]
+    remarks = dict.fromkeys(remark for s in settings for remark in compare(base, s, *channels, raw.sample, own))
+    remarks[raw.reader_remark] = None
+    say(f"{name}, with the plans of {first}:")
+    for remark in remarks:
+        say(str(remark))
+    _refuse_danger(list(remarks), first, name, force=force)
+    plans = moved_plans(base, name, type(raw.reader).__name__, file.stem)
+    for configuration in preprocessed_configurations(target, plans):
+        remedy = f"Remove that folder and {file.name}, or take base plans of another name with -p."
+        refuse_other_preprocessing(target, plans, configuration, remedy)
+    target.mkdir(exist_ok=True)
+    if not (target / "dataset.json").is_file():
+        write_json(target / "dataset.json", content)
+    write_json(file, plans)
+
+
+def preprocessed_configurations(folder: Path, plans: dict[str, Any]) -> list[str]:
+    """The configurations whose folder in a preprocessed data set is not empty."""
+    identifiers = {name: c.get("data_identifier") for name, c in plans["configurations"].items()}
+    return [n for n, i in identifiers.items() if i and (folder / i).is_dir() and any((folder / i).iterdir())]
+
+
+def _preprocessed(dataset: str) -> Path:
+    return nnunet_folder("nnUNet_preprocessed") / dataset
+
+
+def _dataset_json(dataset: str) -> dict[str, Any]:
+    """The preprocessed one, which training reads, or else the raw one."""
+    file = _preprocessed(dataset) / "dataset.json"
+    if not file.is_file():
+        file = raw_dataset_folder(dataset) / "dataset.json"
+    return read_dataset_json(file)
+
+
+def _refuse_danger(remarks: Sequence[Remark], first: str, name: str, *, force: bool) -> None:
+    refuse_danger(
+        remarks,
+        force=force,
+        misfit=f"{name} does not fit the plans of {first}",
+        doubt=f"{name} does not look like {first}, whose plans it takes over",
+        option=_FORCE,
+    )

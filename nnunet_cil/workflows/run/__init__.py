@@ -1,0 +1,1 @@
+"""A whole schedule, in this process or as jobs."""

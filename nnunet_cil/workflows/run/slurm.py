@@ -1,0 +1,117 @@
+"""``nnunet_cil run --launcher slurm``: the graph of jobs on a cluster, by submitit."""
+
+from __future__ import annotations
+
+import getpass
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.files import write_json
+from nnunet_cil.host.commands import log_end
+from nnunet_cil.host.folders import read_json
+from nnunet_cil.workflows.run.jobs import Job, import_submitit
+
+
+def submit(
+    jobs: Sequence[Job],
+    logs: Path,
+    parameters: Mapping[str, Any],
+    *,
+    say: Callable[[str], None] = lambda _line: None,
+) -> None:
+    """Submits a graph to Slurm, but for the jobs of an earlier call that are still queued or running there.
+
+    Args:
+        jobs: each behind those that it comes after.
+        logs: on a disk that the cluster shares. Takes submitit's files, and the IDs of the jobs in ``slurm_jobs.json``.
+        parameters: of submitit's AutoExecutor, or of its Slurm executor without ``slurm_``.
+        say: takes a line a job.
+
+    Raises:
+        CILError: a parameter is unknown, Slurm is not there, cannot be asked for its queue, or refuses a job.
+    """
+    executor = _slurm_executor(logs / "submitit", parameters)
+    file = logs / "slurm_jobs.json"
+    logs.mkdir(parents=True, exist_ok=True)
+    ids: dict[str, str] = read_json(file, "") if file.is_file() else {}
+    queue = _slurm_queue(file) if ids else {}
+    submitted: set[str] = set()
+    for job in jobs:
+        earlier = ids.get(job.name)
+        state = queue.get(earlier) if earlier else None
+        waits_in_vain = state == "PENDING" and not submitted.isdisjoint(job.after)
+        if state is not None and not waits_in_vain:
+            say(f"{earlier}  {state.lower()} since an earlier call: {job.command}")
+            continue
+        if earlier and waits_in_vain:
+            with suppress(CILError):  # Slurm does the same, in its time
+                _ask_slurm("scancel", earlier)
+        elif earlier and (logs / "submitit" / f"{earlier}_0_log.out").is_file():
+            say(f"{earlier}  has ended, with work left. Its log {job.log} ends:\n  {log_end(job.log)}")
+        ids[job.name] = _submit(executor, job, [ids[name] for name in job.after], parameters)
+        write_json(file, ids)
+        submitted.add(job.name)
+        say(f"{ids[job.name]}  submitted: {job.command}")
+
+
+def _slurm_executor(folder: Path, parameters: Mapping[str, Any]) -> Any:
+    """submitit's, with the user's parameters.
+
+    Raises:
+        CILError: it does not take them.
+    """
+    submitit = import_submitit()
+    if not isinstance(parameters.get("timeout_min"), int) or "time" in parameters:
+        raise CILError("Say how long a job may take with --slurm timeout_min=MINUTES. (submitit's default: 5 minutes.)")
+    # since Slurm 22.05, srun gives a process one CPU unless it is told by itself
+    srun = {"srun_args": [f"--cpus-per-task={parameters['cpus_per_task']}"]} if "cpus_per_task" in parameters else {}
+    try:
+        executor = submitit.AutoExecutor(folder, cluster="slurm")
+    except RuntimeError as error:
+        raise CILError(f"Slurm's commands are not here ({error}). Run this where you would run sbatch.") from error
+    try:
+        executor.update_parameters(**{f"slurm_{key}": value for key, value in {**srun, **parameters}.items()})
+    except (NameError, AssertionError, TypeError, ValueError) as error:
+        raise CILError(f"submitit does not take what --slurm says: {str(error).splitlines()[0]}") from error
+    return executor
+
+
+def _submit(executor: Any, job: Job, after: Sequence[str], parameters: Mapping[str, Any]) -> str:
+    """Submits a job behind those with the IDs ``after``; its own ID."""
+    additional: dict[str, Any] = {"requeue": True, **parameters.get("additional_parameters", {})}
+    if after:
+        additional |= {"dependency": f"afterok:{':'.join(after)}", "kill-on-invalid-dep": "yes"}
+    executor.update_parameters(name=job.name, slurm_additional_parameters=additional)
+    try:
+        return str(executor.submit(job).job_id)
+    except (RuntimeError, OSError) as error:
+        raise CILError(
+            f"Slurm did not take '{job.command}': {error}. Mend the cause and run the same again; what was submitted "
+            "until here stays submitted."
+        ) from error
+
+
+def _slurm_queue(file: Path) -> dict[str, str]:
+    """The user's jobs that are not over: ID -> state, as PENDING or RUNNING."""
+    try:
+        listed = _ask_slurm("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%i %T")
+    except CILError as error:
+        raise CILError(
+            f"Nothing was submitted, as the jobs in {file} may be queued still: {error} Try again later, or delete "
+            "that file if none of them is queued."
+        ) from error
+    return {job_id: state for job_id, state in (line.split() for line in listed.splitlines() if line.strip())}
+
+
+def _ask_slurm(*command: str) -> str:
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    except OSError as error:
+        raise CILError(f"'{command[0]}' cannot be run ({error}).") from error
+    except subprocess.CalledProcessError as error:
+        raise CILError(f"'{shlex.join(command)}' failed: {error.stderr.strip()}") from error

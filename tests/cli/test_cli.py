@@ -1,0 +1,109 @@
+"""The command line: what it prints, how it exits, how fast it starts."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from downloads import write_generic
+from toy import DATASET, ORGANS, write_schedule
+
+from nnunet_cil.cli import main
+from nnunet_cil.shipped import trainers_folder
+
+
+def test_trainers_prints_the_folder_that_nnunet_needs(capsys):
+    assert main(["trainers"]) == 0
+    folder = capsys.readouterr().out.strip()
+    assert folder == str(trainers_folder())
+    assert (trainers_folder() / "nnunet_cil_trainers.py").is_file()
+
+
+def test_plan_prints_the_training_commands(toy, tmp_path, capsys):
+    schedule = write_schedule(tmp_path, [ORGANS[:2], ORGANS[2:]])
+    assert main(["plan", "17", str(schedule), "--step0-trainer", "nnUNetTrainerFineTune"]) == 0
+    out = capsys.readouterr().out
+    assert "step 0: liver, spleen  (written: " in out
+    assert "nnUNetv2_train 17 3d_fullres 0 -tr nnUNetTrainerFineTune -p nnUNetPlans_toy_step0" in out
+    assert "nnUNetv2_train 17 3d_fullres 0 -tr nnUNetTrainerFineTune -p nnUNetPlans_toy_step1" in out
+    assert main(["plan", DATASET, str(schedule)]) == 0
+    again = capsys.readouterr().out
+    assert "(unchanged: " in again
+    assert "(written: " not in again
+    assert f"nnUNetv2_train {DATASET} 3d_fullres 0 -tr nnUNetTrainerFineTune -p nnUNetPlans_toy_step0" in again
+
+
+def test_a_mistake_is_one_sentence_and_status_1(toy, tmp_path, capsys):
+    assert main(["plan", "17", "openkbp_2-2-1"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1].startswith(
+        "nnunet_cil: step 0 of openkbp_2-2-1 names 'Brainstem', which is not"
+    )
+    assert "Traceback" not in captured.err
+
+
+def test_doctor_is_content_when_everything_is_set(toy, capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "MISSING" not in out
+    assert "found by nnU-Net in nnunet_cil.training.methods.pgcd" in out
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("nnUNet_raw", None, "nnUNet_raw: not set"),
+        ("nnUNet_results", "nowhere", "nowhere is not a folder"),
+        ("nnUNet_extTrainer", None, 'export nnUNet_extTrainer="$(nnunet_cil trainers)"'),
+        ("nnUNet_extTrainer", "elsewhere", "does not hold nnunet_cil's trainers"),
+    ],
+)
+def test_doctor_says_what_to_set(toy, monkeypatch, capsys, variable, value, message):
+    if value is None:
+        monkeypatch.delenv(variable)
+    else:
+        monkeypatch.setenv(variable, value)
+    assert main(["doctor"]) == 1
+    assert message in capsys.readouterr().out
+
+
+def test_convert_refuses_an_id_that_is_taken(toy, tmp_path, capsys):
+    source = write_generic(tmp_path / "mine")
+    assert main(["convert", "generic", str(source), "17", "--names", str(source / "names.json")]) == 1
+    assert "The ID 17 belongs to Dataset017_Toy" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(toy, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    new = ["schedules", "new", "17", "--steps", "2,2", "-o"]
+    assert main([*new, str(tmp_path / "file" / "new.json")]) == 1
+    assert "file/new.json). Create what is missing, or name another place." in capsys.readouterr().err
+
+    def refuse(*_arguments, **_options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "there")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert main([*new, str(tmp_path / "new.json")]) == 1
+    assert "nnunet_cil: Permission denied (there). Change its permissions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["plan"], ["convert"], ["inspect"], ["schedules"], ["demo"], ["doctor"], ["trainers"]]
+)
+def test_help_explains_every_command(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "-h"])
+    assert stop.value.code == 0
+    assert len(capsys.readouterr().out) > 150
+
+
+def test_the_command_line_starts_without_heavy_imports():
+    code = (
+        "import sys, json; from nnunet_cil.cli import main; main(['trainers']); "
+        "print(json.dumps([m for m in ('torch', 'numpy', 'nnunetv2', 'matplotlib', 'SimpleITK') if m in sys.modules]))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert json.loads(out.splitlines()[-1]) == []

@@ -1,0 +1,98 @@
+"""Models that version 0.1.0 has written: they resume, predict, extend and export as ever."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy import DATASET, SHORT, checkpoint, make_raw, make_trainer, seed_epochs, train
+
+from nnunet_cil.workflows.models.export import export
+from nnunet_cil.workflows.models.extend import Wish, extend
+from nnunet_cil.workflows.models.info import describe
+
+LEGACY = Path(__file__).parent / "legacy" / DATASET
+PGCD = "nnUNetTrainerPGCD"
+STEPS = ["nnUNetPlans_toy_step0", "nnUNetPlans_toy_step1"]
+
+
+@pytest.fixture
+def models(toy) -> Path:
+    """The toy data set, with the steps' plans and models of version 0.1.0. nnUNet_results/DATASET."""
+    results = toy.parents[1] / "results" / DATASET
+    shutil.copytree(LEGACY, results)
+    for plans in STEPS:
+        shutil.copyfile(results / f"{PGCD}__{plans}__3d_fullres" / "plans.json", toy / f"{plans}.json")
+    return results
+
+
+def load(file: Path) -> dict:
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("name", [PGCD, "nnUNetTrainerEWC"])
+def test_an_interrupted_training_goes_on(models, name):
+    """PGCD ends where the old code ended, but for rounding."""
+    fold = models / f"{name}__{STEPS[1]}__3d_fullres" / "fold_0"
+    final = load(fold / "checkpoint_final.pth") if name == PGCD else None
+    (fold / "checkpoint_final.pth").unlink(missing_ok=True)
+    before = load(fold / "checkpoint_latest.pth")
+    trainer = make_trainer(name, STEPS[1], resume=True)
+    trainer.load_checkpoint(str(fold / "checkpoint_latest.pth"))
+    assert trainer.current_epoch == 1
+    seed_epochs(trainer)
+    trainer.run_training()
+    found = checkpoint(trainer)
+    assert found["current_epoch"] == 2
+    assert len(found["cil"]["lineage"]) == 2
+    assert found["cil"]["lineage"][1]["previous_sha256"] == before["cil"]["lineage"][1]["previous_sha256"]
+    if final is None:
+        own, inherited = (c["cil"]["method_state"]["importances"] for c in (found, before))
+        assert all((own[n][: len(t)] >= t).all() for n, t in inherited.items())
+        return
+    for key, tensor in final["network_weights"].items():
+        assert torch.allclose(tensor, found["network_weights"][key], atol=1e-4), key
+    prototypes = [c["cil"]["prototypes"]["prototypes"] for c in (final, found)]
+    assert torch.allclose(*prototypes, atol=1e-3)
+    assert final["cil"]["stray_free"] == found["cil"]["stray_free"]
+
+
+def test_plain_prediction(models, tmp_path):
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    model = models / f"{PGCD}__{STEPS[1]}__3d_fullres"
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model), (0,))
+    logits = predictor.predict_logits_from_preprocessed_data(torch.zeros(1, 16, 16, 16))
+    assert logits.shape == (5, 16, 16, 16)
+
+
+def test_the_next_step_takes_over_weights_prototypes_and_lineage(models):
+    raw = make_raw(models.parents[1], "Dataset021_New", {"background": 0, "kidney": 1})
+    content = json.loads((raw / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps(content | {"labels": {"background": 0, "vessel": 1}}))
+    folder = models / f"{PGCD}__{STEPS[1]}__3d_fullres"
+    short = {k: v for k, v in SHORT.items() if k != "mirror_axes"}
+    extension = extend(folder, 21, Wish(training=short))
+    trainer = train(PGCD, extension.plans_name, dataset="Dataset021_New")
+    state = checkpoint(trainer)["cil"]
+    old = load(folder / "fold_0" / "checkpoint_final.pth")["cil"]
+    assert state["classes"] == ["liver", "spleen", "kidney", "cyst", "vessel"]
+    assert [r["step"] for r in state["lineage"]] == [0, 1, 2]
+    assert state["lineage"][1] == {**old["lineage"][1], "dice": state["lineage"][1]["dice"]}
+    assert np.array_equal(state["prototypes"]["counts"][1:5], old["prototypes"]["counts"][1:])
+
+
+def test_export_and_info(models, tmp_path):
+    model = models / f"{PGCD}__{STEPS[1]}__3d_fullres"
+    exported = export(model, tmp_path / "plain")
+    found = load(exported / "fold_0" / "checkpoint_final.pth")
+    assert found["trainer_name"] == "nnUNetTrainer"
+    weights = load(model / "fold_0" / "checkpoint_final.pth")["network_weights"]
+    assert all(torch.equal(t, found["network_weights"][k]) for k, t in weights.items())
+    for text in (describe(model), describe(exported)):
+        assert "liver" in text
+        assert "cyst" in text
+    assert "prototype" in describe(model)

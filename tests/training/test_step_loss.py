@@ -1,0 +1,191 @@
+"""The loss object of a step: what its terms see, and PGCD + DAPD as a whole against a slow reference."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from toy import make_context, make_pgcd_loss
+
+from nnunet_cil.losses.segmentation import merge_new_into_background
+from nnunet_cil.networks.prototype_bank import PrototypeBank
+from nnunet_cil.networks.teacher import TeacherOutput
+from nnunet_cil.training.methods.finetune import FineTuneLoss
+from nnunet_cil.training.step_loss import StepLoss
+
+IGNORE = 5
+
+
+class Spy(StepLoss):
+    def terms(self, logits, targets):
+        self.seen = targets
+        return {"a": logits[0].sum(), "b": 3 * logits[0].sum()}
+
+
+def test_old_classes_in_a_target_are_hidden_from_every_term():
+    loss = Spy(make_context(3, IGNORE, (1.0, 0.5)))
+    target = torch.tensor([[[[0, 1, 2, 3, 4, 5]]]])
+    loss([torch.zeros(1, 5, 1, 6), torch.zeros(1, 5, 1, 6)], [target, target])
+    assert [t.flatten().tolist() for t in loss.seen] == [[0, 0, 0, 3, 4, 5]] * 2
+
+
+def test_terms_are_computed_in_float32_whatever_autocast_gave():
+    loss = Spy(make_context())
+    seen = []
+    loss.terms = lambda logits, targets: seen.append(logits[0].dtype) or {"a": logits[0].sum()}
+    loss(torch.zeros(1, 2, 3, dtype=torch.float16), torch.zeros(1, 1, 3))
+    assert seen == [torch.float32]
+
+
+def test_terms_are_summed_and_their_means_are_those_of_training_iterations():
+    loss = Spy(make_context())
+    target = torch.zeros(1, 1, 1, 1)
+    for value in (1.0, 2.0):
+        assert loss(torch.full((1, 1, 1, 1), value, requires_grad=True), target).item() == 4 * value
+    with torch.no_grad():
+        loss(torch.full((1, 1, 1, 1), 100.0), target)
+    assert loss.mean_terms() == {"a": 1.5, "b": 4.5}
+    assert loss.mean_terms() == {}
+
+
+def test_scales_are_weighted_and_those_of_weight_0_left_out():
+    loss = Spy(make_context(scale_weights=(0.75, 0.25, 0.0)))
+    scales = [torch.tensor(2.0), torch.tensor(4.0), torch.tensor(math.nan)]
+    assert loss.over_scales(lambda x, _y: x, scales, scales).item() == 2.5
+
+
+def test_fine_tuning_is_nnunets_loss_with_and_without_deep_supervision():
+    inner = nn.Module()
+    inner.forward = lambda output, target: (
+        output.sum() + target.sum() if torch.is_tensor(output) else torch.stack([o.sum() for o in output]).sum()
+    )
+    loss = FineTuneLoss(make_context(), inner)
+    one = torch.ones(1, 1, 2, 2)
+    assert loss(one, one).item() == 8
+    assert loss([one, one], [one, one]).item() == 8
+
+
+@pytest.fixture
+def setting():
+    """K = 3 (background, two old), N = 2, 2 scales, an ignore label, one class without a prototype."""
+    torch.manual_seed(0)
+    num_old, num_new, channels, size = 3, 2, 6, (6, 5, 2)
+    data = SimpleNamespace(
+        num_old=num_old,
+        logits=[torch.randn(2, 5, *size), torch.randn(2, 5, 2, 2, 1)],
+        targets=[torch.tensor([0, 3, 4, IGNORE])[torch.randint(0, 4, (2, 1, *s))] for s in (size, (2, 2, 1))],
+        features=torch.randn(2, channels, *size, requires_grad=True),
+        teacher=TeacherOutput(torch.randn(2, num_old, *size), torch.randn(2, channels, *size)),
+        bank=PrototypeBank(torch.randn(num_old, channels), torch.tensor([9.0, 9.0, 0.0])),
+    )
+    data.teacher.logits[:, 2] += 0.7
+    assert num_new == 2
+    return data
+
+
+def make_loss(data, **changed):
+    context = make_context(data.num_old, IGNORE, (0.7, 0.3), teacher=data.teacher, features=data.features)
+    return make_pgcd_loss(context, data.bank, **{"old_dice_weight": 2.0, "dapd_weight": 2.0, **changed})
+
+
+def flat(tensor):
+    return tensor.flatten(2).permute(0, 2, 1).reshape(-1, tensor.shape[1])
+
+
+@pytest.mark.parametrize("volumes", [False, True])
+def test_pgcd_loss_equals_the_equations_of_the_documentation(setting, volumes):
+    """docs/method.md, term by term, in loops; with the teacher's segmentation of whole volumes, and without."""
+    data = setting
+    prototypes = data.bank.prototypes.clone()
+    predicted = data.teacher.logits.argmax(1, keepdim=True)
+    p_teacher = flat(data.teacher.logits.softmax(1))
+    loss = make_loss(data)
+    if volumes:
+        loss.volume_classes = torch.where(torch.rand(2, 6, 5, 2) < 0.3, 2, predicted[:, 0])
+        for p, g in zip(p_teacher, loss.volume_classes.flatten(), strict=True):
+            if p.argmax() != g:
+                p *= 0.2
+                p[g] += 0.8
+        predicted = loss.volume_classes[:, None]
+    terms = loss.terms(data.logits, data.targets)
+
+    segmentation = old_dice = 0.0
+    lower = predicted[:, :, [1, 4]][:, :, :, [1, 3]][..., [1]]  # nearest neighbour, voxel centres
+    for weight, logits, target, pseudo in zip((0.7, 0.3), data.logits, data.targets, (predicted, lower), strict=True):
+        probs, labels = flat(logits.softmax(1)), target.flatten()
+        valid = labels != IGNORE
+        nll = [-math.log(p[:3].sum() if y == 0 else p[y]) for p, y, v in zip(probs, labels, valid, strict=True) if v]
+        dice = []
+        for c in (3, 4):
+            p, y = probs[valid][:, c], labels[valid] == c
+            dice.append((2 * p[y].sum() + 1e-5) / (p.sum() + y.sum() + 1e-5))
+        filled, old = torch.where(target == 0, pseudo, target).flatten(), []
+        for c in (1, 2):
+            p, y = probs[valid][:, c], filled[valid] == c
+            old.append((2 * p[y].sum() + 1e-5) / (p.sum() + y.sum() + 1e-5))
+        old_dice -= weight * (sum(old) / 2).item()
+        segmentation += weight * (sum(nll) / len(nll) - (sum(dice) / 2).item())
+    assert terms["segmentation"].item() == pytest.approx(segmentation, rel=1e-4)
+    assert terms["old_dice"].item() == pytest.approx(2 * old_dice, rel=1e-4)
+
+    labels = data.targets[0].flatten()
+    valid, unlabelled = labels != IGNORE, labels == 0
+    q = flat(merge_new_into_background(data.logits[0].log_softmax(1), 3).exp())
+    f_teacher, f_student = flat(data.teacher.features), flat(data.features)
+    centre = prototypes[:2].mean(0)
+    total = 0.0
+    for v in range(len(labels)):
+        if not unlabelled[v]:
+            continue
+        s = [torch.cosine_similarity(f_teacher[v] - centre, prototypes[c] - centre, dim=0) / 0.1 for c in (0, 1)]
+        pi = [*torch.stack(s).softmax(0).tolist(), 0.0]
+        for c in range(3):
+            a, b = p_teacher[v, c].item(), q[v, c].item()
+            weight = 1 + 3 * pi[c] if c else 1
+            total += weight * (a * math.log(a / b) + (1 - a) * math.log((1 - a) / (1 - b)))
+    assert terms["pgcd"].item() == pytest.approx(10 * total / (2 * 3 * valid.sum().item()), rel=1e-3)
+
+    masks = [unlabelled & (predicted.flatten() == c) for c in range(3)]
+    background = 0.9 * prototypes[0] + 0.1 * f_teacher[masks[0]].mean(0)
+    assert torch.allclose(data.bank.prototypes[0], background, atol=1e-5)
+    renewed = torch.stack([background, prototypes[1], prototypes[2]])
+    centre = renewed[:2].mean(0)
+    to_global, to_teacher = [], []
+    for c in range(3):
+        assert masks[c].sum() > 1, "the setting should use every class"
+        local = f_student[masks[c]].mean(0) - centre
+        if c < 2:
+            to_global.append(1 - torch.cosine_similarity(local, renewed[c] - centre, dim=0))
+        to_teacher.append(1 - torch.cosine_similarity(local, f_teacher[masks[c]].mean(0) - centre, dim=0))
+    expected = 2 * (sum(to_global) / len(to_global) + sum(to_teacher) / len(to_teacher)).item()
+    assert terms["dapd"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_term_of_weight_0_is_left_out_and_the_background_prototype_moves_all_the_same(setting):
+    data = setting
+    before = data.bank.prototypes[0].clone()
+    weights = {"old_dice_weight": 0, "pgcd_weight": 0, "dapd_weight": 0}
+    assert set(make_loss(data, **weights).terms(data.logits, data.targets)) == {"segmentation"}
+    assert not torch.equal(data.bank.prototypes[0], before)
+
+
+def test_dapd_reaches_the_features_and_validation_leaves_the_background_alone(setting):
+    data = setting
+    make_loss(data).terms(data.logits, data.targets)["dapd"].backward()
+    assert data.features.grad.abs().sum() > 0
+    before = data.bank.prototypes.clone()
+    with torch.no_grad():
+        make_loss(data).terms(data.logits, data.targets)
+    assert torch.equal(data.bank.prototypes, before)
+
+
+def test_an_ignored_voxel_changes_nothing(setting):
+    data = setting
+    ignored = (data.targets[0] == IGNORE)[:, 0]
+    first = {k: v.item() for k, v in make_loss(data, background_momentum=1.0).terms(data.logits, data.targets).items()}
+    for tensor in (data.logits[0], data.teacher.logits, data.teacher.features):
+        tensor.permute(0, 2, 3, 4, 1)[ignored] = 7.0
+    second = make_loss(data, background_momentum=1.0).terms(data.logits, data.targets)
+    for name, value in first.items():
+        assert second[name].item() == pytest.approx(value, rel=1e-5), name

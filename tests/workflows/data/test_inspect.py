@@ -1,0 +1,151 @@
+"""What ``inspect`` says of a data set, on volumes whose answer is known, and on real ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from downloads import ct, label_map, save, write_amos22, write_generic
+
+from nnunet_cil.cli import main
+from nnunet_cil.datasets.statistics import case_statistics, class_statistics, swapped_sides, twins
+from nnunet_cil.errors import CILError
+from nnunet_cil.evaluation.figures import comparison
+from nnunet_cil.workflows.data import inspect as inspect_module
+from nnunet_cil.workflows.data.convert import convert
+from nnunet_cil.workflows.data.inspect import inspect
+
+REAL = Path(__file__).parents[4] / "shared" / "data"
+
+
+NUMBERS = {"left kidney": 1, "right kidney": 2, "cyst": 3}
+
+
+def kidneys(file, *, left_column, right_column, direction=(1, 0, 0, 0, 1, 0, 0, 0, 1)):
+    """A box of 2 x 2 x 2 voxels of 0.8 x 0.8 x 3 mm for each kidney."""
+    labels = np.zeros((6, 10, 12), dtype=np.uint8)
+    labels[2:4, 3:5, left_column : left_column + 2] = 1
+    labels[2:4, 3:5, right_column : right_column + 2] = 2
+    save(labels, file)
+    picture = sitk.ReadImage(str(file))
+    picture.SetDirection(direction)
+    sitk.WriteImage(picture, str(file))
+    return case_statistics(file.name[0], file, "Tr", NUMBERS)
+
+
+def test_volumes_are_in_millilitres_and_absent_classes_are_missing(tmp_path):
+    case = kidneys(tmp_path / "a.nii.gz", left_column=8, right_column=2)
+    assert case.volumes_ml == pytest.approx({"left kidney": 8 * 0.8 * 0.8 * 3 / 1000, "right kidney": 8 * 1.92e-3})
+    assert (case.size, case.axes) == ((12, 10, 6), "LPS")
+    rows = class_statistics([case], list(NUMBERS))
+    assert [row.num_cases for row in rows] == [1, 1, 0]
+    assert np.isnan(rows[2].median_ml)
+
+
+def test_left_is_where_the_geometry_says_not_where_the_columns_are(tmp_path):
+    mirrored = (-1, 0, 0, 0, 1, 0, 0, 0, 1)
+    cases = [
+        kidneys(tmp_path / "a.nii.gz", left_column=8, right_column=2),
+        kidneys(tmp_path / "b.nii.gz", left_column=2, right_column=8),
+        kidneys(tmp_path / "c.nii.gz", left_column=2, right_column=8, direction=mirrored),
+    ]
+    assert swapped_sides(cases, list(NUMBERS)) == [("b", "left kidney")]
+
+
+def test_twins_are_found_in_every_spelling_of_the_field():
+    names = [
+        "LeftParotid",
+        "RightParotid",
+        "kidney_left",
+        "kidney_right",
+        "Head_of_femur_L",
+        "Head_of_femur_R",
+        "liver",
+    ]
+    assert twins(names) == [(names[0], names[1]), (names[2], names[3]), (names[4], names[5])]
+    assert twins(["left lung", "LV", "RV", "Liver"]) == []
+
+
+def test_the_page_opens_offline_and_shows_everything(raw, tmp_path, capsys):
+    convert("amos22", write_amos22(tmp_path / "download"), 40)
+    assert main(["inspect", "40", "--pictures", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "Dataset040_AMOS22CT: 3 cases" in out
+    assert "| spleen " in out
+    text = (raw / "Dataset040_AMOS22CT/inspection.html").read_text()
+    assert text.count("data:image/png;base64,") == 2
+    assert "http" not in text
+    for word in ("amos_0008", "prostate/uterus", "3 / 3", "12 x 10 x 6", "in every case, for 2 pairs"):
+        assert word in text
+    assert main(["inspect", "Dataset040_AMOS22CT"]) == 0  # its own page is written anew
+
+
+def test_images_without_labels_are_told(raw, tmp_path):
+    source = write_generic(tmp_path / "mine")
+    convert("generic", source, 40, options={"names": source / "names.json"})
+    folder = raw / "Dataset040_Mine"
+    assert "without" not in inspect(40).summary
+    (folder / "imagesTr/case0_0000.nii.gz").unlink()
+    (folder / "labelsTr/case2.nii.gz").unlink()
+    found = inspect(40)
+    for line in ("Training images without labels: 1, case2.", "Labels without an image: 1, case0."):
+        assert line in found.summary
+        assert line in found.page.read_text()
+
+
+def test_what_cannot_be_inspected_is_refused(raw, tmp_path):
+    with pytest.raises(CILError, match="no data set '40'"):
+        inspect("40")
+    source = write_generic(tmp_path / "mine")
+    convert("generic", source, 40, options={"names": source / "names.json"})
+    there = tmp_path / "page.html"
+    there.write_text("mine")
+    with pytest.raises(CILError, match="exists already"):
+        inspect(40, output=there)
+    for file in (raw / "Dataset040_Mine/imagesTr").iterdir():
+        file.unlink()
+    assert "<p>None.</p>" in inspect(40).page.read_text()
+    (raw / "Dataset040_Mine/labelsTr/case0.nii.gz").unlink()
+    (raw / "Dataset040_Mine/labelsTr/case0.nii.gz").write_text("no image")
+    with pytest.raises(CILError, match=r"case0.nii.gz is cut off or damaged"):
+        inspect(40)
+    for file in (raw / "Dataset040_Mine/labelsTr").iterdir():
+        file.unlink()
+    with pytest.raises(CILError, match="holds no label file"):
+        inspect(40)
+
+
+@pytest.mark.skipif(not (REAL / "openkbp_raw").is_dir(), reason="needs shared/data/openkbp_raw beside the project")
+def test_in_four_real_patients_left_is_left(raw):
+    convert("openkbp", REAL / "openkbp_raw", 41)
+    found = inspect(41, num_pictures=1)
+    assert "Left lies left of right in every case, for 1 pairs of classes." in found.summary
+    assert "Axes: LPS" in found.summary
+
+
+def test_an_image_without_labels_is_not_shown(raw, tmp_path):
+    source = write_generic(tmp_path / "mine")
+    convert("generic", source, 40, options={"names": source / "names.json"})
+    save(ct(5), raw / "Dataset040_Mine/imagesTr/other_0000.nii.gz")
+    text = inspect(40).page.read_text()
+    assert text.count("data:image/png;base64,") == 3
+    assert text.count("other") == 1  # where images without labels are told
+
+
+def test_pictures_have_the_classes_in_the_order_of_their_names(raw, tmp_path, monkeypatch):
+    source = write_generic(tmp_path / "mine", cases=1)
+    convert("generic", source, 40, options={"names": source / "names.json"})
+    file = raw / "Dataset040_Mine/dataset.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "labels": {"background": 0, "spleen": 2, "liver": 1, "ignore": 3}}))
+    shown = []
+
+    def watched(image, labels, classes, **keywords):
+        shown.append((labels["labels"], classes))
+        return comparison(image, labels, classes, **keywords)
+
+    monkeypatch.setattr(inspect_module, "comparison", watched)
+    inspect(40)
+    assert shown[0][1] == ["spleen", "liver"]
+    assert np.array_equal(shown[0][0], label_map(2, 1))

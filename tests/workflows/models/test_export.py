@@ -1,0 +1,223 @@
+"""nnunet_cil export and info, the lineage in the checkpoint, and the model card."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from toy import DATASET, ORGANS, make_trainer, plan_toy, set_environment, train
+
+from nnunet_cil.cli import main
+from nnunet_cil.errors import CILError
+from nnunet_cil.model_card import model_card
+from nnunet_cil.training.state import file_sha256, read_checkpoint
+from nnunet_cil.workflows.models.export import export
+from nnunet_cil.workflows.models.info import describe
+
+PGCD = "nnUNetTrainerPGCD"
+
+PREDICT = """
+import sys
+if {plain}:
+    sys.modules["nnunet_cil"] = None  # importing it fails
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+predictor.initialize_from_trained_model_folder({model!r}, (0,))
+predictor.predict_from_files([[{image!r}]], [{target!r}], num_processes_preprocessing=1,
+                             num_processes_segmentation_export=1)
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(_toy_root, tmp_path_factory):
+    """nnU-Net's folders with two trained steps; trained once."""
+    root = tmp_path_factory.mktemp("trained") / "nnunet"
+    shutil.copytree(_toy_root, root)
+    with pytest.MonkeyPatch.context() as patch:
+        set_environment(patch, root)
+        stale = root / "results" / DATASET / f"{PGCD}__nnUNetPlans_toy_step0__3d_fullres" / "fold_0" / "validation"
+        stale.mkdir(parents=True)
+        (stale / "summary.json").write_text(json.dumps({"mean": {"1": {"Dice": 0.123}}}))
+        models = [
+            Path(train(PGCD, name).output_folder_base) for name in plan_toy(root.parent, [ORGANS[2:3], ORGANS[:2]])
+        ]
+    return root, [model.relative_to(root) for model in models]
+
+
+@pytest.fixture
+def models(trained, tmp_path, monkeypatch):
+    """A copy of the two models: their folders (above the folds)."""
+    root, folders = trained
+    shutil.copytree(root, tmp_path / "nnunet")
+    set_environment(monkeypatch, tmp_path / "nnunet")
+    return [tmp_path / "nnunet" / folder for folder in folders]
+
+
+def test_lineage_grows_by_a_record_a_step(models):
+    first, second = (read_checkpoint(m / "fold_0/checkpoint_final.pth")["cil"]["lineage"] for m in models)
+    assert len(first) == 1
+    assert second[0] == first[0]
+    assert [r["classes"] for r in second] == [list(ORGANS[2:3]), list(ORGANS[:2])]
+    assert second[1]["previous_sha256"] == file_sha256(models[0] / "fold_0/checkpoint_final.pth")
+    assert first[0]["previous_sha256"] is None
+    assert second[1]["dataset"] == DATASET
+    assert second[1]["num_cases"] > 0
+    assert set(second[1]["versions"]) == {"nnunet_cil", "nnunetv2", "torch"}
+
+
+def test_the_model_card_names_every_class_and_how_to_predict(models):
+    card = (models[1] / "fold_0/MODEL_CARD.md").read_text()
+    for label, (name, step) in enumerate([(ORGANS[2], 0), (ORGANS[0], 1), (ORGANS[1], 1)], start=1):
+        assert f"| {label} | {name} | {step} | {DATASET} |" in card
+    assert f"nnUNetv2_predict -d {DATASET} -c 3d_fullres -f 0 -tr {PGCD} -p nnUNetPlans_toy_step1" in card
+    assert "Not a medical device" in card
+
+
+def test_the_model_card_has_the_scores_of_its_own_training_only(models):
+    """A validation that an earlier training left is not taken for this one's; a class that no case has is blank."""
+    from nnunet_cil.lineage import read_lineage
+
+    card = (models[0] / "fold_0/MODEL_CARD.md").read_text()
+    assert f"| 1 | {ORGANS[2]} | 0 |" in card
+    lineage = read_lineage(read_checkpoint(models[0] / "fold_0/checkpoint_final.pth")["cil"]["lineage"])
+    assert "| 0.500 |" in model_card(lineage, {ORGANS[2]: 0.5})
+    assert "nan" not in model_card(lineage, {ORGANS[2]: float("nan")})
+    assert "0.123" not in card
+
+
+def test_the_model_card_says_which_steps_saw_old_labels(models):
+    trainers = (PGCD, "nnUNetTrainerJoint")
+    first, joint = (make_trainer(name, f"nnUNetPlans_toy_step{i}").step_record() for i, name in enumerate(trainers))
+    assert "; but step 1 (nnUNetTrainerJoint) used labels of earlier steps, too." in model_card([first, joint], {})
+    own = make_trainer(PGCD, "nnUNetPlans_toy_step1").step_record()
+    assert "used labels of earlier steps" not in model_card([first, own], {})
+
+
+def test_scores_of_earlier_steps_stay_on_the_card(models):
+    """A step's scores are known when the next one begins, also in what is exported from it."""
+    validation = models[0] / "fold_0" / "validation"
+    (validation / "summary.json").write_text(json.dumps({"mean": {"1": {"Dice": 0.456}}}))
+    trainer = train(PGCD, "nnUNetPlans_toy_step1")
+    card = (Path(trainer.output_folder) / "MODEL_CARD.md").read_text()
+    assert f"| {ORGANS[2]} | 0.456 |  |" in card
+    own = Path(trainer.output_folder) / "validation"
+    own.mkdir(exist_ok=True)
+    (own / "summary.json").write_text(json.dumps({"mean": {"1": {"Dice": 0.4}, "2": {"Dice": float("nan")}}}))
+    exported = export(models[1], models[1].parent / "exported")
+    card = (exported / "fold_0" / "MODEL_CARD.md").read_text()
+    assert f"| {ORGANS[2]} | 0.456 | 0.400 |" in card
+    assert f"| {ORGANS[0]} |  |  |" in card
+    assert f"nnUNetv2_train {DATASET} 3d_fullres 0 -tr {PGCD} -p nnUNetPlans_toy_step1" in card
+
+
+def test_info_tells_origin_and_prototypes(models, capsys):
+    assert main(["info", str(models[1])]) == 0
+    text = capsys.readouterr().out
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    assert rows[2][:5] == ["1", ORGANS[2], "0", DATASET, PGCD]
+    assert rows[4][:3] == ["3", ORGANS[1], "1"]
+    assert f"Without stray regions, as their labels showed: {ORGANS[2]}, {ORGANS[0]}, {ORGANS[1]}." in text
+    bank = read_checkpoint(models[1] / "fold_0/checkpoint_final.pth")["cil"]["prototypes"]
+    found = {r[0]: r for r in rows[:-6] if r[0] in ("background", *ORGANS)}
+    assert list(found) == ["background", ORGANS[2], *ORGANS[:2]]
+    norms = torch.linalg.vector_norm(bank["prototypes"], dim=1)
+    assert [float(r[2]) for r in found.values()] == pytest.approx(norms.tolist(), rel=1e-2)
+    unit = bank["prototypes"] / norms[:, None]
+    similarity = unit @ unit.T - 3 * torch.eye(4)
+    names = list(found)
+    assert [r[3] for r in found.values()] == [names[i] for i in similarity.argmax(1)]
+    pairs = rows[-4:]
+    assert [r[0] for r in pairs] == names
+    expected = (unit @ unit.T).flatten().tolist()
+    assert [float(c) for r in pairs for c in r[1:]] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_an_exported_model_predicts_the_same_where_this_package_is_not(models, tmp_path):
+    out = tmp_path / "plain"
+    assert main(["export", str(models[1]), str(out)]) == 0
+    plain = out / DATASET / "nnUNetTrainer__nnUNetPlans_toy_step1__3d_fullres"
+    image = next((Path(os.environ["nnUNet_raw"]) / DATASET / "imagesTr").iterdir())
+    found = []
+    for model in (models[1], plain):
+        target = tmp_path / f"{model.parents[1].name}.nii.gz"
+        code = PREDICT.format(plain=model is plain, model=str(model), image=str(image), target=str(target))
+        environment = {**os.environ, "PYTHONPATH": "" if model is plain else os.pathsep.join(sys.path)}
+        if model is plain:
+            environment.pop("nnUNet_extTrainer")
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(sitk.GetArrayFromImage(sitk.ReadImage(str(target))))
+    assert np.array_equal(*found)
+
+
+def test_an_exported_model_holds_what_prediction_needs_and_its_provenance(models, tmp_path):
+    model = export(models[1], tmp_path / "plain")
+    content = torch.load(model / "fold_0/checkpoint_final.pth", weights_only=True)
+    assert set(content) == {"network_weights", "trainer_name", "init_args", "inference_allowed_mirroring_axes"}
+    original = checkpoint_of(models[1])
+    for name, tensor in content["network_weights"].items():
+        assert torch.equal(tensor, original["network_weights"][name])
+    assert "cil" not in json.loads((model / "plans.json").read_text())
+    assert "cil" not in content["init_args"]["plans"]
+    described = json.loads((model / "dataset.json").read_text())
+    assert described["labels"] == {"background": 0, ORGANS[2]: 1, ORGANS[0]: 2, ORGANS[1]: 3}
+    assert described["nnunet_cil"]["lineage"]["fold_0"] == original["cil"]["lineage"]
+    assert "-tr nnUNetTrainer -p" in (model / "fold_0/MODEL_CARD.md").read_text()
+    text = describe(model)
+    assert f"| 1     | {ORGANS[2]}" in text
+    assert "not recorded" not in text
+    assert original["cil"]["lineage"][1]["previous_sha256"] in text
+
+
+def checkpoint_of(model):
+    return torch.load(model / "fold_0/checkpoint_final.pth", weights_only=False)
+
+
+def test_the_archive_is_installed_by_nnunet(models, tmp_path, monkeypatch):
+    from nnunetv2.model_sharing.model_import import install_model_from_zip_file
+
+    (tmp_path / "model.tmp").mkdir()  # somebody's
+    archive = export(models[1], tmp_path / "model.zip", zipped=True)
+    assert archive == tmp_path / "model.zip"
+    assert sorted(p.name for p in tmp_path.glob("model*")) == ["model.tmp", "model.zip"]
+    monkeypatch.setattr("nnunetv2.model_sharing.model_import.nnUNet_results", str(tmp_path / "elsewhere"))
+    install_model_from_zip_file(str(archive))
+    installed = tmp_path / "elsewhere" / DATASET / "nnUNetTrainer__nnUNetPlans_toy_step1__3d_fullres"
+    assert (installed / "fold_0/checkpoint_final.pth").is_file()
+
+
+def test_nothing_is_overwritten(models, tmp_path):
+    model = export(models[1], tmp_path / "plain")
+    before = (model / "plans.json").stat().st_mtime_ns
+    with pytest.raises(CILError, match="is there already"):
+        export(models[1], tmp_path / "plain")
+    assert (model / "plans.json").stat().st_mtime_ns == before
+
+
+def test_what_is_no_model_is_refused(models, tmp_path, capsys):
+    assert main(["export", str(tmp_path), str(tmp_path / "o")]) == 1
+    assert "is not the folder of a trained nnU-Net v2 model" in capsys.readouterr().err
+    assert main(["info", str(tmp_path)]) == 1
+    (tmp_path / "x.pth").write_bytes(b"no")
+    with pytest.raises(CILError, match=r"x.pth is not a checkpoint of nnU-Net"):
+        describe(tmp_path / "x.pth")
+    with pytest.raises(CILError, match=r"x.pth is no folder"):
+        export(models[1], tmp_path / "x.pth")
+
+
+def test_a_network_that_plain_nnunet_would_not_build_is_refused(models, tmp_path):
+    file = models[1] / "fold_0/checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    content["network_weights"]["extra.weight"] = torch.zeros(1)
+    torch.save(content, file)
+    with pytest.raises(CILError, match="plain nnU-Net builds another network"):
+        export(models[1], tmp_path / "plain")
+    assert not list((tmp_path / "plain").rglob("checkpoint*"))

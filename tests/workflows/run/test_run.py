@@ -1,0 +1,284 @@
+"""nnunet_cil run and status: the right commands, in the right order, once."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from toy import DATASET, ORGANS, finish_training, write_checkpoint, write_schedule
+
+from nnunet_cil.cli import main
+from nnunet_cil.errors import CILError
+from nnunet_cil.host import preprocess as preprocessing
+from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.run import run as workflow
+
+STEPS = (ORGANS[:2], ORGANS[2:3], ORGANS[3:])
+PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
+
+
+@pytest.fixture
+def setting(toy, tmp_path, monkeypatch):
+    """A planned schedule, and stand-ins for training (which leaves what nnU-Net leaves) and evaluation."""
+    schedule = write_schedule(tmp_path, STEPS)
+    trained, evaluated = [], []
+
+    def folder(arguments):
+        option = dict(zip(arguments[3:-1:2], arguments[4::2], strict=False))
+        name = f"{option['-tr']}__{option['-p']}__{arguments[1]}"
+        return Path(os.environ["nnUNet_results"]) / arguments[0] / name / f"fold_{arguments[2]}"
+
+    def train(arguments, _environment, _log, num_epochs):
+        assert num_epochs == 2
+        trained.append(arguments)
+        finish_training(folder(arguments))
+
+    monkeypatch.setattr(workflow, "train", train)
+    monkeypatch.setattr(workflow, "evaluate", lambda *a, **k: evaluated.append((a, k)))
+    return schedule, trained, evaluated, folder
+
+
+def run(schedule, **changed):
+    experiment = Experiment(DATASET, "3d_fullres", (0,), schedule, (PGCD, MIB))
+    return workflow.run(experiment, workflow.Choice(**{"device": "cpu", **changed}))
+
+
+def names(trained):
+    return [(a[4].removeprefix("nnUNetTrainer"), int(a[6][-1])) for a in trained]
+
+
+def test_every_step_of_every_trainer_in_order_with_step_0_once(setting):
+    schedule, trained, evaluated, _ = setting
+    run(schedule)
+    assert names(trained) == [("PGCD", 0), ("PGCD", 1), ("PGCD", 2), ("MiB", 1), ("MiB", 2)]
+    assert trained[1] == [DATASET, "3d_fullres", "0", "-tr", PGCD, "-p", "nnUNetPlans_toy_step1", "-device", "cpu"]
+    assert len(evaluated) == 1
+    run(schedule)
+    assert len(trained) == 5
+
+
+def test_what_was_interrupted_goes_on_and_what_is_broken_is_not_taken_for_finished(setting, monkeypatch):
+    schedule, trained, _, folder = setting
+    train = workflow.train
+
+    def killed(arguments, *rest):
+        if arguments[6].endswith("step1"):
+            write_checkpoint(folder(arguments) / "checkpoint_latest.pth", "x")
+            raise KeyboardInterrupt
+        train(arguments, *rest)
+
+    monkeypatch.setattr(workflow, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(schedule)
+    monkeypatch.setattr(workflow, "train", train)
+    run(schedule, stop_after=1)
+    assert trained[1][-1] == "--c"
+    final = folder(trained[1]) / "checkpoint_final.pth"
+    final.write_bytes(final.read_bytes()[:20])
+    seen = []
+
+    def watched(arguments, *rest):  # nnU-Net would read the broken one
+        seen.append(sorted(f.name for f in folder(arguments).glob("checkpoint_*")))
+        train(arguments, *rest)
+
+    monkeypatch.setattr(workflow, "train", watched)
+    run(schedule, stop_after=1)
+    assert names(trained[-1:]) == [("PGCD", 1)]
+    assert trained[-1][-1] == "--c"
+    assert seen == [["checkpoint_final.broken", "checkpoint_latest.pth"]]
+    summary = folder(trained[1]) / "validation" / "summary.json"
+    os.utime(summary, (0, 0))  # of the checkpoint before
+    run(schedule, stop_after=1)
+    assert trained[-1][-1] == "--val"
+    for half in ("{", "{}"):
+        summary.write_text(half)
+        before = len(trained)
+        run(schedule, stop_after=1)
+        assert [arguments[-1] for arguments in trained[before:]] == ["--val"]
+
+
+def test_a_part_of_the_schedule_is_not_evaluated(setting):
+    schedule, trained, evaluated, _ = setting
+    assert run(schedule, stop_after=1) is None
+    assert names(trained) == [("PGCD", 0), ("PGCD", 1), ("MiB", 1)]
+    assert not evaluated
+    run(schedule, start_from=2)
+    assert names(trained[3:]) == [("PGCD", 2), ("MiB", 2)]
+    with pytest.raises(CILError, match="toy has the steps 0 to 2"):
+        run(schedule, start_from=3)
+
+
+def test_plans_that_are_there_keep_their_step_0(setting, capsys):
+    schedule, trained, _, _ = setting
+    assert main(["plan", "17", str(schedule)]) == 0
+    run(schedule)
+    assert names(trained)[:2] == [("PGCD", 0), ("MiB", 0)]
+
+
+def test_dry_run_prints_the_commands_that_are_left(setting, capsys):
+    schedule, trained, _, _ = setting
+    run(schedule, stop_after=0)
+    capsys.readouterr()
+    options = ["-tr", PGCD, "--dry-run", "-num_gpus", "2", "-o", "out"]
+    assert main(["run", "17", "3d_fullres", "0", "1", str(schedule), *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(trained) == 1
+    assert lines[0] == (
+        f"nnUNetv2_train {DATASET} 3d_fullres 0 -tr {PGCD} -p nnUNetPlans_toy_step1 -device cuda -num_gpus 2"
+    )
+    assert [line.split()[3] for line in lines[:-1]] == ["0", "0", "1", "1", "1"]
+    assert lines[-1].startswith(f"nnunet_cil evaluate {DATASET} 3d_fullres 0 1 ")
+    assert lines[-1].endswith(f" -tr {PGCD} -p nnUNetPlans -device cuda -o out")
+
+
+def test_what_is_not_preprocessed_is_preprocessed_first(setting, monkeypatch):
+    schedule, _, _, _ = setting
+    calls = []
+    monkeypatch.setattr(preprocessing, "call", lambda command, arguments, *_: calls.append([command, *arguments]))
+    run(schedule)
+    assert not calls
+    folder = Path(os.environ["nnUNet_preprocessed"]) / DATASET
+    (folder / "nnUNetPlans_3d_fullres").rename(folder / "elsewhere")
+    run(schedule)
+    assert calls.pop()[:5] == ["nnUNetv2_preprocess", "-d", "17", "-c", "3d_fullres"]
+    (Path(os.environ["nnUNet_raw"]) / "Dataset018_New").mkdir()
+    with pytest.raises(CILError, match="Run 'nnUNetv2_plan_and_preprocess"):  # since the stand-in has made nothing
+        workflow.run(Experiment("18", "2d", (0,), schedule, (PGCD,), "nnUNetResEncUNetLPlans"), workflow.Choice())
+    assert calls.pop()[:5] == ["nnUNetv2_plan_and_preprocess", "-d", "18", "-c", "2d"]
+    with pytest.raises(CILError, match=r"MyPlans.json is missing, and only nnUNetPlans, .* can be made here"):
+        workflow.run(Experiment("18", "2d", (0,), schedule, (PGCD,), "MyPlans"), workflow.Choice())
+    with pytest.raises(CILError, match=r"nnU-Net plans no configuration '3d_fulres' \(did you mean '3d_fullres'"):
+        workflow.run(Experiment("18", "3d_fulres", (0,), schedule, (PGCD,)), workflow.Choice())
+    with pytest.raises(CILError, match=r"There is no data set '19' in .*nnunet_cil convert"):
+        workflow.run(Experiment("19", "2d", (0,), schedule, (PGCD,)), workflow.Choice())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["3d_fulres", "0"], "have no configuration '3d_fulres' (did you mean '3d_fullres'?)"),
+        (["3d_fullres", "0", "-i", "nowhere", "-l", "nowhere"], "nowhere is not a folder"),
+        (["3d_fullres", "0", "-i", "nowhere"], "Give -i IMAGES and -l LABELS together"),
+        (["3d_fullres", "0", "-tr", "PGCD"], "the trainer 'PGCD' (did you mean 'nnUNetTrainerPGCD'?)"),
+        (["3d_fullres", "0", "-tr", "nnUNetTrainerPGDC"], "'nnUNetTrainerPGDC' (did you mean 'nnUNetTrainerPGCD'?)"),
+        (["3d_fullres", "toy"], "'toy' is no fold (0 to 4, or all). The order is DATASET CONFIG FOLD SCHEDULE"),
+    ],
+)
+@pytest.mark.parametrize("how", [[], ["--dry-run"], ["--launcher", "local"]])
+def test_what_cannot_work_is_said_before_anything_is_trained(setting, capsys, arguments, message, how):
+    schedule, trained, _, _ = setting
+    where = 3 if "toy" in arguments else 2
+    trainer = [] if "-tr" in arguments else ["-tr", PGCD]
+    try:
+        status = main(["run", "17", *arguments[:where], str(schedule), *arguments[where:], *trainer, *how])
+    except SystemExit as stopped:  # argparse's
+        status = stopped.code
+    assert status in (1, 2)
+    assert message in capsys.readouterr().err
+    assert not trained
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # else nnU-Net's pools of processes never end
+
+
+def test_a_configuration_that_is_not_preprocessed(setting, capsys):
+    schedule, trained, _, _ = setting
+    folder = Path(os.environ["nnUNet_preprocessed"]) / DATASET
+    plans = json.loads((folder / "nnUNetPlans.json").read_text())
+    plans["configurations"]["lean"] = {**plans["configurations"]["3d_fullres"], "data_identifier": "nnUNetPlans_lean"}
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    command = ["run", "17", "lean", "0", str(schedule), "-tr", PGCD, "-device", "cpu"]
+    assert main([*command, "--dry-run"]) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "nnUNetv2_preprocess -d 17 -c lean -plans_name nnUNetPlans"
+    assert second.startswith(f"nnUNetv2_train {DATASET} lean 0 ")
+    assert main([*command, "--launcher", "local"]) == 1
+    assert f"lean is not preprocessed yet. Run\n  {first}\nand then this again." in capsys.readouterr().err
+    assert not trained
+
+
+@pytest.mark.parametrize(
+    ("step", "values", "message"),
+    [
+        (2, {"pgcd_wieght": 2}, r"'pgcd_wieght', which nnUNetTrainerPGCD does not have \(did you mean 'pgcd_weight'"),
+        (1, {"mib_weight": -1}, "'mib_weight', which nnUNetTrainerPGCD does not have"),
+        (0, {"mib_weight": 5}, "'mib_weight', which nnUNetTrainerPGCD does not have.*belong in the later steps"),
+    ],
+)
+def test_hyperparameters_of_any_step_are_checked_before_anything_is_done(
+    setting, tmp_path, monkeypatch, step, values, message
+):
+    _, trained, _, _ = setting
+    monkeypatch.setattr(workflow, "preprocess", lambda *_: pytest.fail("the long work has begun"))
+    steps = [{"classes": list(s)} for s in STEPS]
+    steps[step]["hyperparameters"] = values
+    with pytest.raises(CILError, match=message):
+        run(write_schedule(tmp_path, steps))
+    assert not trained
+
+
+def test_each_trainer_may_train_its_own_step_0(setting, tmp_path, capsys):
+    _, trained, _, _ = setting
+    schedule = write_schedule(tmp_path, STEPS, hyperparameters={"mib_weight": 5})
+    assert main(["plan", "17", str(schedule)]) == 0
+    options = ["-tr", MIB, "-device", "cpu"]
+    assert main(["run", "17", "3d_fullres", "0", str(schedule), *options]) == 0
+    assert names(trained) == [("MiB", 0), ("MiB", 1), ("MiB", 2)]
+
+
+def test_run_says_when_methods_do_not_start_alike(setting, capsys):
+    schedule, _, _, _ = setting
+    arguments = ["17", "3d_fullres", "0", str(schedule), "-tr", PGCD, "-tr", MIB, "--stop-after", "0"]
+    said = "Each trainer trains a step 0 of its own, as it was planned"
+    assert main(["plan", "17", str(schedule)]) == 0
+    assert main(["run", *arguments]) == 0
+    assert said in capsys.readouterr().out
+    assert main(["plan", "17", str(schedule), "--step0-trainer", PGCD]) == 0
+    assert main(["run", *arguments]) == 0
+    assert said not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["status", "evaluate"])
+def test_a_trainer_that_does_not_exist_is_not_missing_but_misspelt(setting, capsys, command):
+    schedule, _, _, _ = setting
+    assert main(["plan", "17", str(schedule)]) == 0
+    for given in ("PGCD", "nnUNetTrainerPGDC"):
+        assert main([command, "17", "3d_fullres", "0", str(schedule), "-tr", given]) == 1
+        message = f"nnunet_cil: nnU-Net does not find the trainer {given!r} (did you mean 'nnUNetTrainerPGCD'?)"
+        assert message in capsys.readouterr().err
+
+
+def test_status_tells_finished_running_and_missing(setting, capsys):
+    schedule, _, _, folder = setting
+    run(schedule, stop_after=1)
+    running = folder([DATASET, "3d_fullres", "0", "-tr", PGCD, "-p", "nnUNetPlans_toy_step2"])
+    running.mkdir(parents=True)
+    (running / "training_log_2026.txt").write_text("2026: Epoch 0 \n2026: Epoch 1 \n")
+    assert main(["status", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD]) == 0
+    lines = [[c.strip() for c in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
+    assert lines[2] == ["0", "0", PGCD, "finished", "", "0.150", "0.150"]
+    assert lines[3] == ["0", "1", PGCD, "finished", "0.150", "0.300", "0.200"]
+    assert lines[4] == ["0", "2", PGCD, "epoch 1 of 2", "", "", ""]
+
+
+@pytest.mark.slow
+def test_run_with_nnunets_own_commands(toy, tmp_path, capsys):
+    """From preprocessed data to tables, two epochs a step; a second call trains nothing."""
+    schedule = write_schedule(tmp_path, STEPS[:2])
+    command = [
+        "run",
+        "17",
+        "3d_fullres",
+        "0",
+        str(schedule),
+        "-tr",
+        PGCD,
+        "-device",
+        "cpu",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    assert main(command) == 0
+    assert "2 trainings, 2 to do" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "2 trainings, 0 to do" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["cases"] == "validation"

@@ -1,0 +1,61 @@
+"""The demo's pieces. The whole of it takes minutes: it is run by hand, as the README says."""
+
+import sys
+
+import pytest
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.host import commands
+from nnunet_cil.schedule import load_schedule
+from nnunet_cil.workflows import demo
+
+
+def test_jobs_share_step_0_and_come_in_order():
+    jobs = demo.jobs(load_schedule(demo.SCHEDULE))
+    assert jobs == [
+        ("nnUNetTrainerPGCD", 0),
+        ("nnUNetTrainerFineTune", 1),
+        ("nnUNetTrainerFineTune", 2),
+        ("nnUNetTrainerPGCD", 1),
+        ("nnUNetTrainerPGCD", 2),
+    ]
+
+
+def test_everything_stays_in_the_folder(tmp_path):
+    environment = demo._environment(tmp_path)
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        assert environment[variable].startswith(str(tmp_path))
+    site_packages = [p for p in sys.path if p.endswith("site-packages")]
+    assert not set(environment.get("PYTHONPATH", "").split(":")) & set(site_packages)
+
+
+@pytest.mark.slow
+def test_a_failing_command_names_its_log_and_shows_its_end(tmp_path):
+    log = tmp_path / "logs" / "train.txt"
+    with pytest.raises(
+        CILError, match=r"(?s)'nnUNetv2_train 1 2d 0' failed with status 1. Its log is .*train.txt; it ends:"
+    ):
+        commands.call("nnUNetv2_train", ["1", "2d", "0"], demo._environment(tmp_path), log)
+    assert "Traceback" in log.read_text()
+
+
+def test_a_log_is_on_disk_line_by_line_so_that_a_kill_loses_nothing(tmp_path):
+    log, seen = tmp_path / "logs" / "version.txt", []
+    commands.call(
+        "nnunet_cil", ["--version"], demo._environment(tmp_path), log, lambda line: seen.append((line, log.read_text()))
+    )
+    assert seen
+    assert all(line in written for line, written in seen)
+    assert log.read_text().startswith("$ nnunet_cil --version\n")
+
+
+@pytest.mark.slow
+def test_the_phantom_is_preprocessed_and_planned_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "NUM_TRAINING", 4)
+    monkeypatch.setattr(demo, "NUM_VALIDATION", 2)
+    said = []
+    for _ in range(2):
+        demo._prepare(tmp_path, demo._environment(tmp_path), said.append)
+    assert said == ["Generating volumes...", "Preprocessing with nnU-Net..."]
+    plans = sorted(p.name for p in (tmp_path / "nnUNet_preprocessed" / demo.DATASET).glob("*_step*.json"))
+    assert plans == [f"{demo.PLANS}_{demo.SCHEDULE}_step{i}.json" for i in range(3)]
