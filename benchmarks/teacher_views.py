@@ -30,7 +30,7 @@ def look(args: argparse.Namespace) -> dict[str, dict[str, float]]:
         args.dataset, args.c, args.fold, args.tr, args.plans, device=torch.device(args.device)
     )
     seen = property(lambda self: self.step_plan.evaluation_label_map)
-    trainer.__class__ = type(args.tr, (type(trainer),), {"shown_label_map": seen, "teacher_volumes": 1})
+    trainer.__class__ = type(args.tr, (type(trainer),), {"target_label_map": seen, "teacher_volumes": 1})
     with tempfile.TemporaryDirectory() as folder:
         trainer.output_folder = trainer.output_folder_base = folder
         trainer.log_file = str(Path(folder) / "log.txt")

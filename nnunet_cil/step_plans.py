@@ -80,18 +80,18 @@ class StepPlan:
         return self.old_classes + self.new_classes
 
     @property
-    def shown_classes(self) -> tuple[str, ...]:
+    def target_classes(self) -> tuple[str, ...]:
         """The classes whose labels training may see: the refined and the new ones, in channel order."""
         return self.refined + self.new_classes
 
-    def shown_in(self, case: str) -> tuple[str, ...]:
+    def labelled_in(self, case: str) -> tuple[str, ...]:
         """The shown classes that a case's labels hold, in channel order."""
-        return tuple(name for name in self.shown_classes if name in self.labelled.get(case, self.shown_classes))
+        return tuple(name for name in self.target_classes if name in self.labelled.get(case, self.target_classes))
 
     @property
     def differs_by_case(self) -> bool:
         """Whether a case's labels lack a shown class."""
-        return any(self.shown_in(case) != self.shown_classes for case in self.labelled)
+        return any(self.labelled_in(case) != self.target_classes for case in self.labelled)
 
     @property
     def evaluated_classes(self) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ class StepPlan:
     @property
     def training_label_map(self) -> dict[int, int]:
         """Data set label -> channel, for the shown classes (and ignore) only: what training may see."""
-        return label_map(self.dataset_labels, self.labels, self.shown_classes)
+        return label_map(self.dataset_labels, self.labels, self.target_classes)
 
     @property
     def evaluation_label_map(self) -> dict[int, int]:

@@ -306,7 +306,7 @@ def checkpoint(trainer, name: str = "final") -> dict:
     return torch.load(f"{trainer.output_folder}/checkpoint_{name}.pth", weights_only=False)
 
 
-def teacher_segments(folder: Path, logits: torch.Tensor, shown_in=lambda _case: (), stray_free=()) -> dict:
+def teacher_segments(folder: Path, logits: torch.Tensor, labelled_in=lambda _case: (), stray_free=()) -> dict:
     """Case a or b -> what ``TeacherVolumes`` makes of a teacher that says ``logits``, (K, *spatial), of both."""
     from nnunet_cil.training.teacher_volumes import TeacherVolumes
 
@@ -316,7 +316,7 @@ def teacher_segments(folder: Path, logits: torch.Tensor, shown_in=lambda _case: 
         save_seg=lambda segmentation, name: np.savez(f"{name}.npz", seg=segmentation),
     )
     predictor = SimpleNamespace(predict_sliding_window_return_logits=lambda _image: logits.clone())
-    TeacherVolumes(folder).write(dataset, predictor, shown_in, stray_free, show=False)
+    TeacherVolumes(folder).write(dataset, predictor, labelled_in, stray_free, show=False)
     assert sorted(f.name for f in folder.iterdir()) == ["a.npz", "b.npz"]
     return {case: np.load(folder / f"{case}.npz")["seg"] for case in "ab"}
 

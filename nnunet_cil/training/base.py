@@ -187,19 +187,19 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     # --- labels: targets, sampler, evaluation ---------------------------------------------------------------
 
     @property
-    def shown_label_map(self) -> dict[int, int]:
+    def target_label_map(self) -> dict[int, int]:
         """Data set label -> channel, for what training may see: the new classes."""
         return self.step_plan.training_label_map
 
     @property
-    def shown_cases(self) -> tuple[str, ...] | None:
+    def step_cases(self) -> tuple[str, ...] | None:
         """The cases that training may see; None for all."""
         return self.step_plan.cases
 
     @property
     def label_table(self) -> np.ndarray[Any, np.dtype[np.int16]]:
         """Data set label + 1 -> channel, for what training may see."""
-        return lookup_table(self.shown_label_map, self.step_plan.dataset_labels.values())
+        return lookup_table(self.target_label_map, self.step_plan.dataset_labels.values())
 
     def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
         """nnU-Net's augmentation, behind the label map. Called on the instance, unlike nnU-Net's static method."""
@@ -218,7 +218,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
         """nnU-Net's data set, as the step may see it."""
-        return StepDataset(dataset, self.shown_label_map, self.annotated_key)
+        return StepDataset(dataset, self.target_label_map, self.annotated_key)
 
     @property
     def annotated_key(self) -> tuple[int, ...]:
@@ -228,7 +228,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     def do_split(self) -> tuple[list[str], list[str]]:
         """nnU-Net's split, narrowed to the step's cases."""
         split: tuple[list[str], list[str]] = super().do_split()
-        cases = self.shown_cases
+        cases = self.step_cases
         if cases is None:
             return split
         training, validation = ([key for key in keys if key in cases] for keys in split)
@@ -412,7 +412,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             self.print_to_log_file(f"Stray regions of {', '.join(dropped)} are dropped.")
         channels = [self.step_plan.labels[name] for name in dropped]
         show = self.local_rank == 0
-        volumes.write(cases, predictor, self.decided_in, channels, show=show, meet=self._meet_other_ranks)
+        volumes.write(cases, predictor, self.labelled_channels_in, channels, show=show, meet=self._meet_other_ranks)
         teacher.reader.clear()
         if self.is_ddp:
             distributed.barrier()
@@ -521,7 +521,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         batch, carried = self._volumes_apart(batch)
         images = batch["data"].to(self.device, non_blocking=True)
         self.teacher.look_at(images)
-        shown = self.labelled_in(batch["keys"])
+        shown = self.labelled_channels(batch["keys"])
         if shown is not None:
             channels = range(1, 1 + len(self.step_plan.seen_classes))
             labelled = torch.tensor([[c in own for c in channels] for own in shown])
@@ -549,16 +549,16 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         predicted = most_probable(decided_by_labels(self.teacher.output.logits, self.loss.labelled))
         return torch.where(carried == NOT_SEGMENTED, predicted, carried)
 
-    def labelled_in(self, keys: Sequence[str]) -> list[tuple[int, ...]] | None:
+    def labelled_channels(self, keys: Sequence[str]) -> list[tuple[int, ...]] | None:
         """The channels that each case's labels show; None where that is the new classes in every case."""
         step = self.step_plan
         if not step.differs_by_case and not step.refined:
             return None
-        return [tuple(step.labels[name] for name in step.shown_in(key)) for key in keys]
+        return [tuple(step.labels[name] for name in step.labelled_in(key)) for key in keys]
 
-    def decided_in(self, case: str) -> tuple[int, ...]:
+    def labelled_channels_in(self, case: str) -> tuple[int, ...]:
         """The channels that the case's labels show, old ones among them; none where that is the new classes in every case."""
-        return (self.labelled_in([case]) or [()])[0]
+        return (self.labelled_channels([case]) or [()])[0]
 
     def _let_go(self) -> None:
         if self.teacher is not None:

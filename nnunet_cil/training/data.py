@@ -61,7 +61,7 @@ class StepDataset:
         self.volumes: TeacherVolumes | None = None
         """What the teacher says of whole cases; patches carry it behind their labels."""
 
-    def shown_in(self, _identifier: str) -> Collection[int]:
+    def labelled_in(self, _identifier: str) -> Collection[int]:
         """The data set's labels that may be seen in a case."""
         return self._shown
 
@@ -69,7 +69,7 @@ class StepDataset:
         """As nnU-Net's: data, segmentation, previous segmentation, properties."""
         load = self._dataset.load_case if self.volumes is None else partial(self.volumes.load_case, self._dataset)
         data, segmentation, previous, properties = load(identifier)
-        shown = self.shown_in(identifier)
+        shown = self.labelled_in(identifier)
         locations: dict[Any, Any] = {}
         for key, voxels in properties["class_locations"].items():
             if isinstance(key, tuple):

@@ -60,16 +60,16 @@ def classes_by_label(num_old: int, num_new: int) -> Classes:
 
 
 def confident_classes(
-    num_old: int, threshold: float, shown_in: Callable[[str], Collection[int]] = lambda _case: ()
+    num_old: int, threshold: float, labelled_in: Callable[[str], Collection[int]] = lambda _case: ()
 ) -> Classes:
     """The teacher's own classes where no label of the step is: organs it is confident of, and its background.
 
-    ``shown_in``: case -> the channels that its labels show. An old class among them is taken from the labels there: the teacher
+    ``labelled_in``: case -> the channels that its labels show. An old class among them is taken from the labels there: the teacher
     is not asked about it.
     """
 
     def classes(logits: Tensor, tile: Tile) -> Tensor:
-        decided = [c for c in shown_in(tile.case) if c < num_old]
+        decided = [c for c in labelled_in(tile.case) if c < num_old]
         logits = logits.float()
         if decided:
             logits = logits.index_fill(1, torch.tensor(decided, device=logits.device), -torch.inf)

@@ -43,7 +43,7 @@ class TeacherVolumes:
         self,
         dataset: nnUNetBaseDataset,
         predictor: nnUNetPredictor,
-        shown_in: Callable[[str], Collection[int]],
+        labelled_in: Callable[[str], Collection[int]],
         stray_free: Collection[int],
         *,
         show: bool,
@@ -54,7 +54,7 @@ class TeacherVolumes:
         Args:
             dataset: preprocessed cases.
             predictor: with the teacher's network.
-            shown_in: case -> channels that its labels show; the teacher is not asked for these.
+            labelled_in: case -> channels that its labels show; the teacher is not asked for these.
             stray_free: channels whose stray regions give way to the teacher's next choice.
             show: show the progress.
             meet: called after each case with its number, from 1, whether it was there already or not.
@@ -65,7 +65,7 @@ class TeacherVolumes:
         for number, case in enumerate(cases, start=1):
             if case not in self:
                 image = np.array(dataset.load_case(case)[0][:], dtype=np.float32)
-                dataset.save_seg(_segmented(image, predictor, shown_in(case), stray_free), str(aside / case))
+                dataset.save_seg(_segmented(image, predictor, labelled_in(case), stray_free), str(aside / case))
                 for file in aside.iterdir():
                     file.replace(self.folder / file.name)
             meet(number)

@@ -27,12 +27,12 @@ class nnUNetTrainerJoint(nnUNetTrainerCIL):
     needs_old_data = True
 
     @property
-    def shown_label_map(self) -> dict[int, int]:
+    def target_label_map(self) -> dict[int, int]:
         """Every seen class."""
         return self.step_plan.evaluation_label_map
 
     @property
-    def shown_cases(self) -> tuple[str, ...] | None:
+    def step_cases(self) -> tuple[str, ...] | None:
         """Those of this step and of the earlier ones."""
         own = self.step_plan.cases
         return None if own is None else sum(self.step_plan.earlier_cases, own)

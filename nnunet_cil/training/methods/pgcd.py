@@ -202,7 +202,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         self.print_to_log_file("Collecting the old classes' prototypes and locations with the teacher...")
         num_old = self.step_plan.num_old_channels
         locations = OldClassLocations(num_old)
-        confident = confident_classes(num_old, self.prototype_confidence, self.decided_in)
+        confident = confident_classes(num_old, self.prototype_confidence, self.labelled_channels_in)
         look = locations.add if self.old_class_sampling else None
         prototypes = self.collect_prototypes(self.teacher, confident, num_old, look)
         self.old_locations = locations.per_case()

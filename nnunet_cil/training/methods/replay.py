@@ -63,7 +63,7 @@ class ReplayDataset(StepDataset):
         self.kept: Mapping[str, int] = {}
         """Case -> its group, from 1."""
 
-    def shown_in(self, identifier: str) -> frozenset[int]:
+    def labelled_in(self, identifier: str) -> frozenset[int]:
         """By the case's group."""
         return self._groups[self.kept.get(identifier, 0)]
 
@@ -107,16 +107,16 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
         return {case: groups[case] for case in order[: self.replay_cases]}
 
     @property
-    def shown_label_maps(self) -> list[dict[int, int]]:
+    def target_label_maps(self) -> list[dict[int, int]]:
         """Data set label -> channel: of the step's own cases, then of each group of kept ones."""
         step = self.step_plan
         if step.cases is None:
-            return [self.shown_label_map, step.evaluation_label_map]
+            return [self.target_label_map, step.evaluation_label_map]
         earlier = [label_map(step.dataset_labels, step.labels, classes) for classes in step.steps[: step.step]]
-        return [self.shown_label_map, *earlier]
+        return [self.target_label_map, *earlier]
 
     @property
-    def shown_cases(self) -> tuple[str, ...] | None:
+    def step_cases(self) -> tuple[str, ...] | None:
         """The step's and the kept ones."""
         own = self.step_plan.cases
         return None if own is None else own + tuple(self.kept_cases)
@@ -129,12 +129,12 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
     @property
     def label_table(self) -> npt.NDArray[np.int16]:
         """One table for the step's own cases, followed by one for the moved labels of each group."""
-        own, *kept = (lookup_table(m, self.step_plan.dataset_labels.values()) for m in self.shown_label_maps)
+        own, *kept = (lookup_table(m, self.step_plan.dataset_labels.values()) for m in self.target_label_maps)
         return np.concatenate([own, *(table[1:] for table in kept)])
 
     def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
         """With old labels in the kept cases."""
-        found = ReplayDataset(dataset, self.shown_label_maps, self.annotated_key, len(super().label_table) - 1)
+        found = ReplayDataset(dataset, self.target_label_maps, self.annotated_key, len(super().label_table) - 1)
         found.kept = self.kept_cases
         return found
 
@@ -142,7 +142,7 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
         """Segmentation terms only."""
         return ReplayLoss(self.loss_context())
 
-    def labelled_in(self, keys: Sequence[str]) -> list[tuple[int, ...]]:
+    def labelled_channels(self, keys: Sequence[str]) -> list[tuple[int, ...]]:
         """By each case's group."""
-        shown = [tuple(m.values()) for m in self.shown_label_maps]
+        shown = [tuple(m.values()) for m in self.target_label_maps]
         return [shown[self.kept_cases.get(key, 0)] for key in keys]

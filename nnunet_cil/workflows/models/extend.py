@@ -351,8 +351,8 @@ def _check_split(target: Path, folds: Sequence[str], num_cases: int) -> None:
 
 def _check_labelled(plan: StepPlan, raw: RawData) -> None:
     """Every class is said to be labelled in some case."""
-    for name in plan.shown_classes:
-        if not any(name in plan.labelled.get(case, plan.shown_classes) for case in raw.cases):
+    for name in plan.target_classes:
+        if not any(name in plan.labelled.get(case, plan.target_classes) for case in raw.cases):
             raise CILError(
                 f"'labelled_classes' in dataset.json of {raw.folder.name} says that no case labels {name!r}: there is nothing to "
                 "learn it from."
@@ -521,7 +521,7 @@ def _check_labels(
                     f"Case {case!r} holds {name!r} (label {labels[name]}), but 'labelled_classes' in dataset.json says that it "
                     "is not labelled there. Correct the one or the other, and run the command again."
                 )
-    for name in plan.shown_classes:
+    for name in plan.target_classes:
         if not any(labels[name] in values for values in present.values()):
             raise CILError(
                 f"{name!r} (label {labels[name]}) is in the label files of {target.name}, but in none of the preprocessed cases: "

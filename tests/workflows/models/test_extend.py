@@ -261,8 +261,8 @@ def test_each_case_says_what_it_labels(model):
     assert block["refined"] == ["liver"]
     assert block["labelled"] == {"new_0": ["kidney"], "new_1": ["liver", "cyst"]}
     trainer = make_trainer(PGCD, "nnUNetPlansFrom017_cyst-kidney_step1", dataset=PARTIAL)
-    assert trainer.shown_label_map == {3: 1, 1: 3, 2: 4}
-    assert trainer.labelled_in(["new_0", "new_1", "new_2"]) == [(4,), (1, 3), (1, 3, 4)]
+    assert trainer.target_label_map == {3: 1, 1: 3, 2: 4}
+    assert trainer.labelled_channels(["new_0", "new_1", "new_2"]) == [(4,), (1, 3), (1, 3, 4)]
 
 
 @pytest.mark.parametrize("name", [PGCD, MIB])
@@ -502,7 +502,7 @@ def test_classes_that_both_have_are_refined_left_out_or_refused(unprocessed, mon
         extend(unprocessed, 19, Wish(classes=("liver", "cyst")))
     monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
     found = extend(unprocessed, 19, Wish(classes=("cyst",), name="one"))
-    assert found.plan.shown_classes == ("cyst",)
+    assert found.plan.target_classes == ("cyst",)
     assert found.plan.labelled == {"new_0": ()}
 
 
