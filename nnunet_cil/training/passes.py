@@ -64,8 +64,8 @@ def confident_classes(
 ) -> Classes:
     """The teacher's own classes where no label of the step is: organs it is confident of, and its background.
 
-    ``labelled_in``: case -> the channels that its labels show. An old class among them is taken from the labels there: the teacher
-    is not asked about it.
+    ``labelled_in``: case -> the channels that its labels show. An old class among them is taken from the labels there: the
+    teacher is not asked about it.
     """
 
     def classes(logits: Tensor, tile: Tile) -> Tensor:
