@@ -177,7 +177,7 @@ class Study:
 
     def plan_step(self, dataset: str, plans: str, name: str, classes: tuple[str, ...]) -> str:
         """A schedule of one step; the name of its plans."""
-        from nnunet_cil.cli.main import key_values
+        from nnunet_cil.cli.arguments import key_values
 
         schedule = self.preprocessed / dataset / f"{name}.schedule"
         training = key_values("", self.training)

@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_cil.cli.main import key_values
+from nnunet_cil.cli.arguments import key_values
 from nnunet_cil.errors import CILError
 from nnunet_cil.schedule import Schedule, load_schedule, shipped_schedules
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +39,8 @@ def find(name: str, source: Path, options: Mapping[str, Any]) -> Dataset:
     Raises:
         CILError: an unknown name, an option that the data set does not take or lacks, or an unexpected folder.
     """
+    import inspect  # slow to import, and the command line needs only the names
+
     if name not in NAMES:
         raise CILError(f"There is no converter {name!r}{did_you_mean(name, NAMES)}.")
     function = importlib.import_module(f"nnunet_cil.datasets.{name}").find

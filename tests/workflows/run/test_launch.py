@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from toy import DATASET, ORGANS, finish_training, write_checkpoint, write_schedule
 
-from nnunet_cil.cli.main import key_values, main
+from nnunet_cil.cli import main
+from nnunet_cil.cli.arguments import key_values
 from nnunet_cil.errors import CILError
 from nnunet_cil.host import commands
 from nnunet_cil.host.commands import CommandError

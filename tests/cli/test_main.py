@@ -1,17 +1,22 @@
 """The command line: what it prints, how it exits, how fast it starts."""
 
+import argparse
 import errno
+import inspect
 import json
 import os
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from downloads import write_generic
 from toy import DATASET, ORGANS, write_schedule
 
-from nnunet_cil.cli import main
+from nnunet_cil.cli import commands, main
+from nnunet_cil.cli.main import COMMANDS
 from nnunet_cil.shipped import trainers_folder
 
 
@@ -90,14 +95,28 @@ def test_a_place_that_cannot_be_written_is_one_sentence(toy, tmp_path, monkeypat
     assert "nnunet_cil: Permission denied (there). Change its permissions" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["plan"], ["convert"], ["inspect"], ["schedules"], ["demo"], ["doctor"], ["trainers"]]
-)
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
 def test_help_explains_every_command(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([*command, "-h"])
     assert stop.value.code == 0
     assert len(capsys.readouterr().out) > 150
+
+
+def test_every_module_of_the_commands_is_a_command():
+    assert sorted(module.name for module in pkgutil.iter_modules(commands.__path__)) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_one_module_with_a_parser_and_a_call(name):
+    module = import_module(f"nnunet_cil.cli.commands.{name}")
+    functions = [
+        f for f, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__
+    ]
+    assert {f for f in functions if not f.startswith("_")} == {"add_parser", "execute"}
+    parser = module.add_parser(argparse.ArgumentParser().add_subparsers())
+    assert parser.prog.endswith(f" {name}")
+    assert parser.description
 
 
 def test_the_command_line_starts_without_heavy_imports():

@@ -1,0 +1,111 @@
+"""Adds and reads the arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from nnunet_cil.errors import CILError
+
+if TYPE_CHECKING:
+    from nnunet_cil.workflows.experiment import Experiment
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # argparse has no public name for it
+
+
+def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of run, status and evaluate that say which models are meant.
+
+    The usage gives the order that works: FOLD and -tr take all that follows.
+    """
+    parser.usage = "%(prog)s DATASET CONFIG FOLD [FOLD ...] SCHEDULE -tr TRAINER [TRAINER ...] [options]"
+    parser.add_argument(
+        "dataset", metavar="DATASET", help="ID or name of the data set; of the first step's where there are several"
+    )
+    parser.add_argument("configuration", metavar="CONFIG", help="2d, 3d_lowres or 3d_fullres")
+    parser.add_argument("folds", metavar="FOLD", nargs="+", type=fold, help="one or several folds, or all")
+    parser.add_argument("schedule", metavar="SCHEDULE", help="name of a shipped schedule, or a JSON file")
+    parser.add_argument(
+        "-tr",
+        dest="trainers",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="TRAINER",
+        help="one or several trainers",
+    )
+    parser.add_argument(
+        "-p", dest="base_plans", default="nnUNetPlans", metavar="BASE_PLANS", help="as for plan (default: %(default)s)"
+    )
+
+
+def add_test_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of run and evaluate that say which cases are scored, and where."""
+    parser.add_argument("-i", dest="images", type=Path, metavar="IMAGES", help="folder of test images")
+    parser.add_argument("-l", dest="labels", type=Path, metavar="LABELS", help="folder of their true labels")
+    parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help="where predictions and tables go")
+    parser.add_argument(
+        "-device", default="cuda", choices=["cpu", "cuda", "mps"], help="as nnU-Net's (default: %(default)s)"
+    )
+
+
+WHICH_CASES = (
+    "Without -i and -l: imagesTs and labelsTs of the raw data set, or else the fold's validation cases. With a schedule over "
+    "several data sets: those of each, and a class is scored on the cases of the data sets that label it."
+)
+
+
+def experiment_of(args: argparse.Namespace) -> Experiment:
+    """Returns the experiment that the arguments of ``add_schedule_arguments`` describe."""
+    from nnunet_cil.workflows.experiment import Experiment
+
+    folds, trainers = tuple(args.folds), tuple(args.trainers)
+    return Experiment(args.dataset, args.configuration, folds, args.schedule, trainers, args.base_plans)
+
+
+def test_cases(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the folders that the arguments of ``add_test_arguments`` name, as keywords."""
+    return {"images": args.images, "labels": args.labels, "output": args.output}
+
+
+def fold(text: str) -> int | str:
+    """Reads a fold: a number from 0 on, or all."""
+    if text == "all" or text.isdigit():
+        return text if text == "all" else int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no fold (0 to 4, or all). The order is DATASET CONFIG FOLD SCHEDULE")
+
+
+def positive(text: str) -> int:
+    """Reads a whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+def key_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """Reads KEY=VALUE pairs, whose values may be JSON.
+
+    ``["partition=gpu", "timeout_min=60"]`` becomes ``{"partition": "gpu", "timeout_min": 60}``.
+
+    Raises:
+        CILError: one is not KEY=VALUE.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not key or not separator:
+            raise CILError(f"{option} takes KEY=VALUE, not {pair!r}.")
+        try:
+            found[key] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key] = value
+    return found
+
+
+def say(line: str) -> None:
+    """Prints a line at once, also into a pipe."""
+    print(line, flush=True)

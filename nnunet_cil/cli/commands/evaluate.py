@@ -1,0 +1,58 @@
+"""Scores the models of a schedule's steps."""
+
+from __future__ import annotations
+
+import argparse
+
+from nnunet_cil.cli.arguments import (
+    WHICH_CASES,
+    Commands,
+    add_schedule_arguments,
+    add_test_arguments,
+    experiment_of,
+    say,
+    test_cases,
+)
+
+
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Adds the command's parser and returns it."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="score every step's model: old and new classes, forgetting",
+        description="Predicts the cases with every step's model (nnUNetv2_predict), scores them (Dice, HD95, ASD, normalised "
+        "surface Dice; classes matched by name) and writes tables, figures and report.html. What is there already is not "
+        "done again. " + WHICH_CASES,
+    )
+    add_schedule_arguments(parser)
+    add_test_arguments(parser)
+    parser.add_argument(
+        "--tolerance",
+        type=_distance,
+        default=2.0,
+        metavar="MM",
+        help="of the normalised surface Dice, in mm (default: %(default)s)",
+    )
+    return parser
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Carries the command out and returns the exit status."""
+    from nnunet_cil.workflows.evaluate.evaluate import evaluate
+
+    found = evaluate(
+        experiment_of(args),
+        **test_cases(args),
+        device=args.device,
+        tolerance_mm=args.tolerance,
+        say=say,
+    )
+    print(f"\n{found.summary}\nAll of it: {found.folder}")
+    return 0
+
+
+def _distance(text: str) -> float:
+    number = float(text)
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
+    return number

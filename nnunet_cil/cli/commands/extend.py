@@ -1,0 +1,93 @@
+"""Plans a step that continues from any trained nnU-Net model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nnunet_cil.cli.arguments import Commands, key_values, say
+
+
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Adds the command's parser and returns it."""
+    parser = commands.add_parser(
+        "extend",
+        help="teach a trained nnU-Net model classes of another data set",
+        description="Takes any nnU-Net v2 model and a raw data set in which other classes are labelled: checks that they fit, "
+        "moves the model's plans onto the data set, preprocesses it, writes the plans of a step that continues from the model, "
+        "and prints the training command. The new model segments the old classes and the new ones.",
+    )
+    parser.add_argument("model", metavar="MODEL_FOLDER", type=Path, help="with plans.json, dataset.json and fold_X")
+    parser.add_argument("dataset", metavar="DATASET", help="ID or name of a data set in nnUNet_raw")
+    parser.add_argument(
+        "-tr",
+        dest="trainer",
+        default="nnUNetTrainerPGCD",
+        metavar="TRAINER",
+        help="that is to learn the step (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--classes", nargs="+", default=[], metavar="CLASS", help="to learn (default: all that the model does not know)"
+    )
+    parser.add_argument(
+        "--refine",
+        nargs="+",
+        default=[],
+        metavar="CLASS",
+        help="classes that the model knows and the data set labels, too: the same organ; the labels win over the model",
+    )
+    parser.add_argument(
+        "-c", dest="configuration", metavar="CONFIG", help="the model's (default: what it was trained with)"
+    )
+    parser.add_argument(
+        "-f", dest="folds", nargs="+", default=[], metavar="FOLD", help="folds to continue (default: all trained ones)"
+    )
+    parser.add_argument("--name", default="", metavar="NAME", help="of the step (default: the new classes)")
+    parser.add_argument(
+        "-p",
+        dest="plans_name",
+        default="",
+        metavar="PLANS",
+        help="name of the moved plans (default: the model's + FromXXX)",
+    )
+    parser.add_argument(
+        "--training",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="as in a schedule: num_epochs=250 initial_lr=0.003",
+    )
+    parser.add_argument(
+        "--hyperparameters", nargs="+", default=[], metavar="KEY=VALUE", help="of that trainer: old_dice_weight=0.5"
+    )
+    parser.add_argument("--force", action="store_true", help="go on where model and data set differ dangerously")
+    return parser
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Carries the command out and returns the exit status."""
+    from nnunet_cil.workflows.models.extend import Wish, extend
+
+    wish = Wish(
+        args.trainer,
+        tuple(args.classes),
+        tuple(args.refine),
+        args.configuration,
+        tuple(args.folds),
+        args.name,
+        args.plans_name,
+        key_values("--training", args.training),
+        key_values("--hyperparameters", args.hyperparameters),
+        args.force,
+    )
+    found = extend(args.model, args.dataset, wish, say=say)
+    print(
+        f"\nThe model knows {', '.join(found.plan.old_classes)}; the step learns {', '.join(found.plan.new_classes)}."
+    )
+    print(f"Plans: {found.file}\n\nTrain, then predict:")
+    configuration, what = found.model.configuration, f"-tr {found.trainer} -p {found.plans_name}"
+    for fold in found.folds:
+        print(f"  nnUNetv2_train {found.dataset} {configuration} {fold} {what}")
+    folds = " ".join(found.folds)
+    print(f"  nnUNetv2_predict -d {found.dataset} -c {configuration} -f {folds} {what} -i IMAGES -o OUT")
+    return 0

@@ -1,0 +1,28 @@
+"""Says what a model knows."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nnunet_cil.cli.arguments import Commands
+
+
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Adds the command's parser and returns it."""
+    parser = commands.add_parser(
+        "info",
+        help="what a model knows, and where it learnt it",
+        description="Prints the classes with step, data set, trainer and date; the steps with versions and hashes; and the "
+        "prototypes: norm, number of voxels, nearest class.",
+    )
+    parser.add_argument("model", metavar="MODEL", type=Path, help="a model folder of nnUNet_results, or a checkpoint")
+    return parser
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Carries the command out and returns the exit status."""
+    from nnunet_cil.workflows.models.info import describe
+
+    print(describe(args.model))
+    return 0

@@ -1,0 +1,67 @@
+"""Writes the plans files of a schedule's steps."""
+
+from __future__ import annotations
+
+import argparse
+
+from nnunet_cil.cli.arguments import Commands, say
+
+
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Adds the command's parser and returns it."""
+    parser = commands.add_parser(
+        "plan",
+        help="write one nnU-Net plans file for each step of a schedule",
+        description="Writes one plans file a step beside the base plans in nnUNet_preprocessed. Nothing is preprocessed "
+        "again. Prints the training commands. Where a schedule's steps learn from other data sets, DATASET's plans are moved "
+        "there first, and nnU-Net's commands that preprocess these data sets with them are printed: run these, then this again.",
+    )
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="ID or name of a preprocessed data set: that of step 0, and of every step that names none",
+    )
+    parser.add_argument("schedule", metavar="SCHEDULE", help="name of a shipped schedule, or a JSON file")
+    parser.add_argument(
+        "-p",
+        dest="base_plans",
+        default="nnUNetPlans",
+        metavar="BASE_PLANS",
+        help="plans that the steps copy (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--step0-trainer",
+        metavar="TRAINER",
+        help="every trainer continues from this trainer's step 0, which is then trained once; to be said before step 1 is "
+        "trained (default: as planned before, else each trainer trains its own)",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="go on where a further data set differs dangerously from DATASET"
+    )
+    return parser
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Carries the command out and returns the exit status."""
+    from nnunet_cil.workflows.plan.plan import plan
+
+    steps = plan(
+        args.dataset,
+        args.schedule,
+        base_plans=args.base_plans,
+        first_trainer=args.step0_trainer,
+        force=args.force,
+        say=say,
+    )
+    for step in steps:
+        what = "written" if step.written else "unchanged"
+        print(f"step {step.plan.step}: {', '.join(step.plan.new_classes)}  ({what}: {step.file})")
+    previous = [step.plan.previous for step in steps[1:2]]
+    trainer = next((p.trainer for p in previous if p is not None), None) or "nnUNetTrainerPGCD"
+    available = steps[0].configurations
+    configuration = "3d_fullres" if "3d_fullres" in available else available[0]
+    print(f"\nTrain the steps in this order, for example {configuration}, fold 0:")
+    for step in steps:
+        dataset = args.dataset if step.dataset == steps[0].dataset else step.dataset
+        print(f"  nnUNetv2_train {dataset} {configuration} 0 -tr {trainer} -p {step.plans_name}")
+    return 0

@@ -1,0 +1,67 @@
+"""Lists, explains and writes schedules."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nnunet_cil.cli.arguments import Commands
+from nnunet_cil.errors import CILError
+
+
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Adds the command's parser and returns it."""
+    parser = commands.add_parser(
+        "schedules",
+        help="list the shipped schedules, explain one, or make one for a data set",
+        description="Without a NAME: the list. With one: its steps, settings and source. 'nnunet_cil schedules new DATASET "
+        "--steps 8,3,2' writes a schedule for a data set in nnUNet_raw.",
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a shipped schedule, a JSON file, or: new")
+    parser.add_argument("dataset", metavar="DATASET", nargs="?", help="new: ID or name of the data set")
+    parser.add_argument("--steps", metavar="N,N,...", help="new: how many classes each step learns")
+    parser.add_argument(
+        "--order",
+        default="label",
+        metavar="ORDER",
+        help="new: label, size (largest first), name or random (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="new: of a random order (default: %(default)s)")
+    parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="new: the file (default: ./NAME.json)")
+    parser.add_argument("--markdown", action="store_true", help="the list with all classes, as plans/README.md")
+    return parser
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Carries the command out and returns the exit status."""
+    from nnunet_cil.workflows.data import schedules
+
+    if args.name == "new":
+        file = schedules.new(
+            _given(args.dataset, "DATASET"),
+            _numbers(_given(args.steps, "--steps")),
+            order=args.order,
+            seed=args.seed,
+            output=args.output,
+        )
+        print(f"{schedules.explain(file)}\nWritten: {file}")
+    elif args.dataset is not None:
+        raise CILError(f"Only 'new' takes a data set: nnunet_cil schedules new {args.dataset} --steps 8,3,2")
+    elif args.name is not None:
+        print(schedules.explain(args.name))
+    else:
+        print(schedules.readme() if args.markdown else schedules.listing(), end="" if args.markdown else "\n")
+    return 0
+
+
+def _given(value: str | None, what: str) -> str:
+    if value is None:
+        raise CILError(f"'schedules new' needs {what}: nnunet_cil schedules new DATASET --steps 8,3,2")
+    return value
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise CILError(f"--steps {text!r} should be whole numbers with commas between, as in 8,3,2.") from error

@@ -1,0 +1,26 @@
+"""Says which steps of a schedule are trained."""
+
+from __future__ import annotations
+
+import argparse
+
+from nnunet_cil.cli.arguments import Commands, add_schedule_arguments, experiment_of
+
+
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Adds the command's parser and returns it."""
+    parser = commands.add_parser(
+        "status",
+        help="which steps of a schedule are trained, running or missing",
+        description="One line a model: its state, and the mean Dice on the fold's validation cases.",
+    )
+    add_schedule_arguments(parser)
+    return parser
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Carries the command out and returns the exit status."""
+    from nnunet_cil.workflows.run.run import status
+
+    print(status(experiment_of(args)))
+    return 0
