@@ -33,11 +33,14 @@ COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     args = _parser().parse_args(arguments)
+    from nnunet_cil.cli.progress import printed_progress  # here, since -h does without logging
+
     try:
-        status: int = args.execute(args)
+        with printed_progress():
+            status: int = args.execute(args)
+            return status
     except (CILError, NotImplementedError) as error:
-        print(f"nnunet_cil: {error}", file=sys.stderr)
-        return 1
+        return _fail(str(error))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -45,9 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in _REMEDIES:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"nnunet_cil: {error.strerror}{where}. {_REMEDIES[error.errno]}", file=sys.stderr)
-        return 1
-    return status
+        return _fail(f"{error.strerror}{where}. {_REMEDIES[error.errno]}")
+
+
+def _fail(message: str) -> int:
+    print(f"nnunet_cil: {message}", file=sys.stderr)
+    return 1
 
 
 _REMEDIES = {
