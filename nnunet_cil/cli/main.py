@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return status
     except (CILError, NotImplementedError) as error:
         return _fail(str(error))
+    except KeyboardInterrupt:
+        again = " Run the same command again: it goes on where it stopped." if args.resumes else ""
+        return _fail(f"Interrupted.{again}", _INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -51,10 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{error.strerror}{where}. {_REMEDIES[error.errno]}")
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, status: int = 1) -> int:
     print(f"nnunet_cil: {message}", file=sys.stderr)
-    return 1
+    return status
 
+
+_INTERRUPTED = 128 + signal.SIGINT
+"""As shells give it for a command that Ctrl-C ended."""
 
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room and run the command again: what is finished is kept."),
@@ -76,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Training and prediction are nnU-Net's own commands: nnUNetv2_train ... -tr nnUNetTrainerPGCD -p PLANS.",
     )
     parser.add_argument("--version", action="version", version=f"nnunet_cil {__version__}")
+    parser.set_defaults(resumes=False)  # a command says so whose second call goes on where the first stopped
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         command = import_module(f"nnunet_cil.cli.commands.{name}")

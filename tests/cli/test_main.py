@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import pkgutil
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -126,3 +127,34 @@ def test_the_command_line_starts_without_heavy_imports():
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert json.loads(out.splitlines()[-1]) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "goes_on"),
+    [(["demo"], True), (["evaluate", "17", "2d", "0", "s", "-tr", "T"], True), (["doctor"], False)],
+)
+def test_an_interruption_is_one_line_and_status_130(monkeypatch, capsys, command, goes_on):
+    def interrupt(_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"nnunet_cil.cli.commands.{command[0]}.execute", interrupt)
+    assert main(command) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("nnunet_cil: Interrupted.")
+    assert line.endswith("Run the same command again: it goes on where it stopped.") == goes_on
+
+
+def test_ctrl_c_ends_a_command_with_one_line_and_status_130(tmp_path):
+    # a shell's background jobs ignore SIGINT, and so would what they start
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from nnunet_cil.cli import entry; entry()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "demo", "-o", str(tmp_path / "demo"), "-device", "cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline().startswith("nnunet_cil demo: 3 steps, on cpu")
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert error == "nnunet_cil: Interrupted. Run the same command again: it goes on where it stopped.\n"

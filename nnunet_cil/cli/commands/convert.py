@@ -55,6 +55,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         help="keep patients who lack a contour; they have the organ, so they are left out by default (openkbp)",
     )
     own.add_argument("--names", type=Path, metavar="FILE", help="a JSON file with the classes (generic)")
+    parser.set_defaults(resumes=True)
     return parser
 
 

@@ -30,6 +30,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         choices=["auto", "cpu", "cuda", "mps"],
         help="as nnU-Net's; auto takes cuda where there is one (default: %(default)s)",
     )
+    parser.set_defaults(resumes=True)
     return parser
 
 

@@ -33,6 +33,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         metavar="MM",
         help="of the normalised surface Dice, in mm (default: %(default)s)",
     )
+    parser.set_defaults(resumes=True)
     return parser
 
 

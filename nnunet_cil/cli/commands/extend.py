@@ -61,6 +61,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "--hyperparameters", nargs="+", default=[], metavar="KEY=VALUE", help="of that trainer: old_dice_weight=0.5"
     )
     parser.add_argument("--force", action="store_true", help="go on where model and data set differ dangerously")
+    parser.set_defaults(resumes=True)
     return parser
 
 

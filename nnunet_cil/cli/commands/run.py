@@ -67,6 +67,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         metavar="N",
         help="with --launcher local: jobs at the same time (default: 1); they share out the GPUs in CUDA_VISIBLE_DEVICES",
     )
+    parser.set_defaults(resumes=True)
     return parser
 
 
