@@ -1,16 +1,23 @@
-"""``nnunet_cil demo``: the whole story on generated volumes. Everything stays in one folder; a second call goes on."""
+"""Shows class-incremental learning on generated volumes. Everything stays in one folder; a second call goes on."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.host.commands import call, python_path, train
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.shipped import trainers_folder
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+logger = logging.getLogger(__name__)
 
 DATASET_ID, DATASET = 1, "Dataset001_Phantom"
 SCHEDULE, CONFIGURATION, PLANS = "phantom_2-2-1", "2d", "nnUNetPlansSmall"
@@ -19,22 +26,27 @@ FIRST_TRAINER = "nnUNetTrainerPGCD"
 NUM_TRAINING, NUM_VALIDATION = 20, 6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What the demo shows: a Markdown table (also in ``table_file``) and a picture."""
+    """What the demo shows.
+
+    Attributes:
+        table: mean Dice of every method after every step, in Markdown.
+        table_file: the same, with a heading.
+        picture: a case, its reference and every method's prediction after the last step.
+    """
 
     table: str
     table_file: Path
     picture: Path
 
 
-def demo(output: Path, *, device: str = "auto", say: Callable[[str], None] = lambda _line: None) -> DemoResult:
+def demo(output: Path, *, device: str = "auto") -> DemoResult:
     """Generates the phantom data set, learns it in three steps with each method, and compares on held-out cases.
 
     Args:
         output: the folder that takes everything.
         device: as nnU-Net's, or ``auto``.
-        say: takes one line of progress at a time.
 
     Raises:
         CILError: one of nnU-Net's commands failed; names its log.
@@ -43,22 +55,24 @@ def demo(output: Path, *, device: str = "auto", say: Callable[[str], None] = lam
     environment = _environment(output)
     device = _device(device)
     schedule = load_schedule(SCHEDULE)
-    say(f"nnunet_cil demo: {len(schedule.steps)} steps, on {device}, in {output}")
-    _prepare(output, environment, say)
-    for number, (trainer, step) in enumerate(jobs(schedule), start=1):
+    logger.info("nnunet_cil demo: %d steps, on %s, in %s", len(schedule.steps), device, output)
+    _prepare(output, environment)
+    todo = jobs(schedule)
+    for number, (trainer, step) in enumerate(todo, start=1):
         classes = ", ".join(schedule.steps[step].classes)
-        say(f"[{number}/{len(jobs(schedule))}] {trainer}, step {step}: learning {classes}")
+        logger.info("[%d/%d] %s, step %d: learning %s", number, len(todo), trainer, step, classes)
         _train(output, environment, trainer, step, schedule, device)
     return _report(output, schedule)
 
 
 def jobs(schedule: Schedule) -> list[tuple[str, int]]:
-    """(trainer, step) in the order of training; step 0 is the same training for all methods, and done once."""
+    """Lists (trainer, step) in the order of training. All methods share the training of step 0."""
     later = [(trainer, step) for trainer in METHODS.values() for step in range(1, len(schedule.steps))]
     return [(FIRST_TRAINER, 0), *later]
 
 
 def _environment(output: Path) -> dict[str, str]:
+    """Creates nnU-Net's three folders in the demo's, and returns the variables of the commands that run there."""
     variables = {}
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         (output / variable).mkdir(parents=True, exist_ok=True)
@@ -82,58 +96,81 @@ def _device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _prepare(output: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
-    """Raw data, nnU-Net's preprocessing, small plans, and the plans of each step."""
+def _prepare(output: Path, environment: Mapping[str, str]) -> None:
+    """Generates and preprocesses the data set unless that is done, and writes the plans of the steps."""
+    if not _base_plans(output).is_file():
+        _generate(output)
+        _preprocess(output, environment)
+        _write_split(output)
+        _write_base_plans(output)  # last: they say that all of it is done
+    arguments = ["plan", str(DATASET_ID), SCHEDULE, "-p", PLANS, "--step0-trainer", FIRST_TRAINER]
+    call("nnunet_cil", arguments, environment, output / "logs" / "plan.txt")
+
+
+def _preprocessed(output: Path) -> Path:
+    return output / "nnUNet_preprocessed" / DATASET
+
+
+def _base_plans(output: Path) -> Path:
+    return _preprocessed(output) / f"{PLANS}.json"
+
+
+def _generate(output: Path) -> None:
     from nnunet_cil.datasets.phantom import write_dataset
+
+    logger.info("Generating volumes...")
+    write_dataset(output / "nnUNet_raw" / DATASET, num_training=NUM_TRAINING + NUM_VALIDATION, num_test=0)
+
+
+def _preprocess(output: Path, environment: Mapping[str, str]) -> None:
+    logger.info("Preprocessing with nnU-Net...")
+    arguments = ["-d", str(DATASET_ID), "-c", CONFIGURATION, "-np", "2", "-npfp", "2"]
+    call("nnUNetv2_plan_and_preprocess", arguments, environment, output / "logs" / "preprocess.txt")
+
+
+def _write_split(output: Path) -> None:
+    """Writes one fold, whose validation cases are the last ones."""
+    cases = [f"phantom_{i:04d}" for i in range(NUM_TRAINING + NUM_VALIDATION)]
+    split = [{"train": cases[:NUM_TRAINING], "val": cases[NUM_TRAINING:]}]
+    (_preprocessed(output) / "splits_final.json").write_text(json.dumps(split))
+
+
+def _write_base_plans(output: Path) -> None:
+    """Writes plans of a network that a laptop trains in minutes."""
     from nnunet_cil.files import write_json
     from nnunet_cil.host.plans_files import small_plans
 
-    preprocessed = output / "nnUNet_preprocessed" / DATASET
-    done = preprocessed / f"{PLANS}.json"
-    if not done.is_file():
-        say("Generating volumes...")
-        write_dataset(output / "nnUNet_raw" / DATASET, num_training=NUM_TRAINING + NUM_VALIDATION, num_test=0)
-        say("Preprocessing with nnU-Net...")
-        call(
-            "nnUNetv2_plan_and_preprocess",
-            ["-d", str(DATASET_ID), "-c", CONFIGURATION, "-np", "2", "-npfp", "2"],
-            environment,
-            output / "logs" / "preprocess.txt",
-        )
-        cases = [f"phantom_{i:04d}" for i in range(NUM_TRAINING + NUM_VALIDATION)]
-        split = [{"train": cases[:NUM_TRAINING], "val": cases[NUM_TRAINING:]}]
-        (preprocessed / "splits_final.json").write_text(json.dumps(split))
-        base = json.loads((preprocessed / "nnUNetPlans.json").read_text())
-        size = base["configurations"][CONFIGURATION]["patch_size"]
-        plans = small_plans(base, PLANS, CONFIGURATION, features=[16, 32, 64], patch_size=size, batch_size=8)
-        write_json(done, plans)
-    call(
-        "nnunet_cil",
-        ["plan", str(DATASET_ID), SCHEDULE, "-p", PLANS, "--step0-trainer", FIRST_TRAINER],
-        environment,
-        output / "logs" / "plan.txt",
-    )
+    base = json.loads((_preprocessed(output) / "nnUNetPlans.json").read_text())
+    size = base["configurations"][CONFIGURATION]["patch_size"]
+    plans = small_plans(base, PLANS, CONFIGURATION, features=[16, 32, 64], patch_size=size, batch_size=8)
+    write_json(_base_plans(output), plans)
 
 
 def model_folder(output: Path, trainer: str, step: int) -> Path:
-    """Where nnU-Net puts the model of a step."""
+    """Returns the folder where nnU-Net puts the model of a step."""
     used = FIRST_TRAINER if step == 0 else trainer
-    return output / "nnUNet_results" / DATASET / f"{used}__{PLANS}_{SCHEDULE}_step{step}__{CONFIGURATION}"
+    return output / "nnUNet_results" / DATASET / f"{used}__{_plans_name(step)}__{CONFIGURATION}"
+
+
+def _plans_name(step: int) -> str:
+    return f"{PLANS}_{SCHEDULE}_step{step}"
 
 
 def _train(
     output: Path, environment: Mapping[str, str], trainer: str, step: int, schedule: Schedule, device: str
 ) -> None:
+    """Trains and validates a step's model; goes on with one that was interrupted, and skips a finished one."""
     fold = model_folder(output, trainer, step) / "fold_0"
     if (fold / "validation" / "summary.json").is_file():
         return
-    arguments = [str(DATASET_ID), CONFIGURATION, "0", "-tr", trainer, "-p", f"{PLANS}_{SCHEDULE}_step{step}"]
+    arguments = [str(DATASET_ID), CONFIGURATION, "0", "-tr", trainer, "-p", _plans_name(step)]
     arguments += ["-device", device, *(["--c"] if any(fold.glob("checkpoint_*.pth")) else [])]
     num_epochs = int(schedule.steps[step].training["num_epochs"])
     train(arguments, environment, output / "logs" / f"{trainer}_step{step}.txt", num_epochs)
 
 
 def _report(output: Path, schedule: Schedule) -> DemoResult:
+    """Writes the table and the picture."""
     from nnunet_cil.evaluation.tables import step_table
 
     steps = [step.classes for step in schedule.steps]
@@ -146,44 +183,52 @@ def _report(output: Path, schedule: Schedule) -> DemoResult:
     table_file.write_text(f"Mean Dice on {NUM_VALIDATION} held-out phantoms.\n\n{table}\n", encoding="utf-8")
     picture = output / "comparison.png"
     _draw(output, schedule, picture)
-    return DemoResult(table, table_file, picture)
+    return DemoResult(table=table, table_file=table_file, picture=picture)
 
 
 def _scores(model: Path) -> dict[str, float]:
-    """Class -> mean Dice, from nnU-Net's own summary of the validation cases."""
+    """Reads each class's mean Dice from nnU-Net's summary of the validation cases."""
     labels = json.loads((model / "dataset.json").read_text())["labels"]
     summary = json.loads((model / "fold_0" / "validation" / "summary.json").read_text())["mean"]
     return {name: float(summary[str(channel)]["Dice"]) for name, channel in labels.items() if name != "background"}
 
 
 def _draw(output: Path, schedule: Schedule, picture: Path) -> None:
-    import numpy as np
-    import SimpleITK as sitk
-
-    from nnunet_cil.datasets.phantom import LABELS
+    """Draws the first validation case: the reference, and every method's prediction after the last step."""
     from nnunet_cil.evaluation.figures import comparison
-
-    def read(file: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        array: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
-        return array
 
     last = len(schedule.steps) - 1
     classes = schedule.classes_until(last)
     case = f"phantom_{NUM_TRAINING:04d}"
     raw = output / "nnUNet_raw" / DATASET
-    truth = read(raw / "labelsTr" / f"{case}.nii.gz")
-    order = np.array([0] * (max(LABELS.values()) + 1))
-    for channel, name in enumerate(classes, start=1):
-        order[LABELS[name]] = channel
-    labels = {"truth": order[truth.astype(int)]}
+    labels = {"reference": _in_order_of_learning(_read(raw / "labelsTr" / f"{case}.nii.gz"), classes)}
     for name, trainer in METHODS.items():
-        labels[name] = read(model_folder(output, trainer, last) / "fold_0" / "validation" / f"{case}.nii.gz").astype(
-            int
-        )
+        prediction = model_folder(output, trainer, last) / "fold_0" / "validation" / f"{case}.nii.gz"
+        labels[name] = _read(prediction).astype(int)
     figure = comparison(
-        read(raw / "imagesTr" / f"{case}_0000.nii.gz"),
+        _read(raw / "imagesTr" / f"{case}_0000.nii.gz"),
         labels,
         classes,
         title=f"After step {last}: {', '.join(schedule.steps[last].classes)} learnt last",
     )
     figure.savefig(picture, dpi=110)
+
+
+def _in_order_of_learning(labels: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[Any]:
+    """Turns the data set's labels into the channels of a model that learnt ``classes`` in this order."""
+    import numpy as np
+
+    from nnunet_cil.datasets.phantom import LABELS
+
+    channels: npt.NDArray[Any] = np.zeros(max(LABELS.values()) + 1, dtype=int)
+    for channel, name in enumerate(classes, start=1):
+        channels[LABELS[name]] = channel
+    learnt: npt.NDArray[Any] = channels[labels.astype(int)]
+    return learnt
+
+
+def _read(file: Path) -> npt.NDArray[Any]:
+    import SimpleITK as sitk
+
+    array: npt.NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+    return array

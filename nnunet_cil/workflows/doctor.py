@@ -1,4 +1,4 @@
-"""``nnunet_cil doctor``: is everything found, and if not, what to set."""
+"""Checks the installation: versions, nnU-Net's folders, and whether nnU-Net finds the trainers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from nnunet_cil.shipped import schedules_folder, trainers_folder
 _FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Check:
-    """One line of the report: what was looked at, whether it is right, what was found, what to do if not."""
+    """One line of the report.
+
+    Attributes:
+        name: of what was looked at.
+        ok: whether it is right.
+        found: a version, a folder, or what is wrong.
+        remedy: what to do where it is wrong.
+    """
 
     name: str
     ok: bool
@@ -24,7 +31,7 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """All checks, in the order in which a user would mend them."""
+    """Makes all checks, in the order in which a user would mend them."""
     return [
         _python(),
         _nnunet(),
@@ -38,52 +45,70 @@ def examine() -> list[Check]:
 
 def _python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Check("Python", sys.version_info >= (3, 10), version, "Use Python 3.10 or newer.")
+    return Check(name="Python", ok=sys.version_info >= (3, 10), found=version, remedy="Use Python 3.10 or newer.")
 
 
 def _nnunet() -> Check:
     try:
         version = importlib.metadata.version("nnunetv2")
     except importlib.metadata.PackageNotFoundError:
-        return Check("nnunetv2", False, "not installed", "pip install 'nnunetv2>=2.8.1,<2.9'")
+        return Check(name="nnunetv2", ok=False, found="not installed", remedy="pip install 'nnunetv2>=2.8.1,<2.9'")
     numbers = tuple(int(n) for n in version.split(".")[:3] if n.isdigit())
-    return Check("nnunetv2", (2, 8, 1) <= numbers < (2, 9), version, "pip install 'nnunetv2>=2.8.1,<2.9'")
+    return Check(
+        name="nnunetv2", ok=(2, 8, 1) <= numbers < (2, 9), found=version, remedy="pip install 'nnunetv2>=2.8.1,<2.9'"
+    )
 
 
 def _device() -> Check:
     try:
         import torch
     except ImportError as error:
-        return Check("torch", False, str(error), "pip install torch")
+        return Check(name="torch", ok=False, found=str(error), remedy="pip install torch")
     if tuple(int(n) for n in torch.__version__.split("+")[0].split(".")[:2] if n.isdigit()) < (2, 6):
-        return Check("torch", False, torch.__version__, "pip install 'torch>=2.6'")
+        return Check(name="torch", ok=False, found=torch.__version__, remedy="pip install 'torch>=2.6'")
     if torch.cuda.is_available():
-        return Check("torch", True, f"{torch.__version__}, CUDA: {torch.cuda.get_device_name()}")
-    return Check("torch", True, f"{torch.__version__}, no CUDA device: give nnU-Net's commands '-device cpu' (or mps)")
+        return Check(name="torch", ok=True, found=f"{torch.__version__}, CUDA: {torch.cuda.get_device_name()}")
+    return Check(
+        name="torch",
+        ok=True,
+        found=f"{torch.__version__}, no CUDA device: give nnU-Net's commands '-device cpu' (or mps)",
+    )
 
 
 def _folder(variable: str) -> Check:
     value = os.environ.get(variable)
     if not value:
-        return Check(variable, False, "not set", f"export {variable}=/path/to/{variable}")
+        return Check(name=variable, ok=False, found="not set", remedy=f"export {variable}=/path/to/{variable}")
     if not Path(value).is_dir():
-        return Check(variable, False, f"{value} is not a folder", f"mkdir -p {value}")
+        return Check(name=variable, ok=False, found=f"{value} is not a folder", remedy=f"mkdir -p {value}")
     writable = os.access(value, os.W_OK) or variable == "nnUNet_raw"
-    return Check(variable, writable, value if writable else f"{value} cannot be written", f"chmod u+w {value}")
+    return Check(
+        name=variable,
+        ok=writable,
+        found=value if writable else f"{value} cannot be written",
+        remedy=f"chmod u+w {value}",
+    )
 
 
 def _trainers_variable() -> Check:
     remedy = 'export nnUNet_extTrainer="$(nnunet_cil trainers)"'
     value = os.environ.get("nnUNet_extTrainer")
     if not value:
-        return Check("nnUNet_extTrainer", False, "not set", remedy)
+        return Check(name="nnUNet_extTrainer", ok=False, found="not set", remedy=remedy)
     folders = [Path(p) for p in value.split(os.pathsep) if p.strip()]
     if not any((p / "nnunet_cil_trainers.py").is_file() for p in folders):
         hint = f'export nnUNet_extTrainer="$nnUNet_extTrainer{os.pathsep}$(nnunet_cil trainers)"'
-        return Check("nnUNet_extTrainer", False, f"{value} does not hold nnunet_cil's trainers", hint)
+        return Check(
+            name="nnUNet_extTrainer", ok=False, found=f"{value} does not hold nnunet_cil's trainers", remedy=hint
+        )
     if any((p / "setup.py").is_file() for p in folders):
-        return Check("nnUNet_extTrainer", False, f"{value} names a repository, not its folder 'trainers'", remedy)
-    return Check("nnUNet_extTrainer", True, value)
+        return Check(
+            name="nnUNet_extTrainer",
+            ok=False,
+            found=f"{value} names a repository, not its folder 'trainers'",
+            remedy=remedy,
+        )
+    return Check(name="nnUNet_extTrainer", ok=True, found=value)
 
 
 def _trainer_lookup() -> Check:
@@ -97,10 +122,17 @@ def _trainer_lookup() -> Check:
         with contextlib.redirect_stdout(io.StringIO()):
             found = recursive_find_trainer_class_by_name(name)
     except Exception as error:
-        return Check(name, False, str(error).split("\n")[0], f"Set nnUNet_extTrainer (folder: {trainers_folder()}).")
-    return Check(name, True, f"found by nnU-Net in {found.__module__}")
+        return Check(
+            name=name,
+            ok=False,
+            found=str(error).split("\n")[0],
+            remedy=f"Set nnUNet_extTrainer (folder: {trainers_folder()}).",
+        )
+    return Check(name=name, ok=True, found=f"found by nnU-Net in {found.__module__}")
 
 
 def _schedules() -> Check:
     files = list(schedules_folder().glob("*.json"))
-    return Check("schedules", bool(files), f"{len(files)} in {schedules_folder()}", "Reinstall nnunet-cil.")
+    return Check(
+        name="schedules", ok=bool(files), found=f"{len(files)} in {schedules_folder()}", remedy="Reinstall nnunet-cil."
+    )

@@ -1,9 +1,12 @@
 """The demo's pieces. The whole of it takes minutes: it is run by hand, as the README says."""
 
+import logging
 import sys
 
+import numpy as np
 import pytest
 
+from nnunet_cil.datasets.phantom import LABELS
 from nnunet_cil.errors import CILError
 from nnunet_cil.host import commands
 from nnunet_cil.schedule import load_schedule
@@ -29,6 +32,13 @@ def test_everything_stays_in_the_folder(tmp_path):
     assert not set(environment.get("PYTHONPATH", "").split(":")) & set(site_packages)
 
 
+def test_labels_are_shown_in_the_order_of_learning():
+    liver, spleen = LABELS["liver"], LABELS["spleen"]
+    labels = np.array([[0, spleen], [liver, spleen]])
+    np.testing.assert_array_equal(demo._in_order_of_learning(labels, ["spleen", "liver"]), [[0, 1], [2, 1]])
+    np.testing.assert_array_equal(demo._in_order_of_learning(labels, ["liver"]), [[0, 0], [1, 0]])
+
+
 @pytest.mark.slow
 def test_a_failing_command_names_its_log_and_shows_its_end(tmp_path):
     log = tmp_path / "logs" / "train.txt"
@@ -50,12 +60,12 @@ def test_a_log_is_on_disk_line_by_line_so_that_a_kill_loses_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_phantom_is_preprocessed_and_planned_once(tmp_path, monkeypatch):
+def test_the_phantom_is_preprocessed_and_planned_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(demo, "NUM_TRAINING", 4)
     monkeypatch.setattr(demo, "NUM_VALIDATION", 2)
-    said = []
+    caplog.set_level(logging.INFO, "nnunet_cil")
     for _ in range(2):
-        demo._prepare(tmp_path, demo._environment(tmp_path), said.append)
-    assert said == ["Generating volumes...", "Preprocessing with nnU-Net..."]
+        demo._prepare(tmp_path, demo._environment(tmp_path))
+    assert caplog.messages == ["Generating volumes...", "Preprocessing with nnU-Net..."]
     plans = sorted(p.name for p in (tmp_path / "nnUNet_preprocessed" / demo.DATASET).glob("*_step*.json"))
     assert plans == [f"{demo.PLANS}_{demo.SCHEDULE}_step{i}.json" for i in range(3)]

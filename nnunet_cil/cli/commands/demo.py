@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_cil.cli.arguments import Commands, say
+from nnunet_cil.cli.arguments import Commands
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ def execute(args: argparse.Namespace) -> int:
     """Carries the command out and returns the exit status."""
     from nnunet_cil.workflows.demo import demo
 
-    result = demo(args.output, device=args.device, say=say)
+    result = demo(args.output, device=args.device)
     print(result.table)
     print(f"\nPicture: {result.picture}\nTable:   {result.table_file}")
     return 0
