@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from nnunet_cil.host.folders import dataset_name, nnunet_folder, read_json
+from nnunet_cil.files import read_json
+from nnunet_cil.host.folders import dataset_name, nnunet_folder
 from nnunet_cil.host.plans_files import small_plans
 
 

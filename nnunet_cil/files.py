@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nnunet_cil.errors import CILError
+
 
 @contextmanager
 def moved_into_place(file: Path) -> Iterator[Path]:
@@ -25,8 +27,23 @@ def moved_into_place(file: Path) -> Iterator[Path]:
     temporary.replace(file)
 
 
+def read_json(file: Path, remedy: str) -> dict[str, Any]:
+    """Reads a JSON object; ``remedy`` says what to do when the file is missing.
+
+    Raises:
+        CILError: the file is missing, or is not JSON in UTF-8.
+    """
+    if not file.is_file():
+        raise CILError(f"{file} is missing. {remedy}")
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # also of bytes that are not UTF-8
+        raise CILError(f"{file} is not valid JSON in UTF-8: {error}.") from error
+    return content
+
+
 def write_json(file: Path, content: Any) -> None:
-    """Indented as nnU-Net's."""
+    """Writes JSON, indented as nnU-Net's, whole or not at all."""
     with moved_into_place(file) as temporary:
         temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 

@@ -18,14 +18,9 @@ from nnunet_cil.datasets.download import Case, Dataset
 from nnunet_cil.datasets.volumes import Source, read_file, write_volume
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import moved_into_place, write_json
+from nnunet_cil.host.splits import NUM_FOLDS, SPLIT_SEED
 
 Transfer = Literal["link", "copy", "move"]
-
-NUM_FOLDS = 5
-"""nnU-Net's."""
-
-SPLIT_SEED = 12345
-"""nnU-Net's, too; also deals cases out to steps."""
 
 
 @dataclass(frozen=True)

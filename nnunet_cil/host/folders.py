@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from nnunet_cil.errors import CILError
 
@@ -80,38 +78,6 @@ def _find_dataset(folder: Path, wanted: str) -> str | None:
     if len(found) > 1:
         raise CILError(f"The ID {wanted} is ambiguous in {folder}: {', '.join(found)}.")
     return found[0] if found else None
-
-
-def read_json(file: Path, remedy: str) -> dict[str, Any]:
-    """Reads a JSON object; ``remedy`` says what to do when the file is missing."""
-    if not file.is_file():
-        raise CILError(f"{file} is missing. {remedy}")
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # also of bytes that are not UTF-8
-        raise CILError(f"{file} is not valid JSON in UTF-8: {error}.") from error
-    return content
-
-
-def read_dataset_json(file: Path, remedy: str = "Every data set of nnU-Net has one.") -> dict[str, Any]:
-    """Reads a ``dataset.json`` of nnU-Net v2; ``channel_names`` may be called ``modality`` there, as in nnU-Net.
-
-    Raises:
-        CILError: missing, or without what nnU-Net needs.
-    """
-    content = read_json(file, remedy)
-    if "modality" in content:
-        content.setdefault("channel_names", content["modality"])
-    for key in ("channel_names", "labels", "file_ending"):
-        if key not in content:
-            raise CILError(f"{file} lacks {key!r}, which every data set of nnU-Net v2 has. Add it.")
-    for name, number in content["labels"].items():
-        if not isinstance(number, (int, list, tuple)):
-            raise CILError(
-                f"{file} has labels as nnU-Net v1 wanted them ({name!r}: {number!r}). Write the name first: "
-                f"{number!r}: {name}."
-            )
-    return content
 
 
 def new_dataset_folder(dataset_id: int, name: str) -> Path:

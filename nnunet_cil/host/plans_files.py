@@ -1,14 +1,18 @@
-"""nnU-Net's plans files: what a configuration settles, and a small network in place of the planned one."""
+"""nnU-Net's plans files: what a configuration settles, and copies for a smaller network or for another data set."""
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nnunet_cil.errors import CILError
+from nnunet_cil.host.folders import dataset_id
+
 
 def configuration_settings(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
-    """Of a configuration of the plans, with what it inherits from another one."""
+    """Returns the settings of a configuration of the plans, with what it inherits from another one."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     settings: dict[str, Any] = PlansManager(dict(plans)).get_configuration(configuration).configuration
@@ -24,18 +28,19 @@ def small_plans(
     patch_size: Sequence[int],
     batch_size: int,
 ) -> dict[str, Any]:
-    """A copy of the plans of a U-Net, plain or residual: one configuration, fewer features, and another patch and batch.
+    """Copies the plans of a U-Net for a smaller one: one configuration, fewer features, another patch and batch.
 
-    One convolution (or block) at full resolution in the encoder and one a stage in the decoder, two elsewhere. The preprocessed
-    data stay those of the original plans. Batch Dice is on, as nnU-Net plans it for patches that cover a part of the image.
+    The network is plain or residual. It has one convolution (or block) at full resolution in the encoder and one a stage in the
+    decoder, two elsewhere. The preprocessed data stay those of the original plans. Batch Dice is on, as nnU-Net plans it for
+    patches that cover a part of the image.
 
     Args:
         plans: nnU-Net plans.
-        name: name of the copy.
+        name: the copy's name.
         configuration: the only one that is kept, e.g. ``3d_fullres``.
-        features: features of each stage; their number is the number of stages.
-        patch_size: of the configuration.
-        batch_size: of the configuration.
+        features: the features of each stage; their number is the number of stages.
+        patch_size: the configuration's patch size, in voxels.
+        batch_size: the configuration's batch size.
     """
     copied: dict[str, Any] = copy.deepcopy(dict(plans))
     config = copied["configurations"][configuration]
@@ -53,3 +58,47 @@ def small_plans(
     for key in ("kernel_sizes", "strides"):
         kwargs[key] = kwargs[key][:stages]
     return copied
+
+
+def reader_of(plans: Mapping[str, Any]) -> str:
+    """Returns the name of the reader that the plans were made with; empty where they do not say."""
+    return str(plans.get("image_reader_writer", ""))
+
+
+def moved_name(plans_name: str, source: str) -> str:
+    """Returns the name that the plans ``plans_name`` get once they are moved from the data set ``source``."""
+    return f"{unmoved_name(plans_name)}From{dataset_id(source):03d}"
+
+
+def unmoved_name(plans_name: str) -> str:
+    """Returns the name that moved plans had on the data set that they come from."""
+    return re.sub(r"From[0-9]{3}$", "", plans_name)
+
+
+def moved_plans(
+    base: Mapping[str, Any], dataset: str, reader: str, name: str, *, same_data: bool = False
+) -> dict[str, Any]:
+    """Copies plans for another data set: nothing changes but names, and the reader.
+
+    Args:
+        base: the plans as nnU-Net wrote them; a step's block is left out.
+        dataset: nnU-Net's name of the other data set.
+        reader: the reader of its images.
+        name: the copy's name.
+        same_data: the names of the preprocessed folders stay, so that these are used again.
+
+    Raises:
+        CILError: the name cannot be part of a folder's name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name) or "__" in name:
+        raise CILError(
+            f"The plans' name {name!r} becomes part of a folder's name: use letters, digits, '.', '-', single '_'."
+        )
+    plans: dict[str, Any] = copy.deepcopy(dict(base))
+    plans.pop("cil", None)
+    plans |= {"dataset_name": dataset, "plans_name": name, "image_reader_writer": reader}
+    if not same_data:
+        for configuration_name, configuration in plans["configurations"].items():
+            if "data_identifier" in configuration:
+                configuration["data_identifier"] = f"{name}_{configuration_name}"
+    return plans

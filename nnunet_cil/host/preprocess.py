@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.files import read_json
 from nnunet_cil.host.commands import call, user_environment
-from nnunet_cil.host.folders import dataset_id, nnunet_folder, read_json
+from nnunet_cil.host.folders import dataset_id, nnunet_folder
 from nnunet_cil.host.plans_files import configuration_settings
 
 PLANNERS = {

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 from nnunet_cil.errors import CILError, did_you_mean
-from nnunet_cil.host.folders import dataset_id, known_dataset, nnunet_folder, read_json
+from nnunet_cil.files import read_json
+from nnunet_cil.host.folders import dataset_id, known_dataset, nnunet_folder
 from nnunet_cil.lineage import validation_means
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, read_step_plan

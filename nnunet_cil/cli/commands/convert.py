@@ -61,7 +61,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 def execute(args: argparse.Namespace) -> int:
     """Carries the command out and returns the exit status."""
-    from nnunet_cil.host.folders import read_json
+    from nnunet_cil.files import read_json
     from nnunet_cil.workflows.data.convert import SHOWN, convert
 
     names = ("classes", "split", "modality", "cases", "keep_incomplete", "names")

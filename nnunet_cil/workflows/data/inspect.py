@@ -26,8 +26,8 @@ from nnunet_cil.evaluation.figures import comparison, read_slices
 from nnunet_cil.evaluation.report import Picture, page
 from nnunet_cil.evaluation.summary import Section
 from nnunet_cil.evaluation.tables import Table, number
-from nnunet_cil.files import moved_into_place
-from nnunet_cil.host.folders import num_processes, raw_dataset_folder, read_json
+from nnunet_cil.files import moved_into_place, read_json
+from nnunet_cil.host.folders import num_processes, raw_dataset_folder
 from nnunet_cil.labels import refuse_regions
 
 NUM_SLICES = 3

@@ -12,7 +12,8 @@ from pathlib import Path
 from nnunet_cil.datasets.statistics import class_statistics
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.tables import Table
-from nnunet_cil.host.folders import raw_dataset_folder, read_json
+from nnunet_cil.files import read_json
+from nnunet_cil.host.folders import raw_dataset_folder
 from nnunet_cil.schedule import DEFAULT_EPOCHS, Schedule, load_schedule, shipped_schedules
 from nnunet_cil.workflows.data.inspect import foreground, measure
 

@@ -15,9 +15,9 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.files import score_files
 from nnunet_cil.evaluation.segmentation import ClassScores
-from nnunet_cil.files import files_sha256, is_cut_off, write_json
+from nnunet_cil.files import files_sha256, is_cut_off, read_json, write_json
 from nnunet_cil.host.commands import predict, user_environment
-from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder, read_json
+from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
 from nnunet_cil.labels import labelled_classes
 from nnunet_cil.lineage import validation_means
 from nnunet_cil.workflows.experiment import Experiment, StepModel
@@ -148,7 +148,7 @@ def check_test_cases(experiment: Experiment, images: Path | None, labels: Path |
 
 def _validation_set(dataset: str, fold: int | str, output: Path) -> TestSet:
     """The fold's validation cases as images to predict: no model of the fold was trained on them."""
-    from nnunet_cil.workflows.plan.transfer import read_raw
+    from nnunet_cil.host.raw_dataset import read_raw
 
     preprocessed = nnunet_folder("nnUNet_preprocessed") / dataset
     file = preprocessed / "splits_final.json"

@@ -11,8 +11,7 @@ from typing import Any
 
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import write_json
-from nnunet_cil.host.folders import read_json
+from nnunet_cil.files import read_json, write_json
 from nnunet_cil.lineage import validation_dice
 from nnunet_cil.model_card import model_card
 

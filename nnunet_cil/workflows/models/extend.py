@@ -14,34 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_cil.datasets.convert import NUM_FOLDS, check_room
+from nnunet_cil.datasets.convert import check_room
 from nnunet_cil.errors import CILError, did_you_mean
-from nnunet_cil.files import write_json
-from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder, read_dataset_json, read_json
-from nnunet_cil.host.plans_files import configuration_settings
+from nnunet_cil.files import read_json, write_json
+from nnunet_cil.host.dataset_json import read_dataset_json
+from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
+from nnunet_cil.host.plans_files import configuration_settings, moved_name, moved_plans, reader_of
 from nnunet_cil.host.preprocess import preprocess
+from nnunet_cil.host.preprocessed import refuse_other_preprocessing, scan_labels
+from nnunet_cil.host.raw_dataset import RawData, Sample, read_raw
+from nnunet_cil.host.splits import check_split
 from nnunet_cil.labels import check_labelled_classes, labelled_classes, model_labels, refuse_regions
 from nnunet_cil.lineage import StepRecord, foreign_record
 from nnunet_cil.schedule import check_training_settings
 from nnunet_cil.step_plans import PreviousModel, StepPlan, read_step_plan
 from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.workflows.models.export import check_network, final_checkpoints
-from nnunet_cil.workflows.plan.compatibility import Remark, Sample, compare
-from nnunet_cil.workflows.plan.plan import (
-    refuse_if_trained,
-    scan_labels,
-    step_plans_file,
-)
-from nnunet_cil.workflows.plan.transfer import (
-    RawData,
-    moved_name,
-    moved_plans,
-    orientations_of,
-    read_raw,
-    reader_of,
-    refuse_danger,
-    refuse_other_preprocessing,
-)
+from nnunet_cil.workflows.plan.compatibility import Remark, compare, compare_readers
+from nnunet_cil.workflows.plan.plan import refuse_if_trained, step_plans_file
+from nnunet_cil.workflows.plan.transfer import orientations_of, refuse_danger
 
 _LONGEST_NAME = 255
 """Of a file or folder, in characters."""
@@ -184,7 +175,7 @@ def extend(
     raw = read_raw(folder, dataset_json, reader_of(model.plans))
     check_labelled_classes(dataset_json, raw.cases, dataset=folder.name)
     target = nnunet_folder("nnUNet_preprocessed") / folder.name
-    _check_split(target, folds, len(raw.cases))
+    check_split(target, folds, len(raw.cases))
     _check_present(raw, (*wish.refine, *new))
     remarks = _fit(model, raw)
     for remark in remarks:
@@ -340,15 +331,6 @@ def _check_present(raw: RawData, classes: Sequence[str]) -> None:
     raise CILError(f"No case of {raw.folder.name} has {name!r} (label {label}): there is nothing to learn it from.")
 
 
-def _check_split(target: Path, folds: Sequence[str], num_cases: int) -> None:
-    """nnU-Net splits five or more cases; fewer need a split of the user's."""
-    if num_cases < NUM_FOLDS and set(folds) != {"all"} and not (target / "splits_final.json").is_file():
-        raise CILError(
-            f"{target.name} has {num_cases} training cases, but nnU-Net's split into {NUM_FOLDS} folds needs {NUM_FOLDS}. Add "
-            f"cases, or write a split of your own to {target / 'splits_final.json'}."
-        )
-
-
 def _check_labelled(plan: StepPlan, raw: RawData) -> None:
     """Every class is said to be labelled in some case."""
     for name in plan.target_classes:
@@ -421,7 +403,7 @@ def _fit(model: TrainedModel, raw: RawData) -> list[Remark]:
         raw.sample,
         orientations_of(model.plans),
     )
-    return [*found, raw.reader_remark]
+    return [*found, compare_readers(raw)]
 
 
 def _moved_plans(model: TrainedModel, raw: RawData, name: str) -> dict[str, Any]:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from nnunet_cil.errors import CILError
-
-NUM_LOOKED_AT = 10
-"""Cases that are read."""
+from nnunet_cil.host.raw_dataset import RawData, Sample
 
 MAX_SPACING_RATIO = 3.0
 """Between the data set's median spacing and the model's, along any axis."""
@@ -37,74 +32,14 @@ class Remark:
         return ("!! " if self.is_dangerous else "   ") + self.text
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A few cases of a data set as nnU-Net reads them.
+def compare_readers(raw: RawData) -> Remark:
+    """Compares the data set's reader with that of the plans.
 
-    Attributes:
-        spacings_mm: (cases, 3), as nnU-Net's reader gives them.
-        shapes: (cases, 3).
-        orientations: three letters a case, as SimpleITK names them; empty for formats that have none. RAS where the reader brings
-            every image there.
-        images: a few voxels of each case, (channels, voxels).
-        num_cases: of the whole data set.
+    It is dangerous where only one of them brings every image into one orientation.
     """
-
-    spacings_mm: npt.NDArray[np.float64]
-    shapes: npt.NDArray[np.int64]
-    orientations: tuple[str, ...]
-    images: list[npt.NDArray[np.float32]]
-    num_cases: int
-
-
-def look_at(cases: Sequence[Sequence[str]], reader: Any) -> Sample:
-    """Reads up to ``NUM_LOOKED_AT`` cases, spread over the data set.
-
-    Args:
-        cases: the image files of each case.
-        reader: nnU-Net's, an instance.
-
-    Raises:
-        CILError: a file that the reader cannot read.
-    """
-    from tqdm import tqdm
-
-    chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, NUM_LOOKED_AT).astype(int))]
-    spacings, shapes, images, orientations = [], [], [], []
-    for files in tqdm(chosen, desc="Looking at images", leave=False):
-        try:
-            image, properties = reader.read_images(files)
-        except (RuntimeError, OSError, ValueError) as error:
-            raise CILError(f"{files[0]} cannot be read as an image ({_last_line(error)}). Restore it.") from error
-        spacings.append([float(s) for s in properties["spacing"]])
-        shapes.append(image.shape[1:])
-        flat = image.reshape(len(image), -1)
-        images.append(flat[:, :: max(1, flat.shape[1] // 100_000)].astype(np.float32))
-        reorients = "Reorient" in type(reader).__name__
-        orientations.append("RAS" if reorients else _orientation(Path(files[0])))
-    return Sample(
-        np.array(spacings), np.array(shapes), tuple(o for o in orientations if o is not None), images, len(cases)
-    )
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
-
-
-def _orientation(file: Path) -> str | None:
-    """From the header, in three letters; None for a format without one."""
-    import SimpleITK as sitk
-
-    untyped: Any = sitk
-    header = untyped.ImageFileReader()
-    header.SetFileName(str(file))
-    try:
-        header.ReadImageInformation()
-        if header.GetDimension() != 3:
-            return None
-        return str(untyped.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(header.GetDirection()))
-    except RuntimeError:
-        return None
+    ours = type(raw.reader).__name__
+    differs = f", the model's {raw.plans_reader}" if raw.plans_reader not in ("", ours) else ""
+    return Remark(f"reader: {ours}{differs}", ("Reorient" in ours) != ("Reorient" in raw.plans_reader))
 
 
 def compare(

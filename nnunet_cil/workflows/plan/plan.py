@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import copy
 import json
-import pickle
-import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from nnunet_cil.datasets.convert import NUM_FOLDS, SPLIT_SEED
 from nnunet_cil.errors import CILError, did_you_mean
-from nnunet_cil.files import write_json
-from nnunet_cil.host.folders import dataset_id, dataset_name, nnunet_folder, read_json
+from nnunet_cil.files import read_json, write_json
+from nnunet_cil.host.folders import dataset_id, dataset_name, nnunet_folder
 from nnunet_cil.host.preprocess import PLANNERS, missing_commands
+from nnunet_cil.host.preprocessed import preprocessed_configurations, scan_labels
+from nnunet_cil.host.splits import deal_cases, validation_folds
 from nnunet_cil.labels import check_labelled_classes, labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, plan_steps
 from nnunet_cil.training.catalogue import hyperparameter_names, trainer_class
-from nnunet_cil.workflows.plan.sequence_of_datasets import (
-    check_data_sets,
-    move_plans,
-    plans_on,
-    preprocessed_configurations,
-    step_data_sets,
-)
+from nnunet_cil.workflows.plan.sequence_of_datasets import check_data_sets, move_plans, plans_on, step_data_sets
 
 
 @dataclass(frozen=True)
@@ -207,48 +198,6 @@ def step_plans_file(base: Mapping[str, Any], plans_name: str, step: StepPlan) ->
     return plans
 
 
-def scan_labels(folder: Path, plans: Mapping[str, Any], labels: Mapping[str, int]) -> dict[str, set[int]]:
-    """Case -> the labels that its preprocessed segmentation holds.
-
-    Raises:
-        CILError: nothing is preprocessed, a case cannot be read, or it holds a value that dataset.json does not list.
-    """
-    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-    from tqdm import tqdm
-
-    identifiers = [c["data_identifier"] for c in plans["configurations"].values() if "data_identifier" in c]
-    preprocessed = [folder / i for i in identifiers if (folder / i).is_dir() and any((folder / i).iterdir())]
-    if not preprocessed:
-        raise CILError(
-            f"No configuration of {folder.name} is preprocessed yet. Run 'nnUNetv2_preprocess -d "
-            f"{dataset_id(folder.name)} -plans_name {plans['plans_name']}' first."
-        )
-    data = infer_dataset_class(str(preprocessed[0]))(str(preprocessed[0]))
-    allowed = {-1, *labels.values()}
-    present = {}
-    for case in tqdm(data.identifiers, desc="Looking at labels", leave=False):
-        try:
-            values = _values(np.asarray(data.load_case(case)[1][:]))
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise CILError(
-                f"Case {case!r} in {preprocessed[0]} is incomplete or damaged ({type(error).__name__}: {error}). Preprocess it "
-                f"again: 'nnUNetv2_preprocess -d {dataset_id(folder.name)} -plans_name {plans['plans_name']}'."
-            ) from error
-        if not values <= allowed:
-            raise CILError(
-                f"Case {case!r} holds the label value {min(values - allowed)}, which dataset.json of "
-                f"{folder.name} does not list ({dict(labels)}). Correct the label file and preprocess again."
-            )
-        present[case] = values
-    return present
-
-
-def _values(segmentation: np.ndarray[Any, Any]) -> set[int]:
-    lowest = int(segmentation.min())
-    counts = np.bincount((segmentation.ravel() - lowest).astype(np.int64))
-    return {int(v) + lowest for v in np.flatnonzero(counts)}
-
-
 def _deal(schedule: Schedule, datasets: Sequence[str], data: Mapping[str, _Preprocessed]) -> list[Sequence[str] | None]:
     """The cases of each step: None (all) under ``shared``; under ``disjoint`` dealt out among a data set's steps."""
     cases: list[Sequence[str] | None] = [None] * len(datasets)
@@ -265,36 +214,6 @@ def _deal(schedule: Schedule, datasets: Sequence[str], data: Mapping[str, _Prepr
         for step, hand in zip(steps, deal_cases(len(steps), names, validation_folds(found.folder, names)), strict=True):
             cases[step] = hand
     return cases
-
-
-def deal_cases(num_steps: int, cases: Sequence[str], folds: Sequence[Sequence[str]]) -> list[list[str]]:
-    """A seeded deal of equal hands.
-
-    Args:
-        num_steps: hands.
-        cases: all training cases.
-        folds: the validation cases of each fold. These are dealt out evenly too, so that a step has training and
-            validation cases in every fold that has enough of them.
-    """
-    shuffled = list(cases)
-    random.Random(SPLIT_SEED).shuffle(shuffled)
-    fold_of = {case: i for i, fold in reversed(list(enumerate(folds))) for case in fold}
-    shuffled.sort(key=lambda case: fold_of.get(case, len(folds)))
-    return [sorted(shuffled[i::num_steps]) for i in range(num_steps)]
-
-
-def validation_folds(folder: Path, cases: Sequence[str]) -> list[list[str]]:
-    """The validation cases of each fold: of splits_final.json, or of the split that nnU-Net is going to make."""
-    from nnunetv2.utilities.crossval_split import generate_crossval_split
-
-    file = folder / "splits_final.json"
-    if file.is_file():
-        splits = json.loads(file.read_text(encoding="utf-8"))
-    elif len(cases) >= NUM_FOLDS:
-        splits = generate_crossval_split(sorted(cases), seed=SPLIT_SEED, n_splits=NUM_FOLDS)
-    else:
-        splits = []
-    return [[str(case) for case in split["val"]] for split in splits]
 
 
 def _check_presence(schedule: Schedule, data: Sequence[_Preprocessed], cases: Sequence[Sequence[str] | None]) -> None:

@@ -7,28 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import write_json
-from nnunet_cil.host.folders import (
-    dataset_id,
-    known_dataset,
-    nnunet_folder,
-    raw_dataset_folder,
-    read_dataset_json,
-    read_json,
-)
-from nnunet_cil.host.plans_files import configuration_settings
+from nnunet_cil.files import read_json, write_json
+from nnunet_cil.host.dataset_json import preprocessed_or_raw
+from nnunet_cil.host.folders import dataset_id, known_dataset, nnunet_folder, raw_dataset_folder
+from nnunet_cil.host.plans_files import configuration_settings, moved_name, moved_plans, reader_of
+from nnunet_cil.host.preprocessed import preprocessed_configurations, refuse_other_preprocessing
+from nnunet_cil.host.raw_dataset import read_raw
 from nnunet_cil.labels import check_classes, refuse_regions
 from nnunet_cil.schedule import Schedule
-from nnunet_cil.workflows.plan.compatibility import Remark, compare, compare_channels
-from nnunet_cil.workflows.plan.transfer import (
-    moved_name,
-    moved_plans,
-    orientations_of,
-    read_raw,
-    reader_of,
-    refuse_danger,
-    refuse_other_preprocessing,
-)
+from nnunet_cil.workflows.plan.compatibility import Remark, compare, compare_channels, compare_readers
+from nnunet_cil.workflows.plan.transfer import orientations_of, refuse_danger
 
 _FORCE = "'nnunet_cil plan ... --force'"
 
@@ -77,7 +65,7 @@ def check_data_sets(schedule: Schedule, datasets: Sequence[str], base_plans: str
         NotImplementedError: regions.
     """
     first = datasets[0]
-    known = {name: _dataset_json(name) for name in dict.fromkeys(datasets)}
+    known = {name: preprocessed_or_raw(name) for name in dict.fromkeys(datasets)}
     for name, content in known.items():
         refuse_regions(content)
         own = [s.classes if d == name else () for s, d in zip(schedule.steps, datasets, strict=True)]
@@ -124,13 +112,13 @@ def move_plans(
 def _move(base: dict[str, Any], first: str, file: Path, *, force: bool, say: Callable[[str], None]) -> None:
     """Compares and writes; ``file`` takes the plans, in the other data set's preprocessed folder."""
     target, name = file.parent, file.parent.name
-    content = _dataset_json(name)
+    content = preprocessed_or_raw(name)
     raw = read_raw(raw_dataset_folder(name), content, reader_of(base))
-    channels = _dataset_json(first)["channel_names"], content["channel_names"]
+    channels = preprocessed_or_raw(first)["channel_names"], content["channel_names"]
     own = orientations_of(base)
     settings = [configuration_settings(base, c) for c in preprocessed_configurations(_preprocessed(first), base)]
     remarks = dict.fromkeys(remark for s in settings for remark in compare(base, s, *channels, raw.sample, own))
-    remarks[raw.reader_remark] = None
+    remarks[compare_readers(raw)] = None
     say(f"{name}, with the plans of {first}:")
     for remark in remarks:
         say(str(remark))
@@ -145,22 +133,8 @@ def _move(base: dict[str, Any], first: str, file: Path, *, force: bool, say: Cal
     write_json(file, plans)
 
 
-def preprocessed_configurations(folder: Path, plans: dict[str, Any]) -> list[str]:
-    """The configurations whose folder in a preprocessed data set is not empty."""
-    identifiers = {name: c.get("data_identifier") for name, c in plans["configurations"].items()}
-    return [n for n, i in identifiers.items() if i and (folder / i).is_dir() and any((folder / i).iterdir())]
-
-
 def _preprocessed(dataset: str) -> Path:
     return nnunet_folder("nnUNet_preprocessed") / dataset
-
-
-def _dataset_json(dataset: str) -> dict[str, Any]:
-    """The preprocessed one, which training reads, or else the raw one."""
-    file = _preprocessed(dataset) / "dataset.json"
-    if not file.is_file():
-        file = raw_dataset_folder(dataset) / "dataset.json"
-    return read_dataset_json(file)
 
 
 def _refuse_danger(remarks: Sequence[Remark], first: str, name: str, *, force: bool) -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import write_json
+from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.commands import log_end
-from nnunet_cil.host.folders import read_json
 from nnunet_cil.workflows.run.jobs import Job, import_submitit
 
 

@@ -17,12 +17,13 @@ from toy import DATASET, SHORT, base_plans, make_dataset, make_raw, make_trainer
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.preprocess import missing_commands
+from nnunet_cil.host.raw_dataset import read_sample
 from nnunet_cil.step_plans import PreviousModel, StepPlan
 from nnunet_cil.training.state import lineage_of, read_checkpoint
 from nnunet_cil.workflows.models import extend as workflow
 from nnunet_cil.workflows.models.export import export
 from nnunet_cil.workflows.models.extend import Wish, extend, read_model
-from nnunet_cil.workflows.plan.compatibility import compare, look_at
+from nnunet_cil.workflows.plan.compatibility import compare
 from nnunet_cil.workflows.plan.plan import step_plans_file
 
 NEW, PARTIAL = "Dataset018_New", "Dataset019_Partial"
@@ -632,7 +633,7 @@ def sample(tmp_path, **kwargs):
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
     folder = make_raw(tmp_path, "Dataset030_Fit", {"background": 0, "liver": 1}, **kwargs)
-    return look_at([[str(f)] for f in sorted((folder / "imagesTr").iterdir())], SimpleITKIO())
+    return read_sample([[str(f)] for f in sorted((folder / "imagesTr").iterdir())], SimpleITKIO())
 
 
 def dangers(plans, data, channels="MR", orientations=()):

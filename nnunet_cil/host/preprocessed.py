@@ -1,0 +1,121 @@
+"""Preprocessed data sets: which configurations are there, by which plans, and which labels their cases hold."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.files import read_json
+from nnunet_cil.host.folders import dataset_id
+from nnunet_cil.host.plans_files import configuration_settings
+
+_PREPROCESSING_SETTINGS = (
+    *("spacing", "normalization_schemes", "use_mask_for_norm", "preprocessor_name"),
+    *("resampling_fn_data", "resampling_fn_data_kwargs", "resampling_fn_seg", "resampling_fn_seg_kwargs"),
+)
+"""The settings of a configuration that decide what is preprocessed."""
+
+_SHARED_SETTINGS = ("transpose_forward", "foreground_intensity_properties_per_channel", "image_reader_writer")
+"""The settings of whole plans that decide it, too."""
+
+
+def preprocessed_configurations(folder: Path, plans: Mapping[str, Any]) -> list[str]:
+    """Returns the configurations whose folder in a preprocessed data set is not empty.
+
+    Args:
+        folder: the preprocessed data set.
+        plans: nnU-Net plans of it.
+    """
+    identifiers = {name: c.get("data_identifier") for name, c in plans["configurations"].items()}
+    return [n for n, i in identifiers.items() if i and (folder / i).is_dir() and any((folder / i).iterdir())]
+
+
+def refuse_other_preprocessing(folder: Path, plans: Mapping[str, Any], configuration: str, remedy: str) -> None:
+    """Refuses a folder of preprocessed data that other plans may have filled.
+
+    Args:
+        folder: the preprocessed data set.
+        plans: that are going to use the data; plans that are there under the same name are compared, too.
+        configuration: nnU-Net's.
+        remedy: the error's last sentence.
+
+    Raises:
+        CILError: plans that preprocess in another way name the same folder, and it is there.
+    """
+    identifier = configuration_settings(plans, configuration)["data_identifier"]
+    if not (folder / identifier).is_dir():
+        return
+    own = _preprocessing_settings(plans, configuration)
+    for file in sorted(folder.glob("*.json")):
+        other = read_json(file, "") if file.stem not in ("dataset", "dataset_fingerprint") else {}
+        if configuration not in (other.get("configurations", {}) if isinstance(other, dict) else {}):
+            continue
+        if configuration_settings(other, configuration).get("data_identifier") != identifier:
+            continue
+        theirs = _preprocessing_settings(other, configuration)
+        if differing := [name for name, value in own.items() if theirs[name] != value]:
+            raise CILError(
+                f"{folder / identifier} holds data that were preprocessed with other plans ({file.name}; other "
+                f"{', '.join(differing)}). {remedy}"
+            )
+
+
+def _preprocessing_settings(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+    settings = configuration_settings(plans, configuration)
+    own = {name: settings.get(name) for name in _PREPROCESSING_SETTINGS}
+    return own | {name: plans.get(name) for name in _SHARED_SETTINGS}
+
+
+def scan_labels(folder: Path, plans: Mapping[str, Any], labels: Mapping[str, int]) -> dict[str, set[int]]:
+    """Reads which labels each case holds in its preprocessed segmentation.
+
+    Args:
+        folder: the preprocessed data set.
+        plans: nnU-Net plans of it; their first configuration that is preprocessed is read.
+        labels: of dataset.json, name -> number.
+
+    Returns:
+        Case -> the labels that it holds.
+
+    Raises:
+        CILError: nothing is preprocessed, a case cannot be read, or it holds a value that dataset.json does not list.
+    """
+    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+    from tqdm import tqdm
+
+    command = f"'nnUNetv2_preprocess -d {dataset_id(folder.name)} -plans_name {plans['plans_name']}'"
+    configurations = preprocessed_configurations(folder, plans)
+    if not configurations:
+        raise CILError(f"No configuration of {folder.name} is preprocessed yet. Run {command} first.")
+    preprocessed = folder / plans["configurations"][configurations[0]]["data_identifier"]
+    data = infer_dataset_class(str(preprocessed))(str(preprocessed))
+    allowed = {-1, *labels.values()}
+    present = {}
+    for case in tqdm(data.identifiers, desc="Looking at labels", leave=False):
+        try:
+            values = _values(np.asarray(data.load_case(case)[1][:]))
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise CILError(
+                f"Case {case!r} in {preprocessed} is incomplete or damaged ({type(error).__name__}: {error}). Preprocess it "
+                f"again: {command}."
+            ) from error
+        if not values <= allowed:
+            raise CILError(
+                f"Case {case!r} holds the label value {min(values - allowed)}, which dataset.json of "
+                f"{folder.name} does not list ({dict(labels)}). Correct the label file and preprocess again."
+            )
+        present[case] = values
+    return present
+
+
+def _values(segmentation: npt.NDArray[Any]) -> set[int]:
+    """Returns the distinct values; a count is faster than a sort."""
+    lowest = int(segmentation.min())
+    counts = np.bincount((segmentation.ravel() - lowest).astype(np.int64))
+    return {int(v) + lowest for v in np.flatnonzero(counts)}

@@ -1,0 +1,146 @@
+"""Raw data sets as nnU-Net finds and reads them: the files of each case, and a sample of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.host.images import header_orientation
+
+SAMPLE_SIZE = 10
+"""How many cases are read for a sample."""
+
+_SAMPLED_VOXELS = 100_000
+"""About how many voxels of each case and channel are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A few cases of a data set as nnU-Net reads them.
+
+    Attributes:
+        spacings_mm: (cases, 3), as nnU-Net's reader gives them.
+        shapes: (cases, 3).
+        orientations: three letters a case, as SimpleITK names them; empty for formats that have none. RAS where the reader brings
+            every image there.
+        images: a few voxels of each case, (channels, voxels).
+        num_cases: the number of cases in the whole data set.
+    """
+
+    spacings_mm: npt.NDArray[np.float64]
+    shapes: npt.NDArray[np.int64]
+    orientations: tuple[str, ...]
+    images: list[npt.NDArray[np.float32]]
+    num_cases: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawData:
+    """A raw data set, with the files of its training cases.
+
+    Attributes:
+        folder: in nnUNet_raw.
+        dataset_json: the content of its dataset.json.
+        cases: case -> its files, under ``images`` (a list) and ``label``, as nnU-Net finds them.
+        plans_reader: the reader of the plans that are going to be used on it; empty where there are none.
+    """
+
+    folder: Path
+    dataset_json: Mapping[str, Any]
+    cases: Mapping[str, Mapping[str, Any]]
+    plans_reader: str = ""
+
+    @cached_property
+    def reader(self) -> Any:
+        """An instance of nnU-Net's reader: that of the plans, since one may flip what another does not.
+
+        Where it cannot read the files, or dataset.json names one (``overwrite_image_reader_writer``), nnU-Net chooses.
+        """
+        from nnunetv2.imageio.reader_writer_registry import (
+            determine_reader_writer_from_dataset_json,
+            recursive_find_reader_writer_by_name,
+        )
+
+        if self.plans_reader and self.dataset_json.get("overwrite_image_reader_writer", "None") == "None":
+            known = recursive_find_reader_writer_by_name(self.plans_reader)
+            if self.dataset_json["file_ending"].lower() in known.supported_file_endings:
+                return known()
+        example = next(iter(self.cases.values()))["images"][0]
+        return determine_reader_writer_from_dataset_json(dict(self.dataset_json), example, verbose=False)()
+
+    @cached_property
+    def sample(self) -> Sample:
+        """A few of its cases."""
+        return read_sample([files["images"] for files in self.cases.values()], self.reader)
+
+
+def read_raw(folder: Path, dataset_json: Mapping[str, Any], plans_reader: str = "") -> RawData:
+    """Finds the training cases of a raw data set.
+
+    Args:
+        folder: see ``RawData``, as the other arguments.
+        dataset_json: the content of its dataset.json.
+        plans_reader: the reader of the plans that are going to be used on it.
+
+    Raises:
+        CILError: there are none, or one lacks a file.
+    """
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    try:
+        found = get_filenames_of_train_images_and_targets(str(folder), dict(dataset_json))
+    except (OSError, AssertionError, RuntimeError) as error:
+        raise CILError(f"{folder} cannot be read as an nnU-Net data set ({error}).") from error
+    cases: dict[str, dict[str, Any]] = {str(case): files for case, files in found.items()}
+    if not cases:
+        raise CILError(f"{folder} has no training case. Images belong in imagesTr, label files in labelsTr.")
+    for case, files in cases.items():
+        missing = [f for f in (*files["images"], files["label"]) if not Path(f).is_file()]
+        if missing:
+            raise CILError(f"Case {case!r} of {folder.name} lacks {missing[0]}. Add it, or remove the case.")
+    return RawData(folder=folder, dataset_json=dataset_json, cases=cases, plans_reader=plans_reader)
+
+
+def read_sample(cases: Sequence[Sequence[str]], reader: Any) -> Sample:
+    """Reads up to ``SAMPLE_SIZE`` cases, spread over the data set.
+
+    Args:
+        cases: the image files of each case.
+        reader: an instance of one of nnU-Net's readers.
+
+    Raises:
+        CILError: the reader cannot read a file.
+    """
+    from tqdm import tqdm
+
+    chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, SAMPLE_SIZE).astype(int))]
+    reorients = "Reorient" in type(reader).__name__
+    spacings, shapes, images, orientations = [], [], [], []
+    for files in tqdm(chosen, desc="Looking at images", leave=False):
+        try:
+            image, properties = reader.read_images(files)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise CILError(f"{files[0]} cannot be read as an image ({_last_line(error)}). Restore it.") from error
+        spacings.append([float(s) for s in properties["spacing"]])
+        shapes.append(image.shape[1:])
+        flat = image.reshape(len(image), -1)
+        images.append(flat[:, :: max(1, flat.shape[1] // _SAMPLED_VOXELS)].astype(np.float32))
+        orientations.append("RAS" if reorients else header_orientation(Path(files[0])))
+    return Sample(
+        spacings_mm=np.array(spacings),
+        shapes=np.array(shapes),
+        orientations=tuple(o for o in orientations if o is not None),
+        images=images,
+        num_cases=len(cases),
+    )
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
