@@ -1,12 +1,12 @@
-"""How far methods are from one of them, over all steps 0 that they continued from.
+"""Compares methods with one of them, over all initial models that they continued from.
 
     cd benchmarks/results
-    python ../paired.py openkbp_2-2-1_cpu PGCD openkbp_2-2-1_cpu_third openkbp_2-2-1_cpu_fourth
-    python ../paired.py openkbp_2-2-1_cpu PGCD openkbp_2-2-1_cpu_third openkbp_2-2-1_cpu_fourth --figure pairs.svg
+    python ../paired.py openkbp_2-2-1_cpu PGCD openkbp_2-2-1_cpu_third.csv.gz openkbp_2-2-1_cpu_fourth.csv.gz
+    python ../paired.py openkbp_2-2-1_cpu PGCD openkbp_2-2-1_cpu_third.csv.gz openkbp_2-2-1_cpu_fourth.csv.gz --figure pairs.svg
 
-A pair is two models of one schedule, step, fold and folder of results: they continued from one step 0, were trained equally
+A pair is two models of one schedule, step, fold and table of results: they continued from one initial model, were trained equally
 long, and are scored on the same test cases. The table holds the mean of the pairs' differences in Dice and their standard
-deviation: what a pair varies by, from step 0 to step 0 and from training to training. Rows with two pairs at least.
+deviation: what a pair varies by, from initial model to initial model and from training to training. Rows with two pairs at least.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from study import group_means, groups, mean_dice, read_scores, schedule_file
+from scores import read_scores
+from study_tables import group_means, groups, method_of, schedule_file
 
 from nnunet_cil.schedule import Schedule, load_schedule
 
@@ -25,13 +26,11 @@ SHOWN = -0.15, 0.05
 """The differences between which the figure ends; what is farther off is an arrow at the edge."""
 
 
-def differences(
-    schedule: Schedule, reference: str, folders: list[Path], cases: str
-) -> dict[str, dict[str, list[float]]]:
-    """Row -> group (old, new, all) -> the row's Dice less the reference's, of each pair."""
+def differences(schedule: Schedule, reference: str, files: list[Path], cases: str) -> dict[str, dict[str, list[float]]]:
+    """Returns row -> group (old, new, all) -> the row's Dice less the reference's, of each pair."""
     found: dict[str, dict[str, list[float]]] = {}
-    for folder in folders:
-        rows = {row: {f: mean_dice(d) for f, d in folds.items()} for row, folds in read_scores(folder, cases).items()}
+    for file in files:
+        rows = read_scores(file, cases)
         for row, folds in rows.items():
             against = rows.get(f"{reference}_step{row[-1]}", {})
             if not against or row == f"{reference}_step{row[-1]}":
@@ -44,7 +43,7 @@ def differences(
 
 
 def table(found: dict[str, dict[str, list[float]]]) -> str:
-    """Markdown: mean ± standard deviation, and in how many pairs the row is ahead."""
+    """Returns Markdown: mean ± standard deviation, and in how many pairs the row is ahead."""
     lines = ["| model | old | new | all | pairs |", "|---|---|---|---|---|"]
     for row, by_group in sorted(found.items(), key=lambda item: (item[0][-1], item[0])):
         num_pairs = len(by_group["all"])
@@ -58,7 +57,7 @@ def table(found: dict[str, dict[str, list[float]]]) -> str:
 
 
 def figure(found: dict[str, dict[str, list[float]]], reference: str) -> Figure:
-    """Every pair a dot, their mean a line; one row of axes a step. Rows with a changed setting are left out."""
+    """Draws every pair as a dot, their mean as a line; one row of axes a step. Rows with a changed setting are left out."""
     shown = {row: by_group for row, by_group in found.items() if "(" not in row and len(by_group["all"]) > 1}
     steps = sorted({row[-1] for row in shown})
     drawn = Figure(figsize=(10, 0.8 + 0.25 * len(shown) + 0.4 * len(steps)), layout="constrained")
@@ -71,14 +70,14 @@ def figure(found: dict[str, dict[str, list[float]]], reference: str) -> Figure:
             ax.axvline(0, color="black", lw=0.8)
             ax.set(xlim=(SHOWN[0] - 0.01, SHOWN[1] + 0.01), title=f"{group} classes, after step {step}")
             ax.grid(axis="x", alpha=0.4)
-        line[0].set_yticks(range(len(order)), [row.rsplit("_step", 1)[0] for row in order])
+        line[0].set_yticks(range(len(order)), [method_of(row) for row in order])
     for ax in axes[-1]:
         ax.set_xlabel(f"Dice less that of {reference}")
     return drawn
 
 
 def draw_pairs(ax: Axes, y: int, values: list[float]) -> None:
-    """One row of a figure."""
+    """Draws one row of a figure."""
     for value in values:
         marker = "<" if value < SHOWN[0] else ">" if value > SHOWN[1] else "o"
         ax.plot(np.clip(value, *SHOWN), y, marker, color="tab:gray", alpha=0.7, markersize=5)
@@ -87,17 +86,17 @@ def draw_pairs(ax: Axes, y: int, values: list[float]) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("schedule", help="a name in benchmarks/schedules, a shipped name, or a file")
     parser.add_argument("reference", help="the method that the others are compared with, as in the study's table")
-    parser.add_argument("results", type=Path, nargs="+", help="folders of benchmarks/study.py")
+    parser.add_argument("results", type=Path, nargs="+", help="tables of benchmarks/study.py")
     parser.add_argument("--cases", choices=["validation", "test"], default="test", help="default: %(default)s")
     parser.add_argument("--figure", type=Path, help="draw the pairs instead")
     args = parser.parse_args()
-    for folder in args.results:
-        if not any(folder.glob(f"{args.reference}_step*_fold*.json")):
-            raise SystemExit(f"{folder} has no results of {args.reference}.")
+    for file in args.results:
+        if args.reference not in map(method_of, read_scores(file, args.cases)):
+            raise SystemExit(f"{file} has no results of {args.reference}.")
     schedule = load_schedule(schedule_file(args.schedule))
     found = differences(schedule, args.reference, args.results, args.cases)
     if args.figure:

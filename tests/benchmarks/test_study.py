@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scores
 import SimpleITK as sitk
 import study
+import study_tables
 from toy import DATASET, LABELS, ORGANS, make_trainer, seed_epochs, toy_volume, write_schedule
 
 from nnunet_cil.cli import main as cli
@@ -59,10 +61,12 @@ def setting(toy, tmp_path, monkeypatch):
     schedule = write_schedule(tmp_path, STEPS)
 
     def run(*more):
-        kept = ["--results", str(tmp_path / "scores"), "--step0", str(tmp_path / "step0"), "-p", "nnUNetPlans"]
+        kept = ["--results", str(tmp_path / "scores.csv"), "--step0", str(tmp_path / "step0"), "-p", "nnUNetPlans"]
         arguments = ["study.py", "17", str(schedule), "--folds", "0", "-device", "cpu", *kept, *more]
         monkeypatch.setattr(sys, "argv", arguments)
         study.main()
+        monkeypatch.setattr(sys, "argv", ["study_tables.py", str(schedule), *kept[:2]])
+        study_tables.main()
         return [tuple(t) for t in trained]
 
     return run, trained, tmp_path
@@ -82,7 +86,8 @@ def test_methods_share_a_step_0_that_can_be_carried_elsewhere(setting, capsys):
     for model in list(models.iterdir()):  # another machine, with the scores or without
         model.rename(folder / model.name)
     assert run("--methods", "PGCD")[2:] == [(PGCD, second, False)]
-    (folder / "scores" / "step0_fold0.json").unlink()
+    file = folder / "scores.csv"
+    scores.write_rows(file, [row for row in scores.read_rows(file) if row["step"] != "0"])
     assert run("--methods", "PGCD")[3:] == [(PGCD, first, True)]
     assert kept.read_bytes() == (own / "fold_0" / "checkpoint_final.pth").read_bytes()
 
@@ -90,15 +95,23 @@ def test_methods_share_a_step_0_that_can_be_carried_elsewhere(setting, capsys):
 def test_differences_compare_a_fold_with_itself_alone(tmp_path, monkeypatch, capsys):
     schedule = write_schedule(tmp_path, STEPS)
 
+    file, rows = tmp_path / "scores.csv", []
+
     def score(method, fold, old, new):
-        means = {name: [old] * 6 for name in STEPS[0]} | {name: [new] * 6 for name in STEPS[1]}
-        scores = {"fold": fold, "validation": means, "test": means}
-        (tmp_path / f"{method}_step1_fold{fold}.json").write_text(json.dumps(scores))
+        model = {"method": method, "setting": "", "step": "1", "fold": str(fold)}
+        rows.extend(
+            {**model, "cases": cases, "class": name, "case": str(i), "dice": str(value)}
+            for cases in ("validation", "test")
+            for names, value in zip(STEPS, (old, new), strict=True)
+            for name in names
+            for i in range(6)
+        )
 
     def show(reference):
-        arguments = ["study.py", "17", str(schedule), "--table", "--results", str(tmp_path), "--against", reference]
+        scores.write_rows(file, rows)
+        arguments = ["study_tables.py", str(schedule), "--results", str(file), "--against", reference]
         monkeypatch.setattr(sys, "argv", arguments)
-        study.main()
+        study_tables.main()
         return capsys.readouterr().out
 
     score("PGCD", 1, 1.0, 1.0)  # a fold that MiB lacks
@@ -113,7 +126,7 @@ def test_differences_compare_a_fold_with_itself_alone(tmp_path, monkeypatch, cap
     assert differences.strip().splitlines()[2:] == [
         f"| MiB_step1 | -0.500, +0.000 ({p:.3f}) | +0.250, -0.250 (1.000) | -0.125, -0.125 ({p:.3f}) | 2, 3 |"
     ]
-    rows = study.case_rows({2: {"liver": [0.5, 0.25]}, 3: {"liver": [1.0, 0.0]}}, "validation")
-    assert len({row["case"] for row in rows}) == 4
+    validation = {2: {"liver": {"case_0": 0.5, "case_1": 0.25}}, 3: {"liver": {"case_2": 1.0, "case_3": 0.0}}}
+    assert len({row["case"] for row in study_tables.case_rows(validation)}) == 4
     with pytest.raises(SystemExit, match="has no PCGD, but LwF, MiB, PGCD"):
         show("PCGD")

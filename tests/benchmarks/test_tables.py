@@ -1,17 +1,31 @@
 """benchmarks/fill_tables.py: the tables in docs are those of the stored results."""
 
-import json
+import csv
+import math
 import sys
 from pathlib import Path
 
 import fill_tables
 import paired
+import pandas
 import pytest
-import study
+import scores
+import study_tables
 
 from nnunet_cil.schedule import load_schedule
 
-DOCS = Path(__file__).parents[2] / "docs"
+HERE = Path(__file__).parent
+DOCS = HERE.parents[1] / "docs"
+
+
+def make_rows(method, step, fold, dice):
+    """Rows of test cases: class -> Dice of each case."""
+    model = {"method": method, "setting": "", "step": str(step), "fold": str(fold), "cases": "test"}
+    return [
+        {**model, "class": name, "case": str(i), "dice": repr(value)}
+        for name, values in dice.items()
+        for i, value in enumerate(values)
+    ]
 
 
 @pytest.fixture
@@ -25,17 +39,15 @@ def fill(monkeypatch):
 
 @pytest.mark.parametrize("name", ["reproduce.md", "experiments.md", "earlier-studies.md"])
 def test_documents_are_up_to_date(fill, name):
-    assert "<!-- benchmarks/study.py" in (DOCS / name).read_text()
+    assert "<!-- benchmarks/study_tables.py" in (DOCS / name).read_text()
     fill(DOCS / name, "--check")
 
 
 def test_a_typed_number_is_told_and_made_anew(fill, tmp_path):
-    results = tmp_path / "results"
-    results.mkdir()
-    for fold, dice in enumerate((0.5, 0.7)):
-        scores = f'{{"fold": {fold}, "test": {{"Anterior": [{dice}, {dice}]}}}}'
-        (results / f"step0_fold{fold}.json").write_text(scores)
-    command = f"benchmarks/study.py 904 hippocampus_1-1_cpu --table --cases test --results '{results}'"
+    results = tmp_path / "my results.csv"
+    rows = [row for fold, dice in enumerate((0.5, 0.7)) for row in make_rows("", 0, fold, {"Anterior": [dice, dice]})]
+    scores.write_rows(results, rows)
+    command = f"benchmarks/study_tables.py hippocampus_1-1_cpu --cases test --results '{results}'"
     document = tmp_path / "document.md"
     document.write_text(f"Before.\n\n<!-- {command} -->\n\n| model |\n|---|\n| step0 | 0.9 |\n\n| another | table |\n")
 
@@ -52,20 +64,18 @@ def test_a_typed_number_is_told_and_made_anew(fill, tmp_path):
 
 
 def test_a_table_of_some_methods(capsys, monkeypatch):
-    arguments = (
-        "study.py 900 openkbp_2-2-1_cpu --table --cases test --methods PseudoLabel PseudoLabel(teacher_volumes=0)"
-    )
+    arguments = "study_tables.py openkbp_2-2-1_cpu --cases test --methods PseudoLabel PseudoLabel(teacher_volumes=0)"
     monkeypatch.setattr(sys, "argv", arguments.split())
-    study.main()
+    study_tables.main()
     rows = [line.split(" ")[1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
     shown = ("PseudoLabel(teacher_volumes=0)", "PseudoLabel")
     assert rows == ["step0", *(f"{row}_step{step}" for step in (1, 2) for row in shown)]
 
 
 def test_joint_training_is_the_last_row(capsys, monkeypatch):
-    arguments = "study.py 900 openkbp_2-2-1_cpu --table --cases test --joint openkbp_joint_cpu"
+    arguments = "study_tables.py openkbp_2-2-1_cpu --cases test --joint openkbp_joint_cpu"
     monkeypatch.setattr(sys, "argv", arguments.split())
-    study.main()
+    study_tables.main()
     last = capsys.readouterr().out.splitlines()[-1]
     cells = [cell.strip() for cell in last.split("|")]
     assert cells[1] == "joint"
@@ -74,28 +84,36 @@ def test_joint_training_is_the_last_row(capsys, monkeypatch):
 
 
 def test_differences_are_those_of_pairs_from_one_step_0(tmp_path, capsys, monkeypatch):
-    """Two folders with fold 0, one of which has no fold 1 of the reference: two pairs, not three."""
+    """Two tables with fold 0, one of which has no fold 1 of the reference: two pairs, not three."""
 
-    def write(folder, row, fold, anterior, posterior):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        scores = {"fold": fold, "test": {"Anterior": anterior, "Posterior": posterior}}
-        (tmp_path / folder / f"{row}_step1_fold{fold}.json").write_text(json.dumps(scores))
+    def rows(method, fold, anterior, posterior):
+        return make_rows(method, 1, fold, {"Anterior": anterior, "Posterior": posterior})
 
-    write("a", "PGCD", 0, [0.8, 0.6], [0.5, 0.5])
-    write("a", "MiB", 0, [0.6, 0.6], [0.6, 0.6])
-    write("a", "MiB", 1, [0.1, 0.1], [0.1, 0.1])
-    write("b", "PGCD", 0, [0.5, 0.5], [0.5, 0.5])
-    write("b", "MiB", 0, [0.8, 0.8], [0.5, 0.7])
-    write("b", "LwF", 0, [0.8, 0.8], [0.5, 0.7])
-    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
-    schedule = load_schedule(study.schedule_file("hippocampus_1-1_cpu"))
-    monkeypatch.setattr(sys, "argv", ["paired.py", "hippocampus_1-1_cpu", "PGCD", *folders])
+    files = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv.gz")]
+    scores.write_rows(
+        Path(files[0]),
+        [
+            *rows("PGCD", 0, [0.8, 0.6], [0.5, 0.5]),
+            *rows("MiB", 0, [0.6, 0.6], [0.6, 0.6]),
+            *rows("MiB", 1, [0.1, 0.1], [0.1, 0.1]),
+        ],
+    )
+    scores.write_rows(
+        Path(files[1]),
+        [
+            *rows("PGCD", 0, [0.5, 0.5], [0.5, 0.5]),
+            *rows("MiB", 0, [0.8, 0.8], [0.5, 0.7]),
+            *rows("LwF", 0, [0.8, 0.8], [0.5, 0.7]),
+        ],
+    )
+    schedule = load_schedule(study_tables.schedule_file("hippocampus_1-1_cpu"))
+    monkeypatch.setattr(sys, "argv", ["paired.py", "hippocampus_1-1_cpu", "PGCD", *files])
     paired.main()
     assert capsys.readouterr().out.splitlines()[2:] == [  # old -0.1 and 0.3, new 0.1 and 0.1, all 0.0 and 0.2
         "| MiB_step1 | +0.100 ± 0.283 (ahead in 1) | +0.100 ± 0.000 (ahead in 2) | +0.100 ± 0.141 (ahead in 1) | 2 |"
     ]
     monkeypatch.setattr(paired, "SHOWN", (-0.2, 0.2))
-    drawn = paired.figure(paired.differences(schedule, "PGCD", list(map(Path, folders)), "test"), "PGCD")
+    drawn = paired.figure(paired.differences(schedule, "PGCD", list(map(Path, files)), "test"), "PGCD")
     old, new, _ = drawn.axes
     assert [label.get_text() for label in old.get_yticklabels()] == ["MiB"]
     assert [(line.get_marker(), round(line.get_xdata()[0], 6)) for line in old.lines[:3]] == [
@@ -104,6 +122,44 @@ def test_differences_are_those_of_pairs_from_one_step_0(tmp_path, capsys, monkey
         ("None", 0.1),  # their mean, a line
     ]
     assert [round(line.get_xdata()[0], 6) for line in new.lines] == [0.1, 0.1, 0.1, 0]
-    monkeypatch.setattr(sys, "argv", ["paired.py", "hippocampus_1-1_cpu", "PGDC", *folders])
-    with pytest.raises(SystemExit, match="a has no results of PGDC"):
+    monkeypatch.setattr(sys, "argv", ["paired.py", "hippocampus_1-1_cpu", "PGDC", *files])
+    with pytest.raises(SystemExit, match=r"a\.csv has no results of PGDC"):
         paired.main()
+
+
+def test_every_mean_is_what_it_was_when_each_model_had_a_file_of_its_own():
+    """means_before.csv holds the means of the JSON files that the tables were made from."""
+    with (HERE / "means_before.csv").open(newline="") as file:
+        before = list(csv.DictReader(file))
+    found = {}
+    for study in sorted({row["study"] for row in before}):
+        for cases in ("validation", "test"):
+            for model, folds in scores.read_scores(scores.results_file(study), cases).items():
+                for fold, dice in folds.items():
+                    for name, mean in scores.mean_dice(dice).items():
+                        found[study, cases, model, fold, name] = mean, len(dice[name])
+    assert len(found) == len(before)
+    for row in before:
+        mean, number = found[row["study"], row["cases"], scores.row_name(row), int(row["fold"]), row["class"]]
+        assert number == int(row["num_cases"])
+        assert mean == pytest.approx(float(row["mean"]), rel=0, abs=1e-12, nan_ok=True)
+
+
+def test_a_table_comes_back_as_it_was_written(tmp_path):
+    rows = make_rows("MiB", 1, 0, {"Anterior": [1 / 3, 0.1]})
+    rows += [{**rows[0], "case": "another", "dice": ""}]
+    for file in (tmp_path / "a.csv", tmp_path / "a.csv.gz"):
+        scores.write_rows(file, rows)
+        first = file.read_bytes()
+        (fold,) = scores.read_scores(file, "test")["MiB_step1"].values()
+        assert fold["Anterior"] == pytest.approx({"0": 1 / 3, "1": 0.1, "another": math.nan}, rel=0, abs=0, nan_ok=True)
+        scores.write_rows(file, reversed(scores.read_rows(file)))
+        assert file.read_bytes() == first
+
+
+def test_pandas_opens_a_published_table():
+    table = pandas.read_csv(scores.results_file("hippocampus_1-1_cpu"))
+    assert tuple(table.columns) == scores.COLUMNS
+    keys = ["method", "setting", "step", "fold", "cases", "case", "class"]
+    assert not table.duplicated(keys).any()
+    assert table["dice"].between(0, 1).all()
