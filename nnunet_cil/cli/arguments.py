@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import math
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -72,18 +75,43 @@ def test_cases(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def fold(text: str) -> int | str:
-    """Reads a fold: a number from 0 on, or all."""
-    if text == "all" or text.isdigit():
-        return text if text == "all" else int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no fold (0 to 4, or all). The order is DATASET CONFIG FOLD SCHEDULE")
+    """Reads a fold: a number from 0 on, or all.
+
+    Raises:
+        ArgumentTypeError: it is neither.
+    """
+    if text == "all":
+        return text
+    if text.isascii() and text.isdigit():
+        return int(text)
+    raise ArgumentTypeError(f"{text!r} is not a fold (0 to 4, or all). The order is DATASET CONFIG FOLD SCHEDULE")
 
 
-def positive(text: str) -> int:
-    """Reads a whole number from 1 on."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Returns a reader of whole numbers from ``least`` on, or to ``most``. It raises ArgumentTypeError on all else."""
+    numbers = f"from {least} on" if most is None else f"from {least} to {most}"
+
+    def read(text: str) -> int:
+        with suppress(ValueError):
+            number = int(text)
+            if number >= least and (most is None or number <= most):
+                return number
+        raise ArgumentTypeError(f"{text!r} is not a whole number {numbers}")
+
+    return read
+
+
+def distance_mm(text: str) -> float:
+    """Reads a distance in mm.
+
+    Raises:
+        ArgumentTypeError: it is not a number from 0 on.
+    """
+    with suppress(ValueError):
+        number = float(text)
+        if 0 <= number < math.inf:
+            return number
+    raise ArgumentTypeError(f"{text!r} is not a distance in mm: a number from 0 on")
 
 
 def key_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from nnunet_cil.cli.arguments import (
     Commands,
     add_schedule_arguments,
     add_test_arguments,
+    distance_mm,
     experiment_of,
     say,
     test_cases,
@@ -28,7 +29,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     add_test_arguments(parser)
     parser.add_argument(
         "--tolerance",
-        type=_distance,
+        type=distance_mm,
         default=2.0,
         metavar="MM",
         help="of the normalised surface Dice, in mm (default: %(default)s)",
@@ -50,10 +51,3 @@ def execute(args: argparse.Namespace) -> int:
     )
     print(f"\n{found.summary}\nAll of it: {found.folder}")
     return 0
-
-
-def _distance(text: str) -> float:
-    number = float(text)
-    if not number >= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
-    return number

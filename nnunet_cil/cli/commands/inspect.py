@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_cil.cli.arguments import Commands
+from nnunet_cil.cli.arguments import Commands, whole_number
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -20,7 +20,9 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", dest="output", type=Path, metavar="FILE", help="the page (default: inspection.html in its folder)"
     )
-    parser.add_argument("--pictures", type=int, default=4, metavar="N", help="cases to show (default: %(default)s)")
+    parser.add_argument(
+        "--pictures", type=whole_number(0), default=4, metavar="N", help="cases to show (default: %(default)s)"
+    )
     return parser
 
 

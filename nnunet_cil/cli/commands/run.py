@@ -14,9 +14,9 @@ from nnunet_cil.cli.arguments import (
     add_test_arguments,
     experiment_of,
     key_values,
-    positive,
     say,
     test_cases,
+    whole_number,
 )
 from nnunet_cil.errors import CILError
 
@@ -38,11 +38,15 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     )
     add_schedule_arguments(parser)
     add_test_arguments(parser)
-    parser.add_argument("-num_gpus", type=int, default=1, help="as nnU-Net's, for training (default: %(default)s)")
     parser.add_argument(
-        "--start-from", type=int, default=0, metavar="K", help="first step to train (default: %(default)s)"
+        "-num_gpus", type=whole_number(1), default=1, help="as nnU-Net's, for training (default: %(default)s)"
     )
-    parser.add_argument("--stop-after", type=int, metavar="K", help="last step to train (default: the schedule's last)")
+    parser.add_argument(
+        "--start-from", type=whole_number(0), default=0, metavar="K", help="first step to train (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--stop-after", type=whole_number(0), metavar="K", help="last step to train (default: the schedule's last)"
+    )
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -63,7 +67,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-jobs",
-        type=positive,
+        type=whole_number(1),
         metavar="N",
         help="with --launcher local: jobs at the same time (default: 1); they share out the GPUs in CUDA_VISIBLE_DEVICES",
     )

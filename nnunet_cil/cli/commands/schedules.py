@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_cil.cli.arguments import Commands
+from nnunet_cil.cli.arguments import Commands, whole_number
 from nnunet_cil.errors import CILError
 
 
@@ -26,7 +26,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         metavar="ORDER",
         help="new: label, size (largest first), name or random (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="new: of a random order (default: %(default)s)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="new: of a random order (default: %(default)s)")
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="new: the file (default: ./NAME.json)")
     parser.add_argument("--markdown", action="store_true", help="the list with all classes, as plans/README.md")
     return parser

@@ -162,7 +162,7 @@ def test_what_is_not_preprocessed_is_preprocessed_first(setting, monkeypatch):
         (["3d_fullres", "0", "-i", "nowhere"], "Give -i IMAGES and -l LABELS together"),
         (["3d_fullres", "0", "-tr", "PGCD"], "the trainer 'PGCD' (did you mean 'nnUNetTrainerPGCD'?)"),
         (["3d_fullres", "0", "-tr", "nnUNetTrainerPGDC"], "'nnUNetTrainerPGDC' (did you mean 'nnUNetTrainerPGCD'?)"),
-        (["3d_fullres", "toy"], "'toy' is no fold (0 to 4, or all). The order is DATASET CONFIG FOLD SCHEDULE"),
+        (["3d_fullres", "toy"], "'toy' is not a fold (0 to 4, or all). The order is DATASET CONFIG FOLD SCHEDULE"),
     ],
 )
 @pytest.mark.parametrize("how", [[], ["--dry-run"], ["--launcher", "local"]])
