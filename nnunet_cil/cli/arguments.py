@@ -87,16 +87,14 @@ def fold(text: str) -> int | str:
     raise ArgumentTypeError(f"{text!r} is not a fold (0 to 4, or all). The order is DATASET CONFIG FOLD SCHEDULE")
 
 
-def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Returns a reader of whole numbers from ``least`` on, or to ``most``. It raises ArgumentTypeError on all else."""
-    numbers = f"from {least} on" if most is None else f"from {least} to {most}"
+def whole_number(least: int) -> Callable[[str], int]:
+    """Returns a reader of whole numbers from ``least`` on. It raises ArgumentTypeError on all else."""
 
     def read(text: str) -> int:
         with suppress(ValueError):
-            number = int(text)
-            if number >= least and (most is None or number <= most):
+            if (number := int(text)) >= least:
                 return number
-        raise ArgumentTypeError(f"{text!r} is not a whole number {numbers}")
+        raise ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
 
     return read
 

@@ -23,7 +23,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("name", metavar="NAME", choices=NAMES, help="which data set; listed below")
     parser.add_argument("source", metavar="SOURCE", type=Path, help="the download: its folder, or the archive")
     parser.add_argument(
-        "dataset_id", metavar="DATASET_ID", type=whole_number(1, 999), help="nnU-Net's data set ID, 1 to 999"
+        "dataset_id", metavar="DATASET_ID", type=whole_number(1), help="nnU-Net's data set ID, 1 to 999"
     )
     parser.add_argument("--copy", action="store_true", help="copy images that could be linked")
     parser.add_argument(
