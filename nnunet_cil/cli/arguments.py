@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from nnunet_cil.errors import CILError
 
 if TYPE_CHECKING:
+    from nnunet_cil.workflows.evaluate.options import EvaluationOptions
     from nnunet_cil.workflows.experiment import Experiment
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # argparse has no public name for it
@@ -69,9 +70,16 @@ def experiment_of(args: argparse.Namespace) -> Experiment:
     return Experiment(args.dataset, args.configuration, folds, args.schedule, trainers, args.base_plans)
 
 
-def test_cases(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns the folders that the arguments of ``add_test_arguments`` name, as keywords."""
-    return {"images": args.images, "labels": args.labels, "output": args.output}
+def evaluation_options(args: argparse.Namespace, **more: Any) -> EvaluationOptions:
+    """Returns the options that the arguments of ``add_test_arguments`` describe.
+
+    Args:
+        args: as parsed.
+        more: options of the command's own.
+    """
+    from nnunet_cil.workflows.evaluate.options import EvaluationOptions
+
+    return EvaluationOptions(images=args.images, labels=args.labels, output=args.output, device=args.device, **more)
 
 
 def fold(text: str) -> int | str:

@@ -132,14 +132,6 @@ class Experiment:
         models = {(m.trainer, m.step): m for trainer in self.trainers for m in self.models_of(trainer)}
         return sorted(models.values(), key=lambda m: m.step > 0)
 
-    def evaluate_arguments(
-        self, device: str, images: Path | None = None, labels: Path | None = None, output: Path | None = None
-    ) -> list[str]:
-        """What ``nnunet_cil`` is called with to score the models."""
-        paths = {"-i": images, "-l": labels, "-o": output}
-        given = [text for option, path in paths.items() if path is not None for text in (option, str(path))]
-        return ["evaluate", *self.arguments, "-device", device, *given]
-
     def train_commands(self, device: str) -> list[str]:
         """From plans to the last model, as one would type it."""
         following = self.models_of(self.trainers[0])[1:2]

@@ -10,9 +10,9 @@ from nnunet_cil.cli.arguments import (
     add_schedule_arguments,
     add_test_arguments,
     distance_mm,
+    evaluation_options,
     experiment_of,
     say,
-    test_cases,
 )
 
 
@@ -42,12 +42,6 @@ def execute(args: argparse.Namespace) -> int:
     """Carries the command out and returns the exit status."""
     from nnunet_cil.workflows.evaluate.evaluate import evaluate
 
-    found = evaluate(
-        experiment_of(args),
-        **test_cases(args),
-        device=args.device,
-        tolerance_mm=args.tolerance,
-        say=say,
-    )
+    found = evaluate(experiment_of(args), evaluation_options(args, tolerance_mm=args.tolerance), say=say)
     print(f"\n{found.summary}\nAll of it: {found.folder}")
     return 0

@@ -12,10 +12,10 @@ from nnunet_cil.cli.arguments import (
     Commands,
     add_schedule_arguments,
     add_test_arguments,
+    evaluation_options,
     experiment_of,
     key_values,
     say,
-    test_cases,
     whole_number,
 )
 from nnunet_cil.errors import CILError
@@ -84,7 +84,7 @@ def execute(args: argparse.Namespace) -> int:
             raise CILError(f"{option} is for --launcher {launcher}.")
     experiment, choice = experiment_of(args), Choice(args.start_from, args.stop_after, args.device, args.num_gpus)
     if args.dry_run:
-        print("\n".join(remaining_commands(experiment, choice, **test_cases(args))))
+        print("\n".join(remaining_commands(experiment, choice, evaluation_options(args))))
         return 0
     if args.launcher == "slurm":
         _submit(args, experiment, choice)
@@ -92,7 +92,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.launcher == "local":
         found = _run_locally(args, experiment, choice)
     else:
-        found = run(experiment, choice, **test_cases(args), say=say)
+        found = run(experiment, choice, evaluation_options(args), say=say)
     print("The steps asked for are trained." if found is None else f"\n{found.summary}\nAll of it: {found.folder}")
     return 0
 
@@ -103,7 +103,7 @@ def _submit(args: argparse.Namespace, experiment: Experiment, choice: Choice) ->
     from nnunet_cil.workflows.run.slurm import submit
 
     logs = logs_folder(experiment)
-    jobs = job_graph(experiment, choice, **test_cases(args))
+    jobs = job_graph(experiment, choice, evaluation_options(args))
     submit(jobs, logs, key_values("--slurm", args.slurm or ()), say=say)
     status = shlex.join(["nnunet_cil", "status", *experiment.arguments])
     print(f"Logs: {logs}\nHow far it is: {status}" if jobs else "Everything is finished; nothing was submitted.")
@@ -114,7 +114,7 @@ def _run_locally(args: argparse.Namespace, experiment: Experiment, choice: Choic
     from nnunet_cil.workflows.run.jobs import job_graph, run_locally
     from nnunet_cil.workflows.run.run import logs_folder
 
-    jobs = job_graph(experiment, choice, **test_cases(args))
+    jobs = job_graph(experiment, choice, evaluation_options(args))
     print(f"{len(jobs)} jobs to do", flush=True)
     # a kill ends the jobs, too; only here, since a pool of processes that inherits this never ends
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -122,4 +122,4 @@ def _run_locally(args: argparse.Namespace, experiment: Experiment, choice: Choic
         run_locally(jobs, logs_folder(experiment), max_jobs=args.max_jobs or 1, say=say)
     finally:
         signal.signal(signal.SIGTERM, before)
-    return evaluated(experiment, **test_cases(args)) if choice.reaches_the_end(experiment) else None
+    return evaluated(experiment, evaluation_options(args)) if choice.reaches_the_end(experiment) else None

@@ -21,6 +21,7 @@ from nnunet_cil.evaluation.summary import latex, results, summary, without_nan
 from nnunet_cil.files import files_sha256, write_json
 from nnunet_cil.host.folders import nnunet_folder, num_processes
 from nnunet_cil.training.catalogue import check_trainer_names
+from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
 from nnunet_cil.workflows.evaluate.pictures import write_charts, write_overlays, write_report, write_training_curves
 from nnunet_cil.workflows.evaluate.score import Rows, Scored, score_model, sha256, test_set, test_sets
 from nnunet_cil.workflows.experiment import Experiment, check_continues, check_trained
@@ -38,25 +39,15 @@ class Evaluation:
 
 def evaluate(
     experiment: Experiment,
+    options: EvaluationOptions,
     *,
-    images: Path | None = None,
-    labels: Path | None = None,
-    output: Path | None = None,
-    device: str = "cuda",
-    tolerance_mm: float = 2.0,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Evaluation:
     """Predicts and scores every step's model of every trainer and fold; what is there already is not done again.
 
     Args:
         experiment: the models; each fold's are scored on the same test cases, or on the fold's own validation cases.
-        images: test images, with ``labels``. Without: imagesTs and labelsTs of the raw data set; without these, the
-            validation cases of each fold, which nnU-Net has predicted already. Not for a schedule over several data sets:
-            there each one's test or validation cases are predicted, and a class is scored on the cases that label it.
-        labels: the true labels, numbered as the data set's.
-        output: takes everything; default: a folder ``evaluation`` in the data set's results.
-        device: for predictions.
-        tolerance_mm: of the normalised surface Dice.
+        options: what to score and how, and where the results go.
         say: takes one line of progress at a time.
 
     Raises:
@@ -71,11 +62,11 @@ def evaluate(
         for earlier, model in pairwise(experiment.models_of(trainer)):
             for fold in experiment.folds:
                 check_continues(model, earlier, fold)
-    cases = _cases(experiment, images, labels)
+    cases = _cases(experiment, options)
     say("Scoring on the folds' validation cases" if cases == "validation" else f"Scoring on {cases}")
-    given, output = output, output_folder(experiment, output)
+    output = output_folder(experiment, options)
     output.mkdir(parents=True, exist_ok=True)
-    tests = {fold: test_sets(experiment, fold, images, labels, output) for fold in experiment.folds}
+    tests = {fold: test_sets(experiment, fold, options, output) for fold in experiment.folds}
     scored: dict[tuple[str, int, int | str], Scored] = {}
     todo = [(fold, model) for fold in experiment.folds for model in models]
     import scipy.ndimage  # once, before processes are forked that would each import them
@@ -85,7 +76,7 @@ def evaluate(
         for index, (fold, model) in enumerate(todo, start=1):
             say(f"[{index}/{len(todo)}] {model.trainer}, step {model.step}, fold {fold}")
             key = model.trainer, model.step, fold
-            scored[key] = score_model(model, fold, tests[fold], output, device, tolerance_mm, pool)
+            scored[key] = score_model(model, fold, tests[fold], output, options, pool)
             write_csv(output / "per_case.csv", {key: s.rows for key, s in scored.items()})
     say("Writing tables and figures...")
     last = {
@@ -98,13 +89,13 @@ def evaluate(
         "schedule": experiment.schedule.name,
         "steps": [list(step.classes) for step in experiment.schedule.steps],
         "cases": cases,
-        "tolerance_mm": tolerance_mm,
+        "tolerance_mm": options.tolerance_mm,
         "checkpoints_sha256": {_key(*which): found.digest for which, found in scored.items()},
-        "labels_sha256": _labels_sha256(experiment, images, labels),
+        "labels_sha256": _labels_sha256(experiment, options),
         "versions": versions(),
         "commands": [
-            *experiment.train_commands(device),
-            shlex.join(["nnunet_cil", *experiment.evaluate_arguments(device, images, labels, given)]),
+            *experiment.train_commands(options.device),
+            shlex.join(evaluate_command(experiment, options)),
         ],
         **_findings(experiment, scored, last),
     }
@@ -130,47 +121,45 @@ def _findings(
     return {"significance": [asdict(test) for test in tests], "trainers": results(per_trainer, steps)}
 
 
-def evaluated(
-    experiment: Experiment, *, images: Path | None = None, labels: Path | None = None, output: Path | None = None
-) -> Evaluation | None:
+def evaluated(experiment: Experiment, options: EvaluationOptions) -> Evaluation | None:
     """What ``evaluate`` has found before, with the true labels and the models as they are now; None if it has not."""
-    folder = output_folder(experiment, output)
+    folder = output_folder(experiment, options)
     if not (folder / "report.html").is_file():  # written last
         return None
     known = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     models = {(m.trainer, m.step, f): m.fold(f) for f in experiment.folds for m in experiment.models()}
     files = {_key(*which): fold / "checkpoint_final.pth" for which, fold in models.items()}
-    if known["cases"] != _cases(experiment, images, labels) or not all(file.is_file() for file in files.values()):
+    if known["cases"] != _cases(experiment, options) or not all(file.is_file() for file in files.values()):
         return None
     if known["checkpoints_sha256"] != {key: sha256(file) for key, file in files.items()}:
         return None
-    if known.get("labels_sha256") != _labels_sha256(experiment, images, labels):
+    if known.get("labels_sha256") != _labels_sha256(experiment, options):
         return None
     return Evaluation((folder / "summary.md").read_text(encoding="utf-8"), folder)
 
 
-def output_folder(experiment: Experiment, output: Path | None) -> Path:
+def output_folder(experiment: Experiment, options: EvaluationOptions) -> Path:
     """Where the results go: the folder asked for, or one in the data set's results."""
-    return output or nnunet_folder("nnUNet_results") / experiment.dataset_name / "evaluation" / experiment.name
+    return options.output or nnunet_folder("nnUNet_results") / experiment.dataset_name / "evaluation" / experiment.name
 
 
 def _key(trainer: str, step: int, fold: int | str) -> str:
     return f"{trainer} step {step} fold {fold}"
 
 
-def _cases(experiment: Experiment, images: Path | None, labels: Path | None) -> str:
+def _cases(experiment: Experiment, options: EvaluationOptions) -> str:
     """Which ones are scored; of several data sets, each one's."""
-    found = {name: test_set(name, images, labels) for name in experiment.data_sets}
+    found = {name: test_set(name, options) for name in experiment.data_sets}
     if len(found) == 1:
         return next("validation" if test is None else str(test.labels) for test in found.values())
     return ", ".join(f"{name}: {'validation' if test is None else test.labels.name}" for name, test in found.items())
 
 
-def _labels_sha256(experiment: Experiment, images: Path | None, labels: Path | None) -> str:
+def _labels_sha256(experiment: Experiment, options: EvaluationOptions) -> str:
     """Of the true labels' files, those of all data sets."""
     files: list[Path] = []
     for name in experiment.data_sets:
-        test = test_set(name, images, labels)
+        test = test_set(name, options)
         folder = nnunet_folder("nnUNet_preprocessed") / name / "gt_segmentations" if test is None else test.labels
         files += sorted(file for file in folder.iterdir() if file.is_file())
     return files_sha256(files)

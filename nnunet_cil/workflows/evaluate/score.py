@@ -20,6 +20,7 @@ from nnunet_cil.host.commands import predict, user_environment
 from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
 from nnunet_cil.labels import labelled_classes
 from nnunet_cil.lineage import validation_means
+from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment, StepModel
 
 Rows = Sequence[Mapping[str, Any]]
@@ -87,7 +88,7 @@ class TestSet:
 
 
 def test_sets(
-    experiment: Experiment, fold: int | str, images: Path | None, labels: Path | None, output: Path
+    experiment: Experiment, fold: int | str, options: EvaluationOptions, output: Path
 ) -> list[TestSet | None]:
     """What every step's model is scored on: the test cases of each data set, else the fold's validation cases.
 
@@ -97,19 +98,16 @@ def test_sets(
     Args:
         experiment: whose models.
         fold: of the models.
-        images: test images of the only data set.
-        labels: their true labels.
+        options: what to score.
         output: takes links to the images of validation cases.
 
     Raises:
         CILError: images are given for several data sets, or one has neither test nor validation cases.
     """
-    check_test_cases(experiment, images, labels)
+    check_test_cases(experiment, options)
     if not _steps_differ(experiment):
-        return [test_set(experiment.dataset_name, images, labels)]
-    found = {
-        name: test_set(name, images, labels) or _validation_set(name, fold, output) for name in experiment.data_sets
-    }
+        return [test_set(experiment.dataset_name, options)]
+    found = {name: test_set(name, options) or _validation_set(name, fold, output) for name in experiment.data_sets}
     if len(found) == 1:
         return list(found.values())
     numbers = {model.folder.parent.name: model.plan.dataset_labels for model in experiment.models()}
@@ -121,7 +119,7 @@ def _steps_differ(experiment: Experiment) -> bool:
     return len(experiment.data_sets) > 1 or experiment.schedule.cases == "disjoint"
 
 
-def check_test_cases(experiment: Experiment, images: Path | None, labels: Path | None) -> None:
+def check_test_cases(experiment: Experiment, options: EvaluationOptions) -> None:
     """Refuses what models cannot be scored on; known before any training.
 
     Raises:
@@ -130,16 +128,16 @@ def check_test_cases(experiment: Experiment, images: Path | None, labels: Path |
     """
     data_sets, folds = experiment.data_sets, experiment.folds
     if len(data_sets) == 1:
-        found = test_set(data_sets[0], images, labels)
+        found = test_set(data_sets[0], options)
         if found is not None or not _steps_differ(experiment):
             return
-    elif images is not None or labels is not None:
+    elif options.images is not None:
         raise CILError(
             f"-i and -l are for one data set, but the schedule has {', '.join(data_sets)}. Put the cases into imagesTs and "
             "labelsTs of each data set in nnUNet_raw."
         )
     for name in data_sets:
-        if "all" in folds and test_set(name, None, None) is None:
+        if "all" in folds and test_set(name, options) is None:
             raise CILError(
                 f"{name} has no cases to score on: it has no imagesTs with labelsTs in nnUNet_raw, and fold all leaves no "
                 "validation cases. Add test cases, or train other folds."
@@ -185,10 +183,9 @@ def _link(original: Path, file: Path) -> None:
         shutil.copyfile(original, file)
 
 
-def test_set(dataset: str, images: Path | None, labels: Path | None) -> TestSet | None:
+def test_set(dataset: str, options: EvaluationOptions) -> TestSet | None:
     """Images and labels to predict and score on; None for each fold's validation cases."""
-    if (images is None) != (labels is None):
-        raise CILError("Give -i IMAGES and -l LABELS together.")
+    images, labels = options.images, options.labels
     if images is None or labels is None:
         raw = _raw(dataset)
         images, labels = raw / "imagesTs", raw / "labelsTs"
@@ -205,8 +202,7 @@ def score_model(
     fold: int | str,
     tests: Sequence[TestSet | None],
     output: Path,
-    device: str,
-    tolerance_mm: float,
+    options: EvaluationOptions,
     pool: Executor,
 ) -> Scored:
     """Predicts and scores; what was stored for the same model, predictions and true labels is taken from there.
@@ -217,19 +213,19 @@ def score_model(
     useful = [
         t for t in tests if t is None or not t.dataset or not t.numbers.keys().isdisjoint(model.plan.seen_classes)
     ]
-    parts = [_predictions(model, fold, test, output, digest, device) for test in useful]
+    parts = [_predictions(model, fold, test, output, digest, options.device) for test in useful]
     predictions, cases = parts[0][0], [case for _, own in parts for case in own]
     file = output / "scores" / f"{model.trainer}_step{model.step}_fold{fold}.json"
     files = [f for case in cases for f in (case.truth, case.prediction(predictions))]
     wanted = {
         "checkpoint": digest,
-        "tolerance_mm": tolerance_mm,
+        "tolerance_mm": options.tolerance_mm,
         "cases": {c.name: list(c.classes) for c in cases},
         "files_sha256": files_sha256(files),
     }
     rows = _stored(file, wanted)
     if rows is None:
-        rows = score_cases(model, predictions, cases, tolerance_mm, pool)
+        rows = score_cases(model, predictions, cases, options.tolerance_mm, pool)
         file.parent.mkdir(exist_ok=True)
         write_json(file, {**wanted, "rows": rows})
     return Scored(digest, cases, predictions, rows)

@@ -20,6 +20,7 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.commands import CommandError, call, log_end, user_environment
 from nnunet_cil.workflows.evaluate.evaluate import evaluated
+from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
 from nnunet_cil.workflows.evaluate.score import check_test_cases
 from nnunet_cil.workflows.experiment import Experiment, is_finished, put_broken_aside
 from nnunet_cil.workflows.run.run import Choice, Training, logs_folder, preprocessing_commands, trainings, write_plans
@@ -63,25 +64,16 @@ class Job:
         return import_submitit().helpers.DelayedSubmission(self)
 
 
-def job_graph(
-    experiment: Experiment,
-    choice: Choice,
-    *,
-    images: Path | None = None,
-    labels: Path | None = None,
-    output: Path | None = None,
-) -> list[Job]:
+def job_graph(experiment: Experiment, choice: Choice, options: EvaluationOptions) -> list[Job]:
     """What ``run`` would do and is left to do, each job behind those that it comes after. Writes the steps' plans.
 
     Args:
         experiment: as for ``run``.
         choice: as for ``run``.
-        images: as for ``evaluate``.
-        labels: as for ``evaluate``.
-        output: as for ``evaluate``.
+        options: as for ``evaluate``.
     """
     if choice.reaches_the_end(experiment):
-        check_test_cases(experiment, images, labels)
+        check_test_cases(experiment, options)
     write_plans(experiment)
     if missing := preprocessing_commands(experiment):
         commands = "\n".join(f"  {line}" for line in missing)
@@ -99,16 +91,14 @@ def job_graph(
         log = logs / f"{name}.txt"
         after = tuple(p for p in [previous.get(name)] if p in todo)
         jobs.append(Job(name, training.command, partial(train_model, training, log), log, after))
-    cases = {"images": images, "labels": labels, "output": output}
-    if choice.reaches_the_end(experiment) and (todo or evaluated(experiment, **cases) is None):
+    if choice.reaches_the_end(experiment) and (todo or evaluated(experiment, options) is None):
         short = [trainer.removeprefix("nnUNetTrainer") for trainer in experiment.trainers]
-        given = "\n".join(f"{key} {path}" for key, path in cases.items() if path is not None)
+        given = "\n".join(f"{option} {path}" for option, path in options.paths.items())
         which = [hashlib.sha256(given.encode()).hexdigest()[:8]] if given else []  # another test set is another job
         name = "-".join(["evaluate", experiment.name, "fold", *map(str, experiment.folds), *short, *which])
         log = logs / f"{name}.txt"
-        arguments = experiment.evaluate_arguments(choice.device, **cases)
-        command = shlex.join(["nnunet_cil", *arguments])
-        jobs.append(Job(name, command, partial(score_models, arguments, log), log, tuple(todo)))
+        command = evaluate_command(experiment, options)
+        jobs.append(Job(name, shlex.join(command), partial(score_models, command[1:], log), log, tuple(todo)))
     return jobs
 
 

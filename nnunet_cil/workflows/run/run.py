@@ -17,6 +17,7 @@ from nnunet_cil.lineage import validation_means
 from nnunet_cil.schedule import DEFAULT_EPOCHS
 from nnunet_cil.training.catalogue import check_trainer_names, trainer_class
 from nnunet_cil.workflows.evaluate.evaluate import Evaluation, evaluate
+from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
 from nnunet_cil.workflows.evaluate.score import check_test_cases
 from nnunet_cil.workflows.experiment import Experiment, StepModel, is_begun, is_finished, is_trained, put_broken_aside
 from nnunet_cil.workflows.plan.plan import plan, planned_first_trainer
@@ -98,10 +99,8 @@ class Choice:
 def run(
     experiment: Experiment,
     choice: Choice,
+    options: EvaluationOptions,
     *,
-    images: Path | None = None,
-    labels: Path | None = None,
-    output: Path | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Evaluation | None:
     """Preprocesses, plans, trains every step in order, predicts, scores; skips what is finished, goes on with the rest.
@@ -109,9 +108,7 @@ def run(
     Args:
         experiment: step 0 is shared by its trainers.
         choice: of steps; nothing is scored unless the schedule's last is among them.
-        images: as for ``evaluate``.
-        labels: as for ``evaluate``.
-        output: as for ``evaluate``.
+        options: as for ``evaluate``.
         say: takes one line of progress at a time.
 
     Returns:
@@ -122,7 +119,7 @@ def run(
     """
     logs = logs_folder(experiment)
     if choice.reaches_the_end(experiment):
-        check_test_cases(experiment, images, labels)
+        check_test_cases(experiment, options)
     _preprocess_all(experiment, logs, say)
     write_plans(experiment)
     if _first_trainer(experiment) is None and len(experiment.trainers) > 1:
@@ -137,7 +134,7 @@ def run(
         train(training.arguments, user_environment(), logs / f"{training.name}.txt", num_epochs)
     if not choice.reaches_the_end(experiment):
         return None
-    return evaluate(experiment, images=images, labels=labels, output=output, device=choice.device, say=say)
+    return evaluate(experiment, options, say=say)
 
 
 def _preprocess_all(experiment: Experiment, logs: Path, say: Callable[[str], None]) -> None:
@@ -183,23 +180,15 @@ def _first_trainer(experiment: Experiment) -> str | None:
     return DEFAULT_FIRST_TRAINER
 
 
-def remaining_commands(
-    experiment: Experiment,
-    choice: Choice,
-    *,
-    images: Path | None = None,
-    labels: Path | None = None,
-    output: Path | None = None,
-) -> list[str]:
+def remaining_commands(experiment: Experiment, choice: Choice, options: EvaluationOptions) -> list[str]:
     """What ``run`` would call, in order, ready for a job script. Writes the steps' plans, trains nothing."""
     if choice.reaches_the_end(experiment):
-        check_test_cases(experiment, images, labels)
+        check_test_cases(experiment, options)
     write_plans(experiment)
     commands = preprocessing_commands(experiment)
     commands += [t.command for t in trainings(choice.of(experiment.models()), experiment.folds, choice.options())]
     if choice.reaches_the_end(experiment):
-        arguments = experiment.evaluate_arguments(choice.device, images, labels, output)
-        commands.append(shlex.join(["nnunet_cil", *arguments]))
+        commands.append(shlex.join(evaluate_command(experiment, options)))
     return commands
 
 

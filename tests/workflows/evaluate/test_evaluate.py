@@ -21,6 +21,7 @@ from nnunet_cil.training.state import STATE_KEY, file_sha256
 from nnunet_cil.workflows.evaluate import evaluate as whole
 from nnunet_cil.workflows.evaluate import score as workflow
 from nnunet_cil.workflows.evaluate.evaluate import evaluate
+from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.evaluate.pictures import write_overlays
 from nnunet_cil.workflows.evaluate.score import Case, Scored
 from nnunet_cil.workflows.experiment import Experiment
@@ -78,8 +79,9 @@ def trained(toy, tmp_path, monkeypatch):
     return root, schedule, calls
 
 
-def run(schedule, **changed):
-    return evaluate(Experiment(DATASET, "3d_fullres", (0,), schedule, (PGCD,)), device="cpu", **changed)
+def run(schedule, *, say=lambda _line: None, **changed):
+    options = EvaluationOptions(device="cpu", **changed)
+    return evaluate(Experiment(DATASET, "3d_fullres", (0,), schedule, (PGCD,)), options, say=say)
 
 
 def test_classes_are_scored_by_name_and_what_is_forgotten_is_seen(trained):
@@ -277,7 +279,7 @@ def test_steps_with_cases_of_their_own_are_scored_on_the_whole_folds_validation_
         assert {row["case"] for row in csv.DictReader(file)} == {"case_4", "case_5"}
     everything = Experiment(DATASET, "3d_fullres", ("all",), schedule, (PGCD,))
     with pytest.raises(CILError, match="fold all leaves no validation cases"):
-        workflow.check_test_cases(everything, None, None)
+        workflow.check_test_cases(everything, EvaluationOptions())
 
 
 def test_other_true_labels_are_scored_anew(trained, tmp_path):
@@ -298,11 +300,11 @@ def test_other_true_labels_are_scored_anew(trained, tmp_path):
     assert scores(labels) == first
     assert len(calls) == 2
     experiment = Experiment(DATASET, "3d_fullres", (0,), schedule, (PGCD,))
-    where = {"images": images, "labels": labels, "output": tmp_path / "out"}
+    options = EvaluationOptions(images=images, labels=labels, output=tmp_path / "out")
     (tmp_path / "out" / "report.html").touch()
-    assert whole.evaluated(experiment, **where) is not None
+    assert whole.evaluated(experiment, options) is not None
     write(half, labels / "t1.nii.gz")
-    assert whole.evaluated(experiment, **where) is None
+    assert whole.evaluated(experiment, options) is None
     assert scores(labels) == second
 
 

@@ -30,6 +30,7 @@ from nnunet_cil.training.state import read_checkpoint
 from nnunet_cil.workflows.evaluate import evaluate as whole
 from nnunet_cil.workflows.evaluate import score as scoring
 from nnunet_cil.workflows.evaluate.evaluate import evaluate, evaluated
+from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.plan import plan as planning
 from nnunet_cil.workflows.plan.plan import plan
@@ -39,6 +40,7 @@ from nnunet_cil.workflows.run.run import Choice
 
 NEW, MOVED = "Dataset018_New", "nnUNetPlansFrom017"
 PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
+CPU = EvaluationOptions(device="cpu")
 NEW_LABELS = {"background": 0, "cyst": 1, "kidney": 2, "liver": 3}
 STEPS = [{"classes": ["liver", "spleen"]}, {"classes": ["kidney"], "dataset": 18}]
 BACK = [*STEPS, {"classes": ["cyst"]}]
@@ -176,7 +178,7 @@ def test_data_sets_that_do_not_fit_are_refused_before_the_long_work(
     schedule = schedule_file(tmp_path)
     for start in (
         lambda: plan(17, schedule),
-        lambda: running.run(Experiment("17", "3d_fullres", (0,), schedule, (PGCD,)), Choice(device="cpu")),
+        lambda: running.run(Experiment("17", "3d_fullres", (0,), schedule, (PGCD,)), Choice(device="cpu"), CPU),
     ):
         with pytest.raises((CILError, NotImplementedError), match=message):
             start()
@@ -250,7 +252,7 @@ def test_a_sequence_over_two_data_sets_is_trained_and_scored_end_to_end(new, tmp
     shutil.copytree(raw / "imagesTr", raw / "imagesTs")
     shutil.copytree(raw / "labelsTr", raw / "labelsTs")
     validation = json.loads((new / "splits_final.json").read_text())[0]["val"]
-    found = evaluate(Experiment("17", "3d_fullres", (0,), schedule, (PGCD,)), device="cpu")
+    found = evaluate(Experiment("17", "3d_fullres", (0,), schedule, (PGCD,)), CPU)
     with (found.folder / "per_case.csv").open() as file:
         rows = list(csv.DictReader(file))
     names = {f"{DATASET}/case_{i}" for i in range(6)}, {f"{NEW}/{case}" for case in validation}
@@ -307,7 +309,7 @@ def commands(raw_new, tmp_path, monkeypatch):
 
 def test_run_preprocesses_each_data_set_and_trains_each_step_on_its_own(commands):
     experiment, called = commands
-    running.run(experiment, Choice(device="cpu"))
+    running.run(experiment, Choice(device="cpu"), CPU)
     short = [(c[0].removeprefix("nnUNetv2_"), *c[1:2], *c[4:8:2]) for c in called]
     assert [c[0] for c in short[:2]] == ["extract_fingerprint", "preprocess"]
     assert called[1][1:7] == ["-d", "18", "-c", "3d_fullres", "-plans_name", MOVED]
@@ -320,13 +322,13 @@ def test_run_preprocesses_each_data_set_and_trains_each_step_on_its_own(commands
     ]
     assert called[-1] == ["evaluate"]
     called.clear()
-    running.run(experiment, Choice(device="cpu"))
+    running.run(experiment, Choice(device="cpu"), CPU)
     assert called == [["evaluate"]]
 
 
 def test_dry_run_and_jobs_know_each_steps_data_set(commands, capsys):
     experiment, _ = commands
-    running.run(experiment, Choice(device="cpu", stop_after=0))
+    running.run(experiment, Choice(device="cpu", stop_after=0), CPU)
     capsys.readouterr()
     arguments = ["17", "3d_fullres", "0", str(experiment.schedule_name), "-tr", PGCD]
     assert main(["status", *arguments]) == 0
@@ -340,7 +342,7 @@ def test_dry_run_and_jobs_know_each_steps_data_set(commands, capsys):
     assert main(["run", *arguments, "--dry-run"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[1] for line in lines[:-1]] == [NEW, DATASET]
-    jobs = job_graph(experiment, Choice(device="cpu"))
+    jobs = job_graph(experiment, Choice(device="cpu"), CPU)
     assert [job.after for job in jobs[:2]] == [(), (jobs[0].name,)]
     assert jobs[0].name == f"{PGCD}__{MOVED}_toy_step1__3d_fullres_fold0"
 
@@ -350,7 +352,7 @@ def test_methods_that_need_old_data_are_refused_before_anything_is_done(commands
     joint = Experiment("17", "3d_fullres", (0,), experiment.schedule_name, (PGCD, "nnUNetTrainerJoint"))
     for start in (running.run, job_graph):
         with pytest.raises(CILError, match=f"nnUNetTrainerJoint needs the data .* toy learns from {DATASET}, {NEW}"):
-            start(joint, Choice(device="cpu"))
+            start(joint, Choice(device="cpu"), CPU)
     assert not called
     assert not raw_new.exists()
 
@@ -396,7 +398,7 @@ def scored(new, tmp_path, monkeypatch):
 
 def test_a_class_is_scored_on_the_cases_of_every_data_set_that_labels_it(scored):
     experiment, calls = scored
-    found = evaluate(experiment, device="cpu")
+    found = evaluate(experiment, CPU)
     name = f"{PGCD}_step{{}}_fold0_{{}}.txt"
     assert calls == [
         (DATASET, DATASET, name.format(0, DATASET)),
@@ -418,8 +420,8 @@ def test_a_class_is_scored_on_the_cases_of_every_data_set_that_labels_it(scored)
     ]
     assert f"nnUNetv2_train {NEW} 3d_fullres 0 -tr {PGCD} -p {MOVED}_toy_step1 -device cpu" in page
     assert f"The worst case of PGCD: {NEW}/t0" in page
-    assert evaluated(experiment) == found
-    assert evaluate(experiment, device="cpu") == found
+    assert evaluated(experiment, CPU) == found
+    assert evaluate(experiment, CPU) == found
     assert len(calls) == 4
 
 
@@ -428,7 +430,7 @@ def test_where_there_are_no_test_cases_the_validation_cases_are_predicted(scored
     monkeypatch.setattr(whole, "_write_pictures", lambda *_: None)
     shutil.rmtree(tmp_path / "nnunet" / "raw" / NEW / "labelsTs")
     with pytest.raises(CILError, match=rf"{NEW} has no cases to score on: neither imagesTs .* of fold 0 in"):
-        evaluate(experiment, device="cpu")
+        evaluate(experiment, CPU)
     (new / "splits_final.json").write_text(json.dumps([{"train": [], "val": ["new_1", "new_4"]}]))
     images = []
 
@@ -440,14 +442,14 @@ def test_where_there_are_no_test_cases_the_validation_cases_are_predicted(scored
             sitk.WriteImage(found, str(Path(option["-o"]) / name.replace("_0000", "")))
 
     monkeypatch.setattr(scoring, "predict", predict)
-    found = evaluate(experiment, device="cpu")
+    found = evaluate(experiment, CPU)
     assert images[1] == images[3] == ["new_1_0000.nii.gz", "new_4_0000.nii.gz"]
     assert f"{NEW}/new_4,kidney" in (found.folder / "per_case.csv").read_text()
 
 
 def test_cases_of_the_users_own_are_refused(scored, tmp_path):
     with pytest.raises(CILError, match=f"-i and -l are for one data set, but the schedule has {DATASET}, {NEW}"):
-        evaluate(scored[0], images=tmp_path, labels=tmp_path, device="cpu")
+        evaluate(scored[0], EvaluationOptions(images=tmp_path, labels=tmp_path))
 
 
 def test_what_could_not_be_scored_is_not_trained(commands, tmp_path):
@@ -455,7 +457,7 @@ def test_what_could_not_be_scored_is_not_trained(commands, tmp_path):
     folds = Experiment("17", "3d_fullres", ("all",), experiment.schedule_name, (PGCD,))
     for start in (running.run, running.remaining_commands, job_graph):
         with pytest.raises(CILError, match="-i and -l are for one data set"):
-            start(experiment, Choice(), images=tmp_path, labels=tmp_path)
+            start(experiment, Choice(), EvaluationOptions(images=tmp_path, labels=tmp_path))
         with pytest.raises(CILError, match=f"{DATASET} has no cases to score on: .* fold all leaves no"):
-            start(folds, Choice())
+            start(folds, Choice(), CPU)
     assert not called

@@ -21,6 +21,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.host import commands
 from nnunet_cil.host.commands import CommandError
 from nnunet_cil.workflows.evaluate import evaluate, score
+from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.run import jobs as launch
 from nnunet_cil.workflows.run import slurm as cluster
@@ -36,8 +37,9 @@ def experiment(toy, tmp_path):
     return Experiment(DATASET, "3d_fullres", (0,), write_schedule(tmp_path, STEPS), (PGCD, MIB))
 
 
-def graph(experiment, **choice):
-    return job_graph(experiment, Choice(**{"device": "cpu", **choice}))
+def graph(experiment, *, output=None, **choice):
+    options = EvaluationOptions(device="cpu", output=output)
+    return job_graph(experiment, Choice(**{"device": "cpu", **choice}), options)
 
 
 def short(name):
@@ -94,8 +96,8 @@ def test_what_is_scored_is_not_scored_again_until_a_model_is_trained_again(exper
         monkeypatch.setattr(evaluate, name, lambda *_: "")
     monkeypatch.setattr(evaluate, "summary", lambda _: "a table")
     monkeypatch.setattr(evaluate, "_write_pictures", lambda _, output, *__: (output / "report.html").touch())
-    found = evaluate.evaluate(experiment)
-    assert evaluate.evaluated(experiment) == found
+    found = evaluate.evaluate(experiment, EvaluationOptions())
+    assert evaluate.evaluated(experiment, EvaluationOptions()) == found
     assert graph(experiment) == []
     assert after(graph(replace(experiment, trainers=(PGCD,)))) == {"evaluate": []}
     checkpoint = experiment.models()[1].fold(0) / "checkpoint_final.pth"
@@ -107,7 +109,7 @@ def test_what_is_scored_is_not_scored_again_until_a_model_is_trained_again(exper
 def test_another_test_set_is_another_job_behind_the_same_trainings(experiment, tmp_path):
     graph(experiment)
     finish(experiment, "PGCD 0 0", "PGCD 1 0", "MiB 1 0", "MiB 2 0")
-    own, other = (job_graph(experiment, Choice(device="cpu"), output=output) for output in (None, tmp_path / "other"))
+    own, other = (graph(experiment, output=output) for output in (None, tmp_path / "other"))
     assert [job.name for job in own[:-1]] == [job.name for job in other[:-1]] == list(own[-1].after)
     assert own[-1].name != other[-1].name
     assert {job.log.parent for job in [*own, *other]} == {logs_folder(experiment)}

@@ -11,11 +11,13 @@ from toy import DATASET, ORGANS, finish_training, write_checkpoint, write_schedu
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
 from nnunet_cil.host import preprocess as preprocessing
+from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.run import run as workflow
 
 STEPS = (ORGANS[:2], ORGANS[2:3], ORGANS[3:])
 PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
+CPU = EvaluationOptions(device="cpu")
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def setting(toy, tmp_path, monkeypatch):
 
 def run(schedule, **changed):
     experiment = Experiment(DATASET, "3d_fullres", (0,), schedule, (PGCD, MIB))
-    return workflow.run(experiment, workflow.Choice(**{"device": "cpu", **changed}))
+    return workflow.run(experiment, workflow.Choice(**{"device": "cpu", **changed}), CPU)
 
 
 def names(trained):
@@ -144,14 +146,18 @@ def test_what_is_not_preprocessed_is_preprocessed_first(setting, monkeypatch):
     assert calls.pop()[:5] == ["nnUNetv2_preprocess", "-d", "17", "-c", "3d_fullres"]
     (Path(os.environ["nnUNet_raw"]) / "Dataset018_New").mkdir()
     with pytest.raises(CILError, match="Run 'nnUNetv2_plan_and_preprocess"):  # since the stand-in has made nothing
-        workflow.run(Experiment("18", "2d", (0,), schedule, (PGCD,), "nnUNetResEncUNetLPlans"), workflow.Choice())
+        workflow.run(
+            Experiment("18", "2d", (0,), schedule, (PGCD,), "nnUNetResEncUNetLPlans"),
+            workflow.Choice(),
+            CPU,
+        )
     assert calls.pop()[:5] == ["nnUNetv2_plan_and_preprocess", "-d", "18", "-c", "2d"]
     with pytest.raises(CILError, match=r"MyPlans.json is missing, and only nnUNetPlans, .* can be made here"):
-        workflow.run(Experiment("18", "2d", (0,), schedule, (PGCD,), "MyPlans"), workflow.Choice())
+        workflow.run(Experiment("18", "2d", (0,), schedule, (PGCD,), "MyPlans"), workflow.Choice(), CPU)
     with pytest.raises(CILError, match=r"nnU-Net plans no configuration '3d_fulres' \(did you mean '3d_fullres'"):
-        workflow.run(Experiment("18", "3d_fulres", (0,), schedule, (PGCD,)), workflow.Choice())
+        workflow.run(Experiment("18", "3d_fulres", (0,), schedule, (PGCD,)), workflow.Choice(), CPU)
     with pytest.raises(CILError, match=r"There is no data set '19' in .*nnunet_cil convert"):
-        workflow.run(Experiment("19", "2d", (0,), schedule, (PGCD,)), workflow.Choice())
+        workflow.run(Experiment("19", "2d", (0,), schedule, (PGCD,)), workflow.Choice(), CPU)
 
 
 @pytest.mark.parametrize(
