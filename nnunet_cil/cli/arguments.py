@@ -50,6 +50,12 @@ def add_test_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of run and evaluate that say which cases are scored, and where."""
     parser.add_argument("-i", dest="images", type=Path, metavar="IMAGES", help="folder of test images")
     parser.add_argument("-l", dest="labels", type=Path, metavar="LABELS", help="folder of their true labels")
+    parser.add_argument(
+        "--cases",
+        choices=["test", "validation"],
+        help="test refuses a data set without imagesTs and labelsTs; validation scores the fold's validation cases although "
+        "there are test cases (default: test cases where there are any)",
+    )
     parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help="where predictions and tables go")
     parser.add_argument(
         "-device", default="cuda", choices=["cpu", "cuda", "mps"], help="as nnU-Net's (default: %(default)s)"
@@ -79,7 +85,9 @@ def evaluation_options(args: argparse.Namespace, **more: Any) -> EvaluationOptio
     """
     from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 
-    return EvaluationOptions(images=args.images, labels=args.labels, output=args.output, device=args.device, **more)
+    return EvaluationOptions(
+        images=args.images, labels=args.labels, cases=args.cases, output=args.output, device=args.device, **more
+    )
 
 
 def fold(text: str) -> int | str:

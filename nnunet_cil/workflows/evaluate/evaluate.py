@@ -23,7 +23,15 @@ from nnunet_cil.host.folders import nnunet_folder, num_processes
 from nnunet_cil.training.catalogue import check_trainer_names
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
 from nnunet_cil.workflows.evaluate.pictures import write_charts, write_overlays, write_report, write_training_curves
-from nnunet_cil.workflows.evaluate.score import Rows, Scored, score_model, sha256, test_set, test_sets
+from nnunet_cil.workflows.evaluate.score import (
+    Rows,
+    Scored,
+    passes_over_test_cases,
+    score_model,
+    sha256,
+    test_set,
+    test_sets,
+)
 from nnunet_cil.workflows.experiment import Experiment, check_continues, check_trained
 
 SCHEMA_VERSION = 1
@@ -139,8 +147,14 @@ def evaluated(experiment: Experiment, options: EvaluationOptions) -> Evaluation 
 
 
 def output_folder(experiment: Experiment, options: EvaluationOptions) -> Path:
-    """Where the results go: the folder asked for, or one in the data set's results."""
-    return options.output or nnunet_folder("nnUNet_results") / experiment.dataset_name / "evaluation" / experiment.name
+    """Returns where the results go: the folder asked for, or one in the data set's results.
+
+    Scores on validation cases have a folder of their own where there are test cases, too.
+    """
+    if options.output is not None:
+        return options.output
+    name = f"{experiment.name}_validation" if passes_over_test_cases(experiment, options) else experiment.name
+    return nnunet_folder("nnUNet_results") / experiment.dataset_name / "evaluation" / name
 
 
 def _key(trainer: str, step: int, fold: int | str) -> str:

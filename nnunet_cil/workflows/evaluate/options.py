@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.workflows.experiment import Experiment
@@ -18,6 +19,8 @@ class EvaluationOptions:
             validation cases of each fold, which nnU-Net has predicted already. Not for a schedule over several data sets:
             there each one's test or validation cases are predicted, and a class is scored on the cases that label it.
         labels: folder of the reference labels, numbered as the data set's.
+        cases: "test" refuses a data set without imagesTs and labelsTs; "validation" takes the validation cases although there
+            are test cases.
         output: takes everything; default: a folder ``evaluation`` in the data set's results.
         device: for predictions.
         tolerance_mm: of the normalised surface Dice.
@@ -25,6 +28,7 @@ class EvaluationOptions:
 
     images: Path | None = None
     labels: Path | None = None
+    cases: Literal["test", "validation"] | None = None
     output: Path | None = None
     device: str = "cuda"
     tolerance_mm: float = 2.0
@@ -33,19 +37,21 @@ class EvaluationOptions:
         """Refuses options that do not go together.
 
         Raises:
-            CILError: images without labels, or labels without images.
+            CILError: images without labels, labels without images, or both beside validation cases.
         """
         if (self.images is None) != (self.labels is None):
             raise CILError("Give -i IMAGES and -l LABELS together.")
+        if self.cases == "validation" and self.images is not None:
+            raise CILError("--cases validation takes no -i and -l: it scores the validation cases of the folds.")
 
     @property
-    def paths(self) -> dict[str, Path]:
-        """Returns the folders that are given, by their option on the command line."""
-        paths = {"-i": self.images, "-l": self.labels, "-o": self.output}
-        return {option: path for option, path in paths.items() if path is not None}
+    def arguments(self) -> list[str]:
+        """Returns what follows the experiment on the command line."""
+        given = {"-i": self.images, "-l": self.labels, "-o": self.output, "--cases": self.cases}
+        values = [text for option, value in given.items() if value is not None for text in (option, str(value))]
+        return ["-device", self.device, *values]
 
 
 def evaluate_command(experiment: Experiment, options: EvaluationOptions) -> list[str]:
     """Returns the command that scores the models of an experiment."""
-    paths = [text for option, path in options.paths.items() for text in (option, str(path))]
-    return ["nnunet_cil", "evaluate", *experiment.arguments, "-device", options.device, *paths]
+    return ["nnunet_cil", "evaluate", *experiment.arguments, *options.arguments]

@@ -123,21 +123,22 @@ def check_test_cases(experiment: Experiment, options: EvaluationOptions) -> None
     """Refuses what models cannot be scored on; known before any training.
 
     Raises:
-        CILError: a folder is missing; of several data sets, images are given; or there are no test cases where fold "all" leaves
-            no validation cases.
+        CILError: a folder is missing; of several data sets, images are given; test cases are asked for and there are none; or
+            there are none where fold "all" leaves no validation cases.
     """
     data_sets, folds = experiment.data_sets, experiment.folds
-    if len(data_sets) == 1:
-        found = test_set(data_sets[0], options)
-        if found is not None or not _steps_differ(experiment):
-            return
-    elif options.images is not None:
+    if len(data_sets) > 1 and options.images is not None:
         raise CILError(
             f"-i and -l are for one data set, but the schedule has {', '.join(data_sets)}. Put the cases into imagesTs and "
             "labelsTs of each data set in nnUNet_raw."
         )
+    found = {name: test_set(name, options) for name in data_sets}
+    if options.cases == "validation" and "all" in folds:
+        raise CILError("--cases validation: fold all leaves no validation cases. Choose other folds, or --cases test.")
+    if not _steps_differ(experiment):
+        return
     for name in data_sets:
-        if "all" in folds and test_set(name, options) is None:
+        if "all" in folds and found[name] is None:
             raise CILError(
                 f"{name} has no cases to score on: it has no imagesTs with labelsTs in nnUNet_raw, and fold all leaves no "
                 "validation cases. Add test cases, or train other folds."
@@ -152,9 +153,10 @@ def _validation_set(dataset: str, fold: int | str, output: Path) -> TestSet:
     file = preprocessed / "splits_final.json"
     splits = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     if int(fold) >= len(splits):
+        what = "neither imagesTs with labelsTs in nnUNet_raw, nor" if own_test_set(dataset) is None else "no"
         raise CILError(
-            f"{dataset} has no cases to score on: neither imagesTs with labelsTs in nnUNet_raw, nor validation cases of fold "
-            f"{fold} in {file}. Add test cases, or choose another fold."
+            f"{dataset} has no cases to score on: {what} validation cases of fold {fold} in {file}. Add test cases, or choose "
+            "another fold."
         )
     raw = raw_dataset_folder(dataset)
     content = read_json(preprocessed / "dataset.json", "Run 'nnunet_cil plan' first.")
@@ -184,17 +186,36 @@ def _link(original: Path, file: Path) -> None:
 
 
 def test_set(dataset: str, options: EvaluationOptions) -> TestSet | None:
-    """Images and labels to predict and score on; None for each fold's validation cases."""
-    images, labels = options.images, options.labels
-    if images is None or labels is None:
-        raw = _raw(dataset)
-        images, labels = raw / "imagesTs", raw / "labelsTs"
-        if not images.is_dir() or not labels.is_dir() or not any(labels.iterdir()):
-            return None
-    for folder in (images, labels):
-        if not folder.is_dir():
-            raise CILError(f"{folder} is not a folder.")
-    return TestSet(images, labels)
+    """Returns the images and labels to predict and score on; None for each fold's validation cases.
+
+    Raises:
+        CILError: a folder is missing, or test cases are asked for and the data set has none.
+    """
+    if options.images is not None and options.labels is not None:
+        for folder in (options.images, options.labels):
+            if not folder.is_dir():
+                raise CILError(f"{folder} is not a folder.")
+        return TestSet(options.images, options.labels)
+    if options.cases == "validation":
+        return None
+    found = own_test_set(dataset)
+    if found is None and options.cases == "test":
+        raise CILError(
+            f"--cases test: {dataset} has no imagesTs with labelsTs in nnUNet_raw. Add test cases, or choose --cases validation."
+        )
+    return found
+
+
+def own_test_set(dataset: str) -> TestSet | None:
+    """Returns imagesTs and labelsTs of a raw data set; None where it has no labelled test cases."""
+    images, labels = (_raw(dataset) / folder for folder in ("imagesTs", "labelsTs"))
+    has_labels = images.is_dir() and labels.is_dir() and any(labels.iterdir())
+    return TestSet(images, labels) if has_labels else None
+
+
+def passes_over_test_cases(experiment: Experiment, options: EvaluationOptions) -> bool:
+    """Tells whether validation cases are asked for although there are test cases, which are scored by default."""
+    return options.cases == "validation" and any(own_test_set(name) is not None for name in experiment.data_sets)
 
 
 def score_model(

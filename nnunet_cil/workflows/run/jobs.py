@@ -21,7 +21,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.host.commands import CommandError, call, log_end, user_environment
 from nnunet_cil.workflows.evaluate.evaluate import evaluated
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
-from nnunet_cil.workflows.evaluate.score import check_test_cases
+from nnunet_cil.workflows.evaluate.score import check_test_cases, passes_over_test_cases
 from nnunet_cil.workflows.experiment import Experiment, is_finished, put_broken_aside
 from nnunet_cil.workflows.run.run import Choice, Training, logs_folder, preprocessing_commands, trainings, write_plans
 
@@ -93,13 +93,20 @@ def job_graph(experiment: Experiment, choice: Choice, options: EvaluationOptions
         jobs.append(Job(name, training.command, partial(train_model, training, log), log, after))
     if choice.reaches_the_end(experiment) and (todo or evaluated(experiment, options) is None):
         short = [trainer.removeprefix("nnUNetTrainer") for trainer in experiment.trainers]
-        given = "\n".join(f"{option} {path}" for option, path in options.paths.items())
-        which = [hashlib.sha256(given.encode()).hexdigest()[:8]] if given else []  # another test set is another job
-        name = "-".join(["evaluate", experiment.name, "fold", *map(str, experiment.folds), *short, *which])
+        name = "-".join(["evaluate", experiment.name, "fold", *map(str, experiment.folds), *short])
+        name += _suffix(experiment, options)
         log = logs / f"{name}.txt"
         command = evaluate_command(experiment, options)
         jobs.append(Job(name, shlex.join(command), partial(score_models, command[1:], log), log, tuple(todo)))
     return jobs
+
+
+def _suffix(experiment: Experiment, options: EvaluationOptions) -> str:
+    """Returns the end of the name of the job that scores: another test set is another job."""
+    paths = {"images": options.images, "labels": options.labels, "output": options.output}
+    given = "\n".join(f"{key} {path}" for key, path in paths.items() if path is not None)
+    digest = f"-{hashlib.sha256(given.encode()).hexdigest()[:8]}" if given else ""
+    return f"-validation{digest}" if passes_over_test_cases(experiment, options) else digest
 
 
 def train_model(training: Training, log: Path) -> None:

@@ -376,14 +376,70 @@ def test_a_step_on_top_of_another_model_than_is_there_is_refused(trained):
     assert not calls
 
 
-def test_validation_predictions_of_an_earlier_checkpoint_are_refused(trained):
-    root, schedule, _ = trained
-    shutil.rmtree(root / "raw" / DATASET / "labelsTs")
-    for fold in (root / "results" / DATASET).glob("*/fold_0"):
+def write_validation(root):
+    """Leaves what nnU-Net's final validation leaves of each model; returns the last one's folder."""
+    for fold in sorted((root / "results" / DATASET).glob("*/fold_0")):
         (fold / "validation").mkdir()
         truth = sitk.ReadImage(str(root / "preprocessed" / DATASET / "gt_segmentations" / "case_0.nii.gz"))
         write(sitk.GetArrayFromImage(truth) == 3, fold / "validation" / "case_0.nii.gz", truth.GetSpacing())
         (fold / "validation" / "summary.json").write_text(json.dumps({"mean": {"1": {"Dice": 1.0}}}))
+    return fold
+
+
+def test_validation_cases_are_scored_beside_the_test_cases_where_they_are_asked_for(trained):
+    root, schedule, calls = trained
+    write_validation(root)
+    test = run(schedule)
+    results = json.loads((test.folder / "results.json").read_text())
+    calls.clear()
+    validation = run(schedule, cases="validation")
+    assert not calls
+    assert validation.folder == test.folder.with_name(f"{test.folder.name}_validation")
+    content = json.loads((validation.folder / "results.json").read_text())
+    assert content["cases"] == "validation"
+    assert content["commands"][-1].endswith("-device cpu --cases validation")
+    with (validation.folder / "per_case.csv").open() as file:
+        assert {row["case"] for row in csv.DictReader(file)} == {"case_0"}
+    assert json.loads((test.folder / "results.json").read_text()) == results
+
+
+def test_an_explicit_choice_that_equals_the_default_has_its_folder(trained):
+    root, schedule, _ = trained
+    write_validation(root)
+    experiment = Experiment(DATASET, "3d_fullres", (0,), schedule, (PGCD,))
+
+    def folder(cases):
+        return whole.output_folder(experiment, EvaluationOptions(cases=cases))
+
+    assert folder("test") == folder(None) != folder("validation")
+    assert whole.output_folder(experiment, EvaluationOptions(cases="validation", output=root)) == root
+    shutil.rmtree(root / "raw" / DATASET / "labelsTs")
+    assert folder("validation") == folder(None)
+
+
+def test_test_cases_that_are_asked_for_and_not_there_are_refused(trained, capsys):
+    root, schedule, calls = trained
+    command = ["evaluate", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD, "-device", "cpu", "--cases"]
+    assert main([*command, "test"]) == 0
+    calls.clear()
+    shutil.rmtree(root / "raw" / DATASET / "labelsTs")
+    assert main([*command, "test"]) == 1
+    message = (
+        f"--cases test: {DATASET} has no imagesTs with labelsTs in nnUNet_raw. Add test cases, or choose --cases val"
+    )
+    assert message in capsys.readouterr().err
+    assert main([*command, "validation", "-i", str(root), "-l", str(root)]) == 1
+    assert "--cases validation takes no -i and -l: it scores the validation" in capsys.readouterr().err
+    everything = Experiment(DATASET, "3d_fullres", ("all",), schedule, (PGCD,))
+    with pytest.raises(CILError, match="--cases validation: fold all leaves no validation cases"):
+        workflow.check_test_cases(everything, EvaluationOptions(cases="validation"))
+    assert not calls
+
+
+def test_validation_predictions_of_an_earlier_checkpoint_are_refused(trained):
+    root, schedule, _ = trained
+    shutil.rmtree(root / "raw" / DATASET / "labelsTs")
+    fold = write_validation(root)
     said = []
     assert "| step 1 |" in run(schedule, say=said.append).summary
     assert said[0] == "Scoring on the folds' validation cases"

@@ -447,6 +447,27 @@ def test_where_there_are_no_test_cases_the_validation_cases_are_predicted(scored
     assert f"{NEW}/new_4,kidney" in (found.folder / "per_case.csv").read_text()
 
 
+def test_validation_cases_of_every_data_set_are_predicted_where_they_are_asked_for(scored, new, monkeypatch):
+    experiment, _ = scored
+    monkeypatch.setattr(whole, "_write_pictures", lambda *_: None)
+    (new / "splits_final.json").write_text(json.dumps([{"train": [], "val": ["new_1", "new_4"]}]))
+    images = []
+
+    def predict(arguments, *_):
+        option = dict(zip(arguments[::2], arguments[1::2], strict=False))
+        images.append(sorted(f.name for f in Path(option["-i"]).iterdir()))
+        for name in images[-1]:
+            found = sitk.GetImageFromArray(np.zeros((20, 22, 24), np.uint8))
+            sitk.WriteImage(found, str(Path(option["-o"]) / name.replace("_0000", "")))
+
+    monkeypatch.setattr(scoring, "predict", predict)
+    found = evaluate(experiment, EvaluationOptions(device="cpu", cases="validation"))
+    assert images == [["case_4_0000.nii.gz", "case_5_0000.nii.gz"], ["new_1_0000.nii.gz", "new_4_0000.nii.gz"]] * 2
+    assert found.folder.name.endswith("_validation")
+    content = json.loads((found.folder / "results.json").read_text())
+    assert content["cases"] == f"{DATASET}: validation, {NEW}: validation"
+
+
 def test_cases_of_the_users_own_are_refused(scored, tmp_path):
     with pytest.raises(CILError, match=f"-i and -l are for one data set, but the schedule has {DATASET}, {NEW}"):
         evaluate(scored[0], EvaluationOptions(images=tmp_path, labels=tmp_path))

@@ -37,8 +37,8 @@ def experiment(toy, tmp_path):
     return Experiment(DATASET, "3d_fullres", (0,), write_schedule(tmp_path, STEPS), (PGCD, MIB))
 
 
-def graph(experiment, *, output=None, **choice):
-    options = EvaluationOptions(device="cpu", output=output)
+def graph(experiment, *, output=None, cases=None, **choice):
+    options = EvaluationOptions(device="cpu", output=output, cases=cases)
     return job_graph(experiment, Choice(**{"device": "cpu", **choice}), options)
 
 
@@ -113,6 +113,20 @@ def test_another_test_set_is_another_job_behind_the_same_trainings(experiment, t
     assert [job.name for job in own[:-1]] == [job.name for job in other[:-1]] == list(own[-1].after)
     assert own[-1].name != other[-1].name
     assert {job.log.parent for job in [*own, *other]} == {logs_folder(experiment)}
+
+
+def test_validation_cases_beside_test_cases_are_a_job_of_their_own(experiment):
+    def evaluation(cases):
+        return graph(experiment, cases=cases)[-1]
+
+    raw = Path(os.environ["nnUNet_raw"]) / DATASET
+    assert evaluation("validation").name == evaluation(None).name
+    for folder in ("imagesTs", "labelsTs"):
+        (raw / folder).mkdir()
+        (raw / folder / "t0.nii.gz").touch()
+    assert evaluation("validation").name == f"{evaluation(None).name}-validation"
+    assert evaluation("test").name == evaluation(None).name
+    assert evaluation("validation").command.endswith(" --cases validation")
 
 
 def test_how_to_go_on_is_seen_when_the_job_starts(experiment, monkeypatch):

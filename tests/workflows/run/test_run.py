@@ -41,9 +41,9 @@ def setting(toy, tmp_path, monkeypatch):
     return schedule, trained, evaluated, folder
 
 
-def run(schedule, **changed):
+def run(schedule, *, evaluation=CPU, **changed):
     experiment = Experiment(DATASET, "3d_fullres", (0,), schedule, (PGCD, MIB))
-    return workflow.run(experiment, workflow.Choice(**{"device": "cpu", **changed}), CPU)
+    return workflow.run(experiment, workflow.Choice(**{"device": "cpu", **changed}), evaluation)
 
 
 def names(trained):
@@ -132,6 +132,19 @@ def test_dry_run_prints_the_commands_that_are_left(setting, capsys):
     assert [line.split()[3] for line in lines[:-1]] == ["0", "0", "1", "1", "1"]
     assert lines[-1].startswith(f"nnunet_cil evaluate {DATASET} 3d_fullres 0 1 ")
     assert lines[-1].endswith(f" -tr {PGCD} -p nnUNetPlans -device cuda -o out")
+
+
+def test_run_passes_on_which_cases_are_scored(setting, capsys):
+    schedule, trained, evaluated, _ = setting
+    options = ["17", "3d_fullres", "0", str(schedule), "-tr", PGCD, "-device", "cpu", "--cases"]
+    assert main(["run", *options, "test"]) == 1
+    assert f"--cases test: {DATASET} has no imagesTs" in capsys.readouterr().err
+    assert not trained
+    assert main(["run", *options, "validation", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(" --cases validation")
+    run(schedule, evaluation=EvaluationOptions(cases="validation"))
+    ((_, options), _), *_ = evaluated
+    assert options.cases == "validation"
 
 
 def test_what_is_not_preprocessed_is_preprocessed_first(setting, monkeypatch):
