@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,13 +81,13 @@ def _folder(variable: str) -> Check:
     if not value:
         return Check(name=variable, ok=False, found="not set", remedy=f"export {variable}=/path/to/{variable}")
     if not Path(value).is_dir():
-        return Check(name=variable, ok=False, found=f"{value} is not a folder", remedy=f"mkdir -p {value}")
+        return Check(name=variable, ok=False, found=f"{value} is not a folder", remedy=f"mkdir -p {shlex.quote(value)}")
     writable = os.access(value, os.W_OK) or variable == "nnUNet_raw"
     return Check(
         name=variable,
         ok=writable,
         found=value if writable else f"{value} cannot be written",
-        remedy=f"chmod u+w {value}",
+        remedy=f"chmod u+w {shlex.quote(value)}",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from nnunet_cil.cli.arguments import Commands, key_values, say
@@ -86,9 +87,10 @@ def execute(args: argparse.Namespace) -> int:
         f"\nThe model knows {', '.join(found.plan.old_classes)}; the step learns {', '.join(found.plan.new_classes)}."
     )
     print(f"Plans: {found.file}\n\nTrain, then predict:")
-    configuration, what = found.model.configuration, f"-tr {found.trainer} -p {found.plans_name}"
-    for fold in found.folds:
-        print(f"  nnUNetv2_train {found.dataset} {configuration} {fold} {what}")
-    folds = " ".join(found.folds)
-    print(f"  nnUNetv2_predict -d {found.dataset} -c {configuration} -f {folds} {what} -i IMAGES -o OUT")
+    configuration, which = found.model.configuration, ["-tr", found.trainer, "-p", found.plans_name]
+    commands = [["nnUNetv2_train", found.dataset, configuration, fold, *which] for fold in found.folds]
+    place = ["-d", found.dataset, "-c", configuration, "-f", *found.folds]
+    commands.append(["nnUNetv2_predict", *place, *which, "-i", "IMAGES", "-o", "OUT"])
+    for command in commands:
+        print(f"  {shlex.join(command)}")
     return 0

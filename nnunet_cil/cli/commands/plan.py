@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from nnunet_cil.cli.arguments import Commands, say
 
@@ -63,5 +64,6 @@ def execute(args: argparse.Namespace) -> int:
     print(f"\nTrain the steps in this order, for example {configuration}, fold 0:")
     for step in steps:
         dataset = args.dataset if step.dataset == steps[0].dataset else step.dataset
-        print(f"  nnUNetv2_train {dataset} {configuration} 0 -tr {trainer} -p {step.plans_name}")
+        command = ["nnUNetv2_train", dataset, configuration, "0", "-tr", trainer, "-p", step.plans_name]
+        print(f"  {shlex.join(command)}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from nnunet_cil.cli.arguments import Commands, whole_number
@@ -46,7 +47,8 @@ def execute(args: argparse.Namespace) -> int:
         )
         print(f"{schedules.explain(file)}\nWritten: {file}")
     elif args.dataset is not None:
-        raise CILError(f"Only 'new' takes a data set: nnunet_cil schedules new {args.dataset} --steps 8,3,2")
+        command = shlex.join(["nnunet_cil", "schedules", "new", args.dataset, "--steps", "8,3,2"])
+        raise CILError(f"Only 'new' takes a data set: {command}")
     elif args.name is not None:
         print(schedules.explain(args.name))
     else:

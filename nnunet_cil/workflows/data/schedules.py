@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shlex
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -67,7 +68,7 @@ def explain(name_or_path: str | Path) -> str:
     every = "every step sees all training cases" if schedule.cases == "shared" else "the training cases are dealt out"
     lines.append(f"Cases: {schedule.cases} ({every}).")
     lines.append(f"Source: {schedule.citation or 'not said'}")
-    lines.append(f"Use it: nnunet_cil plan DATASET {name_or_path}")
+    lines.append(f"Use it: {shlex.join(['nnunet_cil', 'plan', 'DATASET', str(name_or_path)])}")
     return "\n".join(lines)
 
 

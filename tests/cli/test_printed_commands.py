@@ -1,0 +1,78 @@
+"""The commands that are printed can be pasted into a shell, whatever the names in them."""
+
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from toy import DATASET, ORGANS, write_schedule
+
+from nnunet_cil.cli import main
+from nnunet_cil.workflows.data.schedules import explain
+
+ODD = "Dataset017_The ward's toy"
+PGCD = "nnUNetTrainerPGCD"
+
+
+def commands(out: str, name: str) -> list[list[str]]:
+    """The printed calls of a command, as a shell splits them."""
+    return [shlex.split(line) for line in out.splitlines() if line.strip().startswith(name)]
+
+
+@pytest.fixture
+def odd_toy(toy):
+    """The toy data set under a name with a space and a quote."""
+    toy.rename(toy.with_name(ODD))
+    raw = toy.parents[1] / "raw"
+    (raw / DATASET).rename(raw / ODD)
+    return toy.with_name(ODD)
+
+
+def test_plan_quotes_the_name_of_the_data_set(odd_toy, tmp_path, capsys):
+    assert main(["plan", ODD, str(write_schedule(tmp_path, [ORGANS[:2], ORGANS[2:]]))]) == 0
+    printed = commands(capsys.readouterr().out, "nnUNetv2_train")
+    assert printed == [
+        ["nnUNetv2_train", ODD, "3d_fullres", "0", "-tr", PGCD, "-p", f"nnUNetPlans_toy_step{step}"] for step in (0, 1)
+    ]
+
+
+def test_extend_quotes_the_names_of_data_set_and_plans(monkeypatch, capsys):
+    plans = "my plans' second"
+    found = SimpleNamespace(
+        plan=SimpleNamespace(old_classes=("liver",), new_classes=("spleen",)),
+        file=Path("plans.json"),
+        model=SimpleNamespace(configuration="3d_fullres"),
+        trainer=PGCD,
+        plans_name=plans,
+        dataset=ODD,
+        folds=("0", "all"),
+    )
+    monkeypatch.setattr("nnunet_cil.workflows.models.extend.extend", lambda *_arguments, **_options: found)
+    assert main(["extend", "MODEL", "18"]) == 0
+    out = capsys.readouterr().out
+    which = ["-tr", PGCD, "-p", plans]
+    assert commands(out, "nnUNetv2_train") == [["nnUNetv2_train", ODD, "3d_fullres", f, *which] for f in ("0", "all")]
+    predict = ["nnUNetv2_predict", "-d", ODD, "-c", "3d_fullres", "-f", "0", "all", *which, "-i", "IMAGES", "-o", "OUT"]
+    assert commands(out, "nnUNetv2_predict") == [predict]
+
+
+def test_schedules_quote_the_file_that_they_explain(tmp_path):
+    folder = tmp_path / "the ward's schedules"
+    folder.mkdir()
+    file = write_schedule(folder, [ORGANS])
+    *_, last = explain(file).splitlines()
+    assert shlex.split(last.removeprefix("Use it: ")) == ["nnunet_cil", "plan", "DATASET", str(file)]
+
+
+def test_schedules_quote_the_data_set_that_they_are_not_meant_to_get(capsys):
+    assert main(["schedules", "toy", ODD]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert shlex.split(line.partition(": nnunet_cil ")[2]) == ["schedules", "new", ODD, "--steps", "8,3,2"]
+
+
+def test_doctor_quotes_the_folder_that_is_missing(toy, tmp_path, monkeypatch, capsys):
+    missing = str(tmp_path / "the ward's results")
+    monkeypatch.setenv("nnUNet_results", missing)
+    assert main(["doctor"]) == 1
+    remedy = capsys.readouterr().out.partition("-> ")[2].splitlines()[0]
+    assert shlex.split(remedy) == ["mkdir", "-p", missing]
