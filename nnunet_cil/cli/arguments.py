@@ -27,10 +27,10 @@ def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.usage = "%(prog)s DATASET CONFIG FOLD [FOLD ...] SCHEDULE -tr TRAINER [TRAINER ...] [options]"
     parser.add_argument(
-        "dataset", metavar="DATASET", help="ID or name of the data set; of the first step's where there are several"
+        "dataset", metavar="DATASET", help="ID or name of the data set; where steps have different ones, that of step 0"
     )
-    parser.add_argument("configuration", metavar="CONFIG", help="2d, 3d_lowres or 3d_fullres")
-    parser.add_argument("folds", metavar="FOLD", nargs="+", type=fold, help="one or several folds, or all")
+    parser.add_argument("configuration", metavar="CONFIG", help="nnU-Net's configuration: 2d, 3d_lowres or 3d_fullres")
+    parser.add_argument("folds", metavar="FOLD", nargs="+", type=fold, help="one fold or several (0 to 4), or all")
     parser.add_argument("schedule", metavar="SCHEDULE", help="name of a shipped schedule, or a JSON file")
     parser.add_argument(
         "-tr",
@@ -39,32 +39,45 @@ def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         required=True,
         metavar="TRAINER",
-        help="one or several trainers",
+        help="one trainer or several",
     )
     parser.add_argument(
-        "-p", dest="base_plans", default="nnUNetPlans", metavar="BASE_PLANS", help="as for plan (default: %(default)s)"
+        "-p",
+        dest="base_plans",
+        default="nnUNetPlans",
+        metavar="BASE_PLANS",
+        help="base plans, which each step's plans copy (default: %(default)s)",
     )
 
 
 def add_test_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of run and evaluate that say which cases are scored, and where."""
     parser.add_argument("-i", dest="images", type=Path, metavar="IMAGES", help="folder of test images")
-    parser.add_argument("-l", dest="labels", type=Path, metavar="LABELS", help="folder of their true labels")
+    parser.add_argument("-l", dest="labels", type=Path, metavar="LABELS", help="folder of their reference labels")
     parser.add_argument(
         "--cases",
         choices=["test", "validation"],
         help="test refuses a data set without imagesTs and labelsTs; validation scores the fold's validation cases although "
         "there are test cases (default: test cases where there are any)",
     )
-    parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help="where predictions and tables go")
     parser.add_argument(
-        "-device", default="cuda", choices=["cpu", "cuda", "mps"], help="as nnU-Net's (default: %(default)s)"
+        "-o",
+        dest="output",
+        type=Path,
+        metavar="OUT",
+        help="folder that takes predictions, tables and figures (default: in nnUNet_results)",
+    )
+    parser.add_argument(
+        "-device",
+        default="cuda",
+        choices=["cpu", "cuda", "mps"],
+        help="device for nnU-Net's commands (default: %(default)s)",
     )
 
 
 WHICH_CASES = (
-    "Without -i and -l: imagesTs and labelsTs of the raw data set, or else the fold's validation cases. With a schedule over "
-    "several data sets: those of each, and a class is scored on the cases of the data sets that label it."
+    "Without -i and -l, the cases are imagesTs with labelsTs of the raw data set, or else the fold's validation cases. Where a "
+    "schedule has several data sets, they are those of each; a class is scored on the data sets that label it."
 )
 
 

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnunet_cil",
         description="Teach an nnU-Net v2 model new organs, step by step, from data that labels only the new ones.",
-        epilog="Training and prediction are nnU-Net's own commands: nnUNetv2_train ... -tr nnUNetTrainerPGCD -p PLANS.",
+        epilog="Train and predict with nnU-Net's own commands: nnUNetv2_train ... -tr nnUNetTrainerPGCD -p PLANS.",
     )
     parser.add_argument("--version", action="version", version=f"nnunet_cil {__version__}")
     parser.set_defaults(resumes=False)  # a command says so whose second call goes on where the first stopped

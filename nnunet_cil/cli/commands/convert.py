@@ -16,18 +16,20 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "convert",
         help="turn a public data set into an nnU-Net raw data set",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Reads a download as it comes, checks every case, says everything that is wrong at once, and only\n"
-        "then writes nnUNet_raw/DatasetXXX_NAME. Goes on where an interrupted run stopped.",
+        description="Reads a download as it comes, checks every case and lists all problems at once. Only then writes\n"
+        "nnUNet_raw/DatasetXXX_NAME. After an interruption, run it again: it goes on where it stopped.",
         epilog="\n".join(["NAME is one of:", *(f"  {name:18}{text}" for name, text in NAMES.items())]),
     )
-    parser.add_argument("name", metavar="NAME", choices=NAMES, help="which data set; listed below")
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="the download: its folder, or the archive")
+    parser.add_argument("name", metavar="NAME", choices=NAMES, help="name of the data set, as listed below")
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="the download: a folder or an archive")
     parser.add_argument(
         "dataset_id", metavar="DATASET_ID", type=whole_number(1), help="nnU-Net's data set ID, 1 to 999"
     )
-    parser.add_argument("--copy", action="store_true", help="copy images that could be linked")
+    parser.add_argument("--copy", action="store_true", help="copy images instead of linking to the download")
     parser.add_argument(
-        "--leave-out-faulty", action="store_true", help="convert the cases that have no serious problem"
+        "--leave-out-faulty",
+        action="store_true",
+        help="leave out the cases that have serious problems, and convert the others",
     )
     parser.add_argument(
         "--accept",
@@ -35,28 +37,37 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         default=(),
         metavar="KIND",
         choices=["modality", "duplicate", "intensities"],
-        help="problems that are as they should be: %(choices)s",
+        help="kinds of problems to accept: %(choices)s",
     )
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write all that was found to FILE")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the list of all problems to FILE")
     own = parser.add_argument_group("options of some data sets")
     own.add_argument(
-        "--classes", nargs="+", metavar="CLASS", help="label these, in this order (openkbp, totalsegmentator)"
+        "--classes",
+        nargs="+",
+        metavar="CLASS",
+        help="label only these classes, in this order (openkbp, totalsegmentator)",
     )
-    own.add_argument("--split", metavar="NAME", help="transunet or swin-unetr (btcv); validation or test (amos22)")
-    own.add_argument("--modality", metavar="NAME", help="CT, MR or both (amos22); CT, T1DUAL or T2SPIR (chaos)")
+    own.add_argument(
+        "--split",
+        metavar="NAME",
+        help="split of the cases: transunet or swin-unetr (btcv); use of the validation cases: validation or test (amos22)",
+    )
+    own.add_argument(
+        "--modality", metavar="NAME", help="images to take: CT, MR or both (amos22), CT, T1DUAL or T2SPIR (chaos)"
+    )
     own.add_argument(
         "--cases",
         type=Path,
         metavar="FILE",
-        help='just these: a JSON file {"train": [...], "test": [...]} (openkbp, msd)',
+        help='convert only these cases: a JSON file {"train": [...], "test": [...]} (openkbp, msd)',
     )
     own.add_argument(
         "--keep-incomplete",
         action="store_true",
         default=None,
-        help="keep patients who lack a contour; they have the organ, so they are left out by default (openkbp)",
+        help="keep patients who lack a contour. They are left out by default, since they have the organ (openkbp)",
     )
-    own.add_argument("--names", type=Path, metavar="FILE", help="a JSON file with the classes (generic)")
+    own.add_argument("--names", type=Path, metavar="FILE", help="JSON file with the classes (generic)")
     parser.set_defaults(resumes=True)
     return parser
 

@@ -12,9 +12,10 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Adds the command's parser and returns it."""
     parser = commands.add_parser(
         "demo",
-        help="the whole story on generated volumes, on a laptop, in minutes",
+        help="try it: learn generated volumes in three steps, on a laptop, in minutes",
         description="Generates a small data set, learns its organs in three steps, once by fine-tuning and once with "
-        "PGCD, and shows what each has forgotten. Everything stays in one folder; run it again to go on.",
+        "PGCD, and shows what each model has forgotten. Everything stays in one folder. After an interruption, run it again: "
+        "it goes on where it stopped.",
     )
     parser.add_argument(
         "-o",
@@ -22,13 +23,13 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         type=Path,
         default=Path("nnunet_cil_demo"),
         metavar="FOLDER",
-        help="where everything goes (default: ./%(default)s)",
+        help="folder that takes everything (default: ./%(default)s)",
     )
     parser.add_argument(
         "-device",
         default="auto",
         choices=["auto", "cpu", "cuda", "mps"],
-        help="as nnU-Net's; auto takes cuda where there is one (default: %(default)s)",
+        help="device for nnU-Net's commands; auto is cuda if available, else cpu (default: %(default)s)",
     )
     parser.set_defaults(resumes=True)
     return parser

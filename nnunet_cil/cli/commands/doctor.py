@@ -11,9 +11,9 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Adds the command's parser and returns it."""
     return commands.add_parser(
         "doctor",
-        help="check the installation, and say what to set",
-        description="Looks at versions, nnU-Net's folders and whether nnU-Net finds the trainers. Exits with 1 when "
-        "something is missing.",
+        help="check the installation and say what to set",
+        description="Checks versions, nnU-Net's folders and whether nnU-Net finds the trainers. Says how to mend what is "
+        "missing, and then exits with status 1.",
     )
 
 

@@ -20,10 +20,10 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Adds the command's parser and returns it."""
     parser = commands.add_parser(
         "evaluate",
-        help="score every step's model: old and new classes, forgetting",
-        description="Predicts the cases with every step's model (nnUNetv2_predict), scores them (Dice, HD95, ASD, normalised "
-        "surface Dice; classes matched by name) and writes tables, figures and report.html. What is there already is not "
-        "done again. " + WHICH_CASES,
+        help="score the model of every step: old classes, new classes, forgetting",
+        description="Predicts the cases with the model of every step (nnUNetv2_predict), scores the predictions (Dice, HD95, "
+        "ASD, normalised surface Dice; classes are matched by name), and writes tables, figures and report.html. Skips what is "
+        "done already. " + WHICH_CASES,
     )
     add_schedule_arguments(parser)
     add_test_arguments(parser)
@@ -32,7 +32,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         type=distance_mm,
         default=2.0,
         metavar="MM",
-        help="of the normalised surface Dice, in mm (default: %(default)s)",
+        help="tolerance of the normalised surface Dice, in mm (default: %(default)s)",
     )
     parser.set_defaults(resumes=True)
     return parser
@@ -43,5 +43,5 @@ def execute(args: argparse.Namespace) -> int:
     from nnunet_cil.workflows.evaluate.evaluate import evaluate
 
     found = evaluate(experiment_of(args), evaluation_options(args, tolerance_mm=args.tolerance), say=say)
-    print(f"\n{found.summary}\nAll of it: {found.folder}")
+    print(f"\n{found.summary}\nEverything is in {found.folder}")
     return 0

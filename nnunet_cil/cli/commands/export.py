@@ -12,18 +12,21 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Adds the command's parser and returns it."""
     parser = commands.add_parser(
         "export",
-        help="a plain nnU-Net model, for machines without this plug-in",
-        description="Writes a model folder that plain nnU-Net predicts with: the trainer's name rewritten, nothing kept but what "
-        "prediction needs, where the classes come from in dataset.json and MODEL_CARD.md.",
+        help="write a plain nnU-Net model, for machines without this plug-in",
+        description="Writes a model folder that plain nnU-Net predicts with. Sets the trainer's name to nnUNetTrainer, keeps "
+        "only what prediction needs, and records where each class was learnt in dataset.json and MODEL_CARD.md.",
     )
     parser.add_argument(
-        "model", metavar="MODEL_FOLDER", type=Path, help="nnUNet_results/DATASET/TRAINER__PLANS__CONFIG"
+        "model",
+        metavar="MODEL_FOLDER",
+        type=Path,
+        help="folder of the model: nnUNet_results/DATASET/TRAINER__PLANS__CONFIG",
     )
     parser.add_argument(
         "output",
         metavar="OUT",
         type=Path,
-        help="folder that takes DATASET/nnUNetTrainer__PLANS__CONFIG, or the archive",
+        help="folder that takes DATASET/nnUNetTrainer__PLANS__CONFIG, or the archive with --zip",
     )
     parser.add_argument(
         "--zip",

@@ -14,54 +14,82 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "extend",
         help="teach a trained nnU-Net model classes of another data set",
-        description="Takes any nnU-Net v2 model and a raw data set in which other classes are labelled: checks that they fit, "
-        "moves the model's plans onto the data set, preprocesses it, writes the plans of a step that continues from the model, "
-        "and prints the training command. The new model segments the old classes and the new ones.",
+        description="Takes any nnU-Net v2 model and a raw data set that labels other classes. Checks their compatibility, copies "
+        "the model's plans to the data set, preprocesses it, writes the plans of a step that continues from the model, and "
+        "prints the training command. The new model segments the old classes and the new ones.",
     )
-    parser.add_argument("model", metavar="MODEL_FOLDER", type=Path, help="with plans.json, dataset.json and fold_X")
+    parser.add_argument(
+        "model",
+        metavar="MODEL_FOLDER",
+        type=Path,
+        help="folder of the trained model, with plans.json, dataset.json and fold_X",
+    )
     parser.add_argument("dataset", metavar="DATASET", help="ID or name of a data set in nnUNet_raw")
     parser.add_argument(
         "-tr",
         dest="trainer",
         default="nnUNetTrainerPGCD",
         metavar="TRAINER",
-        help="that is to learn the step (default: %(default)s)",
+        help="trainer of the new step (default: %(default)s)",
     )
     parser.add_argument(
-        "--classes", nargs="+", default=[], metavar="CLASS", help="to learn (default: all that the model does not know)"
+        "--classes",
+        nargs="+",
+        default=[],
+        metavar="CLASS",
+        help="classes to learn (default: all that the model does not segment)",
     )
     parser.add_argument(
         "--refine",
         nargs="+",
         default=[],
         metavar="CLASS",
-        help="classes that the model knows and the data set labels, too: the same organ; the labels win over the model",
+        help="old classes that the data set labels, too, with the same meaning: these labels take precedence over the model",
     )
     parser.add_argument(
-        "-c", dest="configuration", metavar="CONFIG", help="the model's (default: what it was trained with)"
+        "-c",
+        dest="configuration",
+        metavar="CONFIG",
+        help="configuration to continue (default: the one that the model was trained with)",
     )
     parser.add_argument(
-        "-f", dest="folds", nargs="+", default=[], metavar="FOLD", help="folds to continue (default: all trained ones)"
+        "-f",
+        dest="folds",
+        nargs="+",
+        default=[],
+        metavar="FOLD",
+        help="folds to continue (default: all that are trained)",
     )
-    parser.add_argument("--name", default="", metavar="NAME", help="of the step (default: the new classes)")
+    parser.add_argument(
+        "--name",
+        default="",
+        metavar="NAME",
+        help="name of the step, part of its plans' name (default: the new classes)",
+    )
     parser.add_argument(
         "-p",
         dest="plans_name",
         default="",
         metavar="PLANS",
-        help="name of the moved plans (default: the model's + FromXXX)",
+        help="name of the plans on the data set (default: that of the model's plans + FromXXX)",
     )
     parser.add_argument(
         "--training",
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="as in a schedule: num_epochs=250 initial_lr=0.003",
+        help="training settings, as in a schedule: num_epochs=250 initial_lr=0.003",
     )
     parser.add_argument(
-        "--hyperparameters", nargs="+", default=[], metavar="KEY=VALUE", help="of that trainer: old_dice_weight=0.5"
+        "--hyperparameters",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="hyper-parameters of the trainer: old_dice_weight=0.5",
     )
-    parser.add_argument("--force", action="store_true", help="go on where model and data set differ dangerously")
+    parser.add_argument(
+        "--force", action="store_true", help="go on although the check of compatibility found something blocking"
+    )
     parser.set_defaults(resumes=True)
     return parser
 
@@ -83,9 +111,7 @@ def execute(args: argparse.Namespace) -> int:
         args.force,
     )
     found = extend(args.model, args.dataset, wish, say=say)
-    print(
-        f"\nThe model knows {', '.join(found.plan.old_classes)}; the step learns {', '.join(found.plan.new_classes)}."
-    )
+    print(f"\nOld classes: {', '.join(found.plan.old_classes)}; new classes: {', '.join(found.plan.new_classes)}")
     print(f"Plans: {found.file}\n\nTrain, then predict:")
     configuration, which = found.model.configuration, ["-tr", found.trainer, "-p", found.plans_name]
     commands = [["nnUNetv2_train", found.dataset, configuration, fold, *which] for fold in found.folds]

@@ -12,11 +12,11 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Adds the command's parser and returns it."""
     parser = commands.add_parser(
         "info",
-        help="what a model knows, and where it learnt it",
-        description="Prints the classes with step, data set, trainer and date; the steps with versions and hashes; and the "
-        "prototypes: norm, number of voxels, nearest class.",
+        help="show which classes a model segments, and where it learnt them",
+        description="Prints each class with its step, data set, trainer and date; each step with versions and hashes; and each "
+        "prototype with its norm, number of voxels and nearest class.",
     )
-    parser.add_argument("model", metavar="MODEL", type=Path, help="a model folder of nnUNet_results, or a checkpoint")
+    parser.add_argument("model", metavar="MODEL", type=Path, help="model folder in nnUNet_results, or a checkpoint")
     return parser
 
 

@@ -12,16 +12,24 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Adds the command's parser and returns it."""
     parser = commands.add_parser(
         "inspect",
-        help="what a raw data set holds: volumes, sizes, left and right, pictures",
+        help="report on a raw data set: volumes, grids, left and right, pictures",
         description="Measures every label map of a data set in nnUNet_raw: cases and volumes of each class, grids, and "
-        "whether left lies left of right. Writes a page with pictures that opens offline.",
+        "whether left organs lie left of right ones. Writes a page with pictures that opens offline.",
     )
     parser.add_argument("dataset", metavar="DATASET", help="ID or name of the data set")
     parser.add_argument(
-        "-o", dest="output", type=Path, metavar="FILE", help="the page (default: inspection.html in its folder)"
+        "-o",
+        dest="output",
+        type=Path,
+        metavar="FILE",
+        help="the page to write (default: inspection.html in the data set's folder)",
     )
     parser.add_argument(
-        "--pictures", type=whole_number(0), default=4, metavar="N", help="cases to show (default: %(default)s)"
+        "--pictures",
+        type=whole_number(0),
+        default=4,
+        metavar="N",
+        help="number of cases to show (default: %(default)s)",
     )
     return parser
 

@@ -13,14 +13,14 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "plan",
         help="write one nnU-Net plans file for each step of a schedule",
-        description="Writes one plans file a step beside the base plans in nnUNet_preprocessed. Nothing is preprocessed "
-        "again. Prints the training commands. Where a schedule's steps learn from other data sets, DATASET's plans are moved "
-        "there first, and nnU-Net's commands that preprocess these data sets with them are printed: run these, then this again.",
+        description="Writes one plans file for each step, beside the base plans in nnUNet_preprocessed, and prints the training "
+        "commands. All steps share the preprocessed data. Where steps learn from other data sets, plan first copies DATASET's "
+        "plans to these, and prints the commands that preprocess them; run those commands, then plan again.",
     )
     parser.add_argument(
         "dataset",
         metavar="DATASET",
-        help="ID or name of a preprocessed data set: that of step 0, and of every step that names none",
+        help="ID or name of a preprocessed data set; step 0 and every step that names no other learn from it",
     )
     parser.add_argument("schedule", metavar="SCHEDULE", help="name of a shipped schedule, or a JSON file")
     parser.add_argument(
@@ -28,16 +28,18 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         dest="base_plans",
         default="nnUNetPlans",
         metavar="BASE_PLANS",
-        help="plans that the steps copy (default: %(default)s)",
+        help="base plans, which each step's plans copy (default: %(default)s)",
     )
     parser.add_argument(
         "--step0-trainer",
         metavar="TRAINER",
-        help="every trainer continues from this trainer's step 0, which is then trained once; to be said before step 1 is "
-        "trained (default: as planned before, else each trainer trains its own)",
+        help="let all trainers continue from this trainer's step 0, which is then trained once. Decide before you train step "
+        "1 (default: as planned before, else each trainer trains its own step 0)",
     )
     parser.add_argument(
-        "--force", action="store_true", help="go on where a further data set differs dangerously from DATASET"
+        "--force",
+        action="store_true",
+        help="go on although the check of a further data set's compatibility with DATASET found something blocking",
     )
     return parser
 

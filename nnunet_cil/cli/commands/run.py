@@ -30,16 +30,18 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Adds the command's parser and returns it."""
     parser = commands.add_parser(
         "run",
-        help="a whole schedule: plan, train every step, predict, score",
-        description="Preprocesses (if need be), plans, trains every step of every trainer in order with nnUNetv2_train, and "
-        "scores all steps as 'nnunet_cil evaluate' does. What is finished is skipped, what was interrupted goes on; run it "
-        "again after a crash. Step 0 is trained once for all trainers, unless it was planned otherwise before. "
-        + WHICH_CASES,
+        help="run a whole schedule: preprocess, plan, train, predict and score",
+        description="Preprocesses where needed, plans, trains every step of every trainer with nnUNetv2_train, and scores all "
+        "steps as 'nnunet_cil evaluate' does. Skips what is finished and resumes what was interrupted: after a crash, run it "
+        "again. Trains step 0 once for all trainers, unless it was planned otherwise before. " + WHICH_CASES,
     )
     add_schedule_arguments(parser)
     add_test_arguments(parser)
     parser.add_argument(
-        "-num_gpus", type=whole_number(1), default=1, help="as nnU-Net's, for training (default: %(default)s)"
+        "-num_gpus",
+        type=whole_number(1),
+        default=1,
+        help="GPUs for each training, as for nnUNetv2_train (default: %(default)s)",
     )
     parser.add_argument(
         "--start-from", type=whole_number(0), default=0, metavar="K", help="first step to train (default: %(default)s)"
@@ -50,26 +52,26 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print the commands that are left, in order; write the plans, train nothing",
+        help="write the plans and print the remaining commands in order; train nothing",
     )
     parser.add_argument(
         "--launcher",
         choices=["slurm", "local"],
-        help="a job for each step, fold and trainer, by submitit: slurm submits them with their dependencies and returns; "
-        "local runs them on this machine (default: one training after the other, in this process)",
+        help="start a job for each step, fold and trainer, with submitit: slurm submits the jobs with their dependencies and "
+        "returns; local runs them on this machine (default: one training after the other)",
     )
     parser.add_argument(
         "--slurm",
         nargs="+",
         metavar="KEY=VALUE",
-        help="what each job asks for, as submitit names it: partition=gpu timeout_min=2880 gres=gpu:1 cpus_per_task=12 "
-        "mem_gb=48 (timeout_min is needed)",
+        help="resources of each job, with submitit's names: partition=gpu timeout_min=2880 gres=gpu:1 cpus_per_task=12 "
+        "mem_gb=48 (timeout_min is required)",
     )
     parser.add_argument(
         "--max-jobs",
         type=whole_number(1),
         metavar="N",
-        help="with --launcher local: jobs at the same time (default: 1); they share out the GPUs in CUDA_VISIBLE_DEVICES",
+        help="with --launcher local: run N jobs at a time, which divide the GPUs in CUDA_VISIBLE_DEVICES among them (default: 1)",
     )
     parser.set_defaults(resumes=True)
     return parser
@@ -93,7 +95,9 @@ def execute(args: argparse.Namespace) -> int:
         found = _run_locally(args, experiment, choice)
     else:
         found = run(experiment, choice, evaluation_options(args), say=say)
-    print("The steps asked for are trained." if found is None else f"\n{found.summary}\nAll of it: {found.folder}")
+    print(
+        "The steps asked for are trained." if found is None else f"\n{found.summary}\nEverything is in {found.folder}"
+    )
     return 0
 
 
@@ -106,7 +110,7 @@ def _submit(args: argparse.Namespace, experiment: Experiment, choice: Choice) ->
     jobs = job_graph(experiment, choice, evaluation_options(args))
     submit(jobs, logs, key_values("--slurm", args.slurm or ()), say=say)
     status = shlex.join(["nnunet_cil", "status", *experiment.arguments])
-    print(f"Logs: {logs}\nHow far it is: {status}" if jobs else "Everything is finished; nothing was submitted.")
+    print(f"Logs: {logs}\nProgress: {status}" if jobs else "Everything is finished; nothing was submitted.")
 
 
 def _run_locally(args: argparse.Namespace, experiment: Experiment, choice: Choice) -> Evaluation | None:

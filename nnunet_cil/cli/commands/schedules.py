@@ -14,22 +14,30 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Adds the command's parser and returns it."""
     parser = commands.add_parser(
         "schedules",
-        help="list the shipped schedules, explain one, or make one for a data set",
-        description="Without a NAME: the list. With one: its steps, settings and source. 'nnunet_cil schedules new DATASET "
-        "--steps 8,3,2' writes a schedule for a data set in nnUNet_raw.",
+        help="list the shipped schedules, explain one, or write one for a data set",
+        description="Lists the shipped schedules. With a NAME, prints that schedule's steps, settings and source. 'nnunet_cil "
+        "schedules new DATASET --steps 8,3,2' writes a schedule for a data set in nnUNet_raw.",
     )
-    parser.add_argument("name", metavar="NAME", nargs="?", help="a shipped schedule, a JSON file, or: new")
-    parser.add_argument("dataset", metavar="DATASET", nargs="?", help="new: ID or name of the data set")
-    parser.add_argument("--steps", metavar="N,N,...", help="new: how many classes each step learns")
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="name of a shipped schedule, a JSON file, or the word new"
+    )
+    parser.add_argument("dataset", metavar="DATASET", nargs="?", help="with new: ID or name of the data set")
+    parser.add_argument("--steps", metavar="N,N,...", help="with new: how many classes each step learns")
     parser.add_argument(
         "--order",
         default="label",
         metavar="ORDER",
-        help="new: label, size (largest first), name or random (default: %(default)s)",
+        help="with new: order of the classes: label, size (largest first), name or random (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="new: of a random order (default: %(default)s)")
-    parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="new: the file (default: ./NAME.json)")
-    parser.add_argument("--markdown", action="store_true", help="the list with all classes, as plans/README.md")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="with new: seed of --order random (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-o", dest="output", type=Path, metavar="FILE", help="with new: the file to write (default: ./NAME.json)"
+    )
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the list with all classes, as in plans/README.md"
+    )
     return parser
 
 

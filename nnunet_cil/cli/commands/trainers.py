@@ -12,8 +12,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     return commands.add_parser(
         "trainers",
         help="print the folder of the trainers, for nnUNet_extTrainer",
-        description="Prints the folder for nnU-Net's environment variable: export nnUNet_extTrainer=\"$(nnunet_cil "
-        'trainers)"',
+        description="Prints the folder of this plug-in's trainers. nnU-Net finds them after: export "
+        'nnUNet_extTrainer="$(nnunet_cil trainers)"',
     )
 
 

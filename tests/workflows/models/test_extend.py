@@ -702,7 +702,7 @@ def test_the_command_prints_what_to_call_next(model, capsys):
     assert main(["extend", str(model), "18", "--training", "num_epochs=2", "--name", "told"]) == 0
     printed = capsys.readouterr().out
     assert "   spacing: 1 x 1 x 1 mm" in printed
-    assert "The model knows liver, spleen; the step learns kidney." in printed
+    assert "Old classes: liver, spleen; new classes: kidney" in printed
     assert f"nnUNetv2_train {NEW} 3d_fullres 0 -tr {PGCD} -p nnUNetPlansFrom017_told_step1" in printed
     assert f"nnUNetv2_predict -d {NEW} -c 3d_fullres -f 0 -tr {PGCD} -p nnUNetPlansFrom017_told_step1" in printed
     wish = ["-tr", MIB, "--hyperparameters", "mib_weight=5", "--training", "num_epochs=2", "--name", "mib"]

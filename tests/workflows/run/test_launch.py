@@ -380,7 +380,7 @@ def test_every_job_is_submitted_behind_those_that_it_needs_and_just_once(experim
         assert f"#SBATCH --{flag}\n" in text
     assert re.search(r"\nsrun .*--cpus-per-task=12", text)
     assert f"102  submitted: nnUNetv2_train {DATASET} 3d_fullres 0 -tr {PGCD} -p nnUNetPlans_toy_step1" in out
-    assert f"How far it is: nnunet_cil status {DATASET} 3d_fullres 0 " in out
+    assert f"Progress: nnunet_cil status {DATASET} 3d_fullres 0 " in out
 
     (slurm / "queue").write_text("".join(f"{i} {'RUNNING' if i == 101 else 'PENDING'}\n" for i in range(101, 106)))
     assert submit(experiment) == 0
