@@ -1,9 +1,10 @@
-"""What ``nnunet_cil run`` does first: nnU-Net's planning and preprocessing, where it is missing."""
+"""nnU-Net's planning and preprocessing, where it is missing."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+import shlex
 from pathlib import Path
 
 from nnunet_cil.errors import CILError, did_you_mean
@@ -12,6 +13,8 @@ from nnunet_cil.host.commands import call, user_environment
 from nnunet_cil.host.folders import dataset_id, nnunet_folder
 from nnunet_cil.host.plans_files import configuration_settings
 
+logger = logging.getLogger(__name__)
+
 PLANNERS = {
     "nnUNetPlans": "ExperimentPlanner",
     **{f"nnUNetResEncUNet{size}Plans": f"nnUNetPlannerResEnc{size}" for size in ("M", "L", "XL")},
@@ -19,32 +22,29 @@ PLANNERS = {
 """nnU-Net's plans -> the planner that makes them."""
 
 _CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres")
-"""That nnU-Net's planners make; cascades are not supported."""
+"""The configurations that nnU-Net's planners make; cascades are not supported."""
 
 
-def preprocess(
-    dataset: str, configuration: str, base_plans: str, logs: Path, say: Callable[[str], None] = lambda _line: None
-) -> None:
-    """``nnUNetv2_plan_and_preprocess``; where there are plans already, only what is missing beside them.
+def preprocess(dataset: str, configuration: str, base_plans: str, logs: Path) -> None:
+    """Runs ``nnUNetv2_plan_and_preprocess``; where there are plans already, only what is missing beside them.
 
     Args:
         dataset: nnU-Net's name.
         configuration: nnU-Net's.
-        base_plans: name; where they are missing, one of ``PLANNERS``.
-        logs: folder of the commands' output.
-        say: takes the command.
+        base_plans: the name of the plans; where they are missing, one of ``PLANNERS``.
+        logs: the folder of the commands' output.
 
     Raises:
         CILError: the plans are not nnU-Net's own, or preprocessing failed.
     """
     processes = ["-np", os.environ["nnUNet_def_n_proc"]] if "nnUNet_def_n_proc" in os.environ else []
     for command, *arguments in missing_commands(dataset, configuration, base_plans):
-        say(" ".join([command, *arguments, *processes]))
+        logger.info(shlex.join([command, *arguments, *processes]))
         call(command, [*arguments, *processes], user_environment(), logs / "preprocessing.txt")
 
 
 def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[list[str]]:
-    """nnU-Net's commands that are left before a configuration can be trained; empty where all is there.
+    """Returns nnU-Net's commands that are left before a configuration can be trained; empty where all is there.
 
     Raises:
         CILError: there are no plans, and nnU-Net makes none of that name, or no such configuration.
@@ -74,7 +74,7 @@ def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[
 
 
 def _is_complete(preprocessed: Path) -> bool:
-    """Whether every case is there; of a data set whose raw files are gone, whether any is."""
+    """Returns whether every case is there; where the raw files are gone, whether any is."""
     done = {file.stem for file in preprocessed.glob("*.pkl")}
     images = nnunet_folder("nnUNet_raw") / preprocessed.parent.name / "imagesTr"
     if not images.is_dir():

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from nnunet_cil.cli.arguments import Commands, key_values, say
+from nnunet_cil.cli.arguments import Commands, key_values
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -110,7 +110,7 @@ def execute(args: argparse.Namespace) -> int:
         key_values("--hyperparameters", args.hyperparameters),
         args.force,
     )
-    found = extend(args.model, args.dataset, wish, say=say)
+    found = extend(args.model, args.dataset, wish)
     print(f"\nOld classes: {', '.join(found.plan.old_classes)}; new classes: {', '.join(found.plan.new_classes)}")
     print(f"Plans: {found.file}\n\nTrain, then predict:")
     configuration, which = found.model.configuration, ["-tr", found.trainer, "-p", found.plans_name]

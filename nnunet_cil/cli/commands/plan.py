@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from nnunet_cil.cli.arguments import Commands, say
+from nnunet_cil.cli.arguments import Commands
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -54,7 +54,6 @@ def execute(args: argparse.Namespace) -> int:
         base_plans=args.base_plans,
         first_trainer=args.step0_trainer,
         force=args.force,
-        say=say,
     )
     for step in steps:
         what = "written" if step.written else "unchanged"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import filecmp
+import logging
 import math
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,9 +31,11 @@ from nnunet_cil.schedule import check_training_settings
 from nnunet_cil.step_plans import PreviousModel, StepPlan, read_step_plan
 from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.workflows.models.export import check_network, final_checkpoints
-from nnunet_cil.workflows.plan.compatibility import Remark, compare, compare_readers
-from nnunet_cil.workflows.plan.plan import refuse_if_trained, step_plans_file
-from nnunet_cil.workflows.plan.transfer import orientations_of, refuse_danger
+from nnunet_cil.workflows.plan.compatibility import Note
+from nnunet_cil.workflows.plan.step_files import refuse_if_trained, step_plans_file
+from nnunet_cil.workflows.plan.transfer import compare_with_plans, refuse_blocking
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_NAME = 255
 """Of a file or folder, in characters."""
@@ -132,7 +135,7 @@ class Extension:
         plans_name: of the step's plans.
         file: of the step's plans.
         folds: to train.
-        remarks: how model and data set fit.
+        notes: on the compatibility of model and data set.
     """
 
     model: TrainedModel
@@ -142,12 +145,10 @@ class Extension:
     plans_name: str
     file: Path
     folds: tuple[str, ...]
-    remarks: tuple[Remark, ...]
+    notes: tuple[Note, ...]
 
 
-def extend(
-    model_folder: Path, dataset: str | int, wish: Wish, *, say: Callable[[str], None] = lambda _line: None
-) -> Extension:
+def extend(model_folder: Path, dataset: str | int, wish: Wish) -> Extension:
     """Checks that model and data set fit, writes the step's plans, and preprocesses the data set with them.
 
     A second call goes on where the first one ended.
@@ -156,7 +157,6 @@ def extend(
         model_folder: ``TRAINER__PLANS__CONFIGURATION``, anywhere.
         dataset: ID or name of a raw nnU-Net data set.
         wish: which classes, folds and settings.
-        say: takes a line of progress at a time.
 
     Raises:
         CILError: anything that cannot work, or is dangerous and not forced; all but wrong label values before the long work.
@@ -177,13 +177,13 @@ def extend(
     target = nnunet_folder("nnUNet_preprocessed") / folder.name
     check_split(target, folds, len(raw.cases))
     _check_present(raw, (*wish.refine, *new))
-    remarks = _fit(model, raw)
-    for remark in remarks:
-        say(str(remark))
-    refuse_danger(
-        remarks,
+    notes = compare_with_plans(raw, model.plans, [model.configuration], model.dataset_json["channel_names"])
+    for note in notes:
+        logger.info(str(note))
+    refuse_blocking(
+        notes,
         force=wish.force,
-        misfit=f"{folder.name} does not fit the model {model.folder.name}",
+        untrainable=f"{folder.name} does not fit the model {model.folder.name}",
         doubt=f"{folder.name} does not look like what the model {model.folder.name} was trained on",
         option="--force",
     )
@@ -210,9 +210,9 @@ def extend(
     write_json(target / "dataset.json", dataset_json)
     write_json(file, content)
     logs = nnunet_folder("nnUNet_results") / folder.name / "cil_logs"
-    preprocess(folder.name, model.configuration, plans_name, logs, say)
+    preprocess(folder.name, model.configuration, plans_name, logs)
     _check_labels(preprocessed, content, dataset_json, plan)
-    return Extension(model, wish.trainer, folder.name, plan, plans_name, file, folds, tuple(remarks))
+    return Extension(model, wish.trainer, folder.name, plan, plans_name, file, folds, tuple(notes))
 
 
 def read_model(folder: Path) -> TrainedModel:
@@ -392,18 +392,6 @@ def _refuse_old_labels(preprocessed: Path, raw: RawData) -> None:
                 f"The label file of case {case!r} has changed since {preprocessed} was made. Remove that folder and {copy}, and "
                 "run the command again."
             )
-
-
-def _fit(model: TrainedModel, raw: RawData) -> list[Remark]:
-    found = compare(
-        model.plans,
-        model.settings,
-        model.dataset_json["channel_names"],
-        raw.dataset_json["channel_names"],
-        raw.sample,
-        orientations_of(model.plans),
-    )
-    return [*found, compare_readers(raw)]
 
 
 def _moved_plans(model: TrainedModel, raw: RawData, name: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,25 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.dataset_json import preprocessed_or_raw
 from nnunet_cil.host.folders import dataset_id, known_dataset, nnunet_folder, raw_dataset_folder
-from nnunet_cil.host.plans_files import configuration_settings, moved_name, moved_plans, reader_of
+from nnunet_cil.host.plans_files import moved_name, moved_plans, reader_of
 from nnunet_cil.host.preprocessed import preprocessed_configurations, refuse_other_preprocessing
 from nnunet_cil.host.raw_dataset import read_raw
 from nnunet_cil.labels import check_classes, refuse_regions
 from nnunet_cil.schedule import Schedule
-from nnunet_cil.workflows.plan.compatibility import Remark, compare, compare_channels, compare_readers
-from nnunet_cil.workflows.plan.transfer import orientations_of, refuse_danger
+from nnunet_cil.workflows.plan.compatibility import Note, compare_channels
+from nnunet_cil.workflows.plan.transfer import compare_with_plans, refuse_blocking
+
+logger = logging.getLogger(__name__)
 
 _FORCE = "'nnunet_cil plan ... --force'"
 
 
 def step_data_sets(schedule: Schedule, dataset: str | int) -> tuple[str, ...]:
-    """nnU-Net's name of each step's data set.
+    """Returns nnU-Net's name of each step's data set.
 
     Args:
         schedule: whose steps may name one.
-        dataset: ID or name, of the first step and of all that name none.
+        dataset: nnU-Net's ID or name of the first step's data set, and of all steps that name none.
 
     Raises:
         CILError: a data set is not there, or the first step names another one.
@@ -47,17 +50,17 @@ def step_data_sets(schedule: Schedule, dataset: str | int) -> tuple[str, ...]:
 
 
 def plans_on(dataset: str, first: str, base_plans: str) -> str:
-    """The name of the plans that a data set's steps copy: the base plans, where it is not the first one moved from there."""
+    """Returns the name of the plans that a data set's steps copy: the base plans, or these moved from the first data set."""
     return base_plans if dataset == first else moved_name(base_plans, first)
 
 
 def check_data_sets(schedule: Schedule, datasets: Sequence[str], base_plans: str, *, force: bool = False) -> None:
-    """What ``dataset.json`` tells before any long work.
+    """Checks what ``dataset.json`` tells before any long work.
 
     Args:
-        schedule: with its steps.
-        datasets: nnU-Net's name of each step's.
-        base_plans: name of the first one's plans.
+        schedule: what to learn when.
+        datasets: nnU-Net's name of each step's data set.
+        base_plans: the name of the first one's plans.
         force: other channels than those of the first data set are all right; so they are once its plans are moved.
 
     Raises:
@@ -78,26 +81,19 @@ def check_data_sets(schedule: Schedule, datasets: Sequence[str], base_plans: str
         if name != first:
             channels = compare_channels(known[first]["channel_names"], content["channel_names"])
             is_moved = (_preprocessed(name) / f"{plans_on(name, first, base_plans)}.json").is_file()
-            _refuse_danger([channels], first, name, force=force or is_moved)
+            _refuse_blocking([channels], first, name, force=force or is_moved)
 
 
-def move_plans(
-    datasets: Sequence[str],
-    base_plans: str,
-    *,
-    force: bool = False,
-    say: Callable[[str], None] = lambda _line: None,
-) -> None:
+def move_plans(datasets: Sequence[str], base_plans: str, *, force: bool = False) -> None:
     """Writes the first data set's plans for the others, and their dataset.json, where they are not there yet.
 
     Args:
         datasets: nnU-Net's name of each step's; the first one is preprocessed with the base plans.
         base_plans: their name.
-        force: go on where data sets differ dangerously. Where the moved plans are there already, nothing is compared again.
-        say: takes what was compared.
+        force: go on where differences block. Where the moved plans are there already, nothing is compared again.
 
     Raises:
-        CILError: a data set does not fit, or its folder of preprocessed data is filled by other plans.
+        CILError: a data set is not compatible, or its folder of preprocessed data is filled by other plans.
     """
     first, *others = dict.fromkeys(datasets)
     redo = f"Run 'nnUNetv2_plan_and_preprocess -d {dataset_id(first)}' first."
@@ -106,23 +102,20 @@ def move_plans(
         file = _preprocessed(name) / f"{plans_on(name, first, base_plans)}.json"
         written = read_json(file, "") if file.is_file() else None
         if written is None or written != moved_plans(base, name, str(written["image_reader_writer"]), file.stem):
-            _move(base, first, file, force=force, say=say)
+            _move(base, first, file, force=force)
 
 
-def _move(base: dict[str, Any], first: str, file: Path, *, force: bool, say: Callable[[str], None]) -> None:
+def _move(base: dict[str, Any], first: str, file: Path, *, force: bool) -> None:
     """Compares and writes; ``file`` takes the plans, in the other data set's preprocessed folder."""
     target, name = file.parent, file.parent.name
     content = preprocessed_or_raw(name)
     raw = read_raw(raw_dataset_folder(name), content, reader_of(base))
-    channels = preprocessed_or_raw(first)["channel_names"], content["channel_names"]
-    own = orientations_of(base)
-    settings = [configuration_settings(base, c) for c in preprocessed_configurations(_preprocessed(first), base)]
-    remarks = dict.fromkeys(remark for s in settings for remark in compare(base, s, *channels, raw.sample, own))
-    remarks[compare_readers(raw)] = None
-    say(f"{name}, with the plans of {first}:")
-    for remark in remarks:
-        say(str(remark))
-    _refuse_danger(list(remarks), first, name, force=force)
+    configurations = preprocessed_configurations(_preprocessed(first), base)
+    notes = compare_with_plans(raw, base, configurations, preprocessed_or_raw(first)["channel_names"])
+    logger.info(f"{name}, with the plans of {first}:")
+    for note in notes:
+        logger.info(str(note))
+    _refuse_blocking(notes, first, name, force=force)
     plans = moved_plans(base, name, type(raw.reader).__name__, file.stem)
     for configuration in preprocessed_configurations(target, plans):
         remedy = f"Remove that folder and {file.name}, or take base plans of another name with -p."
@@ -137,11 +130,11 @@ def _preprocessed(dataset: str) -> Path:
     return nnunet_folder("nnUNet_preprocessed") / dataset
 
 
-def _refuse_danger(remarks: Sequence[Remark], first: str, name: str, *, force: bool) -> None:
-    refuse_danger(
-        remarks,
+def _refuse_blocking(notes: Sequence[Note], first: str, name: str, *, force: bool) -> None:
+    refuse_blocking(
+        notes,
         force=force,
-        misfit=f"{name} does not fit the plans of {first}",
+        untrainable=f"{name} does not fit the plans of {first}",
         doubt=f"{name} does not look like {first}, whose plans it takes over",
         option=_FORCE,
     )

@@ -20,8 +20,9 @@ from nnunet_cil.workflows.evaluate.evaluate import Evaluation, evaluate
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
 from nnunet_cil.workflows.evaluate.score import check_test_cases
 from nnunet_cil.workflows.experiment import Experiment, StepModel, is_begun, is_finished, is_trained, put_broken_aside
-from nnunet_cil.workflows.plan.plan import plan, planned_first_trainer
+from nnunet_cil.workflows.plan.plan import write_step_plans
 from nnunet_cil.workflows.plan.sequence_of_datasets import check_data_sets, move_plans, plans_on
+from nnunet_cil.workflows.plan.step_files import planned_first_trainer
 
 DEFAULT_FIRST_TRAINER = "nnUNetTrainerPGCD"
 """Step 0 is nnU-Net's own training whatever the trainer; under one name, methods that come later can share it."""
@@ -120,7 +121,7 @@ def run(
     logs = logs_folder(experiment)
     if choice.reaches_the_end(experiment):
         check_test_cases(experiment, options)
-    _preprocess_all(experiment, logs, say)
+    _preprocess_all(experiment, logs)
     write_plans(experiment)
     if _first_trainer(experiment) is None and len(experiment.trainers) > 1:
         say("Each trainer trains a step 0 of its own, as it was planned ('nnunet_cil plan' without --step0-trainer)")
@@ -137,17 +138,17 @@ def run(
     return evaluate(experiment, options, say=say)
 
 
-def _preprocess_all(experiment: Experiment, logs: Path, say: Callable[[str], None]) -> None:
+def _preprocess_all(experiment: Experiment, logs: Path) -> None:
     """The data set, or all of them, the further ones with the first one's plans. What cannot work is said before."""
     _check_trainers(experiment)
     first, *others = experiment.data_sets
     if others:
         check_data_sets(experiment.schedule, experiment.step_data_sets, experiment.base_plans)
-    preprocess(first, experiment.configuration, experiment.base_plans, logs, say)
+    preprocess(first, experiment.configuration, experiment.base_plans, logs)
     if others:
-        move_plans(experiment.step_data_sets, experiment.base_plans, say=say)
+        move_plans(experiment.step_data_sets, experiment.base_plans)
     for name in others:
-        preprocess(name, experiment.configuration, plans_on(name, first, experiment.base_plans), logs, say)
+        preprocess(name, experiment.configuration, plans_on(name, first, experiment.base_plans), logs)
 
 
 def _check_trainers(experiment: Experiment) -> None:
@@ -208,7 +209,9 @@ def write_plans(experiment: Experiment) -> None:
     """The steps' plans, once it is sure that the trainers can learn them."""
     _check_trainers(experiment)
     first = _first_trainer(experiment)
-    plan(experiment.dataset_name, experiment.schedule_name, base_plans=experiment.base_plans, first_trainer=first)
+    write_step_plans(
+        experiment.dataset_name, experiment.schedule, base_plans=experiment.base_plans, first_trainer=first
+    )
 
 
 def trainings(

@@ -1,6 +1,7 @@
 """nnunet_cil plan: what it writes, and what it refuses before it writes anything."""
 
 import json
+import logging
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ from toy import DATASET, ORGANS, write_schedule
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.step_plans import PreviousModel, read_step_plan
+from nnunet_cil.workflows.plan import preprocessed_data
 from nnunet_cil.workflows.plan.plan import plan
 
 STEPS = [["kidney"], ["liver", "cyst"], ["spleen"]]
@@ -65,9 +67,7 @@ def test_unknown_classes_are_refused(toy, tmp_path, steps, extra, message):
 
 
 def test_fewer_cases_than_steps_are_refused(toy, tmp_path, monkeypatch):
-    import nnunet_cil.workflows.plan.plan as module
-
-    monkeypatch.setattr(module, "scan_labels", lambda *_: {"a": {0, 1, 2, 3, 4}})
+    monkeypatch.setattr(preprocessed_data, "scan_labels", lambda *_: {"a": {0, 1, 2, 3, 4}})
     with pytest.raises(CILError, match="deals cases out to 4 steps, but there are only 1 cases"):
         plan(DATASET, write_schedule(tmp_path, [[o] for o in ORGANS], cases="disjoint"))
 
@@ -109,10 +109,10 @@ def test_a_trainer_of_ours_that_is_not_found_is_a_matter_of_the_variable(toy, tm
         plan(DATASET, write_schedule(tmp_path, STEPS), first_trainer="nnUNetTrainerPGCD")
 
 
-def test_a_hyperparameter_that_no_trainer_has_is_said(toy, tmp_path):
-    said = []
-    plan(DATASET, write_schedule(tmp_path, STEPS, hyperparameters={"pgcd_wieght": 2, "mib_weight": 1}), say=said.append)
-    (note,) = said
+def test_a_hyperparameter_that_no_trainer_has_is_logged(toy, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "nnunet_cil")
+    plan(DATASET, write_schedule(tmp_path, STEPS, hyperparameters={"pgcd_wieght": 2, "mib_weight": 1}))
+    (note,) = caplog.messages
     assert "no trainer of nnunet_cil has the hyper-parameter 'pgcd_wieght' (did you mean 'pgcd_weight'?)" in note
 
 

@@ -32,7 +32,7 @@ from nnunet_cil.workflows.evaluate import score as scoring
 from nnunet_cil.workflows.evaluate.evaluate import evaluate, evaluated
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
-from nnunet_cil.workflows.plan import plan as planning
+from nnunet_cil.workflows.plan import preprocessed_data
 from nnunet_cil.workflows.plan.plan import plan
 from nnunet_cil.workflows.run import run as running
 from nnunet_cil.workflows.run.jobs import job_graph
@@ -135,8 +135,8 @@ def test_cases_are_dealt_out_among_the_steps_of_a_data_set(new, tmp_path, monkey
     assert sorted(steps[0].cases + steps[2].cases) == [f"case_{i}" for i in range(6)]
     assert steps[1].earlier_cases == ((),)
     assert steps[2].earlier_cases == (steps[0].cases, ())
-    few = {DATASET: planning.scan_labels, NEW: lambda *_: {"new_0": {1, 2, 3}}}
-    monkeypatch.setattr(planning, "scan_labels", lambda folder, *rest: few[folder.name](folder, *rest))
+    few = {DATASET: preprocessed_data.scan_labels, NEW: lambda *_: {"new_0": {1, 2, 3}}}
+    monkeypatch.setattr(preprocessed_data, "scan_labels", lambda folder, *rest: few[folder.name](folder, *rest))
     two = [STEPS[0], STEPS[1], {"classes": ["cyst"], "dataset": NEW}]
     with pytest.raises(CILError, match=f"deals cases out to 2 steps, but there are only 1 cases in {NEW}"):
         plan(17, schedule_file(tmp_path, two, name="other", cases="disjoint"))

@@ -1,0 +1,179 @@
+"""The preprocessed data sets of a schedule: their plans, what their cases hold, and which step gets which cases."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.files import read_json
+from nnunet_cil.host.folders import dataset_id, nnunet_folder
+from nnunet_cil.host.preprocess import PLANNERS, missing_commands
+from nnunet_cil.host.preprocessed import scan_labels
+from nnunet_cil.host.splits import deal_cases, validation_folds
+from nnunet_cil.labels import labelled_classes
+from nnunet_cil.schedule import Schedule
+from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessedData:
+    """A preprocessed data set of the schedule.
+
+    Attributes:
+        folder: in nnUNet_preprocessed.
+        dataset_json: the content of its dataset.json.
+        plans: the base plans on it, that its steps copy.
+        present: case -> the labels that it holds.
+    """
+
+    folder: Path
+    dataset_json: dict[str, Any]
+    plans: dict[str, Any]
+    present: dict[str, set[int]]
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Name -> number."""
+        labels: dict[str, int] = self.dataset_json["labels"]
+        return labels
+
+
+def read_base_plans(dataset: str, base_plans: str) -> dict[str, Any]:
+    """Reads the plans that a schedule's steps copy.
+
+    Args:
+        dataset: nnU-Net's name of the first step's data set.
+        base_plans: the name of the plans.
+
+    Raises:
+        CILError: they are missing, or are those of a step.
+    """
+    folder = nnunet_folder("nnUNet_preprocessed") / dataset
+    file = folder / f"{base_plans}.json"
+    if not file.is_file() and base_plans not in PLANNERS:
+        known = sorted(f.stem for f in folder.glob("*Plans*.json") if not re.search(r"_step\d+$", f.stem))
+        raise CILError(
+            f"{folder} has no plans {base_plans!r}{did_you_mean(base_plans, known)}. Give the name of plans with -p."
+        )
+    planner = f" -pl {PLANNERS[base_plans]}" if base_plans in PLANNERS and base_plans != "nnUNetPlans" else ""
+    redo = f"Run 'nnUNetv2_plan_and_preprocess -d {dataset_id(dataset)}{planner}' first."
+    read_json(folder / "dataset.json", redo)  # nnU-Net writes it with the plans
+    plans = read_json(file, redo)
+    if "cil" in plans:
+        raise CILError(f"{base_plans!r} is itself the plans of a step; give the base plans with -p.")
+    return plans
+
+
+def read_first(dataset: str, base: dict[str, Any]) -> PreprocessedData:
+    """Reads the data set of the first step.
+
+    Args:
+        dataset: nnU-Net's name.
+        base: its base plans.
+
+    Raises:
+        CILError: it is not preprocessed, or a case cannot be read.
+    """
+    return _read(dataset, base, base)
+
+
+def read_others(datasets: Sequence[str], base_plans: str, configurations: Sequence[str]) -> dict[str, PreprocessedData]:
+    """Reads the data sets after the first, preprocessed with the moved plans.
+
+    Args:
+        datasets: nnU-Net's name of each step's data set.
+        base_plans: the name of the first one's plans.
+        configurations: that are preprocessed there.
+
+    Raises:
+        CILError: one is preprocessed in none of the configurations; with nnU-Net's commands for all of them.
+    """
+    first, *others = dict.fromkeys(datasets)
+    names = {name: plans_on(name, first, base_plans) for name in others}
+    missing = {name: {c: missing_commands(name, c, names[name]) for c in configurations} for name in others}
+    unprocessed = [name for name, commands in missing.items() if all(commands.values())]
+    if unprocessed:
+        lines = [shlex.join(c) for name in unprocessed for commands in missing[name].values() for c in commands]
+        told = "\n".join(f"  {line}" for line in dict.fromkeys(lines))
+        raise CILError(
+            f"The plans of {first} are moved to {', '.join(unprocessed)}, which is not preprocessed with them yet. Run (for the "
+            f"configurations that you train)\n{told}\nand then this again; 'nnunet_cil run' does all of it by itself."
+        )
+    found = {}
+    for name in others:
+        file = nnunet_folder("nnUNet_preprocessed") / name / f"{names[name]}.json"
+        plans = read_json(file, "Run 'nnunet_cil plan' again.")
+        complete = {c: plans["configurations"][c] for c, commands in missing[name].items() if not commands}
+        found[name] = _read(name, plans, {**plans, "configurations": complete})
+    return found
+
+
+def _read(dataset: str, plans: dict[str, Any], scanned: Mapping[str, Any]) -> PreprocessedData:
+    """Reads a data set; ``scanned`` are the plans with the configurations that may be looked at."""
+    folder = nnunet_folder("nnUNet_preprocessed") / dataset
+    dataset_json = read_json(folder / "dataset.json", "Run 'nnunet_cil plan' again.")
+    present = scan_labels(folder, scanned, dataset_json["labels"])
+    return PreprocessedData(folder=folder, dataset_json=dataset_json, plans=plans, present=present)
+
+
+def deal_among_steps(
+    schedule: Schedule, datasets: Sequence[str], data: Mapping[str, PreprocessedData]
+) -> list[Sequence[str] | None]:
+    """Returns the cases of each step: None (all) under ``shared``; under ``disjoint`` dealt out among a data set's steps.
+
+    Args:
+        schedule: what to learn when.
+        datasets: nnU-Net's name of each step's data set.
+        data: the data sets, by name.
+
+    Raises:
+        CILError: a data set has fewer cases than steps.
+    """
+    cases: list[Sequence[str] | None] = [None] * len(datasets)
+    if schedule.cases == "shared":
+        return cases
+    for name, found in data.items():
+        steps = [i for i, d in enumerate(datasets) if d == name]
+        names = sorted(found.present)
+        if len(names) < len(steps):
+            raise CILError(
+                f"Schedule {schedule.name} deals cases out to {len(steps)} steps, but there are only {len(names)} cases"
+                f"{'' if len(data) == 1 else f' in {name}'}."
+            )
+        for step, hand in zip(steps, deal_cases(len(steps), names, validation_folds(found.folder, names)), strict=True):
+            cases[step] = hand
+    return cases
+
+
+def check_presence(schedule: Schedule, data: Sequence[PreprocessedData], cases: Sequence[Sequence[str] | None]) -> None:
+    """Refuses a step with a class that is not labelled in every case of the step, or is in none of them.
+
+    Args:
+        schedule: what to learn when.
+        data: each step's data set.
+        cases: each step's cases; None for all.
+
+    Raises:
+        CILError: names the step and the class.
+    """
+    for index, (step, found) in enumerate(zip(schedule.steps, data, strict=True)):
+        dataset, labels, own_cases = found.folder.name, found.labels, cases[index]
+        own = found.present if own_cases is None else {case: found.present[case] for case in own_cases}
+        for case, labelled in labelled_classes(found.dataset_json, own, step.classes).items():
+            hidden = next(name for name in step.classes if name not in labelled)
+            raise CILError(
+                f"step {index} of {schedule.name} learns {hidden!r}, but 'labelled_classes' in dataset.json of {dataset} says "
+                f"that case {case!r} does not label it. A schedule's steps need their classes in every case: leave such "
+                "cases out, or teach the class to a trained model with 'nnunet_cil extend'."
+            )
+        for class_name in step.classes:
+            if not any(labels[class_name] in values for values in own.values()):
+                raise CILError(
+                    f"step {index} of {schedule.name} learns {class_name!r} (label {labels[class_name]}), "
+                    f"but none of its {len(own)} cases has that label."
+                )
