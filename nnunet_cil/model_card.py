@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 
 from nnunet_cil.lineage import StepRecord
 
 
 def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer: str | None = None) -> str:
-    """Markdown.
+    """Returns a fold's model card as Markdown.
 
     Args:
         lineage: the model's trainings, the last one its own.
@@ -26,7 +27,7 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
     licences = sorted({f"- {r.dataset}: {r.licence or 'not given in its dataset.json'}" for r in lineage})
     hashes = [f"- step {r.step} continued from a checkpoint with SHA-256 `{r.previous_sha256}`" for r in lineage[1:]]
     packages = ", ".join(f"{name} {number}" for name, number in own.versions.items())
-    model = f"-d {own.dataset} -c {own.configuration} -f {own.fold} -tr {trainer or own.trainer} -p {own.plans}"
+    dataset, configuration, fold, plans = map(shlex.quote, (own.dataset, own.configuration, own.fold, own.plans))
     return "\n".join(
         [
             f"# Model card: {own.plans}, {own.configuration}, fold {own.fold}",
@@ -49,13 +50,14 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
             "## Use",
             "",
             "```bash",
-            f"nnUNetv2_predict {model} -i IMAGES -o OUT",
+            f"nnUNetv2_predict -d {dataset} -c {configuration} -f {fold} -tr {trainer or own.trainer} -p {plans} "
+            "-i IMAGES -o OUT",
             "```",
             "",
             "Its last step was trained with",
             "",
             "```bash",
-            f"nnUNetv2_train {own.dataset} {own.configuration} {own.fold} -tr {own.trainer} -p {own.plans}",
+            f"nnUNetv2_train {dataset} {configuration} {fold} -tr {own.trainer} -p {plans}",
             "```",
             "",
             "For research on images like those of the data sets above. **Not a medical device**: not for diagnosis or treatment. "

@@ -8,6 +8,8 @@ import pytest
 from toy import DATASET, ORGANS, write_schedule
 
 from nnunet_cil.cli import main
+from nnunet_cil.lineage import StepRecord
+from nnunet_cil.model_card import model_card
 from nnunet_cil.workflows.data.schedules import explain
 
 ODD = "Dataset017_The ward's toy"
@@ -76,3 +78,25 @@ def test_doctor_quotes_the_folder_that_is_missing(toy, tmp_path, monkeypatch, ca
     assert main(["doctor"]) == 1
     remedy = capsys.readouterr().out.partition("-> ")[2].splitlines()[0]
     assert shlex.split(remedy) == ["mkdir", "-p", missing]
+
+
+def test_the_model_card_quotes_the_names_of_data_set_and_plans():
+    record = StepRecord(
+        step=0,
+        classes=("liver",),
+        schedule="toy",
+        dataset=ODD,
+        num_cases=4,
+        licence="",
+        trainer=PGCD,
+        plans="my plans",
+        configuration="2d",
+        fold="all",
+        date="",
+        versions={},
+        previous_sha256=None,
+    )
+    card = model_card([record], {}, "nnUNetTrainer")
+    which = ["-d", ODD, "-c", "2d", "-f", "all", "-tr", "nnUNetTrainer", "-p", "my plans"]
+    assert commands(card, "nnUNetv2_predict") == [["nnUNetv2_predict", *which, "-i", "IMAGES", "-o", "OUT"]]
+    assert commands(card, "nnUNetv2_train") == [["nnUNetv2_train", ODD, "2d", "all", "-tr", PGCD, "-p", "my plans"]]
