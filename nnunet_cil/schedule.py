@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.names import is_dataset_id, is_dataset_name, valid_name
 from nnunet_cil.shipped import schedules_folder
 
 TRAINING_SETTINGS: dict[str, type] = {
@@ -98,12 +98,7 @@ def _parse(content: Any, file: str) -> Schedule:
     if not isinstance(content, dict):
         raise CILError(f"{file}: a schedule is a JSON object with 'name' and 'steps'.")
     _known_keys(content, _SCHEDULE_KEYS, file)
-    name = content.get("name")
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name) or "__" in name:
-        raise CILError(
-            f"{file}: 'name' is {name!r}, but it becomes part of a folder's name: use letters, digits, "
-            "'.', '-' and single '_'."
-        )
+    name = valid_name(content.get("name"), f"{file}: 'name' is {content.get('name')!r}, but it")
     cases = content.get("cases", "shared")
     if cases not in ("shared", "disjoint"):
         raise CILError(f"{file}: 'cases' is {cases!r}, but must be 'shared' or 'disjoint'.")
@@ -144,7 +139,7 @@ def _dataset(raw: Mapping[str, Any], where: str) -> str | None:
         return None
     value = raw["dataset"]
     is_text = isinstance(value, (str, int)) and not isinstance(value, bool)
-    if not is_text or not re.fullmatch(r"0*[1-9]\d{0,2}|Dataset\d{3}_.+", str(value)):
+    if not is_text or not (is_dataset_id(str(value)) or is_dataset_name(str(value))):
         raise CILError(
             f"{where}: 'dataset' is {value!r}, but must be nnU-Net's name or ID of a data set, as \"Dataset018_Spleen\" or 18."
         )

@@ -11,6 +11,7 @@ LAYERS = {
     "files": 0,
     "lineage": 0,
     "model_card": 0,
+    "names": 0,
     "shipped": 0,
     "schedule": 0,
     "labels": 0,

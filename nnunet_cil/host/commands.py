@@ -24,7 +24,7 @@ _ENTRY_POINTS = {
     "nnUNetv2_predict": "nnunetv2.inference.predict_from_raw_data:predict_entry_point",
     "nnunet_cil": "nnunet_cil.cli:entry",
 }
-"""Called by their functions, since the scripts may not be on the PATH."""
+"""Command -> the function that it calls, since the scripts may not be on the PATH."""
 
 
 class CommandError(CILError):
@@ -32,7 +32,7 @@ class CommandError(CILError):
 
 
 def python_path() -> dict[str, str]:
-    """Lets started processes find a package that runs from a checkout without being installed.
+    """Returns the variable with which started processes find a package that runs from a checkout without being installed.
 
     Never site-packages: on PYTHONPATH it would come before the standard library, and shadow it.
     """
@@ -43,7 +43,7 @@ def python_path() -> dict[str, str]:
 
 
 def user_environment() -> dict[str, str]:
-    """The user's own, in which nnU-Net finds our trainers beside theirs."""
+    """Returns the user's environment, in which nnU-Net finds our trainers beside theirs."""
     folders = [os.environ.get("nnUNet_extTrainer", ""), str(trainers_folder())]
     joined = os.pathsep.join(dict.fromkeys(f for f in folders if f))
     return {**os.environ, "nnUNet_extTrainer": joined, "PYTHONUNBUFFERED": "1", **python_path()}
@@ -89,13 +89,13 @@ def call(
             raise
     if process.returncode:
         raise CommandError(
-            f"'{command} {' '.join(arguments)}' failed with status {process.returncode}. Its log is {log}; it "
+            f"'{shlex.join([command, *arguments])}' failed with status {process.returncode}. Its log is {log}; it "
             f"ends:\n  {log_end(log)}"
         )
 
 
 def log_end(log: Path) -> str:
-    """Its last lines, indented by two; says so where there is no log."""
+    """Returns the last lines of a log, indented by two; says so where there is none."""
     if not log.is_file():
         return "(there is none)"
     with log.open(encoding="utf-8", errors="replace") as file:
@@ -103,7 +103,7 @@ def log_end(log: Path) -> str:
 
 
 def train(arguments: list[str], environment: Mapping[str, str], log: Path, num_epochs: int) -> None:
-    """``nnUNetv2_train`` with a bar over its epochs.
+    """Runs ``nnUNetv2_train`` with a bar over its epochs.
 
     Raises:
         CILError: it failed.
@@ -123,7 +123,7 @@ def train(arguments: list[str], environment: Mapping[str, str], log: Path, num_e
 
 
 def predict(arguments: list[str], environment: Mapping[str, str], log: Path, num_cases: int) -> None:
-    """``nnUNetv2_predict`` with a bar over the cases that are to predict.
+    """Runs ``nnUNetv2_predict`` with a bar over the cases that are to predict.
 
     Raises:
         CommandError: it failed.

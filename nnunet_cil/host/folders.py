@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.names import is_dataset_name
 
 
 def nnunet_folder(variable: str) -> Path:
-    """The folder that one of nnU-Net's environment variables names."""
+    """Returns the folder that one of nnU-Net's environment variables names."""
     value = os.environ.get(variable)
     if not value:
         raise CILError(f"The environment variable {variable} is not set. 'nnunet_cil doctor' shows what to set.")
@@ -20,7 +20,7 @@ def nnunet_folder(variable: str) -> Path:
 
 
 def num_processes() -> int:
-    """As many as nnU-Net takes: nnUNet_def_n_proc, or its default."""
+    """Returns as many processes as nnU-Net takes: nnUNet_def_n_proc, or its default."""
     value = os.environ.get("nnUNet_def_n_proc", "8")
     if not value.isdigit() or int(value) == 0:
         raise CILError(f"nnUNet_def_n_proc is {value!r}, but must be a whole number from 1 on.")
@@ -28,26 +28,26 @@ def num_processes() -> int:
 
 
 def dataset_name(name_or_id: str | int) -> str:
-    """'17' or 'Dataset017_BTCV' -> 'Dataset017_BTCV', looked for in nnUNet_preprocessed."""
-    folder, wanted = nnunet_folder("nnUNet_preprocessed"), str(name_or_id)
-    found = _find_dataset(folder, wanted)
-    if found is None and not wanted.isdigit() and not _is_name(wanted):
-        raise CILError(f"{wanted!r} names no data set of nnU-Net. Give its ID, or its folder's name, DatasetXXX_NAME.")
+    """Returns a data set's name, from '17' or 'Dataset017_BTCV'; it must be in nnUNet_preprocessed."""
+    folder, asked = nnunet_folder("nnUNet_preprocessed"), str(name_or_id)
+    found = _find_dataset(folder, asked)
+    if found is None and not asked.isdigit() and not is_dataset_name(asked):
+        raise CILError(f"{asked!r} names no data set of nnU-Net. Give its ID, or its folder's name, DatasetXXX_NAME.")
     if found is None:
-        number = wanted if wanted.isdigit() else dataset_id(wanted)
+        number = asked if asked.isdigit() else dataset_id(asked)
         raise CILError(
-            f"There is no preprocessed data set {wanted!r} in {folder}. Run 'nnUNetv2_plan_and_preprocess -d {number}' first."
+            f"There is no preprocessed data set {asked!r} in {folder}. Run 'nnUNetv2_plan_and_preprocess -d {number}' first."
         )
     return found
 
 
 def dataset_id(name: str) -> int:
-    """'Dataset017_BTCV' -> 17, which is what ``-d`` of nnU-Net's commands takes."""
+    """Returns a data set's ID, which ``-d`` of nnU-Net's commands takes: 17 for 'Dataset017_BTCV'."""
     return int(name[7:10])
 
 
 def raw_dataset_folder(name_or_id: str | int) -> Path:
-    """'17' or 'Dataset017_BTCV' -> its folder in nnUNet_raw."""
+    """Returns a data set's folder in nnUNet_raw, from '17' or 'Dataset017_BTCV'."""
     folder = nnunet_folder("nnUNet_raw")
     found = _find_dataset(folder, str(name_or_id))
     if found is None:
@@ -59,29 +59,25 @@ def raw_dataset_folder(name_or_id: str | int) -> Path:
 
 
 def known_dataset(name_or_id: str | int) -> str:
-    """'17' or 'Dataset017_BTCV' -> 'Dataset017_BTCV', which need not be preprocessed yet."""
+    """Returns a data set's name, from '17' or 'Dataset017_BTCV'; it need not be preprocessed yet."""
     try:
         return dataset_name(name_or_id)
     except CILError:
         return raw_dataset_folder(name_or_id).name
 
 
-def _is_name(text: str) -> bool:
-    return re.match(r"Dataset\d{3}_", text) is not None
-
-
-def _find_dataset(folder: Path, wanted: str) -> str | None:
-    if not wanted.isdigit():
-        return wanted if _is_name(wanted) and (folder / wanted).is_dir() else None
-    prefix = f"Dataset{int(wanted):03d}_"
+def _find_dataset(folder: Path, asked: str) -> str | None:
+    if not asked.isdigit():
+        return asked if is_dataset_name(asked) and (folder / asked).is_dir() else None
+    prefix = f"Dataset{int(asked):03d}_"
     found = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name.startswith(prefix))
     if len(found) > 1:
-        raise CILError(f"The ID {wanted} is ambiguous in {folder}: {', '.join(found)}.")
+        raise CILError(f"The ID {asked} is ambiguous in {folder}: {', '.join(found)}.")
     return found[0] if found else None
 
 
 def new_dataset_folder(dataset_id: int, name: str) -> Path:
-    """``nnUNet_raw/DatasetXXX_NAME`` for a conversion; refuses an ID that another data set has."""
+    """Returns ``nnUNet_raw/DatasetXXX_NAME`` for a conversion; refuses an ID that another data set has."""
     if not 1 <= dataset_id <= 999:
         raise CILError(f"A data set ID is a number from 1 to 999, not {dataset_id}.")
     raw = nnunet_folder("nnUNet_raw")

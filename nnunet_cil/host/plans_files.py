@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nnunet_cil.errors import CILError
 from nnunet_cil.host.folders import dataset_id
+from nnunet_cil.names import valid_name
 
 
 def configuration_settings(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
@@ -90,10 +90,7 @@ def moved_plans(
     Raises:
         CILError: the name cannot be part of a folder's name.
     """
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name) or "__" in name:
-        raise CILError(
-            f"The plans' name {name!r} becomes part of a folder's name: use letters, digits, '.', '-', single '_'."
-        )
+    valid_name(name, f"The plans' name {name!r}")
     plans: dict[str, Any] = copy.deepcopy(dict(base))
     plans.pop("cil", None)
     plans |= {"dataset_name": dataset, "plans_name": name, "image_reader_writer": reader}

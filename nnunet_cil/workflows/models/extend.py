@@ -27,6 +27,7 @@ from nnunet_cil.host.raw_dataset import RawData, Sample, read_raw
 from nnunet_cil.host.splits import check_split
 from nnunet_cil.labels import check_labelled_classes, labelled_classes, model_labels, refuse_regions
 from nnunet_cil.lineage import StepRecord, foreign_record
+from nnunet_cil.names import valid_name
 from nnunet_cil.schedule import check_training_settings
 from nnunet_cil.step_plans import PreviousModel, StepPlan, read_step_plan
 from nnunet_cil.training.catalogue import trainer_class
@@ -412,10 +413,7 @@ def _step_plan(
     steps = (*model.steps, new)
     refined = tuple(name for name in model.classes if name in wish.refine)
     name = wish.name or _default_name(new, len(steps) - 1)
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name) or "__" in name:
-        raise CILError(
-            f"--name {name!r} becomes part of a folder's name: use letters, digits, '.', '-' and single '_'."
-        )
+    valid_name(name, f"--name {name!r}")
     seen = [c for classes in steps for c in classes]
     evaluated = [c for c in seen if c in dataset_json["labels"]]
     return StepPlan(

@@ -1,0 +1,36 @@
+"""Names that become parts of folders' names, and nnU-Net's names and IDs of data sets."""
+
+from __future__ import annotations
+
+import re
+
+from nnunet_cil.errors import CILError
+
+_PART_OF_A_FOLDERS_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_DATASET_NAME = re.compile(r"Dataset\d{3}_.+")
+_DATASET_ID = re.compile(r"0*[1-9]\d{0,2}")
+
+
+def valid_name(name: object, beginning: str) -> str:
+    """Returns a name that can be part of a folder's name, where nnU-Net separates parts by two underscores.
+
+    Args:
+        name: what the user gave.
+        beginning: of the error's message: which name it is.
+
+    Raises:
+        CILError: it is no text, or has other characters.
+    """
+    if not isinstance(name, str) or not _PART_OF_A_FOLDERS_NAME.fullmatch(name) or "__" in name:
+        raise CILError(f"{beginning} becomes part of a folder's name: use letters, digits, '.', '-' and single '_'.")
+    return name
+
+
+def is_dataset_name(text: str) -> bool:
+    """Returns whether nnU-Net could call a data set so: DatasetXXX_NAME."""
+    return _DATASET_NAME.fullmatch(text) is not None
+
+
+def is_dataset_id(text: str) -> bool:
+    """Returns whether this is the ID of a data set, with or without leading zeros: 1 to 999."""
+    return _DATASET_ID.fullmatch(text) is not None

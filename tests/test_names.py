@@ -1,0 +1,26 @@
+"""Names that become parts of folders' names."""
+
+import pytest
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.names import is_dataset_id, is_dataset_name, valid_name
+
+
+@pytest.mark.parametrize("name", ["a", "btcv_8-5", "left.kidney", "7"])
+def test_letters_digits_and_single_separators_are_valid(name):
+    assert valid_name(name, "The name") == name
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a__b", "_a", "a-", ".", "..", "liver\n", "肝臓", None, 7])
+def test_names_that_are_no_part_of_a_folders_name_are_refused_with_the_callers_words(name):
+    with pytest.raises(
+        CILError, match=r"^--name is bad: it becomes part of a folder's name: use letters, digits, '\.'"
+    ):
+        valid_name(name, "--name is bad: it")
+
+
+def test_data_sets_are_known_by_name_or_id():
+    assert all(map(is_dataset_name, ("Dataset017_BTCV", "Dataset001_A b")))
+    assert not any(map(is_dataset_name, ("Dataset17_BTCV", "BTCV", "Dataset017_", "17")))
+    assert all(map(is_dataset_id, ("1", "017", "999")))
+    assert not any(map(is_dataset_id, ("0", "1000", "-1", "x", "")))
