@@ -1,12 +1,14 @@
 """The demo's pieces. The whole of it takes minutes: it is run by hand, as the README says."""
 
+import json
 import logging
 import sys
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
-from nnunet_cil.datasets.phantom import LABELS
+from nnunet_cil.datasets.phantom import LABELS, write_dataset
 from nnunet_cil.errors import CILError
 from nnunet_cil.host import commands
 from nnunet_cil.schedule import load_schedule
@@ -37,6 +39,37 @@ def test_labels_are_shown_in_the_order_of_learning():
     labels = np.array([[0, spleen], [liver, spleen]])
     np.testing.assert_array_equal(demo._in_order_of_learning(labels, ["spleen", "liver"]), [[0, 1], [2, 1]])
     np.testing.assert_array_equal(demo._in_order_of_learning(labels, ["liver"]), [[0, 0], [1, 0]])
+
+
+def test_the_report_has_a_row_for_each_method_and_a_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "NUM_TRAINING", 1)
+    monkeypatch.setattr(demo, "NUM_VALIDATION", 1)
+    schedule = load_schedule(demo.SCHEDULE)
+    raw = tmp_path / "nnUNet_raw" / demo.DATASET
+    write_dataset(raw, num_training=2, num_test=0)
+    for trainer, step in demo.jobs(schedule):
+        model = demo.model_folder(tmp_path, trainer, step)
+        classes = schedule.classes_until(step)
+        validation = model / "fold_0" / "validation"
+        validation.mkdir(parents=True)
+        labels = {"background": 0, **{name: c for c, name in enumerate(classes, start=1)}}
+        (model / "dataset.json").write_text(json.dumps({"labels": labels}))
+        dice = 0.25 if trainer == "nnUNetTrainerFineTune" else 0.75
+        mean = {str(c): {"Dice": dice} for c in labels.values() if c}
+        (validation / "summary.json").write_text(json.dumps({"mean": mean}))
+        prediction = demo._in_order_of_learning(demo._read(raw / "labelsTr" / "phantom_0001.nii.gz"), classes)
+        sitk.WriteImage(sitk.GetImageFromArray(prediction.astype(np.uint8)), str(validation / "phantom_0001.nii.gz"))
+    found = demo._report(tmp_path, schedule)
+    cells = [[cell.strip() for cell in line.split("|")] for line in found.table.splitlines()]
+    scores = {(row[1], row[2]): row[-2] for row in cells if row[1].isdigit()}
+    assert scores == {
+        **{("0", name): "0.750" for name in demo.METHODS},  # they share step 0
+        **{(step, "fine-tuning"): "0.250" for step in "12"},
+        **{(step, "PGCD"): "0.750" for step in "12"},
+    }
+    assert found.table in found.table_file.read_text()
+    assert found.table_file.read_text().startswith("Mean Dice on 1 held-out phantoms.")
+    assert found.picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
