@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,8 @@ import study
 import study_tables
 from toy import DATASET, LABELS, ORGANS, make_trainer, seed_epochs, toy_volume, write_schedule
 
-from nnunet_cil.cli import main as cli
+from nnunet_cil.host import commands
+from nnunet_cil.workflows.evaluate import evaluate
 
 pytestmark = pytest.mark.slow
 
@@ -24,72 +26,108 @@ PGCD, FINETUNE = "nnUNetTrainerPGCD", "nnUNetTrainerFineTune"
 
 @pytest.fixture
 def setting(toy, tmp_path, monkeypatch):
-    """Two test cases, and the commands in this process; a prediction is the truth without the liver."""
+    """Two test cases, and nnU-Net's commands in this process; a prediction is the reference without the liver."""
     raw = Path(os.environ["nnUNet_raw"]) / DATASET
     for part in ("imagesTs", "labelsTs"):
         (raw / part).mkdir()
     for i in range(2):
-        sitk.WriteImage(sitk.GetImageFromArray(toy_volume(90 + i)[1]), str(raw / "labelsTs" / f"test_{i}.nii.gz"))
+        image, labels = (sitk.GetImageFromArray(array) for array in toy_volume(90 + i))
+        sitk.WriteImage(image, str(raw / "imagesTs" / f"test_{i}_0000.nii.gz"))
+        sitk.WriteImage(labels, str(raw / "labelsTs" / f"test_{i}.nii.gz"))
     trained = []
 
-    def call(command, *arguments):
-        if command == "nnunet_cil":
-            assert cli(list(arguments)) in (None, 0)
-            return
+    def call(command, arguments, *_):
         option = dict(pairwise(arguments))
         trainer, plans = option["-tr"], option["-p"]
         if command == "nnUNetv2_train":
-            trained.append((trainer, plans, "--c" in arguments))
-            here = make_trainer(trainer, plans, resume="--c" in arguments)
+            how = {"--c", "--val"}.intersection(arguments)
+            trained.append((trainer, plans, *how))
+            here = make_trainer(trainer, plans)
             seed_epochs(here)
-            if "--c" in arguments:
+            if how:
                 here.load_checkpoint(f"{here.output_folder}/checkpoint_final.pth")
-            here.run_training()
+            if how != {"--val"}:
+                here.run_training()
             here.perform_actual_validation()
             return
-        output = Path(option["-o"])
-        channels = json.loads((output.parents[1] / "dataset.json").read_text())["labels"]
+        assert command == "nnUNetv2_predict"
+        model = Path(os.environ["nnUNet_results"]) / DATASET / f"{trainer}__{plans}__3d_fullres"
+        channels = json.loads((model / "dataset.json").read_text())["labels"]
         table = np.zeros(len(LABELS), dtype=np.uint8)
         for name in set(channels) - {"background", "liver"}:
             table[LABELS[name]] = channels[name]
-        output.mkdir(exist_ok=True)
         for file in (raw / "labelsTs").iterdir():
             labels = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
-            sitk.WriteImage(sitk.GetImageFromArray(table[labels]), str(output / file.name))
+            sitk.WriteImage(sitk.GetImageFromArray(table[labels]), str(Path(option["-o"]) / file.name))
 
-    monkeypatch.setattr(study, "call", call)
-    schedule = write_schedule(tmp_path, STEPS)
+    monkeypatch.setattr(commands, "call", call)
+    monkeypatch.setattr(evaluate, "_write_pictures", lambda *_: None)  # slow
+    file = tmp_path / "scores.csv"
 
-    def run(*more):
-        kept = ["--results", str(tmp_path / "scores.csv"), "--step0", str(tmp_path / "step0"), "-p", "nnUNetPlans"]
-        arguments = ["study.py", "17", str(schedule), "--folds", "0", "-device", "cpu", *kept, *more]
+    def run(schedule, *more):
+        arguments = ["study.py", "17", str(schedule), "--folds", "0", "-o", str(file), "-p", "nnUNetPlans", *more]
         monkeypatch.setattr(sys, "argv", arguments)
         study.main()
-        monkeypatch.setattr(sys, "argv", ["study_tables.py", str(schedule), *kept[:2]])
+        monkeypatch.setattr(sys, "argv", ["study_tables.py", str(schedule), "--results", str(file)])
         study_tables.main()
-        return [tuple(t) for t in trained]
+        return trained
 
-    return run, trained, tmp_path
+    return run, file
 
 
-def test_methods_share_a_step_0_that_can_be_carried_elsewhere(setting, capsys):
-    run, trained, folder = setting
+def test_methods_share_a_step_0_that_can_be_carried_elsewhere(setting, tmp_path, capsys):
+    run, file = setting
+    schedule = write_schedule(tmp_path, STEPS)
     first, second = "nnUNetPlans_toy_step0", "nnUNetPlans_toy_step1"
-    assert run("--methods", "FineTune") == [(PGCD, first, False), (FINETUNE, second, False)]
+    assert run(schedule, "--methods", "FineTune") == [(PGCD, first), (FINETUNE, second)]
     assert "| FineTune_step1 | 0.000 | 1.000 | 1.000 | 1.000 | 0.500 | 1.000 | 0.750 | 1 |" in capsys.readouterr().out
-    assert run("--methods", "FineTune") == trained[:2]
+    assert len(run(schedule, "--methods", "FineTune")) == 2
 
-    kept = folder / "step0" / "fold_0.pth"
     models = Path(os.environ["nnUNet_results"]) / DATASET
     own = models / f"{PGCD}__{first}__3d_fullres"
-    assert kept.read_bytes() == (own / "fold_0" / "checkpoint_final.pth").read_bytes()
-    for model in list(models.iterdir()):  # another machine, with the scores or without
-        model.rename(folder / model.name)
-    assert run("--methods", "PGCD")[2:] == [(PGCD, second, False)]
-    file = folder / "scores.csv"
-    scores.write_rows(file, [row for row in scores.read_rows(file) if row["step"] != "0"])
-    assert run("--methods", "PGCD")[3:] == [(PGCD, first, True)]
-    assert kept.read_bytes() == (own / "fold_0" / "checkpoint_final.pth").read_bytes()
+    for model in list(models.iterdir()):  # another machine
+        model.rename(tmp_path / model.name)
+    kept = tmp_path / own.name
+    shutil.copytree(kept, own)
+    assert run(schedule, "--methods", "PGCD")[2:] == [(PGCD, second)]
+    found = scores.read_scores(file, "test")
+    assert sorted(found) == ["FineTune_step1", "PGCD_step1", "step0"]
+    assert list(found["PGCD_step1"][0]["spleen"]) == ["test_0", "test_1"]
+
+    shutil.rmtree(own / "fold_0" / "validation")  # the checkpoint alone
+    assert run(schedule, "--methods", "PGCD")[3:] == [(PGCD, first, "--val")]
+    checkpoint = Path("fold_0") / "checkpoint_final.pth"
+    assert (kept / checkpoint).read_bytes() == (own / checkpoint).read_bytes()
+
+
+def test_a_setting_that_starts_late_continues_from_its_parents_models(setting, tmp_path, monkeypatch):
+    run, file = setting
+    trainers = tmp_path / "trainers"
+    trainers.mkdir()
+    (trainers / "late.py").write_text(
+        "from nnunet_cil.training.methods.mib import nnUNetTrainerMiB\n\n\n"
+        "class nnUNetTrainerMiB_late(nnUNetTrainerMiB):\n    mib_weight = 30.0\n    from_step = 2\n"
+    )
+    monkeypatch.setenv("nnUNet_extTrainer", f"{os.environ['nnUNet_extTrainer']}{os.pathsep}{trainers}")
+    schedule = write_schedule(tmp_path, (ORGANS[:2], ORGANS[2:3], ORGANS[3:]))
+    trained = run(schedule, "--methods", "MiB_late", "--cases", "validation")
+    mib = "nnUNetTrainerMiB"
+    assert trained == [(t, f"nnUNetPlans_toy_step{i}") for i, t in enumerate((PGCD, mib, f"{mib}_late"))]
+    assert sorted(scores.read_scores(file, "validation")) == ["MiB(mib_weight=30,from_step=2)_step2", "step0"]
+    assert not scores.read_scores(file, "test")
+
+
+def test_a_table_of_another_data_set_is_left_as_it_is(tmp_path):
+    file = tmp_path / "scores.csv"
+    row = dict.fromkeys(scores.COLUMNS, "") | {"method": "MiB", "step": "1", "fold": "0", "cases": "test", "case": "a"}
+    here = study.Study(experiment=None, device="cpu", results=file)
+    here.add([row, {**row, "fold": "1", "case": "b"}])
+    here.add([{**row, "dice": "0.5"}])
+    assert [(r["fold"], r["dice"]) for r in scores.read_rows(file)] == [("0", "0.5"), ("1", "")]
+    before = file.read_bytes()
+    with pytest.raises(SystemExit, match="MiB_step1 of another plan or data set"):
+        here.add([{**row, "dataset": "Dataset018_Other"}])
+    assert file.read_bytes() == before
 
 
 def test_differences_compare_a_fold_with_itself_alone(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,39 @@
+"""benchmarks/trainers: the settings of the studies."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import scores
+import study
+
+from nnunet_cil.shipped import trainers_folder
+
+TRAINERS = Path(study.__file__).parent / "trainers"
+
+
+@pytest.fixture
+def _found_by_nnunet(monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", f"{trainers_folder()}{os.pathsep}{TRAINERS}")
+
+
+@pytest.mark.usefixtures("_found_by_nnunet")
+def test_each_setting_is_one_of_a_published_table_under_the_name_that_it_has_there():
+    text = (TRAINERS / "study_trainers.py").read_text()
+    names = re.findall(r"^class (nnUNetTrainer\w+)\(", text, re.MULTILINE)
+    published = {
+        (row["method"], row["setting"]) for file in scores.RESULTS.glob("*.csv.gz") for row in scores.read_rows(file)
+    }
+    methods = [study.method_of_trainer(name) for name in names]
+    assert {(m.name, m.setting) for m in methods} <= published
+    assert len({(m.name, m.setting) for m in methods}) == len(names) > 25
+
+
+@pytest.mark.usefixtures("_found_by_nnunet")
+def test_a_trainer_is_named_by_what_it_sets():
+    late = study.method_of_trainer("nnUNetTrainerPGCD_noise0_weight10_noise1from2")
+    assert (late.name, late.setting) == ("PGCD", "new_class_noise=1,pgcd_weight=10,from_step=2")
+    assert (late.from_step, late.parent) == (2, "nnUNetTrainerPGCD_noise0_weight10")
+    assert study.method_of_trainer("nnUNetTrainerPGCDOnly").name == "PGCDOnly"  # not PGCD without DAPD
+    assert study.method_of_trainer("nnUNetTrainerPGCDOnly").setting == ""
