@@ -1,4 +1,4 @@
-"""Would a cached teacher pay? What its output costs a worker, against the forward pass that it saves. Needs no data.
+"""Measures what a cached teacher's output costs a worker, against the forward pass that it saves. Needs no data.
 
     python benchmarks/cached_teacher.py -o benchmarks/results/cached_teacher.json
     python benchmarks/cached_teacher.py -o benchmarks/results/cached_teacher.json --table docs/performance.md
@@ -26,18 +26,18 @@ import synthetic
 
 KIND = "3d"
 BYTES = 2
-"""Of a number in half precision."""
+"""Bytes of a number in half precision."""
 
 
 def cpu_seconds(work: Callable[[], Any]) -> float:
-    """Of this process."""
+    """Returns the CPU seconds of this process."""
     start = time.process_time()
     work()
     return time.process_time() - start
 
 
 def write_cache(file: Path, channels: int, shape: tuple[int, ...], patch: list[int]) -> None:
-    """Noise, which compresses as little as features do."""
+    """Makes noise, which compresses as little as features do."""
     import blosc2
     import numpy as np
     from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
@@ -50,7 +50,7 @@ def write_cache(file: Path, channels: int, shape: tuple[int, ...], patch: list[i
 
 
 def sample(loader: Any, case: str, cache: Any = None) -> None:
-    """One training sample, as nnU-Net's worker makes it; with the crop of the cache where it is given."""
+    """Makes one training sample as nnU-Net's worker does; with the crop of the cache where it is given."""
     import numpy as np
     import torch
     from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
@@ -68,7 +68,7 @@ def sample(loader: Any, case: str, cache: Any = None) -> None:
 
 
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """CPU seconds, sample by sample; with the cache and without it take turns on the same random numbers."""
+    """Measures CPU seconds sample by sample; with the cache and without it take turns on the same random numbers."""
     import blosc2
     import numpy as np
     import torch
@@ -109,7 +109,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Markdown. Means over the samples: rotations and scalings, which cost most, are drawn in a third of them."""
+    """Returns Markdown: means over the samples. Rotations and scalings, which cost most, are drawn in a third of them."""
     plain, cached = (statistics.mean(s[which] for s in found["samples"]) for which in ("plain", "cached"))
     forward = statistics.median(found["forward"])
     patch = " x ".join(map(str, found["patch"]))

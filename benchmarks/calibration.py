@@ -1,4 +1,4 @@
-"""Does PGCD's weight know where the teacher is right? Numbers, and a picture of the weights, on validation cases.
+"""Asks whether PGCD's weight knows where the teacher is right: numbers, and a picture of the weights, on validation cases.
 
     python benchmarks/calibration.py TEACHER STUDENT -f 0 -o benchmarks/results/calibration --picture docs/images/weights.png
     python benchmarks/calibration.py --table benchmarks/results/calibration
@@ -37,9 +37,9 @@ from nnunet_cil.training.state import read_checkpoint
 
 DEVICE = torch.device("cpu")
 SHARES = {"carried": 0.0, "blended": PGCD.prototype_refresh, "re-estimated": 1.0}
-"""Of the teacher's own estimate in the prototypes."""
+"""Share of the teacher's own estimate in the prototypes."""
 BACKGROUND = 20
-"""Of the voxels that both call background, every so manyth."""
+"""Of the voxels that both call background, one in so many is taken."""
 
 
 class Model:
@@ -79,12 +79,12 @@ class Analysis:
         self.banks = self._banks()
 
     def tiles(self, cases: list[str], label_map: dict[int, int]) -> Any:
-        """The cases as the losses see them."""
+        """Yields the cases as the losses see them."""
         table = lookup_table(label_map, self.student.step.dataset_labels.values())
         return tiles(self.dataset_class(self.data, cases), self.student.configuration.patch_size, table, None, 1)
 
     def _banks(self) -> dict[str, PrototypeBank]:
-        """As ``nnUNetTrainerPGCD.inherit_prototypes``, on these cases instead of the training cases."""
+        """Collects prototypes as ``nnUNetTrainerPGCD.inherit_prototypes`` does, on these cases instead of the training cases."""
         carried = PrototypeBank.from_state_dict(self.teacher.state["prototypes"])
         sums, counts = feature_sums(
             self.teacher.run,
@@ -102,7 +102,7 @@ class Analysis:
         return prototype_similarity(features, bank.prototypes, bank.known, temperature=PGCD.similarity_temperature)
 
     def measure(self) -> dict[str, Any]:
-        """Per old class: areas under the ROC curve, and mean weights."""
+        """Returns areas under the ROC curve and mean weights of each old class."""
         voxels: list[dict[str, Tensor]] = []
         stray = np.zeros((self.num_old, 2))
         for tile in self.tiles(self.cases, self.student.step.evaluation_label_map):
@@ -166,7 +166,7 @@ class Analysis:
         return {"right from wrong": found, "missed from background": lost, "weight": weights}
 
     def picture(self, file: Path, number: int = 2) -> None:
-        """The cases in which the student has most wrong voxels of old classes, at the slice where most of them are."""
+        """Draws the cases in which the student has most wrong voxels of old classes, at the slice where most of them are."""
         import matplotlib.pyplot as plt
 
         maps = {case: self._maps(case) for case in self.cases}
@@ -196,7 +196,7 @@ class Analysis:
         return (maps["truth"] != maps["student"]) & old
 
     def _maps(self, case: str) -> dict[str, Any]:
-        """Whole volumes, put together from the patches."""
+        """Puts whole volumes together from the patches."""
         from acvl_utils.cropping_and_padding.padding import pad_nd_image
         from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 
@@ -219,7 +219,7 @@ class Analysis:
 
 
 def table(folder: Path) -> str:
-    """Markdown, a table for each measure: mean over the files (each of them)."""
+    """Returns Markdown, a table for each measure: mean over the files (each of them)."""
     contents = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
     lines = []
     for group in ("right from wrong", "missed from background", "weight", "false positives"):
@@ -234,7 +234,7 @@ def table(folder: Path) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("teacher", type=Path, nargs="?", help="model folder of a step")
     parser.add_argument("student", type=Path, nargs="?", help="model folder of the step after it")

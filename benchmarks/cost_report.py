@@ -1,4 +1,4 @@
-"""Tables and a figure of what step_cost.py and prediction_cost.py measured."""
+"""Makes tables and a figure of what step_cost.py and prediction_cost.py measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = {"3d": "3D U-Net", "2d": "2D U-Net", "resenc": "3D residual encoder"}
 
 
 def ratios(rounds: Sequence[dict[str, Any]], what: str) -> list[float]:
-    """Own over plain, of every pair: ``seconds``, ``cpu_seconds``, ``epoch_seconds``, ``peak_mib`` or ``training_mib``."""
+    """Returns own over plain of every pair: ``seconds``, ``cpu_seconds``, ``epoch_seconds``, ``peak_mib`` or ``training_mib``."""
 
     def values(found: dict[str, Any]) -> list[float]:
         if what == "training_mib":
@@ -27,7 +27,7 @@ def ratios(rounds: Sequence[dict[str, Any]], what: str) -> list[float]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Median (quartiles)."""
+    """Returns the median (quartiles)."""
     if not values:
         return ""
     low, middle, high = quartiles(values)
@@ -35,18 +35,18 @@ def spread(values: Sequence[float]) -> str:
 
 
 def quartiles(values: Sequence[float]) -> list[float]:
-    """First quartile, median, third."""
+    """Returns the first quartile, the median and the third."""
     return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else list(values) * 3
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown."""
+    """Returns a table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def title(entry: dict[str, Any]) -> str:
-    """What the settings of a table have in common."""
+    """Returns what the settings of a table have in common."""
     device = "CPU" if entry["device"] == "cpu" else entry["machine"]
     features = ", ".join(map(str, entry["features"])) if entry["features"] else "nnU-Net's features"
     patch = " x ".join(map(str, entry["patch"]))
@@ -56,7 +56,7 @@ def title(entry: dict[str, Any]) -> str:
 
 
 def grouped(content: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Title -> its settings, by number of old classes."""
+    """Returns title -> its settings, by number of old classes."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for entry in sorted(content["settings"], key=lambda e: e["old_classes"]):
         groups.setdefault(title(entry), []).append(entry)
@@ -64,7 +64,7 @@ def grouped(content: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def tables(content: dict[str, Any]) -> str:
-    """All that was measured, and all that was counted."""
+    """Returns all that was measured, and all that was counted."""
     parts = []
     for name, entries in grouped(content).items():
         versions = sorted({entry["torch"] for entry in entries})
@@ -77,7 +77,7 @@ def tables(content: dict[str, Any]) -> str:
 
 
 def cost_table(entries: list[dict[str, Any]]) -> str:
-    """Ratios of time and memory."""
+    """Returns ratios of time and memory."""
     of_process = entries[0]["device"] == "cpu"
     whats = ["seconds", *(["cpu_seconds"] if of_process else []), "epoch_seconds", "peak_mib"]
     names = {"seconds": "step", "cpu_seconds": "step, CPU time", "epoch_seconds": "epoch", "peak_mib": "peak memory"}
@@ -97,13 +97,13 @@ def cost_table(entries: list[dict[str, Any]]) -> str:
 
 
 def without_empty_columns(header: Sequence[str], rows: list[list[str]]) -> str:
-    """A table without the columns of what was not measured."""
+    """Returns a table without the columns of what was not measured."""
     kept = [i for i in range(len(header)) if any(row[i] for row in rows)]
     return table([header[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 def count_table(entries: list[dict[str, Any]]) -> str:
-    """Host synchronisations, and full-resolution feature maps alive."""
+    """Returns host synchronisations, and full-resolution feature maps alive."""
     rows = []
     for entry in entries:
         for trainer, found in entry["counts"].items():
@@ -150,7 +150,7 @@ def put(text: str, target: str, marker: str) -> None:
 
 
 def figure(content: dict[str, Any]) -> Figure:
-    """Ratio of step time and of memory over the number of old classes; a line for what was measured at several numbers."""
+    """Draws the ratio of step time and of memory over the number of old classes, where several were measured."""
     from matplotlib.figure import Figure
 
     from nnunet_cil.evaluation.charts import LINE_COLOURS, MARKERS

@@ -1,4 +1,4 @@
-"""What a piece of code asks of the device, operation by operation: waits for the host, and tensors alive."""
+"""Counts what a piece of code asks of the device, operation by operation: waits for the host, and tensors alive."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Counting(TorchDispatchMode):
         self.peaks[term] = max(self.peaks[term], held[term])
 
     def held(self) -> Counter[str]:
-        """Bytes that are alive now, by the term that allocated them."""
+        """Returns the bytes that are alive now, by the term that allocated them."""
         self._alive = {k: v for k, v in self._alive.items() if not v[0].expired()}
         held: Counter[str] = Counter()
         for _, size, term in self._alive.values():
@@ -74,7 +74,7 @@ class Counting(TorchDispatchMode):
 
 
 def waits_for_the_host(func: Any, args: tuple[Any, ...], result: Any) -> bool:
-    """Whether a GPU would have to finish its work before the host goes on."""
+    """Tells whether a GPU would have to finish its work before the host goes on."""
     name = func._schema.name.removeprefix("aten::")
     if name == "index" or name.startswith("index_put"):
         return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
@@ -84,7 +84,7 @@ def waits_for_the_host(func: Any, args: tuple[Any, ...], result: Any) -> bool:
 
 
 def _term() -> str:
-    """The term on the stack; its outermost function, but for what calls a term at every scale."""
+    """Returns the term on the stack: its outermost function, but for what calls a term at every scale."""
     found = ""
     frame: Any = sys._getframe(2)
     while frame is not None:

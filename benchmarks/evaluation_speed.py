@@ -1,4 +1,4 @@
-"""How fast cases are scored, against just reading their files.
+"""Measures how fast cases are scored, against just reading their files.
 
     python benchmarks/evaluation_speed.py TRUTH PREDICTIONS [--enlarge 4] [--cases 8] [--rounds 5] [-o FILE]
 
@@ -23,7 +23,7 @@ from nnunet_cil.evaluation.files import score_files
 
 
 def enlarged(source: Path, target: Path, factor: int) -> Path:
-    """The label map with every voxel repeated, as NIfTI."""
+    """Writes the label map with every voxel repeated, as NIfTI."""
     picture = sitk.ReadImage(str(source), sitk.sitkUInt8)
     array = sitk.GetArrayFromImage(picture)
     for axis in range(3):
@@ -36,7 +36,7 @@ def enlarged(source: Path, target: Path, factor: int) -> Path:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("truth", type=Path)
     parser.add_argument("predictions", type=Path)

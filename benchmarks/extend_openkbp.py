@@ -1,4 +1,4 @@
-"""A plain nnU-Net model of two organs, extended by a third from other patients in whom only that one is labelled.
+"""Extends a plain nnU-Net model of two organs by a third, from other patients in whom only that one is labelled.
 
     python benchmarks/extend_openkbp.py 900 --true-prototypes -device cpu                  # resumable
     python benchmarks/extend_openkbp.py 900 -c 2d --runs 3 -device cpu
@@ -40,7 +40,7 @@ def call(*command: str, **environment: str) -> None:
 
 
 def half(source: Path, target: Path, cases: list[str], classes: tuple[str, ...], dataset_json: dict[str, Any]) -> None:
-    """A raw data set of some cases, with labels of some classes."""
+    """Writes a raw data set of some cases, with labels of some classes."""
     if (target / "dataset.json").is_file():
         return
     table = np.zeros(256, dtype=np.uint8)
@@ -81,7 +81,7 @@ class Study:
         ]
 
     def run(self) -> None:
-        """Everything, in order; what is done is skipped."""
+        """Does everything, in order; what is done is skipped."""
         self.refuse_other_lengths()
         dataset_json = json.loads((self.raw / "dataset.json").read_text())
         cases = sorted(f.name.removesuffix(".nii.gz") for f in (self.raw / "labelsTr").glob("*.nii.gz"))
@@ -108,7 +108,7 @@ class Study:
         self.keep("exported_is_identical", self.exported_is_identical(extended), ())
 
     def refuse_other_lengths(self) -> None:
-        """Results of other --epochs or --steps are not mixed with these."""
+        """Keeps results of other --epochs or --steps apart."""
         file = RESULTS / f"{self.name}.json"
         known = json.loads(file.read_text()) if file.is_file() else {}
         if known and (known["base_trainer"], known["training"]) != (self.base_trainer, self.training):
@@ -127,7 +127,7 @@ class Study:
         file.write_text(json.dumps(found, indent=1) + "\n")
 
     def plan_base(self) -> None:
-        """The plain model's plans and data: nnU-Net's own, and a copy with a small network."""
+        """Makes the plain model's plans and data: nnU-Net's own, and a copy with a small network."""
         from nnunet_cil.host.preprocess import PLANNERS
 
         folder, configuration = self.preprocessed / self.old, self.args.c
@@ -140,13 +140,13 @@ class Study:
             subprocess.run([*small, *self.size(), "-p", self.args.plans, "--name", self.plans], check=True)
 
     def size(self) -> list[str]:
-        """Of the patch, for networks that are slower than the 3D U-Net or faster."""
+        """Returns the options of small_plans.py, for networks that are slower than the 3D U-Net or faster."""
         if self.args.c == "2d":
             return ["--patch", "64", "64", "--batch", "12"]
         return ["--patch", "24", "40", "40"] if "ResEnc" in self.args.plans else []
 
     def data(self, plans: Path) -> Path:
-        """Where the preprocessed cases of the configuration lie."""
+        """Returns where the preprocessed cases of the configuration lie."""
         configuration = json.loads(plans.read_text())["configurations"][self.args.c]
         return plans.parent / str(configuration["data_identifier"])
 
@@ -167,7 +167,7 @@ class Study:
         return self.train(self.new, "nnUNetTrainerPGCD", step)
 
     def plan_alone(self, extension: str) -> str:
-        """One step with the mandible alone, with the plans and the length of the extension."""
+        """Trains one step with the mandible alone, with the plans and the length of the extension."""
         folder, base = self.preprocessed / self.new, f"{self.plans}From901"
         if not (folder / f"{base}.json").is_file():
             plans = json.loads((folder / f"{extension}From901_Mandible_step1.json").read_text()) | {"plans_name": base}
@@ -176,7 +176,7 @@ class Study:
         return self.plan_step(self.new, base, "alone", NEW)
 
     def plan_step(self, dataset: str, plans: str, name: str, classes: tuple[str, ...]) -> str:
-        """A schedule of one step; the name of its plans."""
+        """Plans a schedule of one step, and returns the name of its plans."""
         from nnunet_cil.cli.arguments import key_values
 
         schedule = self.preprocessed / dataset / f"{name}.schedule"
@@ -186,7 +186,7 @@ class Study:
         return f"{plans}_{name}_step0"
 
     def with_true_prototypes(self, base: Path) -> Path:
-        """The plain model as one of our trainers would have left it: with prototypes of its training data, by label."""
+        """Copies the plain model as one of our trainers would have left it: with prototypes of its training data, by label."""
         import torch
         from nnunetv2.run.run_training import get_trainer_from_args
 
@@ -207,7 +207,7 @@ class Study:
         return model
 
     def train(self, dataset: str, trainer: str, plans: str) -> Path:
-        """nnUNetv2_train, skipped when it is finished, continued when it was interrupted; the model's folder."""
+        """Calls nnUNetv2_train unless it is finished, with --c where it was interrupted; returns the model's folder."""
         model = self.results / dataset / f"{trainer}__{plans}__{self.args.c}"
         if not (model / "fold_0" / "checkpoint_final.pth").is_file():  # the final validation is not asked for
             going_on = ["--c"] if any((model / "fold_0").glob("checkpoint_*.pth")) else []
@@ -216,7 +216,7 @@ class Study:
         return model
 
     def score(self, model: Path, classes: tuple[str, ...]) -> dict[str, list[float]]:
-        """Dice of every class and test patient."""
+        """Returns the Dice of every class and test patient."""
         trainer, plans, configuration = model.name.split("__")
         output = model / "fold_0" / "test"
         call(
@@ -235,7 +235,7 @@ class Study:
         return dice
 
     def exported_is_identical(self, model: Path) -> bool:
-        """Whether the exported model predicts the same files where nnunet_cil is not installed, or cannot be imported."""
+        """Tells whether the exported model predicts the same files where nnunet_cil is not installed, or cannot be imported."""
         target = self.results.parent / f"exported_{self.name}"
         exported = target / model.parent.name / model.name.replace("nnUNetTrainerPGCD", "nnUNetTrainer")
         if not exported.exists():
@@ -257,7 +257,7 @@ class Study:
 
 
 def cosines(known: Path, extended: Path) -> dict[str, float]:
-    """Of each old class's true prototype with the one that the extension took from the model's predictions, centred."""
+    """Returns the centred cosine of each old class's true prototype with the one that the extension took from predictions."""
     import torch
 
     from nnunet_cil.training.state import STATE_KEY, read_checkpoint
@@ -269,7 +269,7 @@ def cosines(known: Path, extended: Path) -> dict[str, float]:
 
 
 def table() -> str:
-    """Markdown: mean Dice over the test patients."""
+    """Returns Markdown: mean Dice over the test patients."""
     lines = [f"| model | {' | '.join(OLD + NEW)} | old |", "|" + "---|" * (len(OLD + NEW) + 2)]
     for file in sorted(RESULTS.glob("*.json")):
         for row, scores in sorted(json.loads(file.read_text())["dice"].items()):
@@ -281,7 +281,7 @@ def table() -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="ID of OpenKBP with its five organs, e.g. 900")
     parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")

@@ -22,19 +22,19 @@ FILLED = re.compile(rf"^(<!-- (benchmarks/.*) -->\n\n)({TABLE.pattern})", re.MUL
 
 
 def last_table(command: str) -> str:
-    """What a benchmark prints, run in the project's folder."""
+    """Returns the last table that a benchmark prints, run in the project's folder."""
     arguments = [sys.executable, *shlex.split(command)]
     printed = subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return TABLE.findall(printed)[-1]
 
 
 def filled(text: str) -> str:
-    """The document with its tables made anew."""
+    """Returns the document with its tables made anew."""
     return FILLED.sub(lambda found: found[1] + last_table(found[2]), text)
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("document", type=Path, nargs="*", default=sorted((ROOT / "docs").glob("*.md")))
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a table differs")

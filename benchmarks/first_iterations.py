@@ -1,4 +1,4 @@
-"""How fast a step learns its new classes: the first iterations of a step, from the same seed, under several settings.
+"""Measures how fast a step learns its new classes: the first iterations of a step, from the same seed, under several settings.
 
     python benchmarks/first_iterations.py 900 nnUNetPlansSmall_openkbp_2-2-1_cpu_step2 1 \
         --set dapd_weight=1 --set dapd_weight=0.1 --set dapd_weight=0 --set pgcd_weight=3 -o benchmarks/results/first_iterations
@@ -25,7 +25,7 @@ NUM_VALIDATION_BATCHES = 24
 
 
 def seed(number: int) -> None:
-    """Of all generators that nnU-Net's data loading and training use."""
+    """Seeds all generators that nnU-Net's data loading and training use."""
     import torch
 
     random.seed(number)
@@ -34,7 +34,7 @@ def seed(number: int) -> None:
 
 
 def run(args: argparse.Namespace, settings: dict[str, float]) -> dict[str, Any]:
-    """One training under ``settings``."""
+    """Begins a training under ``settings``, and returns what it has learnt."""
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, settings: dict[str, float]) -> dict[str, Any]:
 
 
 def table(folder: Path) -> str:
-    """Markdown: the segmentation term in each quarter; Dice of new classes, and of old ones with the teacher."""
+    """Returns Markdown: the segmentation term in each quarter; Dice of new classes, and of old ones with the teacher."""
     lines: list[str] = []
     for file in sorted(folder.glob("*.json")):
         content = json.loads(file.read_text())
@@ -87,12 +87,12 @@ def table(folder: Path) -> str:
 
 
 def key_values(words: list[str]) -> dict[str, float]:
-    """["a=1", "b=2"] -> {"a": 1.0, "b": 2.0}."""
+    """Returns {"a": 1.0, "b": 2.0} for ["a=1", "b=2"]."""
     return {name: float(value) for name, value in (word.split("=") for word in words)}
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="ID of the preprocessed data set, e.g. 900")
     parser.add_argument("plans", help="the step's plans")
@@ -121,7 +121,7 @@ def main() -> None:
 
 
 def new_classes(args: argparse.Namespace) -> list[str]:
-    """Of the step."""
+    """Returns the new classes of the step."""
     from nnunet_cil.host.folders import dataset_name, nnunet_folder
 
     plans = nnunet_folder("nnUNet_preprocessed") / dataset_name(args.dataset) / f"{args.plans}.json"

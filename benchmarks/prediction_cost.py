@@ -1,4 +1,4 @@
-"""What prediction, start-up and planning cost: a step's model against a plain nnU-Net model of the same size. Needs no data.
+"""Measures what prediction, start-up and planning cost: a step's model against a plain nnU-Net model as large. Needs no data.
 
     python benchmarks/prediction_cost.py -o benchmarks/results/prediction_cost.json
     python benchmarks/prediction_cost.py -o benchmarks/results/prediction_cost.json --table docs/performance.md
@@ -32,21 +32,21 @@ PARTS = ("prediction", "start_up", "plan")
 
 
 def seconds_of(work: Callable[[], Any]) -> tuple[float, float]:
-    """Of the clock, and of all threads of this process."""
+    """Returns the seconds of the clock, and of all threads of this process."""
     start, cpu_start = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - start, time.process_time() - cpu_start
 
 
 def prepare(folder: Path, asked: dict[str, Any]) -> list[str]:
-    """The data set and the plans of its two steps."""
+    """Makes the data set and the plans of its two steps."""
     num_classes = asked["old_classes"] + 1
     synthetic.make_dataset(folder, KIND, num_classes, asked["patch"], 2, asked["features"])
     return synthetic.plan_steps(folder, num_classes)
 
 
 def untrained_models(folder: Path, asked: dict[str, Any]) -> dict[str, str]:
-    """Folders of three models with the same architecture: plain nnU-Net's, a step's, and that one exported."""
+    """Makes the folders of three models with the same architecture: plain nnU-Net's, a step's, and that one exported."""
     from nnunet_cil.workflows.models.export import export
 
     _, second = prepare(folder, asked)
@@ -67,7 +67,7 @@ def untrained_models(folder: Path, asked: dict[str, Any]) -> dict[str, str]:
 
 
 def prediction(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of predicting a volume, model after model, backwards in every other round; the first round is not counted."""
+    """Measures seconds of predicting a volume, model after model, backwards in every other round. The first does not count."""
     import numpy as np
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -88,7 +88,7 @@ def prediction(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def start_up(_folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of the command line's light commands, and what they import."""
+    """Measures seconds of the command line's light commands, and what they import."""
     entry = "import sys; from nnunet_cil.cli import main; sys.argv[0] = 'nnunet_cil'; main(sys.argv[1:])"
     commands = {"python -c pass": [sys.executable, "-c", "pass"]}
     commands.update({name: [sys.executable, "-c", entry, *given] for name, given in COMMANDS.items()})
@@ -104,12 +104,12 @@ def start_up(_folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def quiet(command: list[str]) -> str:
-    """What it prints."""
+    """Returns what a command prints."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def plan(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of planning a data set of copies of one preprocessed case, and of reading its labels."""
+    """Measures seconds of planning a data set of copies of one preprocessed case, and of reading its labels."""
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
     from nnunet_cil.workflows.plan import plan as plan_cases
@@ -133,7 +133,7 @@ def plan(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_a_process(part: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """A part, in a process of its own with its own folders."""
+    """Measures a part, in a process of its own with its own folders."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, **synthetic.environment(Path(folder)), "nnUNet_compile": "f"}
         command = [sys.executable, __file__, "--child", json.dumps({**asked, "part": part, "folder": folder})]
@@ -146,7 +146,7 @@ def in_a_process(part: str, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def tables(content: dict[str, Any]) -> str:
-    """Markdown."""
+    """Returns tables in Markdown."""
     parts = []
     if "prediction" in content:
         found = content["prediction"]

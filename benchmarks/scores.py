@@ -1,4 +1,4 @@
-"""The table of a study: one row a case, class, fold, step, method and setting, in a CSV file that pandas opens, packed or not.
+"""Reads and writes the table of a study: one row a case, class, fold, step, method and setting, as CSV, packed or not.
 
     pandas.read_csv("benchmarks/results/openkbp_2-2-1_cpu.csv.gz")
 

@@ -16,7 +16,7 @@ from nnunet_cil.host.plans_files import small_plans
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="data set ID or name")
     parser.add_argument("--features", type=int, nargs="+", default=[8, 16, 32, 64], help="features of each stage")

@@ -1,4 +1,4 @@
-"""What a training step costs: our trainers at step 1 against plain nnUNetTrainer of the same size, as ratios. Needs no data.
+"""Measures what a training step costs: our trainers at step 1 against plain nnUNetTrainer of the same size. Needs no data.
 
     python benchmarks/step_cost.py --classes 4 13 --trainers PGCD MiB -o benchmarks/results/step_cost.json
     python benchmarks/step_cost.py -o benchmarks/results/step_cost.json --table docs/performance.md --figure cost.svg
@@ -36,7 +36,7 @@ EPOCHS = 4
 
 
 def settings(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every combination that was asked for; what names a measurement in the output file."""
+    """Returns every combination that was asked for; each names a measurement in the output file."""
     for kind, compiled, old_classes in itertools.product(args.plans, args.compile, args.classes):
         flat = kind == "2d"
         yield {
@@ -52,7 +52,7 @@ def settings(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def entry_of(content: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
-    """The setting's entry in the output file, a new one if need be."""
+    """Returns the setting's entry in the output file, a new one if need be."""
     for entry in content["settings"]:
         if all(entry[k] == v for k, v in setting.items()):
             return entry
@@ -61,7 +61,7 @@ def entry_of(content: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]
 
 
 def measure_setting(setting: dict[str, Any], args: argparse.Namespace, content: dict[str, Any]) -> None:
-    """Whatever the output file lacks of a setting; it is written after every round."""
+    """Measures whatever the output file lacks of a setting; it is written after every round."""
     entry = entry_of(content, setting)
     names = [f"nnUNetTrainer{t}" for t in args.trainers]
     if args.again:
@@ -90,12 +90,12 @@ def measure_setting(setting: dict[str, Any], args: argparse.Namespace, content: 
 
 
 def describe(setting: dict[str, Any]) -> str:
-    """One line."""
+    """Prints one line on a setting."""
     return f"{setting['plans']}, {setting['old_classes']} old classes" + (", compiled" if setting["compiled"] else "")
 
 
 def write(content: dict[str, Any], output: Path | None) -> None:
-    """Written aside and moved into place."""
+    """Writes a file aside and moves it into place."""
     if output is not None:
         aside = output.with_suffix(".tmp")
         aside.write_text(json.dumps(content, indent=1) + "\n")
@@ -106,7 +106,7 @@ class Child:
     """Runs this file again, in a process of its own, for one setting."""
 
     def __init__(self, setting: dict[str, Any], args: argparse.Namespace, folder: Path) -> None:
-        """Into ``folder`` goes the data set."""
+        """Prepares the process; the data set goes into ``folder``."""
         self.setting = setting
         self.asked = {**setting, "steps": args.steps, "epoch": args.epoch, "folder": str(folder)}
         self.environment = {
@@ -118,7 +118,7 @@ class Child:
         }
 
     def run(self, what: str, trainer: str) -> dict[str, Any]:
-        """What it found. Stops with its last words if it fails."""
+        """Returns what the process found. Stops with its last words if it fails."""
         begin = time.perf_counter()
         command = [sys.executable, __file__, "--child", json.dumps({**self.asked, "what": what, "trainer": trainer})]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
@@ -135,7 +135,7 @@ class Child:
 
 
 def prepare(asked: dict[str, Any]) -> dict[str, Any]:
-    """The data set, the plans of its steps and the model of step 0."""
+    """Makes the data set, the plans of its steps and the model of step 0."""
     import torch
 
     num_classes = asked["old_classes"] + 1
@@ -148,7 +148,7 @@ def prepare(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def started_trainer(asked: dict[str, Any], name: str) -> Any:
-    """A trainer about to train."""
+    """Returns a trainer about to train."""
     plans = synthetic.PLANS if name == PLAIN else f"{synthetic.PLANS}_{synthetic.SCHEDULE}_step1"
     trainer = synthetic.make_trainer(name, plans, asked["plans"], asked["device"])
     if name != PLAIN:
@@ -160,7 +160,7 @@ def started_trainer(asked: dict[str, Any], name: str) -> Any:
 
 
 def measure(asked: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of each training step and of epochs, plain nnU-Net and the trainer in turns."""
+    """Measures seconds of each training step and of epochs, plain nnU-Net and the trainer in turns."""
     cuda = asked["device"] == "cuda"
     trainers = {"plain": started_trainer(asked, PLAIN), "own": started_trainer(asked, asked["trainer"])}
     batches = {which: next(trainer.dataloader_train) for which, trainer in trainers.items()}
@@ -181,7 +181,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def memory(asked: dict[str, Any]) -> dict[str, Any]:
-    """Peak memory of training steps in MiB."""
+    """Measures the peak memory of training steps in MiB."""
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args  # noqa: F401  imported before memory is looked at
 
@@ -215,7 +215,7 @@ def epoch(trainer: Any, iterations: int) -> None:
 
 
 def seconds_of(work: Callable[[], Any], cuda: bool) -> tuple[float, float]:
-    """Of the clock, and of all threads of the process."""
+    """Returns the seconds of the clock, and of all threads of the process."""
     import torch
 
     def finish() -> None:
@@ -230,14 +230,14 @@ def seconds_of(work: Callable[[], Any], cuda: bool) -> tuple[float, float]:
 
 
 def resident_mib() -> float:
-    """The most memory that this process had so far."""
+    """Returns the most memory that this process had so far."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def count(asked: dict[str, Any]) -> dict[str, Any]:
-    """Waits for the host in a training step; memory that the loss holds, in units of a full-resolution feature map."""
+    """Counts waits for the host in a training step, and memory that the loss holds, in units of a full-resolution feature map."""
     import torch
     from counting import Counting
 

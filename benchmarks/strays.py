@@ -1,4 +1,4 @@
-"""How much of a model's error lies in stray regions: validation Dice with and without them, their share of the false positives.
+"""Measures how much of a model's error lies in stray regions: Dice without them, their share of the false positives.
 
     python benchmarks/strays.py MODEL_FOLDER -f 0 1 -o benchmarks/results/strays/step0.json
     python benchmarks/strays.py --table benchmarks/results/strays/*.json
@@ -19,7 +19,7 @@ import numpy as np
 
 
 def look(model: Path, fold: int) -> dict[str, dict[str, float]]:
-    """Class -> mean Dice over the cases, as predicted and without strays; share of the false positives, voxels summed."""
+    """Returns class -> mean Dice over the cases, as predicted and without strays; share of the false positives, voxels summed."""
     import SimpleITK as sitk
 
     from nnunet_cil.training.stray_regions import stray_regions
@@ -48,13 +48,13 @@ def look(model: Path, fold: int) -> dict[str, dict[str, float]]:
 
 
 def dice_of(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    """Dice; NaN where both are empty."""
+    """Returns the Dice, NaN where both are empty."""
     total = int(a.sum() + b.sum())
     return 2 * int((a & b).sum()) / total if total else np.nan
 
 
 def table(files: list[Path]) -> str:
-    """Markdown: a row for each model and class, mean over the folds (each fold)."""
+    """Returns Markdown: a row for each model and class, mean over the folds (each fold)."""
     lines = ["| model | class | Dice | without strays | false positives in strays |", "|---|---|---|---|---|"]
     for file in files:
         folds = json.loads(file.read_text())
@@ -68,7 +68,7 @@ def table(files: list[Path]) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", type=Path, help="MODEL_FOLDER")
     parser.add_argument("-f", type=int, nargs="+", default=[0], help="folds (default: 0)")

@@ -1,4 +1,4 @@
-"""A data set of boxes on noise, preprocessed by nnU-Net, and plans as nnU-Net makes them for its size: no download needed."""
+"""Makes a data set of boxes on noise, preprocessed by nnU-Net, with plans as nnU-Net makes them: no download needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RESIDUAL_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6)
 
 
 def class_names(num_classes: int) -> list[str]:
-    """Names of labels 1, 2, ..."""
+    """Returns names of labels 1, 2, ..."""
     return [f"class_{c}" for c in range(1, num_classes + 1)]
 
 
@@ -33,7 +33,7 @@ def configuration_name(kind: str) -> str:
 
 
 def volume(seed: int, shape: Sequence[int], num_classes: int, *, flat: bool) -> tuple[Any, Any]:
-    """An image and labels 1..num_classes: a box each, on a grid.
+    """Makes an image and labels 1..num_classes: a box each, on a grid.
 
     Args:
         seed: of the noise.
@@ -58,7 +58,7 @@ def volume(seed: int, shape: Sequence[int], num_classes: int, *, flat: bool) -> 
 
 
 def num_stages(patch: Sequence[int]) -> int:
-    """As nnU-Net plans: halved while at least 4 voxels are left along every axis."""
+    """Returns how many stages nnU-Net plans: it halves while at least 4 voxels are left along every axis."""
     stages = 1 + min(int(math.log2(p / 4)) for p in patch)
     if any(p % 2 ** (stages - 1) for p in patch):
         raise SystemExit(f"A patch of {tuple(patch)} cannot be halved {stages - 1} times. Choose multiples.")
@@ -66,7 +66,7 @@ def num_stages(patch: Sequence[int]) -> int:
 
 
 def architecture(kind: str, patch: Sequence[int], features: Sequence[int] | None) -> dict[str, Any]:
-    """The network of nnU-Net's plans: plain, or with a residual encoder."""
+    """Returns the network of nnU-Net's plans: plain, or with a residual encoder."""
     dim = len(patch)
     features = list(features or WIDTHS[dim][: num_stages(patch)])
     stages = len(features)
@@ -98,7 +98,7 @@ def architecture(kind: str, patch: Sequence[int], features: Sequence[int] | None
 def base_plans(
     kind: str, patch: Sequence[int], batch: int, features: Sequence[int] | None, shape: Sequence[int]
 ) -> dict[str, Any]:
-    """Plans as nnU-Net writes them, with one configuration."""
+    """Returns plans as nnU-Net writes them, with one configuration."""
     resample = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
     configuration = {
         "data_identifier": "nnUNetPlans_synthetic",
@@ -134,7 +134,7 @@ def base_plans(
 
 
 def volume_shape(patch: Sequence[int]) -> tuple[int, ...]:
-    """Half as large again as the patch, and of 8 slices where that is 2D."""
+    """Returns a size half as large again as the patch, of 8 slices where that is 2D."""
     grown = tuple(p * 3 // 2 for p in patch)
     return grown if len(grown) == 3 else (8, *grown)
 
@@ -174,7 +174,7 @@ def make_dataset(
 
 
 def plan_steps(root: Path, num_classes: int) -> list[str]:
-    """Plans two steps, the second of one class; both after a PGCD trainer's step 0. The names of the plans."""
+    """Plans two steps, the second of one class; both after a PGCD trainer's step 0. Returns the names of the plans."""
     from nnunet_cil.workflows.plan.plan import plan
 
     names = class_names(num_classes)
@@ -184,7 +184,7 @@ def plan_steps(root: Path, num_classes: int) -> list[str]:
 
 
 def make_trainer(name: str, plans_name: str, kind: str, device: str) -> Any:
-    """A trainer, as nnUNetv2_train makes it."""
+    """Returns a trainer as nnUNetv2_train makes it."""
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
@@ -192,7 +192,7 @@ def make_trainer(name: str, plans_name: str, kind: str, device: str) -> Any:
 
 
 def untrained_step_0(plans_name: str, kind: str, device: str) -> None:
-    """A step-0 checkpoint of the right shape; its weights do not matter to the cost."""
+    """Writes a step-0 checkpoint of the right shape; its weights do not matter to the cost."""
     import torch
 
     from nnunet_cil.networks.prototype_bank import PrototypeBank
@@ -208,7 +208,7 @@ def untrained_step_0(plans_name: str, kind: str, device: str) -> None:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """nnU-Net's environment variables for a data set under ``root``."""
+    """Returns nnU-Net's environment variables for a data set under ``root``."""
     from nnunet_cil.shipped import trainers_folder
 
     return {

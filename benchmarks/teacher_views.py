@@ -1,4 +1,4 @@
-"""What a teacher sees in an augmented patch, and in the whole volume: Dice of both against the labels, on the same patches.
+"""Compares what a teacher sees in an augmented patch and in the whole volume: Dice of both, on the same patches.
 
     python benchmarks/teacher_views.py 900 nnUNetPlansSmall_openkbp_2-2-1_cpu_step1 0 -o benchmarks/results/teacher_views
     python benchmarks/teacher_views.py --table benchmarks/results/teacher_views
@@ -22,7 +22,7 @@ os.environ["nnUNet_n_proc_DA"] = "0"
 
 
 def look(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """View -> old class -> Dice."""
+    """Returns view -> old class -> Dice."""
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
@@ -49,7 +49,7 @@ def look(args: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def table(folder: Path) -> str:
-    """Markdown: the mean over the folds (each fold)."""
+    """Returns Markdown: the mean over the folds (each fold)."""
     files = [json.loads(f.read_text()) for f in sorted(folder.glob("*.json"))]
     names = list(files[0]["augmented patch"])
     lines = [f"| the teacher sees | {' | '.join(names)} |", "|" + "---|" * (len(names) + 1)]
@@ -63,7 +63,7 @@ def table(folder: Path) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", nargs="?", help="ID of the preprocessed data set, e.g. 900")
     parser.add_argument("plans", nargs="?", help="the step's plans")
