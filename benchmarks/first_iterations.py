@@ -38,12 +38,15 @@ def run(args: argparse.Namespace, settings: dict[str, float]) -> dict[str, Any]:
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
+    from nnunet_cil.training.hyperparameters import settable
+
     seed(0)
     device = torch.device(args.device)
     trainer = get_trainer_from_args(args.dataset, args.c, args.fold, args.tr, args.plans, device=device)
     for name, value in settings.items():
-        if name not in trainer.hyperparameters:
-            raise SystemExit(f"{args.tr} has no hyper-parameter {name}: {', '.join(trainer.hyperparameters)}.")
+        known = settable(type(trainer))
+        if name not in known:
+            raise SystemExit(f"{args.tr} has no hyper-parameter {name}: {', '.join(known)}.")
         setattr(trainer, name, value)
     with tempfile.TemporaryDirectory() as folder:
         trainer.output_folder = trainer.output_folder_base = folder

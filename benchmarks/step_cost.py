@@ -152,11 +152,21 @@ def started_trainer(asked: dict[str, Any], name: str) -> Any:
     plans = synthetic.PLANS if name == PLAIN else f"{synthetic.PLANS}_{synthetic.SCHEDULE}_step1"
     trainer = synthetic.make_trainer(name, plans, asked["plans"], asked["device"])
     if name != PLAIN:
-        all_tiles = trainer.training_tiles
-        trainer.training_tiles = lambda *args, **kwargs: itertools.islice(all_tiles(*args, **kwargs), 1)
+        trainer.training_pass = one_tile(trainer.training_pass)
     trainer.on_train_start()
     trainer.network.train()
     return trainer
+
+
+def one_tile(training_pass: Callable[[], Any]) -> Callable[[], Any]:
+    """Returns the same pass over the training cases, of which only the first tile is looked at."""
+    from nnunet_cil.training.passes import TrainingPass
+
+    class OneTile(TrainingPass):
+        def tiles(self, batch_size: int | None = None) -> Any:
+            return itertools.islice(super().tiles(batch_size), 1)
+
+    return lambda: OneTile(**vars(training_pass()))
 
 
 def measure(asked: dict[str, Any]) -> dict[str, Any]:
@@ -266,7 +276,7 @@ def count(asked: dict[str, Any]) -> dict[str, Any]:
     forward = trainer.loss.forward
 
     def looked_at(output: Any, target: Any) -> Any:
-        given = teacher.output if asked_teacher else ()  # the network's own memory is not the loss's
+        given = trainer.loss._batch.teacher if asked_teacher else ()  # the network's own memory is not the loss's
         logits = output[0] if isinstance(output, (list, tuple)) else output
         channels = trainer.configuration_manager.network_arch_init_kwargs["features_per_stage"][0]
         unit = logits[:, 0].numel() * channels * 4

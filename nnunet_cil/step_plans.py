@@ -118,6 +118,11 @@ class StepPlan:
         """Data set label -> channel, for the evaluated classes (and ignore): what a prediction is compared with."""
         return label_map(self.dataset_labels, self.labels, self.evaluated_classes)
 
+    @property
+    def is_numbered_as_the_data_set(self) -> bool:
+        """Every evaluated class has the same number in the data set and in the model."""
+        return all(label == channel for label, channel in self.evaluation_label_map.items())
+
     def to_json(self) -> dict[str, Any]:
         """The block as it stands in the plans file, with a digest that tells whether it was edited.
 

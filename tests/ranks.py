@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import distributed
-from toy import make_context, make_pgcd_loss
+from toy import called, make_batch, make_pgcd_loss, make_setup
 
 from nnunet_cil.losses.prototypes import class_means, cosine_alignment, labels_within, sum_over_ranks
 from nnunet_cil.losses.segmentation import labelled_dice_loss
@@ -17,7 +17,7 @@ from nnunet_cil.training.step_loss import StepLoss
 
 
 class TwoTerms(StepLoss):
-    def terms(self, logits, targets):
+    def terms(self, logits, targets, batch):
         return {"a": logits[0].sum(), "b": 2 * logits[0].sum()}
 
 
@@ -42,8 +42,7 @@ def pgcd_step(own, *, ddp):
     teacher = TeacherOutput(torch.randn(4, 3, 3, 4)[own], torch.randn(4, 6, 3, 4)[own])
     target = (torch.rand(4, 1, 3, 4) > 0.7).long()[own] * 3
     bank = PrototypeBank(torch.randn(3, 6), torch.ones(3))
-    loss = make_pgcd_loss(make_context(3, teacher=teacher, features=features, ddp=ddp), bank)
-    total = loss(logits, target)
+    total = called(make_pgcd_loss(bank, 3, ddp=ddp), logits, target, make_batch(teacher, features))
     total.backward()
     return total.detach(), logits.grad, features.grad, bank.prototypes
 
@@ -80,9 +79,9 @@ def work(rank, folder):
     features = features.clone().requires_grad_()
     means, counts, loss = alignment(features, labels, mask)
     loss.backward()
-    terms = TwoTerms(make_context())
+    terms = TwoTerms(make_setup())
     for _ in range(3):
-        terms(torch.full((1, 1, 1, 1), float(rank), requires_grad=True), torch.zeros(1, 1, 1, 1))
+        called(terms, torch.full((1, 1, 1, 1), float(rank), requires_grad=True), torch.zeros(1, 1, 1, 1))
     found = (means.detach(), counts, loss.detach(), features.grad, terms.mean_terms())
     found = (*found, pgcd_step(own, ddp=True), collected(own), partial_dice(own, ddp=True))
     torch.save(found, f"{folder}/{rank}.pt")

@@ -12,8 +12,10 @@ import SimpleITK as sitk
 import torch
 
 from nnunet_cil.networks.prototype_bank import PrototypeBank
+from nnunet_cil.training.batch import Batch
+from nnunet_cil.training.hyperparameters import Settings
 from nnunet_cil.training.methods.pgcd import PGCDLoss
-from nnunet_cil.training.step_loss import StepContext
+from nnunet_cil.training.step_loss import LossSetup
 
 ORGANS = ("liver", "spleen", "kidney", "cyst")
 DATASET = "Dataset017_Toy"
@@ -234,43 +236,48 @@ def make_trainer(
     return get_trainer_from_args(dataset, configuration, fold, name, plans_name, resume, torch.device("cpu"))
 
 
-def make_context(
-    num_old=1,
-    ignore_label=None,
-    scale_weights=(1.0,),
-    *,
-    teacher=None,
-    features=None,
-    batch_dice=True,
-    ddp=False,
-    refined=(),
+def make_setup(
+    num_old=1, ignore_label=None, scale_weights=(1.0,), *, batch_dice=True, ddp=False, refined=(), **settings
 ):
-    """A StepContext around tensors: ``teacher`` a TeacherOutput, ``features`` the student's."""
-    return StepContext(
-        num_old,
-        ignore_label,
-        scale_weights,
+    """A LossSetup; ``settings`` are values of hyper-parameters."""
+    return LossSetup(
+        num_old=num_old,
+        ignore_label=ignore_label,
+        scale_weights=scale_weights,
         batch_dice=batch_dice,
         ddp=ddp,
-        teacher=SimpleNamespace(output=teacher),
-        features=SimpleNamespace(take=lambda: features),
         refined=refined,
+        settings=Settings(**settings),
     )
 
 
-def make_pgcd_loss(context: StepContext, bank: PrototypeBank, **changed) -> PGCDLoss:
-    """PGCD's loss with the trainer's weights and a faster background, but for what is ``changed``."""
-    settings = {
-        "old_dice_weight": 1.0,
-        "pgcd_weight": 10.0,
-        "pgcd_beta": 3.0,
-        "dapd_weight": 1.0,
-        "similarity_temperature": 0.1,
-        "background_momentum": 0.9,
-        "min_voxels": 1,
-        "volume_trust": 0.8,
-    }
-    return PGCDLoss(context, bank=bank, **{**settings, **changed})
+def make_batch(teacher=None, features=None, **others):
+    """A Batch around tensors: ``teacher`` a TeacherOutput, ``features`` the student's."""
+    return Batch(torch.zeros(1), teacher=lambda _images: teacher, features=lambda: features, **others)
+
+
+def called(loss, logits, targets, batch=None):
+    """The total of a loss, called as a training step calls it."""
+    with loss.on(make_batch() if batch is None else batch):
+        return loss(logits, targets)
+
+
+PGCD_SETTINGS = {
+    "old_dice_weight": 1.0,
+    "pgcd_weight": 10.0,
+    "pgcd_beta": 3.0,
+    "dapd_weight": 1.0,
+    "similarity_temperature": 0.1,
+    "background_momentum": 0.9,
+    "min_voxels": 1,
+    "volume_trust": 0.8,
+}
+"""Nearly the trainer's, with a faster background."""
+
+
+def make_pgcd_loss(bank: PrototypeBank, *layout, **changed) -> PGCDLoss:
+    """PGCD's loss; arguments as for ``make_setup``, the settings but for what is ``changed`` ``PGCD_SETTINGS``."""
+    return PGCDLoss(make_setup(*layout, **{**PGCD_SETTINGS, **changed}), bank=bank)
 
 
 def seed_epochs(trainer, seed: int = 0) -> None:
@@ -308,6 +315,7 @@ def checkpoint(trainer, name: str = "final") -> dict:
 
 def teacher_segments(folder: Path, logits: torch.Tensor, labelled_in=lambda _case: (), stray_free=()) -> dict:
     """Case a or b -> what ``TeacherVolumes`` makes of a teacher that says ``logits``, (K, *spatial), of both."""
+    from nnunet_cil.training.passes import Ranks
     from nnunet_cil.training.teacher_volumes import TeacherVolumes
 
     dataset = SimpleNamespace(
@@ -316,7 +324,8 @@ def teacher_segments(folder: Path, logits: torch.Tensor, labelled_in=lambda _cas
         save_seg=lambda segmentation, name: np.savez(f"{name}.npz", seg=segmentation),
     )
     predictor = SimpleNamespace(predict_sliding_window_return_logits=lambda _image: logits.clone())
-    TeacherVolumes(folder).write(dataset, predictor, labelled_in, stray_free, show=False)
+    cases = SimpleNamespace(cases=dataset.identifiers, dataset=lambda: dataset, ranks=Ranks(rank=0, size=1))
+    TeacherVolumes(folder).write(cases, predictor, labelled_in, stray_free)
     assert sorted(f.name for f in folder.iterdir()) == ["a.npz", "b.npz"]
     return {case: np.load(folder / f"{case}.npz")["seg"] for case in "ab"}
 

@@ -1,16 +1,26 @@
-"""Reading the last decoder stage's features while the network runs, without changing the network."""
+"""Reading activations while a network runs, without changing the network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+
+def bare_network(network: nn.Module) -> nn.Module:
+    """Returns the network without DDP and torch.compile around it."""
+    if isinstance(network, DistributedDataParallel):
+        network = network.module
+    return network._orig_mod if isinstance(network, OptimizedModule) else network
 
 
 def last_segmentation_layer(network: nn.Module) -> nn.Module:
-    """The full-resolution segmentation layer of nnU-Net's U-Nets, a 1x1 convolution.
+    """Returns the full-resolution segmentation layer of nnU-Net's U-Nets, a 1x1 convolution.
 
     Raises:
         NotImplementedError: a network of another structure.
@@ -24,8 +34,13 @@ def last_segmentation_layer(network: nn.Module) -> nn.Module:
     return layer
 
 
+def num_features(network: nn.Module) -> int:
+    """Returns the number of channels of the full-resolution features."""
+    return int(last_segmentation_layer(network).in_channels)  # type: ignore[arg-type]
+
+
 def encoder_stages(network: nn.Module) -> list[nn.Module]:
-    """The encoder's stages, full resolution first, the bottleneck last.
+    """Returns the encoder's stages, full resolution first, the bottleneck last.
 
     Raises:
         NotImplementedError: a network of another structure.
@@ -38,37 +53,59 @@ def encoder_stages(network: nn.Module) -> list[nn.Module]:
     return list(stages)
 
 
-class StageReader:
-    """Keeps the outputs of encoder stages: (batch, channels, *spatial) each. As ``FeatureReader``."""
+class ActivationReader:
+    """Keeps activations of the last forward pass, while ``reading``; afterwards it holds nothing.
+
+    The hooks are there from the beginning, since ``torch.compile`` ignores later ones. They look on only: nothing enters the
+    state dict.
+    """
+
+    def __init__(self, num_activations: int) -> None:
+        """Starts with nothing; a subclass registers ``_keep`` as hook of as many modules."""
+        self._kept: list[Tensor | None] = [None] * num_activations
+        self._is_reading = False
+
+    def _keep(self, index: int, activation: Tensor) -> None:
+        if self._is_reading:
+            self._kept[index] = activation
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keeps activations as long as the context lasts, and drops them at its end."""
+        self._is_reading = True
+        try:
+            yield
+        finally:
+            self._is_reading = False
+            self._kept = [None] * len(self._kept)
+
+    def _take(self) -> list[Tensor]:
+        kept = [activation for activation in self._kept if activation is not None]
+        if len(kept) < len(self._kept):
+            raise RuntimeError("The network has not run since its activations were last taken.")
+        self._kept = [None] * len(self._kept)
+        return kept
+
+
+class StageReader(ActivationReader):
+    """Keeps the outputs of encoder stages: (batch, channels, *spatial) each."""
 
     def __init__(self, stages: Sequence[nn.Module]) -> None:
         """Hooks the reader into the stages."""
-        self._outputs: list[Tensor | None] = [None] * len(stages)
+        super().__init__(len(stages))
         for index, stage in enumerate(stages):
-            stage.register_forward_hook(partial(self._keep, index))
+            stage.register_forward_hook(partial(self._keep_output, index))
 
-    def _keep(self, index: int, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
-        self._outputs[index] = output
+    def _keep_output(self, index: int, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
+        self._keep(index, output)
 
     def take(self) -> list[Tensor]:
-        """The outputs of the last forward pass; the reader lets go of them."""
-        outputs = [o for o in self._outputs if o is not None]
-        if len(outputs) < len(self._outputs):
-            raise RuntimeError("The network has not run since its stages were last taken.")
-        self.clear()
-        return outputs
-
-    def clear(self) -> None:
-        """Lets go of the outputs."""
-        self._outputs = [None] * len(self._outputs)
+        """Hands over the outputs of the last forward pass."""
+        return self._take()
 
 
-class FeatureReader:
-    """Keeps the input of the last segmentation layer: the full-resolution features (batch, channels, *spatial).
-
-    The network stays as it is: a forward pre-hook looks on, nothing enters the state dict. Works under
-    ``torch.compile`` when made before the first forward pass.
-    """
+class FeatureReader(ActivationReader):
+    """Keeps the input of the last segmentation layer: the full-resolution features (batch, channels, *spatial)."""
 
     def __init__(self, network: nn.Module) -> None:
         """Hooks the reader into a network with nnU-Net's decoder.
@@ -76,19 +113,12 @@ class FeatureReader:
         Raises:
             NotImplementedError: a network of another structure.
         """
-        self._features: Tensor | None = None
-        last_segmentation_layer(network).register_forward_pre_hook(self._keep)
+        super().__init__(1)
+        last_segmentation_layer(network).register_forward_pre_hook(self._keep_input)
 
-    def _keep(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._features = inputs[0]
+    def _keep_input(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._keep(0, inputs[0])
 
     def take(self) -> Tensor:
-        """The features of the last forward pass; the reader lets go of them."""
-        features, self._features = self._features, None
-        if features is None:
-            raise RuntimeError("The network has not run since its features were last taken.")
-        return features
-
-    def clear(self) -> None:
-        """Lets go of the features."""
-        self._features = None
+        """Hands over the features of the last forward pass."""
+        return self._take()[0]

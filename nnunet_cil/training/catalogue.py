@@ -1,22 +1,25 @@
-"""The trainers that nnU-Net finds, by name."""
+"""The trainers that nnU-Net finds, by name, and what each of them can learn."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import runpy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.lineage import StepRecord
 from nnunet_cil.shipped import trainer_names, trainers_file
+from nnunet_cil.step_plans import StepPlan
+from nnunet_cil.training.hyperparameters import settable
 
 if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
 
 
 def trainer_class(name: str) -> type[nnUNetTrainerCIL]:
-    """The trainer of that name; refuses one that nnU-Net does not find or that knows nothing of steps."""
+    """Returns the trainer of that name; refuses one that nnU-Net does not find or that knows nothing of steps."""
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     from nnunet_cil.training.base import nnUNetTrainerCIL
@@ -32,7 +35,7 @@ def trainer_class(name: str) -> type[nnUNetTrainerCIL]:
 
 
 def _not_found(name: str) -> str:
-    """What keeps nnU-Net from finding a trainer: the variable, where the name is right, else the name."""
+    """Says what keeps nnU-Net from finding a trainer: the variable, where the name is right, else the name."""
     said = f"nnU-Net does not find the trainer {name!r}"
     if name in trainer_names():
         remedy = 'export nnUNet_extTrainer="$(nnunet_cil trainers)"'
@@ -48,7 +51,52 @@ def check_trainer_names(names: Iterable[str]) -> None:
             trainer_class(name)
 
 
+def check_data(trainer: type[nnUNetTrainerCIL], step: StepPlan, dataset: str) -> None:
+    """Refuses labels that a trainer cannot read, and data that lack what it needs.
+
+    Args:
+        trainer: the class.
+        step: to train.
+        dataset: that it is trained on, nnU-Net's name.
+
+    Raises:
+        CILError: with the trainers that can, or the reason.
+    """
+    where = f"step {step.step} of {step.schedule}"
+    is_partial = step.refined or step.differs_by_case or (trainer.needs_old_data and step.labelled)
+    if is_partial and not trainer.reads_partial_labels:
+        raise CILError(
+            f"{trainer.__name__} takes label 0 for background, but the labels of {where} don't show the same "
+            "classes in every case, or show old ones. Use nnUNetTrainerPGCD or nnUNetTrainerMiB."
+        )
+    elsewhere = step.previous is not None and (step.previous.dataset != dataset or step.previous.folder is not None)
+    if trainer.needs_old_data and (elsewhere or step.evaluated_classes != step.seen_classes):
+        raise CILError(
+            f"{trainer.__name__} needs the data of the earlier steps, but {where} is learnt on {dataset} "
+            "alone, with the labels of it. Use another trainer."
+        )
+
+
+def check_lineage(trainer: type[nnUNetTrainerCIL], lineage: Sequence[StepRecord], dataset: str) -> None:
+    """Refuses earlier steps on other data where a trainer needs these.
+
+    Args:
+        trainer: the class.
+        lineage: of the model that is continued.
+        dataset: that the step is trained on, nnU-Net's name.
+
+    Raises:
+        CILError: with the other data sets.
+    """
+    others = sorted({record.dataset for record in lineage} - {dataset})
+    if trainer.needs_old_data and others:
+        raise CILError(
+            f"{trainer.__name__} needs the data of the earlier steps, but some were learnt on {', '.join(others)}, not on "
+            f"{dataset}. Use another trainer."
+        )
+
+
 def hyperparameter_names() -> set[str]:
-    """Those that any of nnunet_cil's own trainers has."""
+    """Returns the names of the hyper-parameters that any of nnunet_cil's own trainers has."""
     trainers: list[Any] = [value for value in runpy.run_path(str(trainers_file())).values() if isinstance(value, type)]
-    return {name for trainer in trainers for name in trainer.hyperparameters}
+    return {name for trainer in trainers for name in settable(trainer)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,10 @@ from nnunetv2.inference.sliding_window_prediction import compute_steps_for_slidi
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from torch import Tensor
 
-from nnunet_cil.training.teacher_volumes import TeacherVolumes
+from nnunet_cil.errors import CILError
+
+if TYPE_CHECKING:
+    from nnunet_cil.training.teacher_volumes import TeacherVolumes
 
 OLD_CLASSES = "old classes"
 """The key of all old classes' locations: to nnU-Net's loader they are one class more."""
@@ -79,6 +82,30 @@ class StepDataset:
         if identifier in self.old_locations:
             locations[OLD_CLASSES] = self.old_locations[identifier]
         return data, segmentation, previous, {**properties, "class_locations": locations}
+
+
+def narrowed_split(
+    split: tuple[list[str], list[str]], cases: Collection[str], fold: str, step: str
+) -> tuple[list[str], list[str]]:
+    """Narrows training and validation cases to those of a step.
+
+    Args:
+        split: nnU-Net's, of the fold.
+        cases: the step's.
+        fold: its name, for the message.
+        step: its name, for the message.
+
+    Raises:
+        CILError: no training or no validation case is left.
+    """
+    training, validation = ([key for key in keys if key in cases] for keys in split)
+    for what, keys in (("training", training), ("validation", validation)):
+        if not keys:
+            raise CILError(
+                f"{fold} has no {what} case among the {len(cases)} cases of {step}. Use another fold, fewer steps or shared "
+                "cases."
+            )
+    return training, validation
 
 
 class Tile(NamedTuple):

@@ -1,14 +1,57 @@
-"""Global prototypes: mean features over whole training volumes, in one pass."""
+"""Passes over the step's training cases: shared out to the ranks, and the global prototypes that they collect."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+from torch import Tensor, distributed, nn
 
-from nnunet_cil.losses.prototypes import class_sums, labels_within, most_probable
-from nnunet_cil.training.data import Tile
+from nnunet_cil.losses.prototypes import class_sums, labels_within, most_probable, sum_over_ranks
+from nnunet_cil.networks.features import FeatureReader
+from nnunet_cil.networks.prototype_bank import PrototypeBank
+from nnunet_cil.networks.teacher import autocast
+from nnunet_cil.training.data import Tile, tiles
+
+_MEET_EVERY = 20
+"""Cases, as in nnU-Net's validation: a rank that waits longer for the others gives up."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a distributed training.
+
+    Attributes:
+        rank: this one's number.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, names: Sequence[str]) -> list[str]:
+        """Returns this rank's part; all where there is one rank."""
+        return list(names[self.rank :: self.size])
+
+    def meet(self) -> None:
+        """Waits until every rank is here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def meet_after(self, number: int, num_cases: int) -> None:
+        """Waits after every 20th case of a pass that all ranks have.
+
+        Args:
+            number: of this rank's case, from 1.
+            num_cases: of all ranks.
+        """
+        if number % _MEET_EVERY == 0 and number <= num_cases // self.size:
+            self.meet()
+
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 """images (batch, channels, *spatial) -> logits (batch, classes, *spatial), features (batch, features, *spatial)."""
@@ -28,7 +71,7 @@ def feature_sums(
     num_features: int,
     look: Callable[[Tile, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Sums of the features of each class's voxels, and how many these are. The class ``num_classes`` stands for none.
+    """Returns the sums of the features of each class's voxels, and how many these are. The class ``num_classes`` stands for none.
 
     ``look`` is shown every tile with its voxels' classes, (batch, *spatial) int64.
 
@@ -48,8 +91,86 @@ def feature_sums(
     return sums, counts
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingPass:
+    """A pass over training cases, whole, shared out to the ranks.
+
+    Attributes:
+        cases: their names, of all ranks.
+        ranks: the processes of the training.
+        open_cases: names -> nnU-Net's data set of these preprocessed cases.
+        label_table: from ``labels.lookup_table``: what the step may see of the labels.
+        patch_size: of the configuration, 2D or 3D.
+        ignore_label: the model's, or None.
+        batch_size: slices that make a tile of a 2D configuration.
+        device: of the training.
+        num_features: channels of the features that ``prototypes`` averages.
+    """
+
+    cases: Sequence[str]
+    ranks: Ranks
+    open_cases: Callable[[list[str]], nnUNetBaseDataset]
+    label_table: npt.NDArray[np.int16]
+    patch_size: Sequence[int]
+    ignore_label: int | None
+    batch_size: int
+    device: torch.device
+    num_features: int
+
+    def dataset(self) -> nnUNetBaseDataset:
+        """Returns this rank's share of the cases, as nnU-Net preprocessed them."""
+        return self.open_cases(self.ranks.share(self.cases))
+
+    def tiles(self, batch_size: int | None = None) -> Iterator[Tile]:
+        """Yields tiles that cover every voxel of this rank's cases once.
+
+        Args:
+            batch_size: slices that make a tile of a 2D configuration; default: as in training.
+        """
+        size = batch_size or self.batch_size
+        return tiles(self.dataset(), self.patch_size, self.label_table, self.ignore_label, size)
+
+    def labels(self) -> Iterator[npt.NDArray[np.int16]]:
+        """Yields the labels of this rank's cases, (*spatial), as channels of the model."""
+        dataset = self.dataset()
+        for case in dataset.identifiers:
+            yield self.label_table[np.asarray(dataset.load_case(case)[1][0], np.int16) + 1]
+
+    def prototypes(
+        self,
+        forward: Forward,
+        classes: Classes,
+        num_classes: int,
+        look: Callable[[Tile, Tensor], None] | None = None,
+    ) -> PrototypeBank:
+        """Returns the mean features of each class over the cases of all ranks; the arguments are those of ``feature_sums``."""
+        sums = feature_sums(
+            forward,
+            classes,
+            self.tiles(),
+            self.device,
+            num_classes=num_classes,
+            num_features=self.num_features,
+            look=look,
+        )
+        if self.ranks.size > 1:
+            sums = (sum_over_ranks(sums[0].to(self.device)), sum_over_ranks(sums[1].to(self.device)))
+        return PrototypeBank.from_sums(*sums).to(self.device)
+
+
+def student_forward(network: nn.Module, features: FeatureReader, device: torch.device) -> Forward:
+    """Returns the forward pass of the network as it is now; deep supervision is off."""
+
+    def forward(images: Tensor) -> tuple[Tensor, Tensor]:
+        with features.reading(), autocast(device):
+            logits = network(images)
+            return logits, features.take()
+
+    return forward
+
+
 def classes_by_label(num_old: int, num_new: int) -> Classes:
-    """Background (label 0 and predicted as background), then the new classes by their labels."""
+    """Chooses background (label 0 and predicted as background), then the new classes by their labels."""
 
     def classes(logits: Tensor, tile: Tile) -> Tensor:
         merged = (tile.labels - (num_old - 1)).clamp(min=0)
@@ -62,7 +183,7 @@ def classes_by_label(num_old: int, num_new: int) -> Classes:
 def confident_classes(
     num_old: int, threshold: float, labelled_in: Callable[[str], Collection[int]] = lambda _case: ()
 ) -> Classes:
-    """The teacher's own classes where no label of the step is: organs it is confident of, and its background.
+    """Chooses the teacher's own classes where no label of the step is: organs it is confident of, and its background.
 
     ``labelled_in``: case -> the channels that its labels show. An old class among them is taken from the labels there: the
     teacher is not asked about it.

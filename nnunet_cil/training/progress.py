@@ -1,13 +1,30 @@
-"""A plot of the loss terms over the epochs, beside nnU-Net's progress.png."""
+"""Loss terms over the epochs: in nnU-Net's logger, and in a plot beside its progress.png."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+_PREFIX = "loss_"
+"""Of the terms' names in nnU-Net's logger."""
+
+
+def record_terms(logger: Any, terms: Mapping[str, float], epoch: int) -> None:
+    """Adds the epoch's mean of each loss term to nnU-Net's logger, which goes into the checkpoint."""
+    for name, value in terms.items():
+        logger.local_logger.my_fantastic_logging.setdefault(f"{_PREFIX}{name}", [])
+        logger.log(f"{_PREFIX}{name}", value, epoch)
+
+
+def recorded_terms(logger: Any) -> dict[str, list[float]]:
+    """Returns each loss term's means, an epoch after the other, from nnU-Net's logger."""
+    logged = logger.get_checkpoint()
+    return {name.removeprefix(_PREFIX): values for name, values in logged.items() if name.startswith(_PREFIX)}
 
 
 def plot_terms(terms: Mapping[str, Sequence[float]], file: Path) -> None:
-    """One curve a term (its weighted contribution to the loss), over epochs."""
+    """Draws one curve a term (its weighted contribution to the loss), over epochs."""
     from matplotlib import style
     from matplotlib.figure import Figure
 

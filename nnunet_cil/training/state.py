@@ -1,29 +1,38 @@
-"""Reading the previous step's checkpoint: found, trusted and checked before it is used."""
+"""The state of a step in its checkpoint, and the previous step's checkpoint: found, trusted and checked before it is used."""
 
 from __future__ import annotations
 
 import _codecs
 import hashlib
+import io
 import os
 import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import moved_into_place
 from nnunet_cil.lineage import StepRecord, foreign_record, read_lineage, validation_dice
 from nnunet_cil.networks.heads import HEAD_PREFIX, num_output_channels
 from nnunet_cil.networks.prototype_bank import PrototypeBank
-from nnunet_cil.step_plans import PreviousModel
+from nnunet_cil.step_plans import PreviousModel, StepPlan
 
-STATE_KEY = "cil"
-"""The checkpoint's key that holds the state of a step."""
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+STATE_VERSION = 1
+"""Of the state in a checkpoint. Version 0.1.0 of nnunet_cil wrote none, and the same keys."""
+
+_STATE_KEY = "cil"
 
 PROVENANCE_KEY = "nnunet_cil"
 """The key of an exported model's dataset.json that holds where it comes from."""
@@ -38,15 +47,69 @@ _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 """What nnU-Net's checkpoints hold beside tensors and plain Python: numpy scalars and a device."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class StepState:
+    """What a step's checkpoint carries beside nnU-Net's own content.
+
+    Attributes:
+        classes: foreground classes that the model knows, in channel order.
+        lineage: records of its trainings, in order; its own is the last.
+        prototypes: of background and classes; None for a model that has none.
+        stray_free: classes that come without stray regions, as their labels showed.
+        method_state: tensors (or dicts of tensors) by name, a method's own.
+    """
+
+    classes: tuple[str, ...]
+    lineage: tuple[StepRecord, ...]
+    prototypes: PrototypeBank | None = None
+    stray_free: tuple[str, ...] = ()
+    method_state: dict[str, Any] = field(default_factory=dict)
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        """Returns what is added to nnU-Net's checkpoint."""
+        return {
+            _STATE_KEY: {
+                "schema_version": STATE_VERSION,
+                "classes": list(self.classes),
+                "prototypes": None if self.prototypes is None else self.prototypes.state_dict(),
+                "stray_free": list(self.stray_free),
+                "method_state": self.method_state,
+                "lineage": [record.to_json() for record in self.lineage],
+            }
+        }
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Mapping[str, Any]) -> StepState | None:
+        """Reads the state out of a checkpoint; None for a model that was not trained in steps, or was exported.
+
+        Raises:
+            CILError: a later version of nnunet_cil wrote it.
+        """
+        stored = checkpoint.get(_STATE_KEY)
+        if stored is None:
+            return None
+        version = stored.get("schema_version", 0)
+        if version > STATE_VERSION:
+            raise CILError(
+                f"The checkpoint was written by a later version of nnunet_cil (state version {version}, this one reads up to "
+                f"{STATE_VERSION}). Update nnunet_cil."
+            )
+        bank = stored["prototypes"]
+        return cls(
+            classes=tuple(stored["classes"]),
+            lineage=read_lineage(stored["lineage"]),
+            prototypes=None if bank is None else PrototypeBank.from_state_dict(bank),
+            stray_free=tuple(stored.get("stray_free", ())),
+            method_state=stored["method_state"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PreviousStep:
-    """What a step takes over; a model that was not trained in steps carries no prototypes (None) and no state."""
+    """What a step takes over from the previous one; ``state`` of a model that was not trained in steps has no prototypes."""
 
     weights: dict[str, Tensor]
-    prototypes: PrototypeBank | None
-    stray_free: tuple[str, ...]
-    method_state: dict[str, Any]
-    lineage: tuple[StepRecord, ...]
+    state: StepState
     sha256: str
 
 
@@ -82,8 +145,55 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def write_checkpoint(file: Path, save: Callable[[Any], None], state: StepState) -> None:
+    """Writes nnU-Net's checkpoint and the state of a step into one file, aside, and moves it into place.
+
+    Args:
+        file: the target.
+        save: nnU-Net's ``save_checkpoint``; nothing is written where it writes nothing, as on the other ranks.
+        state: to add.
+    """
+    buffer = io.BytesIO()
+    save(buffer)
+    if not buffer.tell():
+        return
+    buffer.seek(0)
+    checkpoint = torch.load(buffer, map_location="cpu", weights_only=False)
+    with moved_into_place(file) as temporary:
+        torch.save({**checkpoint, **state.to_checkpoint()}, temporary)
+
+
+def training_record(
+    trainer: nnUNetTrainer,
+    step: StepPlan,
+    *,
+    num_cases: int,
+    date: str,
+    previous_sha256: str | None,
+    saw_old_labels: bool,
+) -> StepRecord:
+    """Returns the record of a training; the keyword arguments are attributes of ``StepRecord``."""
+    dataset_json = trainer.dataset_json
+    return StepRecord(
+        step=step.step,
+        classes=step.new_classes,
+        schedule=step.schedule,
+        dataset=str(trainer.plans_manager.dataset_name),
+        num_cases=num_cases,
+        licence=str(dataset_json.get("licence") or dataset_json.get("license") or ""),
+        trainer=type(trainer).__name__,
+        plans=str(trainer.plans_manager.plans_name),
+        configuration=trainer.configuration_name,
+        fold=str(trainer.fold),
+        date=date,
+        versions={"nnunet_cil": __version__, **{n: version(n) for n in ("nnunetv2", "torch")}},
+        previous_sha256=previous_sha256,
+        saw_old_labels=saw_old_labels,
+    )
+
+
 def previous_checkpoint(previous: PreviousModel, trainer: str, configuration: str, fold: int | str) -> Path:
-    """The previous step's final checkpoint of the same fold.
+    """Returns the previous step's final checkpoint of the same fold.
 
     Raises:
         CILError: it is not there; says which command makes it.
@@ -117,16 +227,19 @@ def previous_checkpoint(previous: PreviousModel, trainer: str, configuration: st
     raise CILError(f"The previous step has to be trained first{hint}: {file} is missing. Run '{command}'.")
 
 
-def read_previous_step(file: Path, old_classes: Sequence[str], architecture: Mapping[str, Tensor]) -> PreviousStep:
+def read_previous_step(
+    file: Path, old_classes: Sequence[str], architecture: Mapping[str, Tensor], began_with: str | None = None
+) -> PreviousStep:
     """Reads and checks the previous step's checkpoint.
 
     Args:
         file: the checkpoint.
         old_classes: the foreground classes that the model must know, in channel order.
         architecture: the state dict of this step's network, for the comparison of shapes.
+        began_with: the SHA-256 that the file had when this training began; None for a training that begins.
 
     Raises:
-        CILError: unreadable, other classes, or another architecture.
+        CILError: unreadable, other classes, another architecture, or another file than the training began with.
     """
     checkpoint = read_checkpoint(file)
     found = foreground_classes(checkpoint)
@@ -138,29 +251,39 @@ def read_previous_step(file: Path, old_classes: Sequence[str], architecture: Map
         )
     weights = checkpoint["network_weights"]
     _check_architecture(weights, architecture, len(old_classes) + 1, file)
-    state = checkpoint.get(STATE_KEY) or {}
-    stored = state.get("prototypes")
-    bank = None if stored is None else PrototypeBank.from_state_dict(stored)
+    state = StepState.from_checkpoint(checkpoint)
+    if state is None:
+        lineage = lineage_of(checkpoint) or (foreign_record(checkpoint, found),)
+        state = StepState(classes=tuple(found), lineage=lineage)
+    bank = state.prototypes
     if bank is not None and len(bank.counts) != len(old_classes) + 1:
         raise CILError(
             f"{file} has prototypes of {len(bank.counts) - 1} classes, but knows {len(old_classes)}: it was saved before its "
             "training was over, as checkpoint_best.pth is. Restore the final one, or train that step again."
         )
-    *earlier, last = lineage_of(checkpoint) or (foreign_record(checkpoint, found),)
+    *earlier, last = state.lineage
     dice = validation_dice(file.parent, checkpoint["init_args"]["dataset_json"]["labels"])
-    lineage = (*earlier, replace(last, dice=dice or last.dice))
-    stray_free = tuple(state.get("stray_free", ()))
-    return PreviousStep(weights, bank, stray_free, state.get("method_state", {}), lineage, file_sha256(file))
+    state = replace(state, lineage=(*earlier, replace(last, dice=dice or last.dice)))
+    sha256 = file_sha256(file)
+    if began_with not in (None, sha256):
+        raise CILError(
+            f"The previous step's model {file} has changed since this training began (SHA-256 {sha256[:12]}..., was "
+            f"{str(began_with)[:12]}...). Restore it, or start this step anew without --c."
+        )
+    return PreviousStep(weights=weights, state=state, sha256=sha256)
 
 
 def lineage_of(checkpoint: Mapping[str, Any]) -> tuple[StepRecord, ...]:
-    """The steps that a checkpoint was trained in, an exported one, too; empty for a model that was not trained in steps."""
-    state = checkpoint.get(STATE_KEY) or checkpoint["init_args"]["dataset_json"].get(PROVENANCE_KEY) or {}
-    return read_lineage(state.get("lineage", ()))
+    """Returns the records of a model's trainings, of an exported one, too; empty for one that was not trained in steps."""
+    state = StepState.from_checkpoint(checkpoint)
+    if state is not None:
+        return state.lineage
+    exported = checkpoint["init_args"]["dataset_json"].get(PROVENANCE_KEY) or {}
+    return read_lineage(exported.get("lineage", ()))
 
 
 def foreground_classes(checkpoint: Mapping[str, Any]) -> list[str]:
-    """What a model segments, in channel order."""
+    """Returns the foreground classes of a model, in channel order."""
     labels = checkpoint["init_args"]["dataset_json"]["labels"]
     names = [name for name in labels if name not in ("background", "ignore")]
     return sorted(names, key=lambda name: labels[name] if isinstance(labels[name], int) else -1)
@@ -189,7 +312,7 @@ def _check_architecture(
 
 
 def file_sha256(file: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
+    """Returns the file's SHA-256, in hexadecimal."""
     with file.open("rb") as stream:
         digest = hashlib.sha256()
         while block := stream.read(1 << 20):

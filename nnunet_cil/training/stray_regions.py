@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import cc3d
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import distributed
+
+from nnunet_cil.losses.prototypes import sum_over_ranks
 
 STRAY_SIZE = 0.5
 """A connected region smaller than this share of the class's largest one in the volume is a stray."""
@@ -58,3 +62,19 @@ def cases_with_strays(labels: Iterable[npt.NDArray[np.integer]], classes: Sequen
 def is_stray_free(with_strays: int, cases: int) -> bool:
     """Whether labels tell that a class has no strays; not, where no case has the class."""
     return cases > 0 and with_strays <= _MOST_CASES * cases
+
+
+def stray_free_classes(
+    labels: Iterable[npt.NDArray[np.integer]], channels: Mapping[str, int], device: torch.device
+) -> tuple[str, ...]:
+    """Returns the classes that come without stray regions in the labels of all ranks' cases.
+
+    Args:
+        labels: of one case each, (*spatial) integers; this rank's.
+        channels: class -> its number in ``labels``.
+        device: of the training, on which ranks add up.
+    """
+    counts = torch.from_numpy(cases_with_strays(labels, list(channels.values())))
+    if distributed.is_available() and distributed.is_initialized():
+        counts = sum_over_ranks(counts.to(device))
+    return tuple(name for name, found in zip(channels, counts.tolist(), strict=True) if is_stray_free(*found))

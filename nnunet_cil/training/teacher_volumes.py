@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ import numpy.typing as npt
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
 from tqdm import tqdm
 
+from nnunet_cil.training.passes import Ranks, TrainingPass
 from nnunet_cil.training.stray_regions import stray_regions
 
 NOT_SEGMENTED = 32767
@@ -35,44 +38,48 @@ class TeacherVolumes:
         """``folder`` need not be there yet."""
         self.folder = folder
 
+    def remove(self, ranks: Ranks) -> None:
+        """Removes the folder with all that is in it, on one rank, once none reads it any more."""
+        ranks.meet()
+        if ranks.rank == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        ranks.meet()
+
     def __contains__(self, case: str) -> bool:
-        """Whether the case is segmented."""
+        """Returns whether the case is segmented."""
         return any((self.folder / f"{case}{ending}").is_file() for ending in _ENDINGS)
 
     def write(
         self,
-        dataset: nnUNetBaseDataset,
+        cases: TrainingPass,
         predictor: nnUNetPredictor,
         labelled_in: Callable[[str], Collection[int]],
         stray_free: Collection[int],
-        *,
-        show: bool,
-        meet: Callable[[int], None] = lambda _number: None,
     ) -> None:
-        """Segments the cases that are not there yet.
+        """Segments the cases that are not there yet. Returns when every rank is done with its own.
 
         Args:
-            dataset: preprocessed cases.
+            cases: to segment.
             predictor: with the teacher's network.
             labelled_in: case -> channels that its labels show; the teacher is not asked for these.
             stray_free: channels whose stray regions give way to the teacher's next choice.
-            show: show the progress.
-            meet: called after each case with its number, from 1, whether it was there already or not.
         """
         aside = self.folder / f"unfinished_{os.getpid()}"
         aside.mkdir(parents=True, exist_ok=True)
-        cases = tqdm(dataset.identifiers, desc="Teacher's segmentations", disable=not show)
-        for number, case in enumerate(cases, start=1):
+        dataset = cases.dataset()
+        shown = tqdm(dataset.identifiers, desc="Teacher's segmentations", disable=cases.ranks.rank > 0)
+        for number, case in enumerate(shown, start=1):
             if case not in self:
                 image = np.array(dataset.load_case(case)[0][:], dtype=np.float32)
                 dataset.save_seg(_segmented(image, predictor, labelled_in(case), stray_free), str(aside / case))
                 for file in aside.iterdir():
                     file.replace(self.folder / file.name)
-            meet(number)
+            cases.ranks.meet_after(number, len(cases.cases))
         shutil.rmtree(aside, ignore_errors=True)
+        cases.ranks.meet()
 
     def load_case(self, dataset: nnUNetBaseDataset, case: str) -> tuple[Any, Any, Any, dict[str, Any]]:
-        """As nnU-Net's, the teacher's segmentation in the place of a previous stage's; without one, all ``NOT_SEGMENTED``."""
+        """Loads a case as nnU-Net, the teacher's segmentation in place of a previous stage's; or all ``NOT_SEGMENTED``."""
         if case in self:
             loaded: tuple[Any, Any, Any, dict[str, Any]]
             loaded = type(dataset)(dataset.source_folder, [case], str(self.folder)).load_case(case)
@@ -81,13 +88,30 @@ class TeacherVolumes:
         return data, segmentation, np.broadcast_to(np.int16(NOT_SEGMENTED), segmentation.shape[1:]), properties
 
 
+def volume_predictor(
+    network: nn.Module,
+    classes: Sequence[str],
+    plans: PlansManager,
+    configuration: ConfigurationManager,
+    dataset_json: Mapping[str, Any],
+    device: torch.device,
+) -> nnUNetPredictor:
+    """Returns nnU-Net's predictor for a network that knows ``classes`` (foreground, in channel order), without mirroring."""
+    predictor = nnUNetPredictor(
+        use_mirroring=False, perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False
+    )
+    labels = {name: channel for channel, name in enumerate(("background", *classes))}
+    predictor.manual_initialization(network, plans, configuration, None, {**dataset_json, "labels": labels}, "", None)
+    return predictor
+
+
 def _segmented(
     image: npt.NDArray[np.float32],
     predictor: nnUNetPredictor,
     shown: Collection[int],
     stray_free: Collection[int],
 ) -> npt.NDArray[np.int16]:
-    """The teacher's choice of every voxel, shape (*spatial). The logits, which fill much of a GPU, go with this call."""
+    """Returns the teacher's choice of every voxel, shape (*spatial). The logits, which fill much of a GPU, go with this call."""
     logits = torch.as_tensor(predictor.predict_sliding_window_return_logits(torch.from_numpy(image)))
     if decided := [c for c in shown if c < len(logits)]:
         logits = logits.index_fill(0, torch.tensor(decided, device=logits.device), -torch.inf)

@@ -205,13 +205,13 @@ def check_continues(model: StepModel, earlier: StepModel, fold: int | str) -> No
     Raises:
         CILError: with both hashes.
     """
-    from nnunet_cil.training.state import STATE_KEY, file_sha256, read_checkpoint
+    from nnunet_cil.training.state import StepState, file_sha256, read_checkpoint
 
     file = earlier.fold(fold) / "checkpoint_final.pth"
-    state = read_checkpoint(model.fold(fold) / "checkpoint_final.pth").get(STATE_KEY)
+    state = StepState.from_checkpoint(read_checkpoint(model.fold(fold) / "checkpoint_final.pth"))
     if state is None:
         return
-    was, now = str(state["lineage"][-1]["previous_sha256"]), file_sha256(file)
+    was, now = str(state.lineage[-1].previous_sha256), file_sha256(file)
     if was != now:
         raise CILError(
             f"The model of step {earlier.step}, {file}, has changed since step {model.step} was trained on top of it (SHA-256 "

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from toy import base_plans
 
-from nnunet_cil.networks.features import FeatureReader
+from nnunet_cil.networks.features import FeatureReader, StageReader, encoder_stages
 from nnunet_cil.networks.heads import num_output_channels, widen_heads
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import Teacher
@@ -83,11 +83,12 @@ def test_features_are_the_input_of_the_last_segmentation_layer():
     keys = list(net.state_dict())
     reader = FeatureReader(net)
     assert list(net.state_dict()) == keys
-    logits = net(torch.randn(1, 1, 16, 16, 16))[0]
-    features = reader.take()
-    assert features.requires_grad
-    with pytest.raises(RuntimeError, match="has not run"):
-        reader.take()
+    with reader.reading():
+        logits = net(torch.randn(1, 1, 16, 16, 16))[0]
+        features = reader.take()
+        assert features.requires_grad
+        with pytest.raises(RuntimeError, match="has not run"):
+            reader.take()
     assert torch.equal(net.decoder.seg_layers[-1](features), logits)
 
 
@@ -96,22 +97,32 @@ def test_a_network_of_another_structure_is_refused():
         FeatureReader(nn.Linear(2, 2))
 
 
-def test_teacher_runs_once_a_batch_and_only_when_asked():
+def test_the_teachers_output_has_no_gradient_and_is_its_networks():
     net = network(3, deep=False)
-    calls = []
-    net.register_forward_hook(lambda *_: calls.append(1))
     teacher = Teacher(net, torch.device("cpu"))
-    with pytest.raises(RuntimeError, match="no images"):
-        _ = teacher.output
-    teacher.look_at(torch.randn(1, 1, 16, 16, 16))
-    assert not calls
-    first = teacher.output
-    assert teacher.output is first
-    assert len(calls) == 1
-    assert not first.logits.requires_grad
-    assert not first.features.requires_grad
-    teacher.look_at(torch.randn(1, 1, 16, 16, 16))
-    assert teacher.output is not first
+    images = torch.randn(1, 1, 16, 16, 16)
+    for output in (teacher(images), teacher.on_batch(images)):
+        assert not output.logits.requires_grad
+        assert not output.features.requires_grad
+        assert torch.equal(output.logits, net(images))
+        assert torch.equal(net.decoder.seg_layers[-1](output.features), output.logits)
+
+
+def test_readers_hold_nothing_but_while_they_read():
+    net = network(3, deep=False)
+    features, stages = FeatureReader(net), StageReader(encoder_stages(net)[-1:])
+    images = torch.randn(1, 1, 16, 16, 16)
+    for reader in (features, stages):
+        net(images)
+        with reader.reading():
+            with pytest.raises(RuntimeError, match="has not run"):
+                reader.take()
+            net(images)
+        with pytest.raises(RuntimeError, match="has not run"):
+            reader.take()
+    with stages.reading():
+        net(images)
+        assert stages.take()[0].shape[2:] == (4, 4, 4)
 
 
 def bank(*rows, counts=None):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.nn import functional as F
-from toy import make_context, make_pgcd_loss
+from toy import make_batch, make_pgcd_loss, make_setup
 
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
@@ -34,23 +34,19 @@ def data():
     )
 
 
-def context(data):
-    return make_context(K, IGNORE, teacher=data.teacher, features=data.features, refined=REFINED)
-
-
-def shown_in_samples(loss):
-    loss.labelled = torch.tensor([[c in shown for c in range(1, K + N)] for shown in SHOWN])
-    return loss
+def batch_of(data):
+    labelled = torch.tensor([[c in shown for c in range(1, K + N)] for shown in SHOWN])
+    return make_batch(data.teacher, data.features, labelled=labelled)
 
 
 def pgcd(data, **changed):
     settings = {"pgcd_weight": 1.0, "background_momentum": 1.0, "min_voxels": 0, **changed}
-    return shown_in_samples(make_pgcd_loss(context(data), data.bank, **settings))
+    return make_pgcd_loss(data.bank, K, IGNORE, refined=REFINED, **settings)
 
 
 def samples(data, loss):
     """(sample, shown classes, probabilities, labels, teacher's probabilities, features, teacher's features) by voxel."""
-    target = loss.shown([data.target])[0]
+    target = loss.visible([data.target], batch_of(data))[0]
     for b, shown in enumerate(SHOWN):
         voxels = [
             t[b].flatten(1).T
@@ -72,7 +68,7 @@ def dice(parts):
 
 
 def test_what_a_sample_does_not_show_is_hidden(data):
-    shown = pgcd(data).shown([data.target])[0]
+    shown = pgcd(data).visible([data.target], batch_of(data))[0]
     for b, own in enumerate(SHOWN):
         expected = [v if v in own or v == IGNORE else 0 for v in data.target[b].flatten().tolist()]
         assert shown[b].flatten().tolist() == expected
@@ -89,7 +85,7 @@ def test_the_segmentation_term_takes_each_samples_labels_at_their_word(data):
             count += 1
         for c in shown:
             parts[c].append((p[valid, c], labels[valid] == c))
-    terms = loss.terms([data.logits], loss.shown([data.target]))
+    terms = loss.terms([data.logits], loss.visible([data.target], batch_of(data)), batch_of(data))
     assert terms["segmentation"].item() == pytest.approx(total / count + dice(parts).item(), rel=1e-4)
 
 
@@ -100,19 +96,19 @@ def test_unlabelled_is_not_background(data):
     moved = probs.clone()
     moved[1, 3] += probs[1, 0] / 2  # the second sample does not show class 3
     moved[1, 0] /= 2
-    targets = loss.shown([data.target])
-    before, after = (loss.terms([p.log()], targets)["segmentation"] for p in (probs, moved))
+    targets = loss.visible([data.target], batch_of(data))
+    before, after = (loss.terms([p.log()], targets, batch_of(data))["segmentation"] for p in (probs, moved))
     assert after.item() == pytest.approx(before.item(), rel=1e-5)
     moved[0, 3] += moved[0, 0] / 2  # the first one does
     moved[0, 0] /= 2
-    assert abs(loss.terms([moved.log()], targets)["segmentation"].item() - before.item()) > 0.01
+    assert abs(loss.terms([moved.log()], targets, batch_of(data))["segmentation"].item() - before.item()) > 0.01
 
 
 def test_labels_win_over_the_teacher(data):
     """The teacher is not asked about a class that the sample shows, nor on a voxel that is labelled."""
     loss = pgcd(data)
-    targets = loss.shown([data.target])
-    probs = loss.teacher_probs()
+    targets = loss.visible([data.target], batch_of(data))
+    probs = batch_of(data).teacher_probs
     assert probs[0, 1].max() == 0
     assert probs[1, 1].min() > 0
     assert torch.allclose(probs.sum(1), torch.ones(()))
@@ -140,7 +136,7 @@ def test_pgcd_and_its_other_terms_equal_the_equations(data):
                 distilled += float((1 + 3 * similarity[c] if c else 1) * divergence)
             local[int(q[v].argmax())][0].append(f[v])
             local[int(q[v].argmax())][1].append(f_teacher[v])
-    terms = loss.terms([data.logits], loss.shown([data.target]))
+    terms = loss.terms([data.logits], loss.visible([data.target], batch_of(data)), batch_of(data))
     assert terms["pgcd"].item() == pytest.approx(distilled / (2 * K * num_valid), rel=1e-3)
     assert terms["old_dice"].item() == pytest.approx(dice(old).item(), rel=1e-4)
     means = {c: [torch.stack(x).mean(0) - m for x in pair] for c, pair in local.items() if pair[0]}
@@ -152,14 +148,14 @@ def test_pgcd_and_its_other_terms_equal_the_equations(data):
 
 
 def test_mibs_distillation_leaves_out_voxels_of_refined_classes(data):
-    loss = shown_in_samples(MiBLoss(context(data), mib_weight=1.0))
+    loss = MiBLoss(make_setup(K, IGNORE, refined=REFINED, mib_weight=1.0))
     total, count = 0.0, 0
     for _, _, p, labels, q, *_ in samples(data, loss):
         student = torch.stack([p[:, 0] + p[:, 3] + p[:, 4], p[:, 1], p[:, 2]], 1)
         for v in torch.nonzero((labels != IGNORE) & (labels != 1)).flatten().tolist():
             total -= float((q[v] * student[v].log()).sum()) / K
             count += 1
-    terms = loss.terms([data.logits], loss.shown([data.target]))
+    terms = loss.terms([data.logits], loss.visible([data.target], batch_of(data)), batch_of(data))
     assert terms["distillation"].item() == pytest.approx(total / count, rel=1e-4)
 
 

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from toy import make_context, make_pgcd_loss
+from toy import called, make_batch, make_pgcd_loss, make_setup
 
 from nnunet_cil.losses.segmentation import merge_new_into_background
+from nnunet_cil.networks.features import StageReader
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.methods.finetune import FineTuneLoss
@@ -18,39 +19,69 @@ IGNORE = 5
 
 
 class Spy(StepLoss):
-    def terms(self, logits, targets):
+    def terms(self, logits, targets, batch):
         self.seen = targets
         return {"a": logits[0].sum(), "b": 3 * logits[0].sum()}
 
 
 def test_old_classes_in_a_target_are_hidden_from_every_term():
-    loss = Spy(make_context(3, IGNORE, (1.0, 0.5)))
+    loss = Spy(make_setup(3, IGNORE, (1.0, 0.5)))
     target = torch.tensor([[[[0, 1, 2, 3, 4, 5]]]])
-    loss([torch.zeros(1, 5, 1, 6), torch.zeros(1, 5, 1, 6)], [target, target])
+    called(loss, [torch.zeros(1, 5, 1, 6), torch.zeros(1, 5, 1, 6)], [target, target])
     assert [t.flatten().tolist() for t in loss.seen] == [[0, 0, 0, 3, 4, 5]] * 2
 
 
+def test_a_loss_without_terms_cannot_be_made():
+    with pytest.raises(TypeError, match="terms"):
+        StepLoss(make_setup())
+
+
+def test_the_batch_is_there_in_its_context_only():
+    loss, batch = Spy(make_setup()), make_batch()
+    target = torch.zeros(1, 1, 3)
+    with pytest.raises(RuntimeError, match=r"outside of 'with loss\.on"):
+        loss(torch.zeros(1, 2, 3), target)
+    loss.terms = lambda logits, targets, own: {"a": logits[0].sum() + (own is batch)}
+    assert called(loss, torch.zeros(1, 2, 3), target, batch) == 1
+    with pytest.raises(ValueError, match="in the middle"), loss.on(batch):
+        raise ValueError("in the middle")
+    with pytest.raises(RuntimeError, match=r"outside of 'with loss\.on"):
+        loss(torch.zeros(1, 2, 3), target)
+
+
+def test_readers_of_a_loss_keep_activations_within_the_batch_only():
+    stage = nn.Identity()
+    loss = Spy(make_setup())
+    loss.readers = (StageReader([stage]),)
+    with loss.on(make_batch()):
+        stage(torch.ones(2))
+        assert loss.readers[0].take()[0].tolist() == [1, 1]
+        stage(torch.ones(2))
+    with pytest.raises(RuntimeError, match="has not run"):
+        loss.readers[0].take()
+
+
 def test_terms_are_computed_in_float32_whatever_autocast_gave():
-    loss = Spy(make_context())
+    loss = Spy(make_setup())
     seen = []
-    loss.terms = lambda logits, targets: seen.append(logits[0].dtype) or {"a": logits[0].sum()}
-    loss(torch.zeros(1, 2, 3, dtype=torch.float16), torch.zeros(1, 1, 3))
+    loss.terms = lambda logits, targets, batch: seen.append(logits[0].dtype) or {"a": logits[0].sum()}
+    called(loss, torch.zeros(1, 2, 3, dtype=torch.float16), torch.zeros(1, 1, 3))
     assert seen == [torch.float32]
 
 
 def test_terms_are_summed_and_their_means_are_those_of_training_iterations():
-    loss = Spy(make_context())
+    loss = Spy(make_setup())
     target = torch.zeros(1, 1, 1, 1)
     for value in (1.0, 2.0):
-        assert loss(torch.full((1, 1, 1, 1), value, requires_grad=True), target).item() == 4 * value
+        assert called(loss, torch.full((1, 1, 1, 1), value, requires_grad=True), target).item() == 4 * value
     with torch.no_grad():
-        loss(torch.full((1, 1, 1, 1), 100.0), target)
+        called(loss, torch.full((1, 1, 1, 1), 100.0), target)
     assert loss.mean_terms() == {"a": 1.5, "b": 4.5}
     assert loss.mean_terms() == {}
 
 
 def test_scales_are_weighted_and_those_of_weight_0_left_out():
-    loss = Spy(make_context(scale_weights=(0.75, 0.25, 0.0)))
+    loss = Spy(make_setup(scale_weights=(0.75, 0.25, 0.0)))
     scales = [torch.tensor(2.0), torch.tensor(4.0), torch.tensor(math.nan)]
     assert loss.over_scales(lambda x, _y: x, scales, scales).item() == 2.5
 
@@ -60,10 +91,10 @@ def test_fine_tuning_is_nnunets_loss_with_and_without_deep_supervision():
     inner.forward = lambda output, target: (
         output.sum() + target.sum() if torch.is_tensor(output) else torch.stack([o.sum() for o in output]).sum()
     )
-    loss = FineTuneLoss(make_context(), inner)
+    loss = FineTuneLoss(make_setup(), inner)
     one = torch.ones(1, 1, 2, 2)
-    assert loss(one, one).item() == 8
-    assert loss([one, one], [one, one]).item() == 8
+    assert called(loss, one, one).item() == 8
+    assert called(loss, [one, one], [one, one]).item() == 8
 
 
 @pytest.fixture
@@ -85,8 +116,12 @@ def setting():
 
 
 def make_loss(data, **changed):
-    context = make_context(data.num_old, IGNORE, (0.7, 0.3), teacher=data.teacher, features=data.features)
-    return make_pgcd_loss(context, data.bank, **{"old_dice_weight": 2.0, "dapd_weight": 2.0, **changed})
+    settings = {"old_dice_weight": 2.0, "dapd_weight": 2.0, **changed}
+    return make_pgcd_loss(data.bank, data.num_old, IGNORE, (0.7, 0.3), **settings)
+
+
+def terms_of(loss, data, **others):
+    return loss.terms(data.logits, data.targets, make_batch(data.teacher, data.features, **others))
 
 
 def flat(tensor):
@@ -100,15 +135,15 @@ def test_pgcd_loss_equals_the_equations_of_the_documentation(setting, volumes):
     prototypes = data.bank.prototypes.clone()
     predicted = data.teacher.logits.argmax(1, keepdim=True)
     p_teacher = flat(data.teacher.logits.softmax(1))
-    loss = make_loss(data)
+    carried = None
     if volumes:
-        loss.volume_classes = torch.where(torch.rand(2, 6, 5, 2) < 0.3, 2, predicted[:, 0])
-        for p, g in zip(p_teacher, loss.volume_classes.flatten(), strict=True):
+        carried = torch.where(torch.rand(2, 6, 5, 2) < 0.3, 2, predicted[:, 0])
+        for p, g in zip(p_teacher, carried.flatten(), strict=True):
             if p.argmax() != g:
                 p *= 0.2
                 p[g] += 0.8
-        predicted = loss.volume_classes[:, None]
-    terms = loss.terms(data.logits, data.targets)
+        predicted = carried[:, None]
+    terms = terms_of(make_loss(data), data, carried=carried)
 
     segmentation = old_dice = 0.0
     lower = predicted[:, :, [1, 4]][:, :, :, [1, 3]][..., [1]]  # nearest neighbour, voxel centres
@@ -166,26 +201,26 @@ def test_a_term_of_weight_0_is_left_out_and_the_background_prototype_moves_all_t
     data = setting
     before = data.bank.prototypes[0].clone()
     weights = {"old_dice_weight": 0, "pgcd_weight": 0, "dapd_weight": 0}
-    assert set(make_loss(data, **weights).terms(data.logits, data.targets)) == {"segmentation"}
+    assert set(terms_of(make_loss(data, **weights), data)) == {"segmentation"}
     assert not torch.equal(data.bank.prototypes[0], before)
 
 
 def test_dapd_reaches_the_features_and_validation_leaves_the_background_alone(setting):
     data = setting
-    make_loss(data).terms(data.logits, data.targets)["dapd"].backward()
+    terms_of(make_loss(data), data)["dapd"].backward()
     assert data.features.grad.abs().sum() > 0
     before = data.bank.prototypes.clone()
     with torch.no_grad():
-        make_loss(data).terms(data.logits, data.targets)
+        terms_of(make_loss(data), data)
     assert torch.equal(data.bank.prototypes, before)
 
 
 def test_an_ignored_voxel_changes_nothing(setting):
     data = setting
     ignored = (data.targets[0] == IGNORE)[:, 0]
-    first = {k: v.item() for k, v in make_loss(data, background_momentum=1.0).terms(data.logits, data.targets).items()}
+    first = {k: v.item() for k, v in terms_of(make_loss(data, background_momentum=1.0), data).items()}
     for tensor in (data.logits[0], data.teacher.logits, data.teacher.features):
         tensor.permute(0, 2, 3, 4, 1)[ignored] = 7.0
-    second = make_loss(data, background_momentum=1.0).terms(data.logits, data.targets)
+    second = terms_of(make_loss(data, background_momentum=1.0), data)
     for name, value in first.items():
         assert second[name].item() == pytest.approx(value, rel=1e-5), name

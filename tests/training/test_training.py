@@ -140,9 +140,9 @@ def test_prototypes_are_masked_means_of_the_final_features_by_label(toy, tmp_pat
         image = np.zeros((1, 1, 32, 32, 32), dtype=np.float32)
         inside = tuple(slice(p, p + n) for p, n in zip(pads, data.shape[1:], strict=True))
         image[(0, 0, *inside)] = data[0]
-        with torch.no_grad():
+        with torch.no_grad(), trainer.features.reading():
             predicted = trainer.network(torch.from_numpy(image)).argmax(1)[0][inside].numpy()
-        features = trainer.features.take()[0][(slice(None), *inside)].numpy()
+            features = trainer.features.take()[0][(slice(None), *inside)].numpy()
         labels = np.where(seg[0] <= 2, np.maximum(seg[0], 0), 0)
         for c in (0, 1, 2):
             mask = (labels == c) & ((c > 0) | (predicted == 0))
@@ -169,7 +169,6 @@ def test_old_classes_are_sampled_where_the_teacher_sees_them(toy, tmp_path, samp
     names = plan_toy(tmp_path, hyperparameters={"prototype_confidence": 0.0, "old_class_sampling": sampled})
     train(PGCD, names[0])
     trainer = train(PGCD, names[1])
-    trainer.teacher.look_at(None)
     training, validation = trainer.get_tr_and_val_datasets()
     assert OLD_CLASSES not in validation.load_case(validation.identifiers[0])[3]["class_locations"]
     found = {case: training.load_case(case)[3]["class_locations"] for case in training.identifiers}
@@ -177,7 +176,7 @@ def test_old_classes_are_sampled_where_the_teacher_sees_them(toy, tmp_path, samp
         assert all(set(locations) == {3, 4} for locations in found.values())
         return
     num_rows = 0
-    for tile in trainer.training_tiles():
+    for tile in trainer.training_pass().tiles():
         predicted = trainer.teacher(tile.images).logits.argmax(1)
         for c, *position in found[tile.case].get(OLD_CLASSES, []):
             voxel = tuple(p - corner for p, corner in zip(position, tile.corner, strict=True))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +12,10 @@ from nnunet_cil.losses.regularization import importance_penalty
 from nnunet_cil.losses.segmentation import masked_cross_entropy, merge_old_into_background
 from nnunet_cil.networks.heads import widen_heads
 from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.data import Tile
-from nnunet_cil.training.step_loss import StepContext, StepLoss
+from nnunet_cil.training.hyperparameters import number
+from nnunet_cil.training.step_loss import LossSetup, StepLoss
 
 
 class EWCLoss(StepLoss):
@@ -26,32 +26,24 @@ class EWCLoss(StepLoss):
     """
 
     def __init__(
-        self,
-        context: StepContext,
-        *,
-        network: nn.Module,
-        anchors: dict[str, Tensor],
-        importances: dict[str, Tensor],
-        ewc_weight: float,
+        self, setup: LossSetup, *, network: nn.Module, anchors: dict[str, Tensor], importances: dict[str, Tensor]
     ) -> None:
-        """The student without wrappers; anchors and importances by parameter name, on its device."""
-        super().__init__(context)
+        """Takes the student without wrappers; anchors and importances by parameter name, on its device."""
+        super().__init__(setup)
         self._parameters_by_name = dict(network.named_parameters())
         self._anchors, self._importances = anchors, importances
-        self.ewc_weight = ewc_weight
 
-    def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
-        """segmentation, ewc."""
+    def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns segmentation, ewc."""
         penalty = importance_penalty(self._parameters_by_name, self._anchors, self._importances)
         segmentation = self.over_scales(self.plain_segmentation, self.log_probs(logits), targets)
-        return {"segmentation": segmentation, "ewc": self.ewc_weight * penalty}
+        return {"segmentation": segmentation, "ewc": self.settings.ewc_weight * penalty}
 
 
 class nnUNetTrainerEWC(nnUNetTrainerCIL):
     """Elastic Weight Consolidation (Kirkpatrick et al. 2017, https://arxiv.org/abs/1612.00796)."""
 
-    hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {"ewc_weight": (0, math.inf)}
-    ewc_weight = 1e4
+    ewc_weight = number(1e4, "Weight of the penalty on changed parameters.")
 
     def begin_step(self, inherited: dict[str, dict[str, Tensor]]) -> None:
         """Takes over the importances; where the previous model has none, the teacher's own predictions stand for its labels."""
@@ -89,27 +81,26 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
         self.method_state["importances"] = total
 
     def build_step_loss(self) -> StepLoss:
-        """L_seg + 1e4 times the penalty, by default."""
+        """Returns L_seg + 1e4 times the penalty, by default."""
         assert self.teacher is not None
         start = widen_heads(self.teacher.network.state_dict(), len(self.step_plan.new_classes))
         importances = {n: t.to(self.device) for n, t in self.method_state["importances"].items()}
         return EWCLoss(
-            self.loss_context(),
+            self.loss_setup(),
             network=self.bare_network,
             anchors={name: start[name][: len(tensor)] for name, tensor in importances.items()},
             importances=importances,
-            ewc_weight=self.ewc_weight,
         )
 
     def _importances(self, network: nn.Module, log_likelihood: Callable[[Tensor, Tile], Tensor]) -> dict[str, Tensor]:
-        """F_i = E[(d log p(y|x) / d theta_i)^2], log p the mean over the voxels of a patch (or slice) of the step's data.
+        """Returns F_i = E[(d log p(y|x) / d theta_i)^2], log p the mean over the voxels of a patch (or slice) of the step's data.
 
         Parameters of lower scales' segmentation layers, which do not reach the full-resolution output, get 0.
         """
         parameters = dict(network.named_parameters())
         sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
         count = torch.zeros((), device=self.device)
-        for tile in self.training_tiles(batch_size=1):
+        for tile in self.training_pass().tiles(batch_size=1):
             if not tile.valid.any():
                 continue
             value = log_likelihood(network(tile.images.to(self.device)), tile)
@@ -118,6 +109,5 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
                 if gradient is not None:
                     total += gradient.square()
             count += 1
-        self._let_go()
         count = sum_over_ranks(count)
         return {name: (sum_over_ranks(total) / count).cpu() for name, total in sums.items()}

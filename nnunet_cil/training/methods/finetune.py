@@ -5,19 +5,20 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nnunet_cil.training.base import nnUNetTrainerCIL
-from nnunet_cil.training.step_loss import StepContext, StepLoss
+from nnunet_cil.training.batch import Batch
+from nnunet_cil.training.step_loss import LossSetup, StepLoss
 
 
 class FineTuneLoss(StepLoss):
     """nnU-Net's own loss on the step's labels: cross-entropy and a soft Dice over all seen classes."""
 
-    def __init__(self, context: StepContext, loss: nn.Module) -> None:
+    def __init__(self, setup: LossSetup, loss: nn.Module) -> None:
         """Wraps nnU-Net's loss, deep supervision included."""
-        super().__init__(context)
+        super().__init__(setup)
         self.loss = loss
 
-    def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
-        """One term."""
+    def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns one term."""
         deep = len(logits) > 1
         return {"segmentation": self.loss(logits if deep else logits[0], targets if deep else targets[0])}
 
@@ -26,5 +27,5 @@ class nnUNetTrainerFineTune(nnUNetTrainerCIL):
     """Continues from the previous step's weights with nnU-Net's loss; old organs count as background."""
 
     def build_step_loss(self) -> StepLoss:
-        """nnU-Net's loss, unchanged."""
-        return FineTuneLoss(self.loss_context(), self._build_loss())
+        """Returns nnU-Net's loss, unchanged."""
+        return FineTuneLoss(self.loss_setup(), self._build_loss())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.methods.finetune import FineTuneLoss
 from nnunet_cil.training.step_loss import StepLoss
 
@@ -13,8 +13,8 @@ from nnunet_cil.training.step_loss import StepLoss
 class JointLoss(FineTuneLoss):
     """nnU-Net's own loss, which sees the labels of old classes too."""
 
-    def shown(self, targets: list[Tensor]) -> list[Tensor]:
-        """Everything."""
+    def visible(self, targets: list[Tensor], batch: Batch) -> list[Tensor]:
+        """Returns everything."""
         return targets
 
 
@@ -28,18 +28,19 @@ class nnUNetTrainerJoint(nnUNetTrainerCIL):
 
     @property
     def target_label_map(self) -> dict[int, int]:
-        """Every seen class."""
+        """Data set label -> channel, for every seen class."""
         return self.step_plan.evaluation_label_map
 
     @property
     def step_cases(self) -> tuple[str, ...] | None:
-        """Those of this step and of the earlier ones."""
+        """The cases of this step and of the earlier ones."""
         own = self.step_plan.cases
         return None if own is None else sum(self.step_plan.earlier_cases, own)
 
     def build_step_loss(self) -> StepLoss:
-        """nnU-Net's loss, unchanged."""
-        return JointLoss(self.loss_context(), self._build_loss())
+        """Returns nnU-Net's loss, unchanged."""
+        return JointLoss(self.loss_setup(), self._build_loss())
 
-    def _with_old_classes(self, target: Tensor | list[Tensor], teacher: Teacher) -> Tensor | list[Tensor]:
+    def online_target(self, target: Tensor | list[Tensor], batch: Batch) -> Tensor | list[Tensor]:
+        """Returns the labels, which name the old classes themselves."""
         return target

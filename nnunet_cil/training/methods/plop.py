@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +13,9 @@ from nnunet_cil.losses.pseudo_labels import NUM_BINS, entropy_histogram, median_
 from nnunet_cil.losses.regularization import local_pod_distance
 from nnunet_cil.networks.features import StageReader, encoder_stages
 from nnunet_cil.training.base import nnUNetTrainerCIL
-from nnunet_cil.training.step_loss import StepContext, StepLoss, resized
+from nnunet_cil.training.batch import Batch
+from nnunet_cil.training.hyperparameters import number
+from nnunet_cil.training.step_loss import LossSetup, StepLoss, resized
 
 POD_SCALES = (1, 2, 4)
 
@@ -28,24 +29,25 @@ class PLOPLoss(StepLoss):
     """
 
     def __init__(
-        self, context: StepContext, *, student: StageReader, teacher: StageReader, thresholds: Tensor, pod_weight: float
+        self, setup: LossSetup, *, student: StageReader, teacher: StageReader, thresholds: Tensor, pod_weight: float
     ) -> None:
-        """Readers of the encoders' stages; thresholds (K,) on the device; pod_weight with the root in it."""
-        super().__init__(context)
-        self.student_stages, self.teacher_stages = student, teacher
+        """Takes readers of the encoders' stages; thresholds (K,) on the device; pod_weight with the root in it."""
+        super().__init__(setup)
+        self.readers = student, teacher
+        self._student_stages, self._teacher_stages = student, teacher
         self.thresholds = thresholds
         self.pod_weight = pod_weight
 
-    def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
-        """segmentation, dice, pod."""
+    def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns segmentation, dice, pod."""
         log_probs = self.log_probs(logits)
-        accepted, share = self._believed(targets[0])
+        accepted, share = self._accepted(targets[0], batch.teacher_probs)
 
         def cross_entropy(own: Tensor, target: Tensor) -> Tensor:
             return self._cross_entropy(own, target, accepted, share)
 
-        student = [*self.student_stages.take(), self.features.take()]
-        teacher = [*self.teacher_stages.take(), self.teacher.output.features]
+        student = [*self._student_stages.take(), batch.features]
+        teacher = [*self._teacher_stages.take(), batch.teacher.features]
         distances = [local_pod_distance(x, y, POD_SCALES) for x, y in zip(student, teacher, strict=True)]
         return {
             "segmentation": self.over_scales(cross_entropy, log_probs, targets),
@@ -53,12 +55,11 @@ class PLOPLoss(StepLoss):
             "pod": self.pod_weight * torch.stack(distances).mean(),
         }
 
-    def _believed(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher's confident classes (batch, 1, *spatial), -1 elsewhere; their share of each image's unlabelled voxels.
+    def _accepted(self, target: Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the teacher's confident classes, and their share of each image's unlabelled voxels.
 
-        The share is 1 where everything is labelled.
+        Classes are (batch, 1, *spatial), -1 elsewhere; the share is 1 where everything is labelled.
         """
-        probs = self.teacher_probs()
         predicted = most_probable(probs)
         confident = normalised_entropy(probs) < self.thresholds[predicted]
         unlabelled = target[:, 0] == 0
@@ -76,27 +77,16 @@ class PLOPLoss(StepLoss):
         count = labels.numel() if valid is None else valid.sum().clamp(min=1)
         return per_image.sum() / count
 
-    def let_go(self) -> None:
-        """Both encoders' stages."""
-        self.student_stages.clear()
-        self.teacher_stages.clear()
-
 
 class nnUNetTrainerPLOP(nnUNetTrainerCIL):
     """PLOP (Douillard et al. 2021, https://arxiv.org/abs/2011.11390), 2D and 3D."""
 
-    hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {
-        "pod_weight_2d": (0, math.inf),
-        "pod_weight_3d": (0, math.inf),
-        "entropy_floor": (0, 1),
-    }
-    pod_weight_2d = 0.01
-    pod_weight_3d = 0.0005
-    entropy_floor = 0.001
-    """The least threshold on the entropy of a pseudo-label."""
+    pod_weight_2d = number(0.01, "Weight of local POD in a 2D configuration.")
+    pod_weight_3d = number(0.0005, "Weight of local POD in a 3D configuration.")
+    entropy_floor = number(0.001, "Least threshold on the entropy of a pseudo-label.", high=1)
 
     def begin_step(self, inherited: dict[str, Tensor]) -> None:
-        """The thresholds: each old class's median entropy over the step's data."""
+        """Sets the thresholds: each old class's median entropy over the step's data."""
         self.print_to_log_file("Finding each old class's median entropy...")
         self.method_state["thresholds"] = self._median_entropies().cpu()
 
@@ -104,19 +94,19 @@ class nnUNetTrainerPLOP(nnUNetTrainerCIL):
     def _median_entropies(self) -> Tensor:
         assert self.teacher is not None
         histogram = torch.zeros(self.step_plan.num_old_channels, NUM_BINS, device=self.device)
-        for tile in self.training_tiles():
+        for tile in self.training_pass().tiles():
             probs = self.teacher(tile.images.to(self.device)).logits.float().softmax(1)
             mask = (tile.valid & (tile.labels == 0)).to(self.device)
             histogram += entropy_histogram(normalised_entropy(probs), most_probable(probs), mask, probs.shape[1])
         return median_thresholds(sum_over_ranks(histogram), floor=self.entropy_floor)
 
     def build_step_loss(self) -> StepLoss:
-        """Pseudo-labels and local POD."""
+        """Returns pseudo-labels and local POD."""
         assert self.teacher is not None
         weight = self.pod_weight_2d if len(self.configuration_manager.patch_size) == 2 else self.pod_weight_3d
         seen = 1 + len(self.step_plan.seen_classes)
         return PLOPLoss(
-            self.loss_context(),
+            self.loss_setup(),
             student=StageReader(encoder_stages(self.bare_network)),
             teacher=StageReader(encoder_stages(self.teacher.network)),
             thresholds=self.method_state["thresholds"].to(self.device),

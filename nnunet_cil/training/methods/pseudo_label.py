@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
-from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.base import DROP_STRAYS, TEACHER_VOLUMES, nnUNetTrainerCIL
+from nnunet_cil.training.batch import Batch
+from nnunet_cil.training.hyperparameters import switch
 from nnunet_cil.training.methods.finetune import FineTuneLoss
 from nnunet_cil.training.step_loss import StepLoss
 
@@ -17,18 +17,17 @@ class PseudoLabelLoss(FineTuneLoss):
     Source: the continual-learning baseline of AbdomenCT-1K, Ma et al. 2021, https://arxiv.org/abs/2010.14808.
     """
 
-    def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
-        """One term."""
-        return super().terms(logits, self.pseudo_labelled(targets))
+    def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns one term."""
+        return super().terms(logits, self.pseudo_labelled(targets, batch.teacher_classes), batch)
 
 
 class nnUNetTrainerPseudoLabel(nnUNetTrainerCIL):
     """What an nnU-Net user would do by hand (Ma et al. 2021, https://arxiv.org/abs/2010.14808)."""
 
-    hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {"teacher_volumes": (0, 1), "drop_strays": (0, 1)}
-    teacher_volumes = 1
-    drop_strays = 1
+    teacher_volumes = switch(True, TEACHER_VOLUMES)
+    drop_strays = switch(True, DROP_STRAYS)
 
     def build_step_loss(self) -> StepLoss:
-        """nnU-Net's loss on the merged labels."""
-        return PseudoLabelLoss(self.loss_context(), self._build_loss())
+        """Returns nnU-Net's loss on the merged labels."""
+        return PseudoLabelLoss(self.loss_setup(), self._build_loss())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,9 @@ from torch import Tensor
 from nnunet_cil.errors import CILError
 from nnunet_cil.labels import label_map, lookup_table
 from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.data import StepDataset
+from nnunet_cil.training.hyperparameters import whole_number
 from nnunet_cil.training.step_loss import StepLoss
 
 REPLAY_SEED = 12345
@@ -30,13 +32,13 @@ class ReplayLoss(StepLoss):
     new and one over old classes, each over the samples that show the class. No distillation.
     """
 
-    def terms(self, logits: list[Tensor], targets: list[Tensor]) -> dict[str, Tensor]:
-        """segmentation, old_dice."""
+    def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns segmentation, old_dice."""
         log_probs = self.log_probs(logits)
         old = range(1, self.num_old)
         return {
-            "segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets),
-            "old_dice": self.over_scales(lambda x, y: self.labelled_dice(x, y, old), log_probs, targets),
+            "segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets, batch),
+            "old_dice": self.over_scales(self.labelled_dice, log_probs, targets, batch.labelled, old),
         }
 
 
@@ -84,8 +86,7 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
     """
 
     needs_old_data = True
-    hyperparameters: ClassVar[dict[str, tuple[float, float]]] = {"replay_cases": (1, 1_000_000)}
-    replay_cases = 4
+    replay_cases = whole_number(4, "Old training cases that are kept.", low=1, high=1_000_000)
 
     @cached_property
     def kept_cases(self) -> dict[str, int]:
@@ -139,8 +140,8 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
         return found
 
     def build_step_loss(self) -> StepLoss:
-        """Segmentation terms only."""
-        return ReplayLoss(self.loss_context())
+        """Returns segmentation terms only."""
+        return ReplayLoss(self.loss_setup())
 
     def labelled_channels(self, keys: Sequence[str]) -> list[tuple[int, ...]]:
         """By each case's group."""

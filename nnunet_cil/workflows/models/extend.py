@@ -30,7 +30,7 @@ from nnunet_cil.lineage import StepRecord, foreign_record
 from nnunet_cil.names import valid_name
 from nnunet_cil.schedule import check_training_settings
 from nnunet_cil.step_plans import PreviousModel, StepPlan, read_step_plan
-from nnunet_cil.training.catalogue import trainer_class
+from nnunet_cil.training.catalogue import check_data, check_lineage, trainer_class
 from nnunet_cil.workflows.models.export import check_network, final_checkpoints
 from nnunet_cil.workflows.plan.compatibility import Note
 from nnunet_cil.workflows.plan.step_files import refuse_if_trained, step_plans_file
@@ -192,8 +192,8 @@ def extend(model_folder: Path, dataset: str | int, wish: Wish) -> Extension:
     _refuse_other_numbers(target, dataset_json["labels"])
     base = _moved_plans(model, raw, wish.plans_name)
     plan = _step_plan(model, dataset_json, list(raw.cases), new, wish)
-    trainer.check_data(plan, raw.folder.name)
-    trainer.check_lineage(model.lineage, raw.folder.name)
+    check_data(trainer, plan, raw.folder.name)
+    check_lineage(trainer, model.lineage, raw.folder.name)
     _check_labelled(plan, raw)
     plans_name = f"{base['plans_name']}_{plan.schedule}_step{plan.step}"
     _check_length(plans_name, model.configuration)

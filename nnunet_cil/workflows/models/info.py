@@ -28,9 +28,8 @@ def describe(model: Path) -> str:
     Raises:
         CILError: neither.
     """
-    from nnunet_cil.networks.prototype_bank import PrototypeBank
     from nnunet_cil.training.state import (
-        STATE_KEY,
+        StepState,
         file_sha256,
         foreground_classes,
         lineage_of,
@@ -39,7 +38,7 @@ def describe(model: Path) -> str:
 
     file = model if model.is_file() else next(iter(final_checkpoints(model).values()))
     checkpoint = read_checkpoint(file)
-    state: Mapping[str, Any] = checkpoint.get(STATE_KEY) or {}
+    state = StepState.from_checkpoint(checkpoint)
     classes = foreground_classes(checkpoint)
     lineage = lineage_of(checkpoint)
     parts = [
@@ -51,13 +50,12 @@ def describe(model: Path) -> str:
         parts.append(_steps(lineage).markdown())
     else:
         parts.append("Not trained with nnunet_cil: where its classes come from is not recorded.")
-    if stray_free := state.get("stray_free"):
-        parts.append(f"Without stray regions, as their labels showed: {', '.join(stray_free)}.")
-    stored = state.get("prototypes")
-    if stored is None:
+    if state is not None and state.stray_free:
+        parts.append(f"Without stray regions, as their labels showed: {', '.join(state.stray_free)}.")
+    if state is None or state.prototypes is None:
         parts.append("No prototypes: a step that continues from it takes them from its confident predictions.")
     else:
-        bank, names = PrototypeBank.from_state_dict(stored), ["background", *classes]
+        bank, names = state.prototypes, ["background", *classes]
         parts.append(_prototypes(names, bank).markdown())
         if len(bank.counts) <= _MOST_PAIRS:
             parts.append(_similarities(names, bank).markdown())

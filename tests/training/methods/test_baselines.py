@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -10,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy import ORGANS, checkpoint, make_context, make_trainer, plan_toy, train
+from toy import ORGANS, called, checkpoint, make_batch, make_setup, make_trainer, plan_toy, train
 
+from nnunet_cil.networks.features import StageReader
 from nnunet_cil.networks.heads import widen_heads
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.methods.ewc import EWCLoss
@@ -40,8 +40,27 @@ def data():
     )
 
 
-def context(data):
-    return make_context(K, IGNORE, SCALES, teacher=data.teacher, features=data.features)
+def setup(**settings):
+    return make_setup(K, IGNORE, SCALES, **settings)
+
+
+def batch_of(data, **others):
+    return make_batch(data.teacher, data.features, **others)
+
+
+def terms_of(loss, data):
+    return loss.terms(data.logits, data.targets, batch_of(data))
+
+
+class Stages(StageReader):
+    """Stages whose outputs are given."""
+
+    def __init__(self, outputs):
+        super().__init__([])
+        self.outputs = outputs
+
+    def take(self):
+        return self.outputs
 
 
 def voxels(tensor):
@@ -78,7 +97,7 @@ def slow_distillation(q, data):
 
 
 def test_lwf(data):
-    terms = LwFLoss(context(data), lwf_weight=7.0).terms(data.logits, data.targets)
+    terms = terms_of(LwFLoss(setup(lwf_weight=7.0)), data)
     q = voxels(data.logits[0][:, :K].softmax(1))
     assert terms["segmentation"].item() == pytest.approx(slow_segmentation(data, merged=False), rel=1e-4)
     assert terms["lwf"].item() == pytest.approx(7 * slow_distillation(q, data), rel=1e-4)
@@ -86,21 +105,15 @@ def test_lwf(data):
 
 def test_ilt_is_lwf_and_the_bottlenecks_squared_distance(data):
     student, teacher = torch.randn(2, 8, 2, 2, 1), torch.randn(2, 8, 2, 2, 1)
-    loss = ILTLoss(
-        context(data),
-        student=SimpleNamespace(take=lambda: [student]),
-        teacher=SimpleNamespace(take=lambda: [teacher]),
-        lwf_weight=7.0,
-        feature_weight=3.0,
-    )
-    terms = loss.terms(data.logits, data.targets)
-    same = LwFLoss(context(data), lwf_weight=7.0).terms(data.logits, data.targets)
+    loss = ILTLoss(setup(lwf_weight=7.0, feature_weight=3.0), student=Stages([student]), teacher=Stages([teacher]))
+    terms = terms_of(loss, data)
+    same = terms_of(LwFLoss(setup(lwf_weight=7.0)), data)
     assert {k: terms[k].item() for k in same} == {k: v.item() for k, v in same.items()}
     assert terms["features"].item() == pytest.approx(3 * ((student - teacher) ** 2).mean().item(), rel=1e-5)
 
 
 def test_mib(data):
-    terms = MiBLoss(context(data), mib_weight=7.0).terms(data.logits, data.targets)
+    terms = terms_of(MiBLoss(setup(mib_weight=7.0)), data)
     p = voxels(data.logits[0].softmax(1))
     q = torch.stack([p[:, 0] + p[:, 3] + p[:, 4], p[:, 1], p[:, 2]], 1)
     assert terms["segmentation"].item() == pytest.approx(slow_segmentation(data, merged=True), rel=1e-4)
@@ -113,8 +126,8 @@ def test_mib_is_at_rest_where_the_student_says_what_the_teacher_says(data):
     conv = lambda w: nn.functional.conv3d(data.features, *w.values())  # noqa: E731
     data.teacher = TeacherOutput(conv(head), data.features)
     logits = conv(wide).requires_grad_()
-    loss = MiBLoss(make_context(K, None, (1.0,), teacher=data.teacher), mib_weight=1.0)
-    loss.terms([logits], [torch.zeros(2, 1, 6, 5, 2)])["distillation"].backward()
+    loss = MiBLoss(make_setup(K, None, (1.0,), mib_weight=1.0))
+    loss.terms([logits], [torch.zeros(2, 1, 6, 5, 2)], batch_of(data))["distillation"].backward()
     assert logits.grad.abs().max() < 1e-8
 
 
@@ -128,8 +141,7 @@ class Recorder(nn.Module):
 
 def test_pseudo_labels_fill_what_has_no_label_at_every_scale(data):
     recorder = Recorder()
-    loss = PseudoLabelLoss(context(data), recorder)
-    loss(data.logits, data.targets)
+    called(PseudoLabelLoss(setup(), recorder), data.logits, data.targets, batch_of(data))
     predicted = data.teacher.logits.argmax(1, keepdim=True)
     lower = predicted[:, :, 1::2][:, :, :, [0, 2, 4]][..., 1:]
     for given, own, found in zip(data.targets, (predicted, lower), recorder.target, strict=True):
@@ -138,17 +150,16 @@ def test_pseudo_labels_fill_what_has_no_label_at_every_scale(data):
 
 def test_pseudo_labels_of_whole_volumes_ask_no_teacher(data):
     recorder = Recorder()
-    loss = PseudoLabelLoss(replace(context(data), teacher=None), recorder)
-    loss.volume_classes = torch.randint(0, K, data.targets[0][:, 0].shape)
-    loss(data.logits, data.targets)
+    carried = torch.randint(0, K, data.targets[0][:, 0].shape)
+    called(PseudoLabelLoss(setup(), recorder), data.logits, data.targets, make_batch(None, carried=carried))
     given = data.targets[0]
-    assert torch.equal(recorder.target[0], torch.where(given == 0, loss.volume_classes[:, None], given))
+    assert torch.equal(recorder.target[0], torch.where(given == 0, carried[:, None], given))
 
 
 def test_joint_training_sees_the_old_labels(data):
     recorder = Recorder()
     target = torch.tensor([[[[0, 1, 2, 3, 4, IGNORE]]]])
-    JointLoss(context(data), recorder)([torch.zeros(1, 5, 1, 6)] * 2, [target, target])
+    called(JointLoss(setup(), recorder), [torch.zeros(1, 5, 1, 6)] * 2, [target, target])
     assert torch.equal(recorder.target[0], target)
 
 
@@ -156,13 +167,13 @@ def test_plop(data):
     thresholds = torch.tensor([0.9, 0.6, 0.8])
     stages = [torch.randn(2, 2, 4, 4, 2), torch.randn(2, 3, 2, 2, 1)]
     loss = PLOPLoss(
-        context(data),
-        student=SimpleNamespace(take=lambda: [x + 0.1 for x in stages]),
-        teacher=SimpleNamespace(take=lambda: stages),
+        setup(),
+        student=Stages([x + 0.1 for x in stages]),
+        teacher=Stages(stages),
         thresholds=thresholds,
         pod_weight=0.5,
     )
-    terms = loss.terms(data.logits, data.targets)
+    terms = terms_of(loss, data)
 
     p = data.teacher.logits.softmax(1)
     entropy = -(p * p.log()).sum(1) / math.log(K)
@@ -286,8 +297,8 @@ def test_ewc_penalises_what_the_old_network_had(data):
     network = nn.Sequential(nn.Conv3d(2, 3, 1), nn.Conv3d(3, K + N, 1))
     anchors = {"0.weight": torch.randn(3, 2, 1, 1, 1), "1.bias": torch.randn(K)}
     importances = {name: torch.rand_like(a) for name, a in anchors.items()}
-    loss = EWCLoss(context(data), network=network, anchors=anchors, importances=importances, ewc_weight=5.0)
-    terms = loss.terms(data.logits, data.targets)
+    loss = EWCLoss(setup(ewc_weight=5.0), network=network, anchors=anchors, importances=importances)
+    terms = terms_of(loss, data)
     found = {"0.weight": network[0].weight, "1.bias": network[1].bias[:K]}
     expected = sum((importances[n] * (found[n] - anchors[n]) ** 2).sum() for n in anchors) / 2
     assert terms["ewc"].item() == pytest.approx(5 * expected.item(), rel=1e-5)
@@ -305,14 +316,14 @@ def test_replay_takes_each_samples_labels_at_their_word(data, batch_dice):
     data.logits = [torch.cat([x, torch.randn_like(x[:1])]) for x in data.logits]
     data.targets = [torch.randint(0, IGNORE + 1, (3, *t.shape[1:])) for t in data.targets]
     labelled = [{3, 4}, {2}, {1, 2, 3, 4}]
-    loss = ReplayLoss(make_context(K, IGNORE, SCALES, batch_dice=batch_dice))
-    loss.labelled = torch.tensor([[c in own for c in range(1, K + N)] for own in labelled])
-    shown = loss.shown(data.targets)
+    loss = ReplayLoss(setup(batch_dice=batch_dice))
+    batch = make_batch(labelled=torch.tensor([[c in own for c in range(1, K + N)] for own in labelled]))
+    shown = loss.visible(data.targets, batch)
     for given, found in zip(data.targets, shown, strict=True):
         for b, own in enumerate(labelled):
             expected = [v if v in own or v == IGNORE else 0 for v in given[b].flatten().tolist()]
             assert found[b].flatten().tolist() == expected
-    terms = loss.terms(data.logits, shown)
+    terms = loss.terms(data.logits, shown, batch)
 
     def dice(probs, target, classes):
         values = {}
@@ -341,10 +352,10 @@ def test_replay_takes_each_samples_labels_at_their_word(data, batch_dice):
 
 
 def test_replay_without_kept_samples_is_the_unbiased_loss_and_old_classes_get_no_dice(data):
-    loss = ReplayLoss(context(data))
-    loss.labelled = (torch.arange(1, K + N) >= K).expand(len(data.targets[0]), -1)
+    loss = ReplayLoss(setup())
+    batch = make_batch(labelled=(torch.arange(1, K + N) >= K).expand(len(data.targets[0]), -1))
     logits = [x.clone().requires_grad_() for x in data.logits]
-    terms = loss.terms(logits, loss.shown(data.targets))
+    terms = loss.terms(logits, loss.visible(data.targets, batch), batch)
     assert terms["segmentation"].item() == pytest.approx(slow_segmentation(data, merged=True), rel=1e-4)
     assert terms["old_dice"].item() == pytest.approx(0, abs=1e-6)
     terms["old_dice"].backward()
@@ -372,7 +383,7 @@ def test_ewc_importances_are_mean_squared_gradients_of_the_log_likelihood(toy, t
     trainer.set_deep_supervision_enabled(False)
     layer = trainer.network.decoder.seg_layers[-1].weight
     squares = []
-    for tile in trainer.training_tiles():
+    for tile in trainer.training_pass().tiles():
         log_probs = network(tile.images).log_softmax(1)
         picked = log_probs.gather(1, tile.labels[:, None])[:, 0]
         network.zero_grad()
@@ -388,9 +399,9 @@ def test_a_pass_over_the_training_cases_has_a_limit(toy, tmp_path):
     cases = sorted(trainer.do_split()[0])
     trainer.initialize()
     trainer.get_tr_and_val_datasets()
-    whole = [tile.images for tile in trainer.training_tiles()]
+    whole = [tile.images for tile in trainer.training_pass().tiles()]
     trainer.max_pass_cases = 1
-    first = [tile.images for tile in trainer.training_tiles()]
+    first = [tile.images for tile in trainer.training_pass().tiles()]
     assert len(cases) > 1
     assert len(whole) == len(cases) * len(first)
     assert all(torch.equal(a, b) for a, b in zip(first, whole, strict=False))
@@ -406,7 +417,7 @@ def test_ewc_continues_from_a_model_without_importances(toy, tmp_path):
     assert found[head].shape[0] == 3
     squares = []
     network = trainer.teacher.network.requires_grad_(True)
-    for tile in trainer.training_tiles():
+    for tile in trainer.training_pass().tiles():
         log_probs = network(tile.images).log_softmax(1)
         network.zero_grad()
         log_probs.max(1).values[tile.valid & (tile.labels == 0)].mean().backward()
@@ -460,13 +471,13 @@ def test_joint_sees_old_labels_and_the_cases_of_earlier_steps(toy, tmp_path):
 def spy_on_labelled(trainer):
     """What the loss is told of each sample, with the sample's key."""
     told = []
-    forward = trainer.loss.forward
+    terms = trainer.loss.terms
 
-    def spy(output, target):
-        told.append(trainer.loss.labelled)
-        return forward(output, target)
+    def spy(logits, targets, batch):
+        told.append(batch.labelled)
+        return terms(logits, targets, batch)
 
-    trainer.loss.forward = spy
+    trainer.loss.terms = spy
     return told
 
 
@@ -505,7 +516,7 @@ def test_replay_under_disjoint_cases_shows_what_a_case_was_labelled_with(toy, tm
     assert not kept[0]
     assert kept[1] <= set(earlier[0])
     assert kept[2] <= kept[1] | set(earlier[1])
-    seen = {tile.case: set(tile.labels.unique().tolist()) for tile in trainer.training_tiles()}
+    seen = {tile.case: set(tile.labels.unique().tolist()) for tile in trainer.training_pass().tiles()}
     assert set(seen) == set(trainer.step_plan.cases)  # a pass has no labels for the kept cases
     shown = [{0, 4}, {0, 1, 2}, {0, 3}]
     told = spy_on_labelled(trainer)
@@ -526,15 +537,11 @@ def test_ilt_holds_the_bottleneck_and_plop_every_stage(toy, tmp_path):
     for name, sizes in (("nnUNetTrainerILT", [8 // 2]), ("nnUNetTrainerPLOP", [16, 8, 4])):
         trainer = make_trainer(name, names[1])
         trainer.on_train_start()
-        loss = trainer.loss
-        student, teacher = (
-            (loss.student_bottleneck, loss.teacher_bottleneck)
-            if name.endswith("ILT")
-            else (loss.student_stages, loss.teacher_stages)
-        )
-        trainer.network(images)
-        trainer.teacher(images)
-        found = student.take(), teacher.take()
+        student, teacher = trainer.loss.readers
+        with student.reading(), teacher.reading():
+            trainer.network(images)
+            trainer.teacher(images)
+            found = student.take(), teacher.take()
         assert [x.shape[-1] for x in found[0]] == sizes
         assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))  # the student begins as its teacher
         with pytest.raises(RuntimeError, match="has not run"):

@@ -139,7 +139,7 @@ def test_prototypes_of_a_foreign_model_are_the_means_of_its_confident_prediction
     trainer = make_trainer(PGCD, "nnUNetPlansFrom017_kidney_step1", dataset=NEW)
     trainer.prototype_confidence = 0.34  # an untrained teacher is sure of nothing
     trainer.on_train_start()
-    teacher, tiles = trainer.teacher, list(trainer.training_tiles())
+    teacher, tiles = trainer.teacher, list(trainer.training_pass().tiles())
     sums, counts = torch.zeros(3, 4), torch.zeros(3)
     for tile in tiles:
         out = teacher(tile.images)
@@ -275,9 +275,9 @@ def test_training_with_partial_labels_tells_the_loss_what_each_sample_shows(mode
     seen = []
     original = trainer.loss.terms
 
-    def terms(logits, targets):
-        seen.append((trainer.loss.labelled.clone(), [t.clone() for t in targets]))
-        return original(logits, targets)
+    def terms(logits, targets, batch):
+        seen.append((batch.labelled.clone(), [t.clone() for t in targets]))
+        return original(logits, targets, batch)
 
     trainer.loss.terms = terms
     batch = next(trainer.dataloader_train)
@@ -289,7 +289,6 @@ def test_training_with_partial_labels_tells_the_loss_what_each_sample_shows(mode
     assert labelled.tolist() == [[False, False, False, True], [True, False, True, False]]
     assert targets[0][0, 0, :2, 0, 0].tolist() == [0, 4]
     assert targets[0][1, 0, :2, 0, 0].tolist() == [1, 0]
-    assert trainer.loss.labelled is None
     trainer.validation_step({**batch, "target": [t.clone() for t in batch["target"]]})
     trainer.on_train_end()
 

@@ -1,0 +1,152 @@
+"""One batch, as the loss of a step sees it beside nnU-Net's output and target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nnunet_cil.losses.prototypes import most_probable
+from nnunet_cil.networks.features import FeatureReader
+from nnunet_cil.networks.teacher import Teacher, TeacherOutput
+from nnunet_cil.training.teacher_volumes import NOT_SEGMENTED, TeacherVolumes
+
+
+class Batch:
+    """The teacher's output, the student's features, and what the samples' labels show.
+
+    Lives for one ``train_step`` or ``validation_step``. Teacher and features are read when they are first asked for, once.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        *,
+        teacher: Callable[[Tensor], TeacherOutput],
+        features: Callable[[], Tensor],
+        labelled: Tensor | None = None,
+        carried: Tensor | None = None,
+        is_complete: bool = True,
+    ) -> None:
+        """Takes what belongs to the batch.
+
+        Args:
+            images: (batch, channels, *spatial), on the device.
+            teacher: runs the previous step's network on ``images``.
+            features: hands over the student's features of its forward pass on ``images``, (batch, features, *spatial).
+            labelled: (batch, K+N-1) bool, the foreground classes that each sample's labels show; None: the new classes, in
+                every sample.
+            carried: (batch, *spatial) integers, the teacher's segmentation of the whole cases as the patches carry it; a sample
+                of a case that was not segmented holds ``NOT_SEGMENTED``. None where no case is segmented.
+            is_complete: every sample's case is segmented.
+        """
+        self.images = images
+        self.labelled = labelled
+        self._teacher, self._features = teacher, features
+        self._carried, self._is_complete = carried, is_complete
+
+    @cached_property
+    def teacher(self) -> TeacherOutput:
+        """The teacher's output on the images."""
+        return self._teacher(self.images)
+
+    @cached_property
+    def features(self) -> Tensor:
+        """The student's features before its last segmentation layer, (batch, features, *spatial), with gradient."""
+        return self._features()
+
+    @cached_property
+    def teacher_logits(self) -> Tensor:
+        """(batch, K, *spatial); -inf for the classes that a sample's labels show: labels win over the teacher."""
+        logits = self.teacher.logits
+        if self.labelled is None:
+            return logits
+        decided = F.pad(self.labelled[:, : logits.shape[1] - 1], (1, 0), value=False)
+        return logits.masked_fill(decided.view(*decided.shape, *[1] * (logits.ndim - 2)), -torch.inf)
+
+    @property
+    def teacher_probs(self) -> Tensor:
+        """(batch, K, *spatial) float32."""
+        return self.teacher_logits.float().softmax(1)
+
+    @cached_property
+    def volume_classes(self) -> Tensor | None:
+        """(batch, *spatial) int64, what the teacher sees in the whole case; None where no case is segmented."""
+        if self._carried is None:
+            return None
+        carried = self._carried.long()
+        if self._is_complete:
+            return carried
+        return torch.where(carried == NOT_SEGMENTED, most_probable(self.teacher_logits), carried)
+
+    @cached_property
+    def teacher_classes(self) -> Tensor:
+        """(batch, *spatial) int64, what the teacher sees in the whole case, or else its argmax on the patch."""
+        return most_probable(self.teacher_logits) if self.volume_classes is None else self.volume_classes
+
+    def with_old_classes(self, target: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        """Returns nnU-Net's target, at full resolution with the teacher's argmax on the patch where it is 0."""
+        full = (target[0] if isinstance(target, list) else target).to(self.images.device, non_blocking=True)
+        predicted = most_probable(self.teacher_logits)[:, None].to(full.dtype)
+        filled = torch.where(full == 0, predicted, full)
+        return [filled, *target[1:]] if isinstance(target, list) else filled
+
+
+def read_batch(
+    batch: dict[str, Any],
+    device: torch.device,
+    *,
+    teacher: Teacher,
+    features: FeatureReader,
+    labelled: Tensor | None,
+    volumes: TeacherVolumes | None,
+) -> tuple[dict[str, Any], Batch]:
+    """Splits what nnU-Net's loader gives into nnU-Net's own batch, its images on the device, and ``Batch``.
+
+    Args:
+        batch: nnU-Net's, with the teacher's segmentation as the targets' second channel where cases are segmented.
+        device: of the training.
+        teacher: the previous step's network.
+        features: the student's.
+        labelled: as for ``Batch``.
+        volumes: which cases are segmented; None where none is.
+    """
+    batch, carried = _without_volumes(batch)
+    images = batch["data"].to(device, non_blocking=True)
+    own = Batch(
+        images,
+        teacher=teacher.on_batch,
+        features=features.take,
+        labelled=None if labelled is None else labelled.to(device, non_blocking=True),
+        carried=None if carried is None else carried.to(device, non_blocking=True),
+        is_complete=volumes is not None and all(key in volumes for key in batch["keys"]),
+    )
+    return {**batch, "data": images}, own
+
+
+def labelled_mask(channels: Sequence[Sequence[int]], num_classes: int) -> Tensor:
+    """Returns (batch, num_classes) bool: which foreground channels each sample's labels show.
+
+    Args:
+        channels: of each sample, from 1.
+        num_classes: K+N-1.
+    """
+    return torch.tensor([[c in own for c in range(1, 1 + num_classes)] for own in channels])
+
+
+def _without_volumes(batch: dict[str, Any]) -> tuple[dict[str, Any], Tensor | None]:
+    """Takes the teacher's segmentation, the targets' second channel, out of nnU-Net's batch.
+
+    Returns:
+        The batch with targets of one channel; and (batch, *spatial) at full resolution, None where there is no second channel.
+    """
+    target = batch["target"]
+    scales = target if isinstance(target, list) else [target]
+    if scales[0].shape[1] == 1:
+        return batch, None
+    labels = [t[:, :1] for t in scales]
+    return {**batch, "target": labels if isinstance(target, list) else labels[0]}, scales[0][:, 1]

@@ -1,0 +1,120 @@
+"""Hyper-parameters of trainers: declared in one line each, checked where a schedule sets them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Generic, TypeVar, overload
+
+from nnunet_cil.errors import CILError, did_you_mean
+
+Value = TypeVar("Value", bool, int, float)
+
+
+@dataclass(frozen=True)
+class Hyperparameter(Generic[Value]):
+    """A class attribute of a trainer that a schedule may set. Read as an attribute it is its value.
+
+    Attributes:
+        default: its type counts: a whole number takes only whole numbers.
+        meaning: one sentence for the documentation.
+        low: least value.
+        high: largest value.
+        is_settable: False where a trainer holds it at its default.
+    """
+
+    default: Value
+    meaning: str
+    low: float = 0
+    high: float = math.inf
+    is_settable: bool = True
+
+    @overload
+    def __get__(self, trainer: None, owner: type) -> Value: ...
+    @overload
+    def __get__(self, trainer: object, owner: type) -> Value: ...
+    def __get__(self, trainer: object | None, owner: type) -> Value:
+        """Returns the default; a value that is set on a trainer hides it."""
+        return self.default
+
+    def check(self, value: Any) -> str | None:
+        """Returns what the value must be instead, None where it is all right."""
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if isinstance(self.default, bool):
+            return None if isinstance(value, bool) or (is_number and value in (0, 1)) else "true or false"
+        kind = type(self.default)
+        if is_number and math.isfinite(value) and self.low <= value <= self.high and kind(value) == value:
+            return None
+        return f"{'a whole number' if kind is int else 'a number'} from {self.low} to {self.high}"
+
+
+def number(default: float, meaning: str, *, low: float = 0, high: float = math.inf) -> Hyperparameter[float]:
+    """Declares a number."""
+    return Hyperparameter(default, meaning, low, high)
+
+
+def whole_number(default: int, meaning: str, *, low: float = 0, high: float = math.inf) -> Hyperparameter[int]:
+    """Declares a whole number."""
+    return Hyperparameter(default, meaning, low, high)
+
+
+def switch(default: bool, meaning: str) -> Hyperparameter[bool]:
+    """Declares a switch; in JSON true or false, or as before 1 or 0."""
+    return Hyperparameter(default, meaning, 0, 1)
+
+
+def fixed(value: Value, meaning: str = "") -> Hyperparameter[Value]:
+    """Holds a hyper-parameter at a value: a schedule cannot set it."""
+    return Hyperparameter(value, meaning, is_settable=False)
+
+
+def declared(trainer: type) -> dict[str, Hyperparameter[Any]]:
+    """Returns a trainer's hyper-parameters by name, its parents' first, the fixed ones among them."""
+    found: dict[str, Hyperparameter[Any]] = {}
+    for owner in reversed(trainer.__mro__):
+        found |= {name: value for name, value in vars(owner).items() if isinstance(value, Hyperparameter)}
+    return found
+
+
+def settable(trainer: type) -> dict[str, Hyperparameter[Any]]:
+    """Returns those that a schedule may set."""
+    return {name: parameter for name, parameter in declared(trainer).items() if parameter.is_settable}
+
+
+def check(trainer: type, values: Mapping[str, Any], where: str) -> None:
+    """Refuses names that a trainer does not have, and values out of their range.
+
+    Args:
+        trainer: a trainer class.
+        values: by name, as in a schedule.
+        where: who sets them, for the message.
+
+    Raises:
+        CILError: with the nearest name, or the range.
+    """
+    known = settable(trainer)
+    for name, value in values.items():
+        sets = f"{where} sets the hyper-parameter {name!r}"
+        if name not in known:
+            raise CILError(f"{sets}, which {trainer.__name__} does not have{did_you_mean(name, known)}.")
+        expected = known[name].check(value)
+        if expected is not None:
+            raise CILError(f"{sets} to {value!r}, but it must be {expected}.")
+
+
+class Settings(SimpleNamespace):
+    """The values of a trainer's hyper-parameters, by name, as its loss reads them."""
+
+
+def settings(trainer: object) -> Settings:
+    """Returns the values that the hyper-parameters of a trainer have."""
+    return Settings(**{name: getattr(trainer, name) for name in declared(type(trainer))})
+
+
+def set_values(trainer: object, values: Mapping[str, Any]) -> None:
+    """Sets hyper-parameters of a trainer, each in the type of its default. The values are checked."""
+    known = settable(type(trainer))
+    for name, value in values.items():
+        setattr(trainer, name, type(known[name].default)(value))

@@ -1,0 +1,99 @@
+"""Hyper-parameters of trainers: declared once, inherited, fixed, checked."""
+
+import pytest
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.shipped import trainer_names
+from nnunet_cil.training.catalogue import hyperparameter_names, trainer_class
+from nnunet_cil.training.hyperparameters import (
+    check,
+    declared,
+    fixed,
+    number,
+    set_values,
+    settable,
+    settings,
+    switch,
+    whole_number,
+)
+
+
+class Parent:
+    weight = number(2.0, "A weight.", high=5)
+    count = whole_number(3, "A number of things.", low=1)
+    on = switch(True, "A switch.")
+
+
+class Child(Parent):
+    own = number(0.5, "One more.")
+    weight = fixed(0.0)
+
+
+class Changed(Parent):
+    weight = 4.0
+
+
+def test_a_hyperparameter_is_read_as_its_value():
+    assert (Parent.weight, Parent().count, Child().on) == (2.0, 3, True)
+
+
+def test_a_child_inherits_and_a_fixed_one_cannot_be_set():
+    assert list(settable(Parent)) == ["weight", "count", "on"]
+    assert list(settable(Child)) == ["count", "on", "own"]
+    assert vars(settings(Child())) == {"weight": 0.0, "count": 3, "on": True, "own": 0.5}
+    with pytest.raises(CILError, match="sets the hyper-parameter 'weight', which Child does not have"):
+        check(Child, {"weight": 1.0}, "Schedule x")
+
+
+def test_a_plain_value_in_a_subclass_is_another_default():
+    assert settings(Changed()).weight == 4.0
+    trainer = Changed()
+    set_values(trainer, {"weight": 1})
+    assert settings(trainer).weight == 1.0
+    with pytest.raises(CILError, match="must be a number from 0 to 5"):
+        check(Changed, {"weight": 6}, "Schedule x")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("weight", 5.1, "a number from 0 to 5"),
+        ("weight", True, "a number from 0 to 5"),
+        ("weight", float("inf"), "a number from 0 to 5"),
+        ("count", 0, "a whole number from 1 to inf"),
+        ("count", 2.5, "a whole number from 1 to inf"),
+        ("count", None, "a whole number from 1 to inf"),
+        ("on", 2, "true or false"),
+        ("on", "true", "true or false"),
+        ("on", None, "true or false"),
+    ],
+)
+def test_values_out_of_range_or_of_another_type_are_refused(name, value, expected):
+    with pytest.raises(CILError, match=f"'{name}' to .*, but it must be {expected}"):
+        check(Parent, {name: value}, "Schedule x")
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1, True), (0, False), (True, True), (False, False)])
+def test_switches_take_true_and_false_and_the_numbers_of_older_schedules(value, expected):
+    check(Parent, {"on": value}, "Schedule x")
+    trainer = Parent()
+    set_values(trainer, {"on": value})
+    assert trainer.on is expected
+
+
+def test_whole_numbers_may_be_written_with_a_point():
+    check(Parent, {"count": 4.0}, "Schedule x")
+    trainer = Parent()
+    set_values(trainer, {"count": 4.0})
+    assert trainer.count == 4
+    assert isinstance(trainer.count, int)
+
+
+@pytest.mark.parametrize("name", trainer_names())
+def test_every_trainer_says_what_its_hyperparameters_mean_and_holds_them_in_range(name, toy):
+    trainer = trainer_class(name)
+    for parameter, declaration in settable(trainer).items():
+        assert declaration.meaning.endswith("."), parameter
+        assert declaration.check(getattr(trainer, parameter)) is None, parameter
+    assert set(settable(trainer)) <= hyperparameter_names()
+    assert set(settable(trainer)) <= set(declared(trainer))
