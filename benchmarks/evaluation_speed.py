@@ -61,8 +61,8 @@ def main() -> None:
         )
         options = {
             "classes": {str(v): (v, v) for v in labels if v},
-            "found_labels": frozenset(labels),
-            "wanted_labels": frozenset(labels),
+            "prediction_labels": frozenset(labels),
+            "reference_labels": frozenset(labels),
             "ignore_label": None,
             "tolerance_mm": 2.0,
         }

@@ -34,6 +34,7 @@ from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.workflows.evaluate.evaluate import output_folder
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,14 +117,15 @@ class Study:
 
     def link_parent(self, trainer: str, method: Method) -> None:
         """Makes the parent's models of the steps before ``from_step`` the trainer's, too."""
-        models = self.experiment.models_of(trainer), self.experiment.models_of(method.parent)
+        planned = PlannedExperiment.read(self.experiment)
+        models = planned.models_of(trainer), planned.models_of(method.parent)
         for own, earlier in list(zip(*models, strict=True))[1 : method.from_step]:
             if not own.folder.exists():
                 own.folder.symlink_to(earlier.folder, target_is_directory=True)
 
     def rows(self, per_case: Path, cases: str, methods: dict[str, Method]) -> list[Row]:
         """Reads the scores of an evaluation as rows of the table. A step that is the parent's is in the parent's rows."""
-        models = {(m.trainer, str(m.step)): m for m in self.experiment.models()}
+        models = {(m.trainer, str(m.step)): m for m in PlannedExperiment.read(self.experiment).models()}
         found: list[Row] = []
         with per_case.open(encoding="utf-8", newline="") as file:
             for line in csv.DictReader(file):
@@ -176,7 +178,14 @@ def main() -> None:
     parser.add_argument("-device", default="cpu", help="(default: %(default)s)")
     args = parser.parse_args()
     trainers = tuple(f"nnUNetTrainer{name}" for name in args.methods)
-    experiment = Experiment(args.dataset, args.c, tuple(args.folds), schedule_file(args.schedule), trainers, args.p)
+    experiment = Experiment(
+        dataset=args.dataset,
+        configuration=args.c,
+        folds=tuple(args.folds),
+        schedule_name=schedule_file(args.schedule),
+        trainers=trainers,
+        base_plans=args.p,
+    )
     try:
         Study(experiment=experiment, device=args.device, results=args.results).run(args.cases)
     except CILError as error:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from scores import Dice, mean_dice, read_scores, results_file
 
+from nnunet_cil.evaluation.scores import score_table
 from nnunet_cil.evaluation.significance import paired_tests
 from nnunet_cil.schedule import Schedule, load_schedule, shipped_schedules
 
@@ -93,7 +94,11 @@ def differences(schedule: Schedule, scores: Mapping[str, Folds], reference: str)
             continue
         own, others = ({f: found[f] for f in common} for found in (folds, against))
         learnt = groups(schedule, int(model[-1]))
-        both = {model: case_rows(own), name: case_rows(others)}
+        both = score_table(
+            {"trainer": trainer, "step": 0, **row}
+            for trainer, f in ((model, own), (name, others))
+            for row in case_rows(f)
+        )
         tests = {test.group: test.p for test in paired_tests(both, learnt["old"], learnt["new"])}
         cells = []
         for group, classes in learnt.items():

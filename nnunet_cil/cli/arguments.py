@@ -85,8 +85,14 @@ def experiment_of(args: argparse.Namespace) -> Experiment:
     """Returns the experiment that the arguments of ``add_schedule_arguments`` describe."""
     from nnunet_cil.workflows.experiment import Experiment
 
-    folds, trainers = tuple(args.folds), tuple(args.trainers)
-    return Experiment(args.dataset, args.configuration, folds, args.schedule, trainers, args.base_plans)
+    return Experiment(
+        dataset=args.dataset,
+        configuration=args.configuration,
+        folds=tuple(args.folds),
+        schedule_name=args.schedule,
+        trainers=tuple(args.trainers),
+        base_plans=args.base_plans,
+    )
 
 
 def evaluation_options(args: argparse.Namespace, **more: Any) -> EvaluationOptions:
@@ -159,8 +165,3 @@ def key_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             found[key] = value
     return found
-
-
-def say(line: str) -> None:
-    """Prints a line at once, also into a pipe."""
-    print(line, flush=True)

@@ -10,11 +10,13 @@ import numpy as np
 
 from nnunet_cil.evaluation.continual import mean
 from nnunet_cil.evaluation.figures import COLOURS
-from nnunet_cil.evaluation.summary import dice_of, fold_mean, mean_matrix, short
+from nnunet_cil.evaluation.results import dice_of, fold_mean, mean_matrix, short
+from nnunet_cil.evaluation.scores import last_rows, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe and Ito's, dark ones first and without the yellow, which is too bright for a line."""
@@ -24,16 +26,13 @@ MARKERS = "osD^vPX*"
 Content = Mapping[str, Any]
 """What ``results.json`` holds."""
 
-Rows = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Trainer -> the rows of its last model, of all folds."""
 
-
-def score_charts(content: Content, rows: Rows) -> dict[str, tuple[Figure, str]]:
+def score_charts(content: Content, table: DataFrame) -> dict[str, tuple[Figure, str]]:
     """Name of a file -> a figure and what it shows.
 
     Args:
         content: as in ``results.json``.
-        rows: scores of the cases.
+        table: scores of every trainer's models.
     """
     several = len(content["steps"]) > 1
     found = {
@@ -44,7 +43,7 @@ def score_charts(content: Content, rows: Rows) -> dict[str, tuple[Figure, str]]:
         ),
         "classes": (class_dots(content), "Dice of each class after the last step; bars span the folds."),
         "cases": (
-            case_boxes(content, rows),
+            case_boxes(content, table),
             "Dice of the cases after the last step: quartiles, and every case as a point.",
         ),
     }
@@ -141,7 +140,7 @@ def class_dots(content: Content) -> Figure:
     return figure
 
 
-def case_boxes(content: Content, rows: Rows) -> Figure:
+def case_boxes(content: Content, table: DataFrame) -> Figure:
     """Quartiles over the cases of every class after the last step, one box a method, with every case as a point."""
     classes = [name for names in content["steps"] for name in names]
     methods = [(t, style) for t, (_, _, style) in zip(content["trainers"], _methods(content), strict=True)]
@@ -151,7 +150,8 @@ def case_boxes(content: Content, rows: Rows) -> Figure:
     handles = []
     for index, (trainer, style) in enumerate(methods):
         where = np.arange(len(classes)) + (index - (len(methods) - 1) / 2) * width
-        values = [[r["dice"] for r in rows[trainer] if r["class"] == c and not math.isnan(r["dice"])] for c in classes]
+        own = rows_of(last_rows(table), trainer=trainer)
+        values = [rows_of(own, **{"class": c})["dice"].dropna().tolist() for c in classes]
         drawn = ax.boxplot(
             values, positions=where, widths=width * 0.75, manage_ticks=False, patch_artist=True, showfliers=False
         )

@@ -1,9 +1,8 @@
-"""Scores of files: a prediction and the truth in, rows out."""
+"""The scores of a case from two files, the prediction and the reference."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +10,30 @@ import numpy as np
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.segmentation import ClassScores, case_scores, cropped
-from nnunet_cil.files import is_cut_off, moved_into_place
+from nnunet_cil.files import is_cut_off
 
 _REMEDY = "Restore it, or remove it if it is a prediction, and run the command again."
 
 
 def score_files(
-    found_file: Path,
-    wanted_file: Path,
+    prediction_file: Path,
+    reference_file: Path,
     *,
     classes: Mapping[str, tuple[int, int]],
-    found_labels: frozenset[int],
-    wanted_labels: frozenset[int],
+    prediction_labels: frozenset[int],
+    reference_labels: frozenset[int],
     ignore_label: int | None,
     tolerance_mm: float,
 ) -> dict[str, ClassScores]:
-    """The scores of a case.
+    """Returns the scores of a case, by class.
 
     Args:
-        found_file: predicted labels.
-        wanted_file: true labels, on the same grid (to 0.001 mm).
-        classes: name -> (label in the prediction, label in the truth).
-        found_labels: every label that the prediction may hold.
-        wanted_labels: every label that the truth may hold.
-        ignore_label: where the truth has it, nothing counts; None where there is none.
+        prediction_file: predicted labels.
+        reference_file: reference labels, on the same grid (to 0.001 mm).
+        classes: name -> (label in the prediction, label in the reference).
+        prediction_labels: every label that the prediction may hold.
+        reference_labels: every label that the reference may hold.
+        ignore_label: where the reference has it, nothing counts; None where there is none.
         tolerance_mm: of the normalised surface Dice.
 
     Raises:
@@ -43,7 +42,7 @@ def score_files(
     import SimpleITK as sitk
 
     pictures = []
-    for file in (found_file, wanted_file):
+    for file in (prediction_file, reference_file):
         if not file.is_file():
             raise CILError(f"{file} is missing.")
         if is_cut_off(file):
@@ -55,43 +54,27 @@ def score_files(
     for what in ("Size", "Spacing", "Origin", "Direction"):
         a, b = (np.asarray(getattr(p, f"Get{what}")()) for p in pictures)
         if a.shape != b.shape or not np.allclose(a, b, atol=1e-3):
-            raise CILError(f"{what} of {found_file} is {a.tolist()}, of {wanted_file} it is {b.tolist()}.")
+            raise CILError(f"{what} of {prediction_file} is {a.tolist()}, of {reference_file} it is {b.tolist()}.")
     spacing_mm = tuple(pictures[0].GetSpacing())[::-1]  # type: ignore[no-untyped-call]
     views = (sitk.GetArrayViewFromImage(p) for p in pictures)
-    arrays = cropped(*(_labels(v, file) for v, file in zip(views, (found_file, wanted_file), strict=True)))
-    for file, array, allowed in zip((found_file, wanted_file), arrays, (found_labels, wanted_labels), strict=True):
+    arrays = cropped(*(_labels(v, file) for v, file in zip(views, (prediction_file, reference_file), strict=True)))
+    for file, array, allowed in zip(
+        (prediction_file, reference_file), arrays, (prediction_labels, reference_labels), strict=True
+    ):
         strange = set(np.unique(array[array != 0]).tolist()) - allowed
         if strange:
             raise CILError(f"{file} holds the label {min(strange)}, which is none of {sorted(allowed)}.")
-    found, wanted = arrays
+    prediction, reference = arrays
     if ignore_label is not None:
-        found, wanted = (np.where(arrays[1] == ignore_label, 0, array) for array in arrays)
-    return case_scores(found, wanted, spacing_mm, classes, tolerance_mm=tolerance_mm)
+        prediction, reference = (np.where(arrays[1] == ignore_label, 0, array) for array in arrays)
+    return case_scores(prediction, reference, spacing_mm, classes, tolerance_mm=tolerance_mm)
 
 
 def _labels(array: Any, file: Path) -> Any:
-    """As integers; some label maps are stored as floating-point numbers."""
+    """Returns labels as integers; some label maps are stored as floating-point numbers."""
     if np.issubdtype(array.dtype, np.integer):
         return array
     rounded = np.rint(array).astype(np.int32)
     if not np.array_equal(rounded, array):
         raise CILError(f"{file} holds numbers that are not whole; a label map has whole ones.")
     return rounded
-
-
-def write_csv(file: Path, scores: Mapping[tuple[str, int, int | str], Sequence[Mapping[str, Any]]]) -> None:
-    """One line a trainer, step, fold, case and class.
-
-    Args:
-        file: the target.
-        scores: (trainer, step, fold) -> rows.
-    """
-    with moved_into_place(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = None
-        for (trainer, step, fold), rows in scores.items():
-            for row in rows:
-                line = {"trainer": trainer, "step": step, "fold": fold, **row}
-                if writer is None:
-                    writer = csv.DictWriter(stream, fieldnames=list(line))
-                    writer.writeheader()
-                writer.writerow(line)

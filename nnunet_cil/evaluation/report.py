@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_cil.evaluation.summary import Section, overview, short, title
+from nnunet_cil.evaluation.results import short
+from nnunet_cil.evaluation.summary import Section, overview, title
 
 _TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 

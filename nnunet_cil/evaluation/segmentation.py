@@ -43,8 +43,8 @@ class ClassScores:
 
 
 def case_scores(
-    found: Labels,
-    wanted: Labels,
+    prediction: Labels,
+    reference: Labels,
     spacing_mm: Sequence[float],
     classes: Mapping[str, tuple[int, int]],
     *,
@@ -53,22 +53,22 @@ def case_scores(
     """The scores of every class.
 
     Args:
-        found: (*spatial) predicted labels.
-        wanted: (*spatial) true labels, on the same grid.
+        prediction: (*spatial) predicted labels.
+        reference: (*spatial) true labels, on the same grid.
         spacing_mm: of the grid, in the order of the arrays' axes.
-        classes: name -> (label in ``found``, label in ``wanted``).
+        classes: name -> (label in ``prediction``, label in ``reference``).
         tolerance_mm: of the normalised surface Dice.
 
     Raises:
         ValueError: other shapes.
     """
-    if found.shape != wanted.shape:
-        raise ValueError(f"The prediction has the shape {found.shape}, the truth {wanted.shape}.")
-    boxes = [label_boxes(labels) for labels in (found, wanted)]
+    if prediction.shape != reference.shape:
+        raise ValueError(f"The prediction has the shape {prediction.shape}, the truth {reference.shape}.")
+    boxes = [label_boxes(labels) for labels in (prediction, reference)]
     scores = {}
     for name, numbers in classes.items():
-        box = _union([known[n] for known, n in zip(boxes, numbers, strict=True) if n in known], found.shape)
-        masks = found[box] == numbers[0], wanted[box] == numbers[1]
+        box = _union([known[n] for known, n in zip(boxes, numbers, strict=True) if n in known], prediction.shape)
+        masks = prediction[box] == numbers[0], reference[box] == numbers[1]
         scores[name] = class_scores(*masks, spacing_mm, tolerance_mm=tolerance_mm)
     return scores
 
@@ -101,25 +101,25 @@ def _union(boxes: Sequence[Box], shape: Sequence[int]) -> Box:
     return tuple(slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*boxes, strict=True))
 
 
-def class_scores(found: Mask, wanted: Mask, spacing_mm: Sequence[float], *, tolerance_mm: float) -> ClassScores:
+def class_scores(prediction: Mask, reference: Mask, spacing_mm: Sequence[float], *, tolerance_mm: float) -> ClassScores:
     """The scores of one class; surfaces and their distances are as MONAI's (mask voxels that touch the outside).
 
     Args:
-        found: (*spatial) bool.
-        wanted: (*spatial) bool.
+        prediction: (*spatial) bool.
+        reference: (*spatial) bool.
         spacing_mm: of the grid.
         tolerance_mm: of the normalised surface Dice.
     """
-    num_found, num_wanted = int(np.count_nonzero(found)), int(np.count_nonzero(wanted))
-    if not num_found or not num_wanted:
-        lacking = math.nan if num_found == num_wanted else 0.0
-        return ClassScores(lacking, math.nan, math.nan, lacking, num_found, num_wanted)
-    dice = 2 * int(np.count_nonzero(found & wanted)) / (num_found + num_wanted)
-    there, back = _surface_distances(found, wanted, spacing_mm)
+    num_prediction, num_reference = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
+    if not num_prediction or not num_reference:
+        lacking = math.nan if num_prediction == num_reference else 0.0
+        return ClassScores(lacking, math.nan, math.nan, lacking, num_prediction, num_reference)
+    dice = 2 * int(np.count_nonzero(prediction & reference)) / (num_prediction + num_reference)
+    there, back = _surface_distances(prediction, reference, spacing_mm)
     both = np.concatenate([there, back])
     hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
     nsd = float((both <= np.float32(tolerance_mm)).mean())  # rounded as the distances are
-    return ClassScores(dice, float(hd95), float(both.mean()), nsd, num_found, num_wanted)
+    return ClassScores(dice, float(hd95), float(both.mean()), nsd, num_prediction, num_reference)
 
 
 def _surface_distances(a: Mask, b: Mask, spacing_mm: Sequence[float]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from nnunet_cil.evaluation.scores import case_means, last_rows, rows_of
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SIGNIFICANCE_TEXT = (
     "The first method against each other one: Wilcoxon signed-rank test, two-sided, over the cases' mean Dice after the "
@@ -39,18 +43,17 @@ class PairedTest:
     p_corrected: float
 
 
-def paired_tests(
-    rows: Mapping[str, Sequence[Mapping[str, Any]]], old: Sequence[str], new: Sequence[str]
-) -> list[PairedTest]:
-    """The first trainer against each other one, for old, new and all classes.
+def paired_tests(table: DataFrame, old: Sequence[str], new: Sequence[str]) -> list[PairedTest]:
+    """Tests the first trainer against each other one after the last step, for old, new and all classes.
 
     Args:
-        rows: trainer -> the rows of its last model, of all folds. A case of several folds counts once, with its mean.
+        table: scores, of all folds. A case of several folds counts once, with its mean.
         old: the earlier steps' classes.
         new: the last step's classes.
     """
     from scipy.stats import false_discovery_control, wilcoxon
 
+    rows = {trainer: rows_of(last_rows(table), trainer=trainer) for trainer in table["trainer"].unique()}
     first, *others = rows
     found: list[tuple[str, str, int, float, float]] = []
     for group, classes in (("old", old), ("new", new), ("all", [*old, *new])):
@@ -69,12 +72,3 @@ def paired_tests(
         PairedTest(group, first, other, cases, median, p, float(q))
         for (group, other, cases, median, p), q in zip(found, corrected, strict=True)
     ]
-
-
-def case_means(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict[str, float]:
-    """Case -> mean Dice over the classes (and folds); cases where it is undefined are left out."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        if row["class"] in classes and not math.isnan(row["dice"]):
-            values.setdefault(row["case"], []).append(row["dice"])
-    return {case: sum(v) / len(v) for case, v in values.items()}

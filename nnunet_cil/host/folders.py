@@ -86,3 +86,8 @@ def new_dataset_folder(dataset_id: int, name: str) -> Path:
     if others:
         raise CILError(f"The ID {dataset_id} belongs to {others[0]} in {raw}. Choose another one.")
     return folder
+
+
+def model_folder_name(trainer: str, plans: str, configuration: str) -> str:
+    """Returns the name of a model's folder in nnUNet_results, TRAINER__PLANS__CONFIGURATION."""
+    return f"{trainer}__{plans}__{configuration}"

@@ -12,7 +12,8 @@ from nnunet_cil.evaluation.charts import (
     score_charts,
     training_curves,
 )
-from nnunet_cil.evaluation.summary import results
+from nnunet_cil.evaluation.results import results
+from nnunet_cil.evaluation.scores import score_table
 
 STEPS = [["a", "b"], ["c"]]
 DICE = {
@@ -28,21 +29,25 @@ DICE = {
 """Trainer -> fold -> step -> class -> mean Dice."""
 
 
-def case_rows(means):
-    return [
-        {"case": f"k{i}", "class": c, "dice": m + d, "hd95_mm": 1.0, "asd_mm": 0.5, "nsd": m}
-        for c, m in means.items()
+def table_of(dice):
+    """Two cases a class, 0.1 below and above the mean."""
+    return score_table(
+        {
+            **{"trainer": trainer, "step": step, "fold": fold, "case": f"k{i}", "class": name},
+            **{"dice": mean + d, "hd95_mm": 1.0, "asd_mm": 0.5, "nsd": mean},
+        }
+        for trainer, folds in dice.items()
+        for fold, per_step in enumerate(folds)
+        for step, means in enumerate(per_step)
+        for name, mean in means.items()
         for i, d in enumerate((-0.1, 0.1))
-    ]
+    )
 
 
 @pytest.fixture
 def scored():
-    rows = {
-        t: {fold: [case_rows(m) for m in per_step] for fold, per_step in enumerate(folds)} for t, folds in DICE.items()
-    }
-    content = {"steps": STEPS, "trainers": results(rows, STEPS)}
-    return content, {t: [r for per_step in folds.values() for r in per_step[-1]] for t, folds in rows.items()}
+    table = table_of(DICE)
+    return {"steps": STEPS, "trainers": results(table, STEPS)}, table
 
 
 def test_curves_are_the_means_over_folds(scored):
@@ -69,12 +74,12 @@ def test_bars_are_best_less_last(scored):
 
 
 def test_dots_and_boxes_have_every_class_and_case(scored):
-    content, rows = scored
+    content, table = scored
     ax = class_dots(content).axes[0]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a (step 0)", "b (step 0)", "c (step 1)"]
     assert list(ax.get_lines()[0].get_xdata()) == pytest.approx([0.5, 0.5, 0.8])
-    points = np.concatenate([np.asarray(c.get_offsets())[:, 1] for c in case_boxes(content, rows).axes[0].collections])
-    assert sorted(points) == pytest.approx(sorted(r["dice"] for found in rows.values() for r in found))
+    points = np.concatenate([np.asarray(c.get_offsets())[:, 1] for c in case_boxes(content, table).axes[0].collections])
+    assert sorted(points) == pytest.approx(sorted(table[table["step"] == 1]["dice"]))
 
 
 def test_every_term_of_every_step_is_drawn():
@@ -86,14 +91,13 @@ def test_every_term_of_every_step_is_drawn():
 
 
 def test_one_step_has_nothing_to_forget():
-    rows = {"nnUNetTrainerJoint": {0: [case_rows({"a": 0.5})]}}
-    content = {"steps": [["a"]], "trainers": results(rows, [["a"]])}
-    charts = score_charts(content, {"nnUNetTrainerJoint": rows["nnUNetTrainerJoint"][0][0]})
+    table = table_of({"nnUNetTrainerJoint": [[{"a": 0.5}]]})
+    charts = score_charts({"steps": [["a"]], "trainers": results(table, [["a"]])}, table)
     assert "forgetting" not in charts
     assert "curves" in charts
 
 
 def test_thirteen_methods_have_thirteen_looks():
-    rows = {f"nnUNetTrainerM{i}": {0: [case_rows({"a": i / 13})]} for i in range(13)}
-    lines = curves({"steps": [["a"]], "trainers": results(rows, [["a"]])}).axes[1].get_lines()
+    table = table_of({f"nnUNetTrainerM{i}": [[{"a": i / 13}]] for i in range(13)})
+    lines = curves({"steps": [["a"]], "trainers": results(table, [["a"]])}).axes[1].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 13

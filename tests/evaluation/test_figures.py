@@ -9,7 +9,9 @@ import SimpleITK as sitk
 from nnunet_cil.datasets.phantom import LABELS, SHAPE, SPACING_MM, make_volume, write_dataset
 from nnunet_cil.evaluation.charts import _lost, class_dots, curves
 from nnunet_cil.evaluation.figures import busiest_slices, comparison, read_slices
-from nnunet_cil.evaluation.summary import METRICS, mean_matrix, overview
+from nnunet_cil.evaluation.results import mean_matrix
+from nnunet_cil.evaluation.scores import METRICS
+from nnunet_cil.evaluation.summary import overview
 from nnunet_cil.evaluation.tables import SCHEDULE_NUMBERS, group_means, step_table
 
 STEPS = [["a", "b"], ["c"]]

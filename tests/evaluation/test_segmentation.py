@@ -9,6 +9,7 @@ from monai.metrics.utils import get_edge_surface_distance
 from scipy.ndimage import gaussian_filter
 
 from nnunet_cil.evaluation.continual import continual_scores, score_matrix
+from nnunet_cil.evaluation.scores import score_table
 from nnunet_cil.evaluation.segmentation import _surface_distances, case_scores, class_scores, cropped
 from nnunet_cil.evaluation.significance import paired_tests
 
@@ -213,23 +214,29 @@ def test_a_class_that_neither_has_is_undefined():
 
 
 def test_classes_are_matched_by_name_whatever_their_numbers():
-    found, wanted = cube((1, 1, 1)) * 1 + cube((8, 8, 8)) * 2, cube((1, 1, 1)) * 7 + cube((8, 8, 8)) * 3
-    result = case_scores(found, wanted, (1, 1, 1), {"x": (1, 7), "y": (2, 3)}, tolerance_mm=1)
+    prediction, reference = cube((1, 1, 1)) * 1 + cube((8, 8, 8)) * 2, cube((1, 1, 1)) * 7 + cube((8, 8, 8)) * 3
+    result = case_scores(prediction, reference, (1, 1, 1), {"x": (1, 7), "y": (2, 3)}, tolerance_mm=1)
     assert result["x"].dice == result["y"].dice == 1
     with pytest.raises(ValueError, match=r"shape \(16, 16, 16\), the truth \(2, 2, 2\)"):
-        case_scores(found, wanted[:2, :2, :2], (1, 1, 1), {"x": (1, 7)}, tolerance_mm=1)
+        case_scores(prediction, reference[:2, :2, :2], (1, 1, 1), {"x": (1, 7)}, tolerance_mm=1)
 
 
-def rows(dice):
-    return [{"case": case, "class": name, "dice": value} for name, values in dice.items() for case, value in values]
+def table(**dice):
+    """Scores after the last step: trainer -> class -> (case, Dice) pairs."""
+    return score_table(
+        {"trainer": trainer, "step": 1, "fold": 0, "case": case, "class": name, "dice": value}
+        for trainer, classes in dice.items()
+        for name, values in classes.items()
+        for case, value in values
+    )
 
 
 def test_a_paired_test_by_hand():
     """Five cases, all differences of one sign: the exact two-sided p is 2 / 2**5."""
     cases = range(5)
-    own = rows({"a": [(c, 0.8) for c in cases], "b": [(c, 0.5) for c in cases]})
-    other = rows({"a": [(c, 0.7 - 0.05 * c) for c in cases], "b": [(c, 0.5) for c in cases]})
-    found = {t.group: t for t in paired_tests({"x": own, "y": other}, ["a"], ["b"])}
+    own = {"a": [(c, 0.8) for c in cases], "b": [(c, 0.5) for c in cases]}
+    other = {"a": [(c, 0.7 - 0.05 * c) for c in cases], "b": [(c, 0.5) for c in cases]}
+    found = {t.group: t for t in paired_tests(table(x=own, y=other), ["a"], ["b"])}
     assert found["old"].p == pytest.approx(2 / 2**5)
     assert found["old"].median_difference == pytest.approx(0.2)
     assert found["old"].num_cases == 5
@@ -240,10 +247,10 @@ def test_a_paired_test_by_hand():
 
 
 def test_paired_tests_take_cases_that_both_have_and_folds_together():
-    own = rows({"a": [(1, 0.4), (1, 0.6), (2, 0.9), (3, math.nan)]})
-    other = rows({"a": [(1, 0.3), (2, 0.5), (3, 0.2)]})
-    found = paired_tests({"x": own, "y": other}, [], ["a"])
+    own = {"a": [(1, 0.4), (1, 0.6), (2, 0.9), (3, math.nan)]}
+    other = {"a": [(1, 0.3), (2, 0.5), (3, 0.2)]}
+    found = paired_tests(table(x=own, y=other), [], ["a"])
     assert {t.group for t in found} == {"new", "all"}
     assert found[0].num_cases == 2
     assert found[0].median_difference == pytest.approx(0.3)
-    assert paired_tests({"x": own}, [], ["a"]) == []
+    assert paired_tests(table(x=own), [], ["a"]) == []

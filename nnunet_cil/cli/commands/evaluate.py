@@ -12,7 +12,6 @@ from nnunet_cil.cli.arguments import (
     distance_mm,
     evaluation_options,
     experiment_of,
-    say,
 )
 
 
@@ -42,6 +41,6 @@ def execute(args: argparse.Namespace) -> int:
     """Carries the command out and returns the exit status."""
     from nnunet_cil.workflows.evaluate.evaluate import evaluate
 
-    found = evaluate(experiment_of(args), evaluation_options(args, tolerance_mm=args.tolerance), say=say)
+    found = evaluate(experiment_of(args), evaluation_options(args, tolerance_mm=args.tolerance))
     print(f"\n{found.summary}\nEverything is in {found.folder}")
     return 0

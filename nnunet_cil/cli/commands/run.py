@@ -15,7 +15,6 @@ from nnunet_cil.cli.arguments import (
     evaluation_options,
     experiment_of,
     key_values,
-    say,
     whole_number,
 )
 from nnunet_cil.errors import CILError
@@ -23,7 +22,7 @@ from nnunet_cil.errors import CILError
 if TYPE_CHECKING:
     from nnunet_cil.workflows.evaluate.evaluate import Evaluation
     from nnunet_cil.workflows.experiment import Experiment
-    from nnunet_cil.workflows.run.run import Choice
+    from nnunet_cil.workflows.run.options import TrainingOptions
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -79,51 +78,60 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 def execute(args: argparse.Namespace) -> int:
     """Carries the command out and returns the exit status."""
-    from nnunet_cil.workflows.run.run import Choice, remaining_commands, run
+    from nnunet_cil.workflows.run.run import remaining_commands, run
 
     for option, value, launcher in (("--slurm", args.slurm, "slurm"), ("--max-jobs", args.max_jobs, "local")):
         if value is not None and args.launcher != launcher:
             raise CILError(f"{option} is for --launcher {launcher}.")
-    experiment, choice = experiment_of(args), Choice(args.start_from, args.stop_after, args.device, args.num_gpus)
+    experiment, training = experiment_of(args), _training_options(args)
     if args.dry_run:
-        print("\n".join(remaining_commands(experiment, choice, evaluation_options(args))))
+        print("\n".join(remaining_commands(experiment, training, evaluation_options(args))))
         return 0
     if args.launcher == "slurm":
-        _submit(args, experiment, choice)
+        _submit(args, experiment, training)
         return 0
     if args.launcher == "local":
-        found = _run_locally(args, experiment, choice)
+        found = _run_locally(args, experiment, training)
     else:
-        found = run(experiment, choice, evaluation_options(args), say=say)
+        found = run(experiment, training, evaluation_options(args))
     print(
         "The steps asked for are trained." if found is None else f"\n{found.summary}\nEverything is in {found.folder}"
     )
     return 0
 
 
-def _submit(args: argparse.Namespace, experiment: Experiment, choice: Choice) -> None:
+def _training_options(args: argparse.Namespace) -> TrainingOptions:
+    from nnunet_cil.workflows.run.options import TrainingOptions
+
+    return TrainingOptions(
+        start_from=args.start_from, stop_after=args.stop_after, device=args.device, num_gpus=args.num_gpus
+    )
+
+
+def _submit(args: argparse.Namespace, experiment: Experiment, training: TrainingOptions) -> None:
     from nnunet_cil.workflows.run.jobs import job_graph
     from nnunet_cil.workflows.run.run import logs_folder
     from nnunet_cil.workflows.run.slurm import submit
 
     logs = logs_folder(experiment)
-    jobs = job_graph(experiment, choice, evaluation_options(args))
-    submit(jobs, logs, key_values("--slurm", args.slurm or ()), say=say)
+    jobs = job_graph(experiment, training, evaluation_options(args))
+    submit(jobs, logs, key_values("--slurm", args.slurm or ()))
     status = shlex.join(["nnunet_cil", "status", *experiment.arguments])
     print(f"Logs: {logs}\nProgress: {status}" if jobs else "Everything is finished; nothing was submitted.")
 
 
-def _run_locally(args: argparse.Namespace, experiment: Experiment, choice: Choice) -> Evaluation | None:
+def _run_locally(args: argparse.Namespace, experiment: Experiment, training: TrainingOptions) -> Evaluation | None:
     from nnunet_cil.workflows.evaluate.evaluate import evaluated
-    from nnunet_cil.workflows.run.jobs import job_graph, run_locally
+    from nnunet_cil.workflows.run.jobs import job_graph
+    from nnunet_cil.workflows.run.local import run_locally
     from nnunet_cil.workflows.run.run import logs_folder
 
-    jobs = job_graph(experiment, choice, evaluation_options(args))
+    jobs = job_graph(experiment, training, evaluation_options(args))
     print(f"{len(jobs)} jobs to do", flush=True)
     # a kill ends the jobs, too; only here, since a pool of processes that inherits this never ends
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run_locally(jobs, logs_folder(experiment), max_jobs=args.max_jobs or 1, say=say)
+        run_locally(jobs, logs_folder(experiment), max_jobs=args.max_jobs or 1)
     finally:
         signal.signal(signal.SIGTERM, before)
-    return evaluated(experiment, evaluation_options(args)) if choice.reaches_the_end(experiment) else None
+    return evaluated(experiment, evaluation_options(args)) if training.reaches_the_end(experiment) else None

@@ -20,7 +20,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 def execute(args: argparse.Namespace) -> int:
     """Carries the command out and returns the exit status."""
-    from nnunet_cil.workflows.run.run import status
+    from nnunet_cil.workflows.run.status import status
 
     print(status(experiment_of(args)))
     return 0

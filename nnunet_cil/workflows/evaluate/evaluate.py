@@ -4,146 +4,189 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
+import logging
 import platform
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunet_cil import __version__
-from nnunet_cil.evaluation.files import write_csv
+from nnunet_cil.evaluation.results import results, without_nan
+from nnunet_cil.evaluation.scores import by_trainer, score_table, write_csv
 from nnunet_cil.evaluation.significance import paired_tests
-from nnunet_cil.evaluation.summary import latex, results, summary, without_nan
-from nnunet_cil.files import files_sha256, write_json
+from nnunet_cil.evaluation.summary import latex, summary
+from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.folders import nnunet_folder, num_processes
 from nnunet_cil.training.catalogue import check_trainer_names
+from nnunet_cil.workflows.evaluate.cases import describe_cases, passes_over_test_cases, references_sha256, test_sets
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
 from nnunet_cil.workflows.evaluate.pictures import write_charts, write_overlays, write_report, write_training_curves
-from nnunet_cil.workflows.evaluate.score import (
-    Rows,
-    Scored,
-    passes_over_test_cases,
-    score_model,
-    sha256,
-    test_set,
-    test_sets,
-)
-from nnunet_cil.workflows.experiment import Experiment, check_continues, check_trained
+from nnunet_cil.workflows.evaluate.predict import Prediction, predictions_of
+from nnunet_cil.workflows.evaluate.score import score
+from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.model_fold import ModelFold
+from nnunet_cil.workflows.planned_experiment import PlannedExperiment
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCHEMA_VERSION = 1
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What was found, and the files that hold it."""
+    """The summary of an evaluation, and the folder of its files."""
 
     summary: str
     folder: Path
 
 
-def evaluate(
-    experiment: Experiment,
-    options: EvaluationOptions,
-    *,
-    say: Callable[[str], None] = lambda _line: None,
-) -> Evaluation:
+def evaluate(experiment: Experiment, options: EvaluationOptions) -> Evaluation:
     """Predicts and scores every step's model of every trainer and fold; what is there already is not done again.
 
     Args:
         experiment: the models; each fold's are scored on the same test cases, or on the fold's own validation cases.
         options: what to score and how, and where the results go.
-        say: takes one line of progress at a time.
 
     Raises:
-        CILError: a step is not trained, or on top of another model than is there; prediction and truth do not fit.
+        CILError: a step is not trained, or on top of another model than is there; a prediction and its reference do not match.
     """
     check_trainer_names(experiment.trainers)
-    models = experiment.models()
-    for model in models:
-        for fold in experiment.folds:
-            check_trained(model, fold)
-    for trainer in experiment.trainers:
-        for earlier, model in pairwise(experiment.models_of(trainer)):
-            for fold in experiment.folds:
-                check_continues(model, earlier, fold)
-    cases = _cases(experiment, options)
-    say("Scoring on the folds' validation cases" if cases == "validation" else f"Scoring on {cases}")
+    planned = PlannedExperiment.read(experiment)
+    for model in planned.model_folds():
+        model.check_trained()
+    for earlier, later in planned.successions():
+        later.check_continues(earlier)
+    cases = describe_cases(experiment, options)
+    logger.info("Scoring on the folds' validation cases" if cases == "validation" else f"Scoring on {cases}")
     output = output_folder(experiment, options)
     output.mkdir(parents=True, exist_ok=True)
-    tests = {fold: test_sets(experiment, fold, options, output) for fold in experiment.folds}
-    scored: dict[tuple[str, int, int | str], Scored] = {}
-    todo = [(fold, model) for fold in experiment.folds for model in models]
+    digests = {model: model.checkpoint_sha256() for model in planned.model_folds()}
+    predictions, table = _predict_and_score(planned, digests, options, output)
+    logger.info("Writing tables and figures...")
+    table = by_trainer(table, {t: [m.trainer for m in planned.models_of(t)] for t in experiment.trainers})
+    content = _content(planned, options, table, digests)
+    text = _write_tables(output, content)
+    _write_pictures(planned, output, content, table, predictions)
+    return Evaluation(summary=text, folder=output)
+
+
+def _predict_and_score(
+    planned: PlannedExperiment, digests: Mapping[ModelFold, str], options: EvaluationOptions, output: Path
+) -> tuple[dict[ModelFold, list[Prediction]], DataFrame]:
+    """Returns the predictions of every model, and their scores; these are also in ``per_case.csv``, so far as they are there.
+
+    Args:
+        planned: whose models.
+        digests: SHA-256 of each model's checkpoint.
+        options: what to score and how.
+        output: takes predictions and scores.
+    """
+    import pandas
     import scipy.ndimage  # once, before processes are forked that would each import them
     import scipy.spatial  # noqa: F401
 
+    tests = {fold: test_sets(planned, fold, options, output) for fold in planned.experiment.folds}
+    predictions: dict[ModelFold, list[Prediction]] = {}
+    table = score_table([])
     with ProcessPoolExecutor(num_processes()) as pool:
-        for index, (fold, model) in enumerate(todo, start=1):
-            say(f"[{index}/{len(todo)}] {model.trainer}, step {model.step}, fold {fold}")
-            key = model.trainer, model.step, fold
-            scored[key] = score_model(model, fold, tests[fold], output, options, pool)
-            write_csv(output / "per_case.csv", {key: s.rows for key, s in scored.items()})
-    say("Writing tables and figures...")
-    last = {
-        t: [r for f in experiment.folds for r in scored[t, experiment.last_step, f].rows] for t in experiment.trainers
-    }
-    content = {
+        for index, (model, digest) in enumerate(digests.items(), start=1):
+            logger.info(f"[{index}/{len(digests)}] {model.model.trainer}, step {model.model.step}, fold {model.fold}")
+            predictions[model] = predictions_of(
+                model, tests[model.fold], output, checkpoint_sha256=digest, device=options.device
+            )
+            scores = score(
+                model,
+                predictions[model],
+                output,
+                checkpoint_sha256=digest,
+                tolerance_mm=options.tolerance_mm,
+                pool=pool,
+            )
+            table = scores if table.empty else pandas.concat([table, scores], ignore_index=True)
+            write_csv(output / "per_case.csv", table)
+    return predictions, table
+
+
+def _content(
+    planned: PlannedExperiment, options: EvaluationOptions, table: DataFrame, digests: Mapping[ModelFold, str]
+) -> dict[str, Any]:
+    """Returns the content of ``results.json``, with NaN."""
+    experiment = planned.experiment
+    steps = [step.classes for step in experiment.schedule.steps]
+    tests = paired_tests(table, [name for classes in steps[:-1] for name in classes], steps[-1])
+    return {
         "schema_version": SCHEMA_VERSION,
         "dataset": ", ".join(experiment.data_sets),
         "configuration": experiment.configuration,
         "schedule": experiment.schedule.name,
-        "steps": [list(step.classes) for step in experiment.schedule.steps],
-        "cases": cases,
+        "steps": [list(classes) for classes in steps],
+        "cases": describe_cases(experiment, options),
         "tolerance_mm": options.tolerance_mm,
-        "checkpoints_sha256": {_key(*which): found.digest for which, found in scored.items()},
-        "labels_sha256": _labels_sha256(experiment, options),
+        "checkpoints_sha256": {_key(model): digest for model, digest in digests.items()},
+        "labels_sha256": references_sha256(experiment, options),
         "versions": versions(),
         "commands": [
-            *experiment.train_commands(options.device),
+            *planned.train_commands(options.device),
             shlex.join(evaluate_command(experiment, options)),
         ],
-        **_findings(experiment, scored, last),
+        "significance": [asdict(test) for test in tests],
+        "trainers": results(table, steps),
     }
-    (output / "report.html").unlink(missing_ok=True)  # written last: it stands for all of it
+
+
+def _write_tables(output: Path, content: Mapping[str, Any]) -> str:
+    """Writes ``results.json``, ``summary.md`` and ``tables.tex``; returns the summary.
+
+    The report of an earlier evaluation goes: it is written last, and stands for all of it.
+    """
+    (output / "report.html").unlink(missing_ok=True)
     write_json(output / "results.json", without_nan(content))
     text = summary(content)
     (output / "summary.md").write_text(text, encoding="utf-8")
     (output / "tables.tex").write_text(latex(content), encoding="utf-8")
-    _write_pictures(experiment, output, content, last, scored)
-    return Evaluation(text, output)
+    return text
 
 
-def _findings(
-    experiment: Experiment, scored: Mapping[tuple[str, int, int | str], Scored], last: Mapping[str, Rows]
-) -> dict[str, Any]:
-    """What the scores amount to."""
-    steps = [step.classes for step in experiment.schedule.steps]
-    per_trainer = {
-        t: {f: [scored[m.trainer, m.step, f].rows for m in experiment.models_of(t)] for f in experiment.folds}
-        for t in experiment.trainers
-    }
-    tests = paired_tests(last, [c for classes in steps[:-1] for c in classes], steps[-1])
-    return {"significance": [asdict(test) for test in tests], "trainers": results(per_trainer, steps)}
+def _write_pictures(
+    planned: PlannedExperiment,
+    output: Path,
+    content: Mapping[str, Any],
+    table: DataFrame,
+    predictions: Mapping[ModelFold, Sequence[Prediction]],
+) -> None:
+    """Writes ``figures`` and ``report.html``; cases and training curves are those of the first fold."""
+    fold = planned.experiment.folds[0]
+    models = {t: [model.fold(fold) for model in planned.models_of(t)] for t in planned.experiment.trainers}
+    overlays = write_overlays(output, {t: (own[-1], predictions[own[-1]]) for t, own in models.items()}, table)
+    write_report(
+        output,
+        content,
+        charts=write_charts(output, content, table),
+        overlays=overlays,
+        training=write_training_curves(output, models),
+    )
 
 
 def evaluated(experiment: Experiment, options: EvaluationOptions) -> Evaluation | None:
-    """What ``evaluate`` has found before, with the true labels and the models as they are now; None if it has not."""
+    """Returns what ``evaluate`` has found before; None if it has not, or with other reference labels or models than are there."""
     folder = output_folder(experiment, options)
     if not (folder / "report.html").is_file():  # written last
         return None
-    known = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    models = {(m.trainer, m.step, f): m.fold(f) for f in experiment.folds for m in experiment.models()}
-    files = {_key(*which): fold / "checkpoint_final.pth" for which, fold in models.items()}
-    if known["cases"] != _cases(experiment, options) or not all(file.is_file() for file in files.values()):
+    known = read_json(folder / "results.json", "Run 'nnunet_cil evaluate' again.")
+    models = PlannedExperiment.read(experiment).model_folds()
+    if known["cases"] != describe_cases(experiment, options) or not all(m.checkpoint.is_file() for m in models):
         return None
-    if known["checkpoints_sha256"] != {key: sha256(file) for key, file in files.items()}:
+    if known["checkpoints_sha256"] != {_key(model): model.checkpoint_sha256() for model in models}:
         return None
-    if known.get("labels_sha256") != _labels_sha256(experiment, options):
+    if known.get("labels_sha256") != references_sha256(experiment, options):
         return None
-    return Evaluation((folder / "summary.md").read_text(encoding="utf-8"), folder)
+    return Evaluation(summary=(folder / "summary.md").read_text(encoding="utf-8"), folder=folder)
 
 
 def output_folder(experiment: Experiment, options: EvaluationOptions) -> Path:
@@ -157,52 +200,13 @@ def output_folder(experiment: Experiment, options: EvaluationOptions) -> Path:
     return nnunet_folder("nnUNet_results") / experiment.dataset_name / "evaluation" / name
 
 
-def _key(trainer: str, step: int, fold: int | str) -> str:
-    return f"{trainer} step {step} fold {fold}"
-
-
-def _cases(experiment: Experiment, options: EvaluationOptions) -> str:
-    """Which ones are scored; of several data sets, each one's."""
-    found = {name: test_set(name, options) for name in experiment.data_sets}
-    if len(found) == 1:
-        return next("validation" if test is None else str(test.labels) for test in found.values())
-    return ", ".join(f"{name}: {'validation' if test is None else test.labels.name}" for name, test in found.items())
-
-
-def _labels_sha256(experiment: Experiment, options: EvaluationOptions) -> str:
-    """Of the true labels' files, those of all data sets."""
-    files: list[Path] = []
-    for name in experiment.data_sets:
-        test = test_set(name, options)
-        folder = nnunet_folder("nnUNet_preprocessed") / name / "gt_segmentations" if test is None else test.labels
-        files += sorted(file for file in folder.iterdir() if file.is_file())
-    return files_sha256(files)
-
-
-def _write_pictures(
-    experiment: Experiment,
-    output: Path,
-    content: Mapping[str, Any],
-    last: Mapping[str, Rows],
-    scored: Mapping[tuple[str, int, int | str], Scored],
-) -> None:
-    """``figures`` and ``report.html``; cases and training curves are those of the first fold."""
-    fold = experiment.folds[0]
-    models = {t: experiment.models_of(t) for t in experiment.trainers}
-    finals = {t: own[-1] for t, own in models.items()}
-    found = {t: scored[m.trainer, m.step, fold] for t, m in finals.items()}
-    overlays = write_overlays(output, finals, found)
-    write_report(
-        output,
-        content,
-        charts=write_charts(output, content, last),
-        overlays=overlays,
-        training=write_training_curves(output, models, fold),
-    )
+def _key(model: ModelFold) -> str:
+    """Returns a model's name in ``results.json``."""
+    return f"{model.model.trainer} step {model.model.step} fold {model.fold}"
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
+    """Returns the versions of what the numbers depend on."""
     names = ("nnunet-cil", "nnunetv2", "torch", "numpy", "scipy", "SimpleITK")
     found = {"Python": platform.python_version()}
     for name in names:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import shlex
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,16 @@ from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.commands import log_end
 from nnunet_cil.workflows.run.jobs import Job, import_submitit
 
+logger = logging.getLogger(__name__)
 
-def submit(
-    jobs: Sequence[Job],
-    logs: Path,
-    parameters: Mapping[str, Any],
-    *,
-    say: Callable[[str], None] = lambda _line: None,
-) -> None:
+
+def submit(jobs: Sequence[Job], logs: Path, parameters: Mapping[str, Any]) -> None:
     """Submits a graph to Slurm, but for the jobs of an earlier call that are still queued or running there.
 
     Args:
         jobs: each behind those that it comes after.
         logs: on a disk that the cluster shares. Takes submitit's files, and the IDs of the jobs in ``slurm_jobs.json``.
         parameters: of submitit's AutoExecutor, or of its Slurm executor without ``slurm_``.
-        say: takes a line a job.
 
     Raises:
         CILError: a parameter is unknown, Slurm is not there, cannot be asked for its queue, or refuses a job.
@@ -45,21 +41,21 @@ def submit(
         state = queue.get(earlier) if earlier else None
         waits_in_vain = state == "PENDING" and not submitted.isdisjoint(job.after)
         if state is not None and not waits_in_vain:
-            say(f"{earlier}  {state.lower()} since an earlier call: {job.command}")
+            logger.info(f"{earlier}  {state.lower()} since an earlier call: {job.command}")
             continue
         if earlier and waits_in_vain:
             with suppress(CILError):  # Slurm does the same, in its time
                 _ask_slurm("scancel", earlier)
         elif earlier and (logs / "submitit" / f"{earlier}_0_log.out").is_file():
-            say(f"{earlier}  has ended, with work left. Its log {job.log} ends:\n  {log_end(job.log)}")
+            logger.info(f"{earlier}  has ended, with work left. Its log {job.log} ends:\n  {log_end(job.log)}")
         ids[job.name] = _submit(executor, job, [ids[name] for name in job.after], parameters)
         write_json(file, ids)
         submitted.add(job.name)
-        say(f"{ids[job.name]}  submitted: {job.command}")
+        logger.info(f"{ids[job.name]}  submitted: {job.command}")
 
 
 def _slurm_executor(folder: Path, parameters: Mapping[str, Any]) -> Any:
-    """submitit's, with the user's parameters.
+    """Returns submitit's executor, with the user's parameters.
 
     Raises:
         CILError: it does not take them.
@@ -81,7 +77,7 @@ def _slurm_executor(folder: Path, parameters: Mapping[str, Any]) -> Any:
 
 
 def _submit(executor: Any, job: Job, after: Sequence[str], parameters: Mapping[str, Any]) -> str:
-    """Submits a job behind those with the IDs ``after``; its own ID."""
+    """Submits a job behind those with the IDs ``after``; returns its own ID."""
     additional: dict[str, Any] = {"requeue": True, **parameters.get("additional_parameters", {})}
     if after:
         additional |= {"dependency": f"afterok:{':'.join(after)}", "kill-on-invalid-dep": "yes"}
@@ -96,7 +92,7 @@ def _submit(executor: Any, job: Job, after: Sequence[str], parameters: Mapping[s
 
 
 def _slurm_queue(file: Path) -> dict[str, str]:
-    """The user's jobs that are not over: ID -> state, as PENDING or RUNNING."""
+    """Returns the user's jobs that are not over: ID -> state, as PENDING or RUNNING."""
     try:
         listed = _ask_slurm("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%i %T")
     except CILError as error:

@@ -4,6 +4,7 @@ import csv
 import errno
 import gzip
 import json
+import logging
 import os
 import re
 import shutil
@@ -17,15 +18,19 @@ from toy import DATASET, LABELS, ORGANS, toy_volume, train, write_schedule
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
+from nnunet_cil.evaluation.scores import score_table
 from nnunet_cil.training.state import STATE_KEY, file_sha256
 from nnunet_cil.workflows.evaluate import evaluate as whole
-from nnunet_cil.workflows.evaluate import score as workflow
+from nnunet_cil.workflows.evaluate import predict as predicting
+from nnunet_cil.workflows.evaluate import score as scoring
+from nnunet_cil.workflows.evaluate.cases import Case, check_test_cases
 from nnunet_cil.workflows.evaluate.evaluate import evaluate
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.evaluate.pictures import write_overlays
-from nnunet_cil.workflows.evaluate.score import Case, Scored
+from nnunet_cil.workflows.evaluate.predict import Prediction
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.plan.plan import plan
+from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 
 PGCD = "nnUNetTrainerPGCD"
 WRITE_PICTURES = whole._write_pictures
@@ -74,14 +79,17 @@ def trained(toy, tmp_path, monkeypatch):
                 found[labels == 3] = np.arange((labels == 3).sum()) % 2  # half of the kidney
             write(found, Path(option["-o"]) / f"t{i}.nii.gz")
 
-    monkeypatch.setattr(workflow, "predict", predict)
+    monkeypatch.setattr(predicting, "predict", predict)
     monkeypatch.setattr(whole, "_write_pictures", lambda *_arguments: None)  # slow; the tests of the pictures undo it
     return root, schedule, calls
 
 
-def run(schedule, *, say=lambda _line: None, **changed):
+def run(schedule, **changed):
     options = EvaluationOptions(device="cpu", **changed)
-    return evaluate(Experiment(DATASET, "3d_fullres", (0,), schedule, (PGCD,)), options, say=say)
+    return evaluate(
+        Experiment(dataset=DATASET, configuration="3d_fullres", folds=(0,), schedule_name=schedule, trainers=(PGCD,)),
+        options,
+    )
 
 
 def test_classes_are_scored_by_name_and_what_is_forgotten_is_seen(trained):
@@ -121,13 +129,34 @@ def test_the_report_is_one_file_with_everything_in_it(trained, monkeypatch):
     assert r"PGCD & 0.667 & 1.000 & 0.667 & 1.000 & 0.833 \\" in (found.folder / "tables.tex").read_text()
 
 
+def test_each_steps_plans_are_read_once(trained, monkeypatch):
+    root, schedule, _ = trained
+    read_text, read = Path.read_text, []
+
+    def counted(file, *arguments, **options):
+        read.append(file.relative_to(root) if file.is_relative_to(root) else file)
+        return read_text(file, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    run(schedule)
+    plans = [file.name for file in read if file.parent == Path("preprocessed") / DATASET and "Plans" in file.name]
+    assert sorted(plans) == ["nnUNetPlans_toy_step0.json", "nnUNetPlans_toy_step1.json"]
+
+
 def test_a_case_whose_image_is_gone_is_not_shown(tmp_path, trained):
-    models = Experiment(DATASET, "3d_fullres", (0,), trained[1], (PGCD,)).models()
-    rows = [{"case": "t0", "class": "kidney", "dice": 0.5}]
-    found = Scored(
-        "", [Case("t0", tmp_path / "t0.nii.gz", tmp_path / "gone.nii.gz", LABELS, ["kidney"])], tmp_path, rows
+    experiment = Experiment(
+        dataset=DATASET, configuration="3d_fullres", folds=(0,), schedule_name=trained[1], trainers=(PGCD,)
     )
-    assert write_overlays(tmp_path, {PGCD: models[-1]}, {PGCD: found}) == []
+    model = PlannedExperiment.read(experiment).model_folds()[-1]
+    table = score_table([{"trainer": PGCD, "step": 1, "fold": 0, "case": "t0", "class": "kidney", "dice": 0.5}])
+    case = Case(
+        name="t0",
+        reference=tmp_path / "t0.nii.gz",
+        image=tmp_path / "gone.nii.gz",
+        labels=LABELS,
+        classes=["kidney"],
+    )
+    assert write_overlays(tmp_path, {PGCD: (model, [Prediction(case, tmp_path / "t0.nii.gz")])}, table) == []
 
 
 def test_nothing_is_done_twice_unless_the_model_has_changed(trained):
@@ -143,17 +172,17 @@ def test_nothing_is_done_twice_unless_the_model_has_changed(trained):
 
 def test_an_interrupted_prediction_is_continued(trained, monkeypatch):
     _, schedule, calls = trained
-    predict = workflow.predict
+    predict = predicting.predict
 
     def die(arguments, *rest):
         predict(arguments, *rest)
         (Path(arguments[arguments.index("-o") + 1]) / "t2.nii.gz").unlink()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workflow, "predict", die)
+    monkeypatch.setattr(predicting, "predict", die)
     with pytest.raises(KeyboardInterrupt):
         run(schedule)
-    monkeypatch.setattr(workflow, "predict", predict)
+    monkeypatch.setattr(predicting, "predict", predict)
     run(schedule)
     assert "--continue_prediction" not in calls[0]
     assert "--continue_prediction" in calls[1]
@@ -164,16 +193,16 @@ def test_a_model_that_has_changed_leaves_no_prediction_behind_when_its_successor
     first = run(schedule)
     old = first.folder / "predictions" / f"{PGCD}_step1_fold0"
     write_model(next((root / "results" / DATASET).glob("*step1*")) / "fold_0" / "checkpoint_final.pth", "new")
-    predict = workflow.predict
+    predict = predicting.predict
 
     def die(*_arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workflow, "predict", die)
+    monkeypatch.setattr(predicting, "predict", die)
     with pytest.raises(KeyboardInterrupt):
         run(schedule)
     assert not list(old.glob("*.nii.gz"))
-    monkeypatch.setattr(workflow, "predict", predict)
+    monkeypatch.setattr(predicting, "predict", predict)
     run(schedule)
     assert len(calls) == 3
     assert len(list(old.glob("*.nii.gz"))) == 3
@@ -182,7 +211,7 @@ def test_a_model_that_has_changed_leaves_no_prediction_behind_when_its_successor
 @pytest.mark.parametrize("share", [0.1, 0.7])
 def test_a_prediction_that_a_kill_cut_off_is_made_again(trained, monkeypatch, share):
     _, schedule, calls = trained
-    predict = workflow.predict
+    predict = predicting.predict
 
     def die(arguments, *rest):
         predict(arguments, *rest)
@@ -190,7 +219,7 @@ def test_a_prediction_that_a_kill_cut_off_is_made_again(trained, monkeypatch, sh
         file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workflow, "predict", die)
+    monkeypatch.setattr(predicting, "predict", die)
     with pytest.raises(KeyboardInterrupt):
         run(schedule)
     missing = []
@@ -199,7 +228,7 @@ def test_a_prediction_that_a_kill_cut_off_is_made_again(trained, monkeypatch, sh
         missing.append(num_missing)
         predict(arguments, environment, log, num_missing)
 
-    monkeypatch.setattr(workflow, "predict", go_on)
+    monkeypatch.setattr(predicting, "predict", go_on)
     assert "| step 1 | 0.667  | 1.000  |" in run(schedule).summary
     assert missing == [1, 3]
     assert "--continue_prediction" in calls[1]
@@ -207,16 +236,16 @@ def test_a_prediction_that_a_kill_cut_off_is_made_again(trained, monkeypatch, sh
 
 def test_predictions_that_are_whole_after_a_kill_are_not_made_again(trained, monkeypatch):
     _, schedule, calls = trained
-    predict = workflow.predict
+    predict = predicting.predict
 
     def die(*arguments):
         predict(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workflow, "predict", die)
+    monkeypatch.setattr(predicting, "predict", die)
     with pytest.raises(KeyboardInterrupt):
         run(schedule)
-    monkeypatch.setattr(workflow, "predict", predict)
+    monkeypatch.setattr(predicting, "predict", predict)
     run(schedule)
     assert ["step1" in " ".join(c) for c in calls] == [False, True]
 
@@ -270,16 +299,18 @@ def test_steps_with_cases_of_their_own_are_scored_on_the_whole_folds_validation_
             image = sitk.ReadImage(str(file))
             write((sitk.GetArrayFromImage(image) == 3) * 1, file, image.GetSpacing())
 
-    monkeypatch.setattr(workflow, "predict", predict)
+    monkeypatch.setattr(predicting, "predict", predict)
     found = run(schedule)
     assert calls == [["case_4_0000.nii.gz", "case_5_0000.nii.gz"]] * 2
     (dice,) = json.loads((found.folder / "results.json").read_text())["trainers"][PGCD]["dice"]
     assert [list(row) for row in dice["classes"]] == [["kidney"], ["kidney", "liver"]]
     with (found.folder / "per_case.csv").open() as file:
         assert {row["case"] for row in csv.DictReader(file)} == {"case_4", "case_5"}
-    everything = Experiment(DATASET, "3d_fullres", ("all",), schedule, (PGCD,))
+    everything = Experiment(
+        dataset=DATASET, configuration="3d_fullres", folds=("all",), schedule_name=schedule, trainers=(PGCD,)
+    )
     with pytest.raises(CILError, match="fold all leaves no validation cases"):
-        workflow.check_test_cases(everything, EvaluationOptions())
+        check_test_cases(everything, EvaluationOptions())
 
 
 def test_other_true_labels_are_scored_anew(trained, tmp_path):
@@ -299,7 +330,9 @@ def test_other_true_labels_are_scored_anew(trained, tmp_path):
     assert second != first
     assert scores(labels) == first
     assert len(calls) == 2
-    experiment = Experiment(DATASET, "3d_fullres", (0,), schedule, (PGCD,))
+    experiment = Experiment(
+        dataset=DATASET, configuration="3d_fullres", folds=(0,), schedule_name=schedule, trainers=(PGCD,)
+    )
     options = EvaluationOptions(images=images, labels=labels, output=tmp_path / "out")
     (tmp_path / "out" / "report.html").touch()
     assert whole.evaluated(experiment, options) is not None
@@ -406,7 +439,9 @@ def test_validation_cases_are_scored_beside_the_test_cases_where_they_are_asked_
 def test_an_explicit_choice_that_equals_the_default_has_its_folder(trained):
     root, schedule, _ = trained
     write_validation(root)
-    experiment = Experiment(DATASET, "3d_fullres", (0,), schedule, (PGCD,))
+    experiment = Experiment(
+        dataset=DATASET, configuration="3d_fullres", folds=(0,), schedule_name=schedule, trainers=(PGCD,)
+    )
 
     def folder(cases):
         return whole.output_folder(experiment, EvaluationOptions(cases=cases))
@@ -430,19 +465,21 @@ def test_test_cases_that_are_asked_for_and_not_there_are_refused(trained, capsys
     assert message in capsys.readouterr().err
     assert main([*command, "validation", "-i", str(root), "-l", str(root)]) == 1
     assert "--cases validation takes no -i and -l: it scores the validation" in capsys.readouterr().err
-    everything = Experiment(DATASET, "3d_fullres", ("all",), schedule, (PGCD,))
+    everything = Experiment(
+        dataset=DATASET, configuration="3d_fullres", folds=("all",), schedule_name=schedule, trainers=(PGCD,)
+    )
     with pytest.raises(CILError, match="--cases validation: fold all leaves no validation cases"):
-        workflow.check_test_cases(everything, EvaluationOptions(cases="validation"))
+        check_test_cases(everything, EvaluationOptions(cases="validation"))
     assert not calls
 
 
-def test_validation_predictions_of_an_earlier_checkpoint_are_refused(trained):
+def test_validation_predictions_of_an_earlier_checkpoint_are_refused(trained, caplog):
     root, schedule, _ = trained
     shutil.rmtree(root / "raw" / DATASET / "labelsTs")
     fold = write_validation(root)
-    said = []
-    assert "| step 1 |" in run(schedule, say=said.append).summary
-    assert said[0] == "Scoring on the folds' validation cases"
+    caplog.set_level(logging.INFO, "nnunet_cil")
+    assert "| step 1 |" in run(schedule).summary
+    assert caplog.messages[0] == "Scoring on the folds' validation cases"
     os.utime(fold / "validation" / "summary.json", (0, 0))
     with pytest.raises(
         CILError, match=r"does not hold the predictions of the final checkpoint.*nnUNetv2_train .*--val"
@@ -476,7 +513,7 @@ def test_truth_that_does_not_fit(trained, break_it, message):
 
 def test_a_full_disk_is_one_sentence_and_what_was_scored_is_kept(trained, monkeypatch, capsys):
     _, schedule, calls = trained
-    write_json = workflow.write_json
+    write_json = scoring.write_json
     written = []
 
     def full(file, content):
@@ -485,14 +522,14 @@ def test_a_full_disk_is_one_sentence_and_what_was_scored_is_kept(trained, monkey
         written.append(file)
         write_json(file, content)
 
-    monkeypatch.setattr(workflow, "write_json", full)
+    monkeypatch.setattr(scoring, "write_json", full)
     command = ["evaluate", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD, "-device", "cpu"]
     assert main(command) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("nnunet_cil: No space left on device (")
     assert error.endswith("run the command again: what is finished is kept.")
     before = written[0].stat().st_mtime_ns
-    monkeypatch.setattr(workflow, "write_json", write_json)
+    monkeypatch.setattr(scoring, "write_json", write_json)
     assert main(command) == 0
     assert written[0].stat().st_mtime_ns == before
     assert len(calls) == 2
@@ -517,8 +554,8 @@ def test_ignored_voxels_count_nowhere(tmp_path):
         tmp_path / "found.nii.gz",
         tmp_path / "truth.nii.gz",
         classes={o: (n, n) for o, n in LABELS.items() if n},
-        found_labels=frozenset(LABELS.values()),
-        wanted_labels=frozenset([*LABELS.values(), 9]),
+        prediction_labels=frozenset(LABELS.values()),
+        reference_labels=frozenset([*LABELS.values(), 9]),
         ignore_label=9,
         tolerance_mm=1,
     )

@@ -28,7 +28,7 @@ from nnunet_cil.host import preprocess as preprocessing
 from nnunet_cil.step_plans import PreviousModel, read_step_plan
 from nnunet_cil.training.state import read_checkpoint
 from nnunet_cil.workflows.evaluate import evaluate as whole
-from nnunet_cil.workflows.evaluate import score as scoring
+from nnunet_cil.workflows.evaluate import predict as predicting
 from nnunet_cil.workflows.evaluate.evaluate import evaluate, evaluated
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
@@ -36,7 +36,7 @@ from nnunet_cil.workflows.plan import preprocessed_data
 from nnunet_cil.workflows.plan.plan import plan
 from nnunet_cil.workflows.run import run as running
 from nnunet_cil.workflows.run.jobs import job_graph
-from nnunet_cil.workflows.run.run import Choice
+from nnunet_cil.workflows.run.options import TrainingOptions
 
 NEW, MOVED = "Dataset018_New", "nnUNetPlansFrom017"
 PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
@@ -178,7 +178,11 @@ def test_data_sets_that_do_not_fit_are_refused_before_the_long_work(
     schedule = schedule_file(tmp_path)
     for start in (
         lambda: plan(17, schedule),
-        lambda: running.run(Experiment("17", "3d_fullres", (0,), schedule, (PGCD,)), Choice(device="cpu"), CPU),
+        lambda: running.run(
+            Experiment(dataset="17", configuration="3d_fullres", folds=(0,), schedule_name=schedule, trainers=(PGCD,)),
+            TrainingOptions(device="cpu"),
+            CPU,
+        ),
     ):
         with pytest.raises((CILError, NotImplementedError), match=message):
             start()
@@ -247,12 +251,14 @@ def test_a_sequence_over_two_data_sets_is_trained_and_scored_end_to_end(new, tmp
     assert main(["status", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD]) == 0
     assert capsys.readouterr().out.count("| finished |") == 2
 
-    monkeypatch.setattr(scoring, "predict", predict_in_process)
+    monkeypatch.setattr(predicting, "predict", predict_in_process)
     raw = tmp_path / "nnunet" / "raw" / DATASET
     shutil.copytree(raw / "imagesTr", raw / "imagesTs")
     shutil.copytree(raw / "labelsTr", raw / "labelsTs")
     validation = json.loads((new / "splits_final.json").read_text())[0]["val"]
-    found = evaluate(Experiment("17", "3d_fullres", (0,), schedule, (PGCD,)), CPU)
+    found = evaluate(
+        Experiment(dataset="17", configuration="3d_fullres", folds=(0,), schedule_name=schedule, trainers=(PGCD,)), CPU
+    )
     with (found.folder / "per_case.csv").open() as file:
         rows = list(csv.DictReader(file))
     names = {f"{DATASET}/case_{i}" for i in range(6)}, {f"{NEW}/{case}" for case in validation}
@@ -304,12 +310,18 @@ def commands(raw_new, tmp_path, monkeypatch):
     monkeypatch.setattr(preprocessing, "call", call)
     monkeypatch.setattr(running, "train", run_training)
     monkeypatch.setattr(running, "evaluate", lambda *_, **__: called.append(["evaluate"]))
-    return Experiment("17", "3d_fullres", (0,), schedule_file(tmp_path, BACK), (PGCD, MIB)), called
+    return Experiment(
+        dataset="17",
+        configuration="3d_fullres",
+        folds=(0,),
+        schedule_name=schedule_file(tmp_path, BACK),
+        trainers=(PGCD, MIB),
+    ), called
 
 
 def test_run_preprocesses_each_data_set_and_trains_each_step_on_its_own(commands):
     experiment, called = commands
-    running.run(experiment, Choice(device="cpu"), CPU)
+    running.run(experiment, TrainingOptions(device="cpu"), CPU)
     short = [(c[0].removeprefix("nnUNetv2_"), *c[1:2], *c[4:8:2]) for c in called]
     assert [c[0] for c in short[:2]] == ["extract_fingerprint", "preprocess"]
     assert called[1][1:7] == ["-d", "18", "-c", "3d_fullres", "-plans_name", MOVED]
@@ -322,13 +334,13 @@ def test_run_preprocesses_each_data_set_and_trains_each_step_on_its_own(commands
     ]
     assert called[-1] == ["evaluate"]
     called.clear()
-    running.run(experiment, Choice(device="cpu"), CPU)
+    running.run(experiment, TrainingOptions(device="cpu"), CPU)
     assert called == [["evaluate"]]
 
 
 def test_dry_run_and_jobs_know_each_steps_data_set(commands, capsys):
     experiment, _ = commands
-    running.run(experiment, Choice(device="cpu", stop_after=0), CPU)
+    running.run(experiment, TrainingOptions(device="cpu", stop_after=0), CPU)
     capsys.readouterr()
     arguments = ["17", "3d_fullres", "0", str(experiment.schedule_name), "-tr", PGCD]
     assert main(["status", *arguments]) == 0
@@ -342,17 +354,23 @@ def test_dry_run_and_jobs_know_each_steps_data_set(commands, capsys):
     assert main(["run", *arguments, "--dry-run"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[1] for line in lines[:-1]] == [NEW, DATASET]
-    jobs = job_graph(experiment, Choice(device="cpu"), CPU)
+    jobs = job_graph(experiment, TrainingOptions(device="cpu"), CPU)
     assert [job.after for job in jobs[:2]] == [(), (jobs[0].name,)]
     assert jobs[0].name == f"{PGCD}__{MOVED}_toy_step1__3d_fullres_fold0"
 
 
 def test_methods_that_need_old_data_are_refused_before_anything_is_done(commands, raw_new):
     experiment, called = commands
-    joint = Experiment("17", "3d_fullres", (0,), experiment.schedule_name, (PGCD, "nnUNetTrainerJoint"))
+    joint = Experiment(
+        dataset="17",
+        configuration="3d_fullres",
+        folds=(0,),
+        schedule_name=experiment.schedule_name,
+        trainers=(PGCD, "nnUNetTrainerJoint"),
+    )
     for start in (running.run, job_graph):
         with pytest.raises(CILError, match=f"nnUNetTrainerJoint needs the data .* toy learns from {DATASET}, {NEW}"):
-            start(joint, Choice(device="cpu"), CPU)
+            start(joint, TrainingOptions(device="cpu"), CPU)
     assert not called
     assert not raw_new.exists()
 
@@ -392,8 +410,10 @@ def scored(new, tmp_path, monkeypatch):
                 found[found == 1] = 0
             sitk.WriteImage(sitk.GetImageFromArray(found), str(Path(option["-o"]) / f"t{i}.nii.gz"))
 
-    monkeypatch.setattr(scoring, "predict", predict)
-    return Experiment("17", "3d_fullres", (0,), schedule, (PGCD,)), calls
+    monkeypatch.setattr(predicting, "predict", predict)
+    return Experiment(
+        dataset="17", configuration="3d_fullres", folds=(0,), schedule_name=schedule, trainers=(PGCD,)
+    ), calls
 
 
 def test_a_class_is_scored_on_the_cases_of_every_data_set_that_labels_it(scored):
@@ -441,7 +461,7 @@ def test_where_there_are_no_test_cases_the_validation_cases_are_predicted(scored
             found = sitk.GetImageFromArray(np.zeros((20, 22, 24), np.uint8))
             sitk.WriteImage(found, str(Path(option["-o"]) / name.replace("_0000", "")))
 
-    monkeypatch.setattr(scoring, "predict", predict)
+    monkeypatch.setattr(predicting, "predict", predict)
     found = evaluate(experiment, CPU)
     assert images[1] == images[3] == ["new_1_0000.nii.gz", "new_4_0000.nii.gz"]
     assert f"{NEW}/new_4,kidney" in (found.folder / "per_case.csv").read_text()
@@ -460,7 +480,7 @@ def test_validation_cases_of_every_data_set_are_predicted_where_they_are_asked_f
             found = sitk.GetImageFromArray(np.zeros((20, 22, 24), np.uint8))
             sitk.WriteImage(found, str(Path(option["-o"]) / name.replace("_0000", "")))
 
-    monkeypatch.setattr(scoring, "predict", predict)
+    monkeypatch.setattr(predicting, "predict", predict)
     found = evaluate(experiment, EvaluationOptions(device="cpu", cases="validation"))
     assert images == [["case_4_0000.nii.gz", "case_5_0000.nii.gz"], ["new_1_0000.nii.gz", "new_4_0000.nii.gz"]] * 2
     assert found.folder.name.endswith("_validation")
@@ -475,10 +495,16 @@ def test_cases_of_the_users_own_are_refused(scored, tmp_path):
 
 def test_what_could_not_be_scored_is_not_trained(commands, tmp_path):
     experiment, called = commands
-    folds = Experiment("17", "3d_fullres", ("all",), experiment.schedule_name, (PGCD,))
+    folds = Experiment(
+        dataset="17",
+        configuration="3d_fullres",
+        folds=("all",),
+        schedule_name=experiment.schedule_name,
+        trainers=(PGCD,),
+    )
     for start in (running.run, running.remaining_commands, job_graph):
         with pytest.raises(CILError, match="-i and -l are for one data set"):
-            start(experiment, Choice(), EvaluationOptions(images=tmp_path, labels=tmp_path))
+            start(experiment, TrainingOptions(), EvaluationOptions(images=tmp_path, labels=tmp_path))
         with pytest.raises(CILError, match=f"{DATASET} has no cases to score on: .* fold all leaves no"):
-            start(folds, Choice(), CPU)
+            start(folds, TrainingOptions(), CPU)
     assert not called

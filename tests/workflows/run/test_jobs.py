@@ -1,6 +1,7 @@
 """nnunet_cil run --launcher: the graph of jobs, on this machine with submitit's local executor, on stand-ins of Slurm."""
 
 import json
+import logging
 import os
 import pickle
 import re
@@ -23,10 +24,14 @@ from nnunet_cil.host.commands import CommandError
 from nnunet_cil.workflows.evaluate import evaluate, score
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run import jobs as launch
+from nnunet_cil.workflows.run import local
 from nnunet_cil.workflows.run import slurm as cluster
-from nnunet_cil.workflows.run.jobs import Job, job_graph, run_locally
-from nnunet_cil.workflows.run.run import Choice, Training, logs_folder
+from nnunet_cil.workflows.run.jobs import Job, job_graph
+from nnunet_cil.workflows.run.local import run_locally
+from nnunet_cil.workflows.run.options import TrainingOptions
+from nnunet_cil.workflows.run.run import logs_folder
 
 STEPS = (ORGANS[:2], ORGANS[2:3], ORGANS[3:])
 PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
@@ -34,12 +39,18 @@ PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
 
 @pytest.fixture
 def experiment(toy, tmp_path):
-    return Experiment(DATASET, "3d_fullres", (0,), write_schedule(tmp_path, STEPS), (PGCD, MIB))
+    return Experiment(
+        dataset=DATASET,
+        configuration="3d_fullres",
+        folds=(0,),
+        schedule_name=write_schedule(tmp_path, STEPS),
+        trainers=(PGCD, MIB),
+    )
 
 
 def graph(experiment, *, output=None, cases=None, **choice):
     options = EvaluationOptions(device="cpu", output=output, cases=cases)
-    return job_graph(experiment, Choice(**{"device": "cpu", **choice}), options)
+    return job_graph(experiment, TrainingOptions(**{"device": "cpu", **choice}), options)
 
 
 def short(name):
@@ -54,10 +65,9 @@ def after(jobs):
 
 
 def finish(experiment, *names):
-    for model in experiment.models():
-        for fold in experiment.folds:
-            if short(Training(model, fold).name) in names:
-                finish_training(model.fold(fold))
+    for model in PlannedExperiment.read(experiment).model_folds():
+        if short(model.name) in names:
+            finish_training(model.folder)
 
 
 # The graph
@@ -90,7 +100,7 @@ def test_only_what_is_missing_is_in_the_graph_and_waits_for_nothing_that_is_ther
 def test_what_is_scored_is_not_scored_again_until_a_model_is_trained_again(experiment, monkeypatch):
     graph(experiment)
     finish(experiment, "PGCD 0 0", "PGCD 1 0", "PGCD 2 0", "MiB 1 0", "MiB 2 0")
-    monkeypatch.setattr(score, "_predictions", lambda *_: (Path(), []))
+    monkeypatch.setattr(evaluate, "predictions_of", lambda *_, **__: [])
     monkeypatch.setattr(score, "score_cases", lambda *_: [])
     for name in ("results", "latex", "paired_tests"):
         monkeypatch.setattr(evaluate, name, lambda *_: "")
@@ -100,7 +110,7 @@ def test_what_is_scored_is_not_scored_again_until_a_model_is_trained_again(exper
     assert evaluate.evaluated(experiment, EvaluationOptions()) == found
     assert graph(experiment) == []
     assert after(graph(replace(experiment, trainers=(PGCD,)))) == {"evaluate": []}
-    checkpoint = experiment.models()[1].fold(0) / "checkpoint_final.pth"
+    checkpoint = PlannedExperiment.read(experiment).model_folds()[1].checkpoint
     write_checkpoint(checkpoint, "another")
     (checkpoint.parent / "validation" / "summary.json").touch()
     assert after(graph(experiment)) == {"evaluate": []}
@@ -133,7 +143,7 @@ def test_how_to_go_on_is_seen_when_the_job_starts(experiment, monkeypatch):
     calls = []
     monkeypatch.setattr(launch, "call", lambda command, arguments, *_: calls.append((command, arguments[-1])))
     job = pickle.loads(pickle.dumps(graph(experiment)[0]))
-    fold = experiment.models()[0].fold(0)
+    fold = PlannedExperiment.read(experiment).model_folds()[0].folder
     job()
     write_checkpoint(fold / "checkpoint_latest.pth", "x")
     job()
@@ -149,7 +159,7 @@ def test_whatever_goes_wrong_is_in_the_log_once(tmp_path):
         def function():
             raise error
 
-        return Job("a job", "do it", function, tmp_path / "logs" / "job.txt")
+        return Job(name="a job", command="do it", function=function, log=tmp_path / "logs" / "job.txt")
 
     with pytest.raises(CommandError):
         fails(CommandError("its output is there already"))()
@@ -185,14 +195,15 @@ def lines(journal):
     return [" ".join([what, short(name)]) for what, name in (line.split() for line in journal.read_text().splitlines())]
 
 
-def test_a_failure_stops_what_comes_after_it_alone_and_a_rerun_does_the_rest(experiment, tmp_path):
-    journal, logs, said = tmp_path / "journal", tmp_path / "cil_logs", []
+def test_a_failure_stops_what_comes_after_it_alone_and_a_rerun_does_the_rest(experiment, tmp_path, caplog):
+    journal, logs = tmp_path / "journal", tmp_path / "cil_logs"
+    caplog.set_level(logging.INFO, "nnunet_cil")
     jobs = [replace(job, log=logs / f"{job.name}.txt") for job in graph(experiment)]
     with pytest.raises(CILError) as error:
-        run_locally(list(map(journaling(journal, failing="MiB__nnUNetPlans_toy_step1"), jobs)), logs, say=said.append)
+        run_locally(list(map(journaling(journal, failing="MiB__nnUNetPlans_toy_step1"), jobs)), logs)
     done = ["PGCD 0 0", "PGCD 1 0", "PGCD 2 0"]
     assert lines(journal) == [f"{w} {name}" for name in done for w in ("start", "end")] + ["start MiB 1 0"]
-    assert [line.split()[0] for line in said] == ["started:", "finished"] * 3 + ["started:", "FAILED"]
+    assert [line.split()[0] for line in caplog.messages] == ["started:", "finished"] * 3 + ["started:", "FAILED"]
     assert str(error.value).startswith("1 of the jobs failed.")
     assert f"Its log {jobs[3].log} ends:\n  epoch 1\n  Traceback" in str(error.value)
     assert "RuntimeError: loss is nan\n" in str(error.value)
@@ -216,7 +227,7 @@ def test_as_many_jobs_as_asked_for_run_at_the_same_time_with_their_share_of_the_
                     raise TimeoutError
                 time.sleep(0.1)
 
-        return Job(own, own, function, tmp_path / f"{own}.txt")
+        return Job(name=own, command=own, function=function, log=tmp_path / f"{own}.txt")
 
     run_locally([meet("a", "b"), meet("b", "a")], tmp_path, max_jobs=2)
     assert {(tmp_path / name).read_text() for name in "ab"} == {"2", "3"}
@@ -237,10 +248,10 @@ def test_gpus_are_shared_out(monkeypatch, visible, max_jobs, shares):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert launch._gpu_shares(max_jobs) == shares
+    assert local._gpu_shares(max_jobs) == shares
 
 
-def test_an_interruption_ends_the_running_jobs_and_their_commands(tmp_path):
+def test_an_interruption_ends_the_running_jobs_and_their_commands(tmp_path, caplog):
     """Down to the command, which a signal to this process alone does not reach."""
     (tmp_path / "stand_in.py").write_text(
         "import pathlib, sys, time\n"
@@ -258,14 +269,21 @@ def test_an_interruption_ends_the_running_jobs_and_their_commands(tmp_path):
         path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
         commands.call("wait", [str(tmp_path)], {**os.environ, "PYTHONPATH": path}, tmp_path / "log.txt")
 
-    def interrupt(line):
-        if line == "started: second":
+    def interrupt(record):
+        if record.getMessage() == "started: second":
             wait_for(tmp_path / "started")
             raise KeyboardInterrupt
+        return True
 
-    jobs = [Job("first", "first", function, tmp_path / "log.txt"), Job("second", "second", function, tmp_path / "x")]
+    jobs = [
+        Job(name=n, command=n, function=function, log=tmp_path / f)
+        for n, f in {"first": "log.txt", "second": "x"}.items()
+    ]
+    caplog.set_level(logging.INFO, "nnunet_cil")
+    caplog.handler.addFilter(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_locally(jobs, tmp_path, max_jobs=2, say=interrupt)
+        run_locally(jobs, tmp_path, max_jobs=2)
+    caplog.handler.removeFilter(interrupt)
     wait_for(tmp_path / "interrupted")
     assert (tmp_path / "log.txt").read_text().startswith(f"$ wait {tmp_path}\n")
     assert not (tmp_path / "x").exists()
@@ -301,11 +319,15 @@ def test_run_locally_with_nnunets_own_commands(toy, tmp_path, capsys):
 def test_a_killed_launcher_ends_its_training_and_a_rerun_goes_on_with_it(toy, tmp_path):
     training = {"num_epochs": 6, "num_iterations_per_epoch": 5, "num_val_iterations_per_epoch": 1, "save_every": 1}
     experiment = Experiment(
-        DATASET, "3d_fullres", (0,), write_schedule(tmp_path, STEPS[:2], training=training), (PGCD,)
+        dataset=DATASET,
+        configuration="3d_fullres",
+        folds=(0,),
+        schedule_name=write_schedule(tmp_path, STEPS[:2], training=training),
+        trainers=(PGCD,),
     )
     command = ["run", *experiment.arguments, "-device", "cpu", "--stop-after", "0", "--launcher", "local"]
     graph(experiment)
-    fold = experiment.models()[0].fold(0)
+    fold = PlannedExperiment.read(experiment).model_folds()[0].folder
     process = subprocess.Popen([sys.executable, "-m", "nnunet_cil.cli", *command])
     wait_for(fold / "checkpoint_latest.pth")
     process.send_signal(signal.SIGTERM)
@@ -480,7 +502,9 @@ def test_a_submitted_job_runs_tells_a_failure_and_is_queued_again_when_its_time_
         file = tmp_path / "submitit" / f"{job_id}_submission.sh"
         return subprocess.Popen(["bash", str(file)], env={**os.environ, "SLURM_JOB_ID": str(job_id)})
 
-    jobs = [Job(f.__name__, f.__name__, f, tmp_path / f"{f.__name__}.txt") for f in (waits, fails)]
+    jobs = [
+        Job(name=f.__name__, command=f.__name__, function=f, log=tmp_path / f"{f.__name__}.txt") for f in (waits, fails)
+    ]
     cluster.submit(jobs, tmp_path, {"timeout_min": 1})
     process = start(101)
     wait_for(tmp_path / "pid")

@@ -14,6 +14,7 @@ from nnunet_cil.host import preprocess as preprocessing
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.run import run as workflow
+from nnunet_cil.workflows.run.options import TrainingOptions
 
 STEPS = (ORGANS[:2], ORGANS[2:3], ORGANS[3:])
 PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
@@ -42,8 +43,10 @@ def setting(toy, tmp_path, monkeypatch):
 
 
 def run(schedule, *, evaluation=CPU, **changed):
-    experiment = Experiment(DATASET, "3d_fullres", (0,), schedule, (PGCD, MIB))
-    return workflow.run(experiment, workflow.Choice(**{"device": "cpu", **changed}), evaluation)
+    experiment = Experiment(
+        dataset=DATASET, configuration="3d_fullres", folds=(0,), schedule_name=schedule, trainers=(PGCD, MIB)
+    )
+    return workflow.run(experiment, TrainingOptions(**{"device": "cpu", **changed}), evaluation)
 
 
 def names(trained):
@@ -160,17 +163,43 @@ def test_what_is_not_preprocessed_is_preprocessed_first(setting, monkeypatch):
     (Path(os.environ["nnUNet_raw"]) / "Dataset018_New").mkdir()
     with pytest.raises(CILError, match="Run 'nnUNetv2_plan_and_preprocess"):  # since the stand-in has made nothing
         workflow.run(
-            Experiment("18", "2d", (0,), schedule, (PGCD,), "nnUNetResEncUNetLPlans"),
-            workflow.Choice(),
+            Experiment(
+                dataset="18",
+                configuration="2d",
+                folds=(0,),
+                schedule_name=schedule,
+                trainers=(PGCD,),
+                base_plans="nnUNetResEncUNetLPlans",
+            ),
+            TrainingOptions(),
             CPU,
         )
     assert calls.pop()[:5] == ["nnUNetv2_plan_and_preprocess", "-d", "18", "-c", "2d"]
     with pytest.raises(CILError, match=r"MyPlans.json is missing, and only nnUNetPlans, .* can be made here"):
-        workflow.run(Experiment("18", "2d", (0,), schedule, (PGCD,), "MyPlans"), workflow.Choice(), CPU)
+        workflow.run(
+            Experiment(
+                dataset="18",
+                configuration="2d",
+                folds=(0,),
+                schedule_name=schedule,
+                trainers=(PGCD,),
+                base_plans="MyPlans",
+            ),
+            TrainingOptions(),
+            CPU,
+        )
     with pytest.raises(CILError, match=r"nnU-Net plans no configuration '3d_fulres' \(did you mean '3d_fullres'"):
-        workflow.run(Experiment("18", "3d_fulres", (0,), schedule, (PGCD,)), workflow.Choice(), CPU)
+        workflow.run(
+            Experiment(dataset="18", configuration="3d_fulres", folds=(0,), schedule_name=schedule, trainers=(PGCD,)),
+            TrainingOptions(),
+            CPU,
+        )
     with pytest.raises(CILError, match=r"There is no data set '19' in .*nnunet_cil convert"):
-        workflow.run(Experiment("19", "2d", (0,), schedule, (PGCD,)), workflow.Choice(), CPU)
+        workflow.run(
+            Experiment(dataset="19", configuration="2d", folds=(0,), schedule_name=schedule, trainers=(PGCD,)),
+            TrainingOptions(),
+            CPU,
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""The content of ``results.json``: means over the cases of the table of scores, and the numbers of whole schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunet_cil.evaluation.continual import continual_scores, mean
+from nnunet_cil.evaluation.scores import METRICS, class_means, num_missing, rows_of
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+JOINT = "nnUNetTrainerJoint"
+
+
+def results(table: DataFrame, steps: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Returns trainer -> metric -> one entry a fold: means per class and step, how many are undefined, the schedule's numbers.
+
+    Intransigence is taken against joint training's last step of the same fold, where it was evaluated too. Forgetting,
+    transfer and intransigence are given for scores (Dice, surface Dice), not for distances.
+
+    Args:
+        table: scores of every trainer's model of every step, as ``by_trainer`` gives them.
+        steps: the classes of each step.
+    """
+    return {
+        trainer: {
+            metric: [
+                _fold_results(table, trainer, fold, metric, steps)
+                for fold in rows_of(table, trainer=trainer)["fold"].unique().tolist()
+            ]
+            for metric in METRICS
+        }
+        for trainer in table["trainer"].unique()
+    }
+
+
+def _fold_results(
+    table: DataFrame, trainer: str, fold: int | str, metric: str, steps: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    own = rows_of(table, trainer=trainer, fold=fold)
+    per_step = [rows_of(own, step=step) for step in range(len(steps))]
+    means = [class_means(rows, metric) for rows in per_step]
+    joint = rows_of(table, trainer=JOINT, fold=fold, step=len(steps) - 1)
+    scores = asdict(continual_scores(means, steps, None if joint.empty else class_means(joint, metric)))
+    numbers = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in scores.items()}
+    if metric.endswith("_mm"):  # the less the better: what is lost has another sign
+        numbers = {name: numbers[name] for name in ("matrix", "old", "new", "all")}
+    missing = [num_missing(rows, metric) for rows in per_step]
+    return {"fold": fold, "classes": means, "missing": missing, **numbers}
+
+
+def without_nan(value: Any) -> Any:
+    """Returns the same with None for NaN, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def short(trainer: str) -> str:
+    """Returns a trainer's name in tables and figures."""
+    return trainer.removeprefix("nnUNetTrainer")
+
+
+def dice_of(content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Returns trainer (short) -> the results with Dice, one entry a fold."""
+    return {short(t): found["dice"] for t, found in content["trainers"].items()}
+
+
+def fold_mean(folds: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+    """Returns class -> score of the step's model, mean over folds."""
+    return {name: mean(f["classes"][step][name] for f in folds) for name in folds[0]["classes"][step]}
+
+
+def mean_matrix(folds: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]:
+    """Returns R, mean over folds."""
+    return np.apply_along_axis(mean, 0, np.array([f["matrix"] for f in folds], dtype=np.float64))

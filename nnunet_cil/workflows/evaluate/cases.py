@@ -1,0 +1,261 @@
+"""The cases on which models are scored: test cases, or the validation cases of each fold."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.files import files_sha256, read_json
+from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
+from nnunet_cil.host.raw_dataset import read_raw
+from nnunet_cil.host.splits import SPLITS_FILE, read_validation_folds
+from nnunet_cil.labels import labelled_classes
+from nnunet_cil.workflows.evaluate.options import EvaluationOptions
+from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.model_fold import ModelFold
+from nnunet_cil.workflows.planned_experiment import PlannedExperiment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A case on which a model is scored.
+
+    Attributes:
+        name: with the data set's before it, as ``Dataset018_Spleen/case_1``, where there are several data sets.
+        reference: the file of its reference labels.
+        image: the file of its first channel; it may be missing.
+        labels: what the numbers of the reference labels mean, name -> number.
+        classes: the model's classes that the reference labels.
+    """
+
+    name: str
+    reference: Path
+    image: Path
+    labels: Mapping[str, int]
+    classes: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSet:
+    """Images to predict, and their reference labels.
+
+    Attributes:
+        images: folder.
+        labels: folder.
+        dataset: nnU-Net's name of the data set, where the schedule has several.
+        numbers: of its labels, by name, where the schedule has several; else they are the model's data set's.
+    """
+
+    images: Path
+    labels: Path
+    dataset: str = ""
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+    def labels_any_of(self, classes: Sequence[str]) -> bool:
+        """Tells whether the data set labels any of the classes. The only data set labels those of every step."""
+        return not self.dataset or not self.numbers.keys().isdisjoint(classes)
+
+
+def test_sets(
+    planned: PlannedExperiment, fold: int | str, options: EvaluationOptions, output: Path
+) -> list[TestSet | None]:
+    """Returns what every step's model is scored on: the test cases of each data set, or the fold's validation cases.
+
+    None stands for validation cases that nnU-Net has predicted already, at the end of each step's training. Where steps learn
+    from several data sets, or from different cases of one, each step has predicted others: then they are predicted here.
+
+    Args:
+        planned: whose models.
+        fold: of the models.
+        options: what to score.
+        output: takes links to the images of validation cases.
+
+    Raises:
+        CILError: images are given for several data sets, or one has neither test nor validation cases.
+    """
+    experiment = planned.experiment
+    check_test_cases(experiment, options)
+    if not _steps_differ(experiment):
+        return [test_set(experiment.dataset_name, options)]
+    found = {name: test_set(name, options) or _validation_set(name, fold, output) for name in experiment.data_sets}
+    if len(found) == 1:
+        return list(found.values())
+    numbers = {file.parent.name: plan.dataset_labels for file, plan in zip(planned.files, planned.plans, strict=True)}
+    return [replace(test, dataset=name, numbers=numbers[name]) for name, test in found.items()]
+
+
+def _steps_differ(experiment: Experiment) -> bool:
+    """Tells whether each step has validation cases of its own."""
+    return len(experiment.data_sets) > 1 or experiment.schedule.cases == "disjoint"
+
+
+def check_test_cases(experiment: Experiment, options: EvaluationOptions) -> None:
+    """Refuses what models cannot be scored on; known before any training.
+
+    Raises:
+        CILError: a folder is missing; of several data sets, images are given; test cases are asked for and there are none; or
+            there are none where fold "all" leaves no validation cases.
+    """
+    data_sets = experiment.data_sets
+    if len(data_sets) > 1 and options.images is not None:
+        raise CILError(
+            f"-i and -l are for one data set, but the schedule has {', '.join(data_sets)}. Put the cases into imagesTs and "
+            "labelsTs of each data set in nnUNet_raw."
+        )
+    found = {name: test_set(name, options) for name in data_sets}
+    if "all" not in experiment.folds:
+        return
+    if options.cases == "validation":
+        raise CILError("--cases validation: fold all leaves no validation cases. Choose other folds, or --cases test.")
+    for name, test in found.items():
+        if test is None and _steps_differ(experiment):
+            raise CILError(
+                f"{name} has no cases to score on: it has no imagesTs with labelsTs in nnUNet_raw, and fold all leaves no "
+                "validation cases. Add test cases, or train other folds."
+            )
+
+
+def test_set(dataset: str, options: EvaluationOptions) -> TestSet | None:
+    """Returns the images and labels to predict and score on; None for the validation cases of each fold.
+
+    Raises:
+        CILError: a folder is missing, or test cases are asked for and the data set has none.
+    """
+    if options.images is not None and options.labels is not None:
+        for folder in (options.images, options.labels):
+            if not folder.is_dir():
+                raise CILError(f"{folder} is not a folder.")
+        return TestSet(images=options.images, labels=options.labels)
+    if options.cases == "validation":
+        return None
+    found = _own_test_set(dataset)
+    if found is None and options.cases == "test":
+        raise CILError(
+            f"--cases test: {dataset} has no imagesTs with labelsTs in nnUNet_raw. Add test cases, or choose --cases validation."
+        )
+    return found
+
+
+def _own_test_set(dataset: str) -> TestSet | None:
+    """Returns imagesTs and labelsTs of a raw data set; None where it has no labelled test cases."""
+    images, labels = (nnunet_folder("nnUNet_raw") / dataset / folder for folder in ("imagesTs", "labelsTs"))
+    has_labels = images.is_dir() and labels.is_dir() and any(labels.iterdir())
+    return TestSet(images=images, labels=labels) if has_labels else None
+
+
+def passes_over_test_cases(experiment: Experiment, options: EvaluationOptions) -> bool:
+    """Tells whether validation cases are asked for although there are test cases, which are scored by default."""
+    return options.cases == "validation" and any(_own_test_set(name) is not None for name in experiment.data_sets)
+
+
+def _validation_set(dataset: str, fold: int | str, output: Path) -> TestSet:
+    """Returns the fold's validation cases as images to predict: no model of the fold was trained on them."""
+    preprocessed = nnunet_folder("nnUNet_preprocessed") / dataset
+    folds = read_validation_folds(preprocessed)
+    if int(fold) >= len(folds):
+        what = "neither imagesTs with labelsTs in nnUNet_raw, nor" if _own_test_set(dataset) is None else "no"
+        raise CILError(
+            f"{dataset} has no cases to score on: {what} validation cases of fold {fold} in {preprocessed / SPLITS_FILE}. Add "
+            "test cases, or choose another fold."
+        )
+    content = read_json(preprocessed / "dataset.json", "Run 'nnunet_cil plan' first.")
+    cases = read_raw(raw_dataset_folder(dataset), content).cases
+    images = {
+        f"{case}_{channel:04d}{content['file_ending']}": Path(image).resolve()
+        for case in folds[int(fold)]
+        for channel, image in enumerate(cases[case]["images"])
+    }
+    folder = output / "validation_images" / f"{dataset}_fold{fold}"
+    _link_all(images, folder)
+    return TestSet(images=folder, labels=preprocessed / "gt_segmentations")
+
+
+def _link_all(files: Mapping[str, Path], folder: Path) -> None:
+    """Makes a folder that holds links to files, by their new names, and nothing else; copies where it cannot hold links."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if old.name not in files:
+            old.unlink()
+    for name, original in files.items():
+        if (folder / name).exists():
+            continue
+        try:
+            (folder / name).symlink_to(original)
+        except OSError:
+            shutil.copyfile(original, folder / name)
+
+
+def cases_of(model: ModelFold, test: TestSet | None) -> list[Case]:
+    """Returns the cases of a test set on which a model is scored.
+
+    Args:
+        model: trained.
+        test: None for the fold's validation cases.
+
+    Raises:
+        CILError: there is no image, or a case has no reference labels; or nnU-Net's final validation is missing.
+    """
+    names, ending = _case_names(model, test)
+    dataset = test.dataset if test is not None and test.dataset else model.model.dataset
+    preprocessed = nnunet_folder("nnUNet_preprocessed") / dataset
+    if test is None:
+        images, references = nnunet_folder("nnUNet_raw") / dataset / "imagesTr", preprocessed / "gt_segmentations"
+    else:
+        images, references = test.images, test.labels
+    is_named = test is not None and bool(test.dataset)
+    labels = test.numbers if test is not None and is_named else model.model.plan.dataset_labels
+    known = tuple(name for name in model.model.plan.seen_classes if name in labels)
+    content = read_json(preprocessed / "dataset.json", "Run 'nnunet_cil plan' first.")
+    partly = labelled_classes(content, names, known)
+    cases = [
+        Case(
+            name=f"{dataset}/{name}" if is_named else name,
+            reference=references / f"{name}{ending}",
+            image=images / f"{name}_0000{ending}",
+            labels=labels,
+            classes=partly.get(name, known),
+        )
+        for name in names
+    ]
+    for case in cases:
+        if not case.reference.is_file():
+            raise CILError(f"Case {case.name!r} has no true labels: {case.reference} is missing.")
+    return cases
+
+
+def _case_names(model: ModelFold, test: TestSet | None) -> tuple[list[str], str]:
+    """Returns the names of the files that a model is scored on, and their ending."""
+    ending = str(read_json(model.model.folder / "dataset.json", "Train the step again.")["file_ending"])
+    if test is not None:
+        names = sorted({p.name.removesuffix(ending).rsplit("_", 1)[0] for p in test.images.glob(f"*{ending}")})
+        if not names:
+            raise CILError(f"{test.images} holds no images that end in {ending}.")
+        return names, ending
+    predictions = model.folder / "validation"
+    names = sorted(p.name.removesuffix(ending) for p in predictions.glob(f"*{ending}"))
+    if not names or not model.is_validated:
+        command = shlex.join(["nnUNetv2_train", *model.train_arguments, "--val"])
+        raise CILError(f"{predictions} does not hold the predictions of the final checkpoint. Run '{command}'.")
+    return names, ending
+
+
+def describe_cases(experiment: Experiment, options: EvaluationOptions) -> str:
+    """Says which cases are scored; of several data sets, each one's."""
+    found = {name: test_set(name, options) for name in experiment.data_sets}
+    if len(found) == 1:
+        return next("validation" if test is None else str(test.labels) for test in found.values())
+    return ", ".join(f"{name}: {'validation' if test is None else test.labels.name}" for name, test in found.items())
+
+
+def references_sha256(experiment: Experiment, options: EvaluationOptions) -> str:
+    """Returns the SHA-256 of the reference labels, those of all data sets."""
+    files: list[Path] = []
+    for name in experiment.data_sets:
+        test = test_set(name, options)
+        folder = nnunet_folder("nnUNet_preprocessed") / name / "gt_segmentations" if test is None else test.labels
+        files += sorted(file for file in folder.iterdir() if file.is_file())
+    return files_sha256(files)

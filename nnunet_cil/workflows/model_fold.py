@@ -1,0 +1,163 @@
+"""A step's model in one fold: where nnU-Net keeps it, and how far its training is."""
+
+from __future__ import annotations
+
+import shlex
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.lineage import validation_means
+from nnunet_cil.step_plans import StepPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepModel:
+    """A step's model, trained or not.
+
+    Attributes:
+        trainer: class name.
+        step: index in the schedule.
+        configuration: nnU-Net's.
+        plans_name: name of the step's plans.
+        folder: nnU-Net's folder of the model, above the folds.
+        plan: the step's plan.
+    """
+
+    trainer: str
+    step: int
+    configuration: str
+    plans_name: str
+    folder: Path
+    plan: StepPlan = field(compare=False, repr=False)
+
+    @property
+    def dataset(self) -> str:
+        """Returns nnU-Net's name of the data set that the step learns from."""
+        return self.folder.parent.name
+
+    def fold(self, fold: int | str) -> ModelFold:
+        """Returns the model in a fold."""
+        return ModelFold(self, fold)
+
+
+@dataclass(frozen=True)
+class ModelFold:
+    """A step's model in one fold, trained or not."""
+
+    model: StepModel
+    fold: int | str
+
+    @property
+    def folder(self) -> Path:
+        """Returns nnU-Net's folder of the fold."""
+        return self.model.folder / f"fold_{self.fold}"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Returns the file of the final checkpoint, which need not be there."""
+        return self.folder / "checkpoint_final.pth"
+
+    @property
+    def name(self) -> str:
+        """Returns a name that is unique in an experiment, for jobs and logs: TRAINER__PLANS__CONFIGURATION_foldF."""
+        return f"{self.model.folder.name}_fold{self.fold}"
+
+    @property
+    def stem(self) -> str:
+        """Returns a short name for files: TRAINER_stepI_foldF."""
+        return f"{self.model.trainer}_step{self.model.step}_fold{self.fold}"
+
+    @property
+    def train_arguments(self) -> list[str]:
+        """Returns the arguments with which ``nnUNetv2_train`` trains it."""
+        model = self.model
+        return [model.dataset, model.configuration, str(self.fold), "-tr", model.trainer, "-p", model.plans_name]
+
+    @property
+    def predict_arguments(self) -> list[str]:
+        """Returns the arguments with which ``nnUNetv2_predict`` finds it."""
+        model = self.model
+        found = ["-d", model.dataset, "-c", model.configuration, "-f", str(self.fold), "-tr", model.trainer]
+        return [*found, "-p", model.plans_name]
+
+    @property
+    def is_trained(self) -> bool:
+        """Tells whether the final checkpoint is there and whole."""
+        return zipfile.is_zipfile(self.checkpoint)
+
+    @property
+    def is_broken(self) -> bool:
+        """Tells whether the final checkpoint is there and not whole."""
+        return self.checkpoint.is_file() and not self.is_trained
+
+    @property
+    def is_begun(self) -> bool:
+        """Tells whether there is a checkpoint that ``--c`` goes on from."""
+        return any(self.folder.glob("checkpoint_*.pth"))
+
+    @property
+    def is_finished(self) -> bool:
+        """Tells whether it is trained, and its validation cases are scored with the checkpoint that is there."""
+        return self.is_trained and self.is_validated
+
+    @property
+    def is_validated(self) -> bool:
+        """Tells whether nnU-Net has predicted and scored the validation cases with the checkpoint that is there."""
+        return bool(self.validation_means())
+
+    def validation_means(self) -> dict[str, dict[str, float]]:
+        """Reads the scores of nnU-Net's final validation: label -> metric -> mean; empty where there are none."""
+        return validation_means(self.folder)
+
+    def checkpoint_sha256(self) -> str:
+        """Returns the SHA-256 of the final checkpoint."""
+        from nnunet_cil.training.state import file_sha256
+
+        return file_sha256(self.checkpoint)
+
+    def put_broken_aside(self) -> None:
+        """Renames a final checkpoint that is not whole: nnU-Net would go on from it before any other, and fail."""
+        if self.is_broken:
+            self.checkpoint.replace(self.checkpoint.with_suffix(".broken"))
+
+    def check_trained(self) -> None:
+        """Refuses a model that is not trained.
+
+        Raises:
+            CILError: with the command that trains it, or finishes its training.
+        """
+        if self.is_trained:
+            return
+        command = shlex.join(["nnUNetv2_train", *self.train_arguments])
+        step, trainer = f"Step {self.model.step} of {self.model.plan.schedule}", self.model.trainer
+        if self.is_broken:
+            raise CILError(
+                f"{self.checkpoint} is truncated or not a checkpoint. Restore it, or remove it and train {step} to its end with "
+                f"'{command} --c'."
+            )
+        if self.is_begun:
+            raise CILError(
+                f"{step} is not trained to its end with {trainer} in fold {self.fold}. Go on with '{command} --c'."
+            )
+        raise CILError(f"{step} is not trained with {trainer} in fold {self.fold}. Run '{command}'.")
+
+    def check_continues(self, earlier: ModelFold) -> None:
+        """Refuses a model that was trained on top of another one of the step before than is there now.
+
+        Raises:
+            CILError: with both hashes.
+        """
+        from nnunet_cil.training.state import StepState, read_checkpoint
+
+        state = StepState.from_checkpoint(read_checkpoint(self.checkpoint))
+        if state is None:
+            return
+        was, now = str(state.lineage[-1].previous_sha256), earlier.checkpoint_sha256()
+        if was != now:
+            raise CILError(
+                f"The model of step {earlier.model.step}, {earlier.checkpoint}, has changed since step {self.model.step} was "
+                f"trained on top of it (SHA-256 {now[:12]}..., was {was[:12]}...). Restore it, or remove {self.folder} and "
+                "train that step again."
+            )

@@ -1,0 +1,108 @@
+"""An experiment whose steps are planned: their plans, read once, and the models that come from them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.files import read_json
+from nnunet_cil.host.folders import dataset_id, model_folder_name, nnunet_folder
+from nnunet_cil.step_plans import StepPlan, read_step_plan
+from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.model_fold import ModelFold, StepModel
+from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedExperiment:
+    """An experiment and the plans of its steps.
+
+    Attributes:
+        experiment: as it was asked for.
+        files: the plans file of each step.
+        plans: the plan of each step.
+    """
+
+    experiment: Experiment
+    files: tuple[Path, ...]
+    plans: tuple[StepPlan, ...]
+
+    @classmethod
+    def read(cls, experiment: Experiment) -> PlannedExperiment:
+        """Reads the plans of every step.
+
+        Raises:
+            CILError: a step is not planned, or not for the configuration.
+        """
+        files = tuple(experiment.plans_file(step) for step in range(experiment.num_steps))
+        return cls(experiment=experiment, files=files, plans=tuple(_read(experiment, file) for file in files))
+
+    def models_of(self, trainer: str) -> list[StepModel]:
+        """Returns a trainer's model of every step, as the steps' plans say; step 0 may be another trainer's."""
+        results, configuration = nnunet_folder("nnUNet_results"), self.experiment.configuration
+        models = []
+        for step, (file, plan) in enumerate(zip(self.files, self.plans, strict=True)):
+            following = self.plans[step + 1].previous if step + 1 < len(self.plans) else None
+            used = following.trainer if following is not None and following.trainer else trainer
+            folder = results / file.parent.name / model_folder_name(used, file.stem, configuration)
+            models.append(
+                StepModel(
+                    trainer=used,
+                    step=step,
+                    configuration=configuration,
+                    plans_name=file.stem,
+                    folder=folder,
+                    plan=plan,
+                )
+            )
+        return models
+
+    def models(self) -> list[StepModel]:
+        """Returns the models of all trainers, a shared one once; in an order in which they can be trained."""
+        models = dict.fromkeys(m for trainer in self.experiment.trainers for m in self.models_of(trainer))
+        return sorted(models, key=lambda m: m.step > 0)
+
+    def model_folds(self) -> list[ModelFold]:
+        """Returns the models of all trainers in every fold, fold by fold."""
+        return [model.fold(fold) for fold in self.experiment.folds for model in self.models()]
+
+    def successions(self) -> Iterator[tuple[ModelFold, ModelFold]]:
+        """Yields a model and the one that continues from it, in every fold of every trainer."""
+        for trainer in self.experiment.trainers:
+            for earlier, later in pairwise(self.models_of(trainer)):
+                for fold in self.experiment.folds:
+                    yield earlier.fold(fold), later.fold(fold)
+
+    def train_commands(self, device: str) -> list[str]:
+        """Returns the commands from plans to the last model, as one would type them."""
+        asked = self.experiment
+        previous = self.plans[1].previous if len(self.plans) > 1 else None
+        plan = ["nnunet_cil", "plan", asked.dataset_name, str(asked.schedule_name), "-p", asked.base_plans]
+        plan += ["--step0-trainer", previous.trainer] if previous is not None and previous.trainer else []
+        train = [["nnUNetv2_train", *m.train_arguments, "-device", device] for m in self.model_folds()]
+        return [shlex.join(command) for command in [plan, *self._move_commands(plan), *train]]
+
+    def _move_commands(self, plan: list[str]) -> list[list[str]]:
+        """Returns the commands that preprocess further data sets with the moved plans, and then plan the steps."""
+        first, *others = self.experiment.data_sets
+        commands = []
+        for name in others:
+            which = ["-d", str(dataset_id(name))]
+            moved = plans_on(name, first, self.experiment.base_plans)
+            how = ["-c", self.experiment.configuration, "-plans_name", moved]
+            commands += [["nnUNetv2_extract_fingerprint", *which], ["nnUNetv2_preprocess", *which, *how]]
+        return [*commands, plan] if others else []
+
+
+def _read(experiment: Experiment, file: Path) -> StepPlan:
+    dataset_json = read_json(file.parent / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
+    plan = shlex.join(["nnunet_cil", "plan", experiment.dataset_name, str(experiment.schedule_name)])
+    plans = read_json(file, f"Run '{plan} -p {experiment.base_plans}' first.")
+    if experiment.configuration not in plans["configurations"]:
+        known = did_you_mean(experiment.configuration, plans["configurations"])
+        raise CILError(f"The plans {file} have no configuration {experiment.configuration!r}{known}.")
+    return read_step_plan(plans, dataset_json)

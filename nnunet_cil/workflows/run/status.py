@@ -1,0 +1,47 @@
+"""``nnunet_cil status``: which models of an experiment are trained, running or missing."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from nnunet_cil.evaluation.tables import Groups, Table, group_means, number
+from nnunet_cil.schedule import DEFAULT_EPOCHS
+from nnunet_cil.training.catalogue import check_trainer_names
+from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.model_fold import ModelFold
+from nnunet_cil.workflows.planned_experiment import PlannedExperiment
+
+
+def status(experiment: Experiment) -> str:
+    """Returns a table of what is trained, running or missing, with the mean Dice on the validation cases."""
+    check_trainer_names(experiment.trainers)
+    has_several = len(experiment.data_sets) > 1
+    rows = []
+    for model in PlannedExperiment.read(experiment).model_folds():
+        step = model.model
+        data_set = [step.dataset] if has_several else []
+        scores = map(number, _validation_scores(model))
+        rows.append([str(model.fold), str(step.step), *data_set, step.trainer, _state(model), *scores])
+    header = ["fold", "step", *(["data set"] if has_several else []), "trainer", "state", "old", "new", "all"]
+    return Table(header, rows).markdown()
+
+
+def _state(model: ModelFold) -> str:
+    if model.is_finished:
+        return "finished"
+    if model.is_trained:
+        return "trained, not validated"
+    logs = sorted(model.folder.glob("training_log_*.txt"), key=lambda f: f.stat().st_mtime)
+    epochs = re.findall(r": Epoch (\d+)\s*$", logs[-1].read_text(errors="replace"), re.M) if logs else []
+    total = model.model.plan.training.get("num_epochs", DEFAULT_EPOCHS)
+    return f"epoch {epochs[-1]} of {total}" if epochs else "missing"
+
+
+def _validation_scores(model: ModelFold) -> Groups:
+    """Returns the mean Dice over old, new and all classes, from nnU-Net's summary; NaN where there is none."""
+    if not model.is_finished:
+        return math.nan, math.nan, math.nan
+    means, plan = model.validation_means(), model.model.plan
+    scores = {n: float(means.get(str(plan.labels[n]), {}).get("Dice", "nan")) for n in plan.seen_classes}
+    return group_means(scores, plan.old_classes, plan.new_classes)

@@ -1,0 +1,55 @@
+"""The trainings of an experiment that are left to do."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from nnunet_cil.schedule import DEFAULT_EPOCHS
+from nnunet_cil.workflows.model_fold import ModelFold
+from nnunet_cil.workflows.planned_experiment import PlannedExperiment
+from nnunet_cil.workflows.run.options import TrainingOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One call of ``nnUNetv2_train``.
+
+    Attributes:
+        model: is trained.
+        options: further arguments of the command.
+    """
+
+    model: ModelFold
+    options: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> list[str]:
+        """Returns the arguments that begin, continue or just validate, as nnU-Net's folder is now."""
+        going_on = []
+        if self.model.is_trained:
+            going_on = ["--val"]
+        elif self.model.is_begun:
+            going_on = ["--c"]
+        return [*self.model.train_arguments, *self.options, *going_on]
+
+    @property
+    def command(self) -> str:
+        """Returns the command as one would type it."""
+        return shlex.join(["nnUNetv2_train", *self.arguments])
+
+    @property
+    def num_epochs(self) -> int:
+        """Returns how many epochs the step is trained for."""
+        return int(self.model.model.plan.training.get("num_epochs", DEFAULT_EPOCHS))
+
+
+def unfinished_trainings(planned: PlannedExperiment, options: TrainingOptions) -> list[Training]:
+    """Returns what is left to train, fold by fold, in order."""
+    models = options.select(planned.models())
+    return [
+        Training(model=model.fold(fold), options=tuple(options.arguments))
+        for fold in planned.experiment.folds
+        for model in models
+        if not model.fold(fold).is_finished
+    ]
