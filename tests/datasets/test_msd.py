@@ -1,0 +1,92 @@
+"""Tasks of the Decathlon in their official layout, and real cases of the hippocampus."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conversions import cases, converted
+from downloads import (
+    mr,
+    read,
+    write_msd,
+)
+
+from nnunet_cil.errors import CILError
+
+REAL = Path(__file__).parents[3] / "shared" / "data"
+
+
+def test_msd(raw, source):
+    folder, content, text = converted("msd", write_msd(source))
+    assert folder.name == "Dataset040_Hippocampus"
+    assert cases(folder) == ["hippocampus_001", "hippocampus_003"]
+    assert content["labels"] == {"background": 0, "Anterior": 1, "Posterior": 2}
+    assert "hippocampus_003: labels are stored as float32" in text
+
+
+def test_msd_sets_chosen_cases_aside(raw, source):
+    chosen = {"train": ["hippocampus_003"], "test": ["hippocampus_001"]}
+    folder, content, _ = converted("msd", write_msd(source), cases=chosen)
+    assert cases(folder) == ["hippocampus_003"]
+    assert [file.name for file in (folder / "labelsTs").iterdir()] == ["hippocampus_001.nii.gz"]
+    assert content["numTraining"] == 1
+    with pytest.raises(CILError, match="1 of the wanted cases are not in the source, the first is 'hippocampus_002'"):
+        converted("msd", source, cases={"train": ["hippocampus_002"]})
+
+
+def test_msd_as_the_tar_that_is_downloaded(raw, source, tmp_path):
+    write_msd(source)
+    archive = shutil.make_archive(str(tmp_path / "Task04_Hippocampus"), "tar", source)
+    shutil.rmtree(source)
+    folder, _, _ = converted("msd", Path(archive))
+    assert folder.name == "Dataset040_Hippocampus"
+    assert np.array_equal(read(folder / "imagesTr/hippocampus_003_0000.nii.gz"), mr(1))
+
+
+def test_msd_with_channels_in_a_fourth_dimension(raw, source):
+    folder, content, _ = converted("msd", write_msd(source, channels=2))
+    assert content["channel_names"] == {"0": "T2", "1": "ADC"}
+    assert np.array_equal(read(folder / "imagesTr/prostate_003_0001.nii.gz"), mr(11))
+    image, labels = (
+        sitk.ReadImage(str(folder / f)) for f in ("imagesTr/prostate_001_0001.nii.gz", "labelsTr/prostate_001.nii.gz")
+    )
+    assert image.GetSpacing() == pytest.approx(labels.GetSpacing())
+    assert image.GetOrigin() == pytest.approx((-10, 5, 40))
+
+
+def test_msd_lists_a_file_that_is_not_there(raw, source):
+    (write_msd(source) / "Task04_Hippocampus/labelsTr/hippocampus_001.nii.gz").unlink()
+    with pytest.raises(CILError, match=r"labelsTr/hippocampus_001.nii.gz is listed in dataset.json but not there"):
+        converted("msd", source)
+    (source / "Task04_Hippocampus/dataset.json").write_text('{"labels": {"0": "background"}}')
+    with pytest.raises(CILError, match=r"dataset.json is not the dataset.json of a Decathlon task: it lacks 'name'"):
+        converted("msd", source)
+
+
+@pytest.mark.skipif(not (REAL / "Dataset904_Hippocampus").is_dir(), reason="needs shared/data beside the project")
+def test_real_hippocampus_in_the_layout_of_the_decathlon(raw, source):
+    """Twelve real cases under the names that the Decathlon gives them; the first two are stored as floats."""
+    real = REAL / "Dataset904_Hippocampus"
+    task = source / "Task04_Hippocampus"
+    names = sorted(f.name for f in (real / "labelsTr").iterdir())
+    floats = [n for n in names if sitk.ReadImage(str(real / "labelsTr" / n)).GetPixelID() == sitk.sitkFloat32]
+    chosen = sorted({*names[:12], *floats})
+    for kind in ("images", "labels"):
+        (task / f"{kind}Tr").mkdir(parents=True)
+    for name in chosen:
+        (task / "imagesTr" / name).symlink_to(real / "imagesTr" / name.replace(".nii.gz", "_0000.nii.gz"))
+        (task / "labelsTr" / name).symlink_to(real / "labelsTr" / name)
+    content = {"name": "Hippocampus", "modality": {"0": "MRI"}}
+    content["labels"] = {"0": "background", "1": "Anterior", "2": "Posterior"}
+    content["training"] = [{"image": f"./imagesTr/{n}", "label": f"./labelsTr/{n}"} for n in chosen]
+    (task / "dataset.json").write_text(json.dumps(content))
+    folder, _, text = converted("msd", source)
+    assert "Must be mended" not in text
+    assert len(cases(folder)) == len(chosen)
+    for name in chosen:
+        ours = sitk.ReadImage(str(folder / "labelsTr" / name))
+        assert ours.GetPixelID() != sitk.sitkFloat32
+        assert np.array_equal(sitk.GetArrayFromImage(ours), read(real / "labelsTr" / name))
