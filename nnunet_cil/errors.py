@@ -9,7 +9,7 @@ class CILError(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """' (did you mean 'x'?)' for the nearest known spelling, else ' (known: ...)'."""
+    """Returns ' (did you mean 'x'?)' for the nearest known spelling, else ' (known: ...)'."""
     known = list(known)
     lowered = {k.lower(): k for k in known}
     close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)

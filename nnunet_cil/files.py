@@ -17,7 +17,7 @@ from nnunet_cil.errors import CILError
 
 @contextmanager
 def moved_into_place(file: Path) -> Iterator[Path]:
-    """A path beside ``file``, with its ending, that becomes ``file`` once it is written.
+    """Yields a path beside ``file``, with its ending, that becomes ``file`` once it is written.
 
     What is killed or fails in the middle leaves the file as it was before.
     """
@@ -49,7 +49,7 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def is_cut_off(file: Path) -> bool:
-    """Whether a NIfTI file ends before its last voxel, or a packed one cannot be unpacked.
+    """Returns whether a NIfTI file ends before its last voxel, or a packed one cannot be unpacked.
 
     SimpleITK reads what is there of such a file, and says nothing; other formats it refuses by itself.
     """
@@ -66,7 +66,7 @@ _GZIP_MODULUS = 1 << 32
 
 
 def _nifti_size(file: Path) -> float:
-    """In bytes, unpacked, as the header says; infinite where there is none."""
+    """Returns the unpacked size in bytes, as the header says; infinite where there is none."""
     import nibabel
 
     try:
@@ -84,7 +84,7 @@ def _unpacked_size(file: Path) -> int:
 
 
 def _unpacks(file: Path) -> bool:
-    """Slower, but also right for a file of several parts, whose end tells the last one's size."""
+    """Returns whether a file can be unpacked: slower, but right for a file of several parts, too."""
     try:
         with gzip.open(file) as stream:
             while stream.read(1 << 20):
@@ -95,7 +95,7 @@ def _unpacks(file: Path) -> bool:
 
 
 def files_sha256(files: Iterable[Path]) -> str:
-    """Of the names and the contents of files, in hexadecimal."""
+    """Returns the SHA-256 of the names and contents of files, in hexadecimal."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode() + b"\0")

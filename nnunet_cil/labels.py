@@ -13,7 +13,7 @@ from nnunet_cil.errors import CILError, did_you_mean
 
 
 def refuse_regions(dataset_json: Mapping[str, Any]) -> None:
-    """Regions (overlapping classes, a sigmoid per class) have no place in a softmax that grows."""
+    """Refuses regions (overlapping classes, a sigmoid each): they have no place in a softmax that grows."""
     for name, value in dataset_json["labels"].items():
         if isinstance(value, (list, tuple)):
             raise NotImplementedError(
@@ -22,7 +22,7 @@ def refuse_regions(dataset_json: Mapping[str, Any]) -> None:
 
 
 def model_labels(classes: Sequence[str], *, ignore: bool) -> dict[str, int]:
-    """Name -> channel of a model that knows ``classes``, as nnU-Net wants it in ``dataset.json``.
+    """Returns name -> channel of a model that knows ``classes``, as nnU-Net wants it in ``dataset.json``.
 
     Channel 0 is the background, channel c the c-th class in order of learning. nnU-Net demands that an
     ignore label follows the last channel.
@@ -33,14 +33,14 @@ def model_labels(classes: Sequence[str], *, ignore: bool) -> dict[str, int]:
     return labels
 
 
-def label_map(dataset_labels: Mapping[str, int], labels: Mapping[str, int], shown: Iterable[str]) -> dict[int, int]:
-    """Data set label -> model label, for the ``shown`` classes and the ignore label. All else is hidden, so 0."""
-    names = [*shown, *(["ignore"] if "ignore" in labels else [])]
+def label_map(dataset_labels: Mapping[str, int], labels: Mapping[str, int], classes: Iterable[str]) -> dict[int, int]:
+    """Returns data set label -> model label, for ``classes`` and the ignore label. All else is hidden, so 0."""
+    names = [*classes, *(["ignore"] if "ignore" in labels else [])]
     return {int(dataset_labels[name]): int(labels[name]) for name in names}
 
 
 def lookup_table(mapping: Mapping[int, int], dataset_labels: Iterable[int]) -> npt.NDArray[np.int16]:
-    """The map as a table for indexing with ``label + 1``; -1 (nnU-Net's "outside the mask") stays -1.
+    """Returns the map as a table for indexing with ``label + 1``; -1 (nnU-Net's "outside the mask") stays -1.
 
     Args:
         mapping: data set label -> model label; a label that is not named becomes 0.
@@ -101,9 +101,9 @@ def check_labelled_classes(dataset_json: Mapping[str, Any], cases: Collection[st
 
 
 def labelled_classes(
-    dataset_json: Mapping[str, Any], cases: Iterable[str], shown: Sequence[str]
+    dataset_json: Mapping[str, Any], cases: Iterable[str], classes: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Which of the ``shown`` classes each case labels; only the cases that do not label all of them.
+    """Returns which of ``classes`` each case labels; only the cases that do not label all of them.
 
     The data set says it in dataset.json: ``"labelled_classes": {"siteA_*": ["liver"], "*": ["liver", "spleen"]}``. The first
     pattern that fits a case's name counts; a case that none fits labels everything.
@@ -112,7 +112,7 @@ def labelled_classes(
     found = {}
     for case in cases:
         fitting = next((p for p in patterns if fnmatchcase(case, p)), None)
-        labelled = shown if fitting is None else [name for name in shown if name in patterns[fitting]]
-        if len(labelled) < len(shown):
+        labelled = classes if fitting is None else [name for name in classes if name in patterns[fitting]]
+        if len(labelled) < len(classes):
             found[case] = tuple(labelled)
     return found

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """One training.
+    """What is recorded of one training.
 
     Attributes:
         step: index in the schedule.
@@ -56,12 +56,12 @@ class StepRecord:
         return "" if self.num_cases is None else str(self.num_cases)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain Python."""
+        """Returns the record as plain Python."""
         return {**dataclasses.asdict(self), "classes": list(self.classes)}
 
 
 def read_lineage(stored: Sequence[Mapping[str, Any]]) -> tuple[StepRecord, ...]:
-    """The inverse of ``to_json``, for a list; keys that a later version added are left out."""
+    """Reads a list of what ``to_json`` has written; keys that a later version added are left out."""
     names = [f.name for f in dataclasses.fields(StepRecord)]
     return tuple(
         StepRecord(**{**{n: record[n] for n in names if n in record}, "classes": tuple(record["classes"])})
@@ -74,7 +74,7 @@ NOT_FINAL = "not_of_the_final_checkpoint.txt"
 
 
 def validation_means(fold: Path) -> dict[str, dict[str, float]]:
-    """What nnU-Net's final validation says of a fold's final checkpoint: label -> metric -> mean over the cases.
+    """Reads the scores of nnU-Net's final validation of a fold: label -> metric -> mean over the cases.
 
     Empty where there is none, or only one from before the checkpoint, or half of one, or that of the best checkpoint.
     """
@@ -89,14 +89,14 @@ def validation_means(fold: Path) -> dict[str, dict[str, float]]:
 
 
 def validation_dice(fold: Path, labels: Mapping[str, int]) -> dict[str, float]:
-    """Class -> mean Dice of a fold's final validation, without classes that no case has; empty where there is none."""
+    """Returns class -> mean Dice of a fold's final validation, without classes that no case has; empty where there is none."""
     means = validation_means(fold)
     dice = {name: means[str(label)]["Dice"] for name, label in labels.items() if str(label) in means}
     return {name: value for name, value in dice.items() if not math.isnan(value)}
 
 
 def foreign_record(checkpoint: Mapping[str, Any], classes: Sequence[str]) -> StepRecord:
-    """What an nnU-Net checkpoint says of itself that was not trained in steps."""
+    """Returns what a checkpoint of nnU-Net that was not trained in steps says of itself."""
     arguments = checkpoint["init_args"]
     plans, dataset_json = arguments["plans"], arguments["dataset_json"]
     return StepRecord(

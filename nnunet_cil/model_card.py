@@ -70,13 +70,13 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
 
 
 def _exceptions(lineage: Sequence[StepRecord]) -> str:
-    """Which steps used earlier labels, too."""
+    """Says which steps used earlier labels, too."""
     steps = [f"step {record.step} ({record.trainer})" for record in lineage if record.saw_old_labels]
     return f"; but {', '.join(steps)} used labels of earlier steps, too" if steps else ""
 
 
 def _after_each_step(lineage: Sequence[StepRecord], dice: Mapping[str, float]) -> list[str]:
-    """What the classes had after earlier steps, where that was measured, beside what they have now."""
+    """Returns a table of the classes' Dice after each step, where it was measured."""
     scores = [*(record.dice for record in lineage[:-1]), dice]
     if not any(scores[:-1]):
         return []

@@ -40,7 +40,7 @@ _MIRROR_AXES = [[a for a in (0, 1, 2) if chosen >> a & 1] for chosen in range(8)
 _RESERVED = ("background", "ignore")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """One step: the classes it adds, in channel order, and its own overrides.
 
@@ -53,7 +53,7 @@ class Step:
     dataset: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """A validated schedule. The order of ``steps`` and of their classes is the model's channel order."""
 
@@ -63,12 +63,12 @@ class Schedule:
     citation: str = ""
 
     def classes_until(self, step: int) -> tuple[str, ...]:
-        """The foreground classes that a model knows after ``step``, in channel order."""
+        """Returns the foreground classes that a model knows after ``step``, in channel order."""
         return tuple(name for s in self.steps[: step + 1] for name in s.classes)
 
 
 def shipped_schedules() -> dict[str, Path]:
-    """Name -> file of every schedule that ships with the package."""
+    """Returns the file of every schedule that ships with the package, by name."""
     return {path.stem: path for path in sorted(schedules_folder().glob("*.json"))}
 
 
@@ -116,7 +116,7 @@ def _parse(content: Any, file: str) -> Schedule:
                     f"{i}; a class is learnt once."
                 )
             first_step[class_name] = i
-    return Schedule(name, steps, cases, str(content.get("citation", "")))
+    return Schedule(name=name, steps=steps, cases=cases, citation=str(content.get("citation", "")))
 
 
 def _parse_step(raw: Any, defaults: Mapping[str, Mapping[str, Any]], where: str) -> Step:
@@ -130,11 +130,11 @@ def _parse_step(raw: Any, defaults: Mapping[str, Mapping[str, Any]], where: str)
         if class_name in _RESERVED:
             raise CILError(f"{where}: {class_name!r} is not a class to learn; remove it from 'classes'.")
     own = {key: {**defaults[key], **_settings(raw, key, where)} for key in defaults}
-    return Step(tuple(classes), **own, dataset=_dataset(raw, where))
+    return Step(classes=tuple(classes), **own, dataset=_dataset(raw, where))
 
 
 def _dataset(raw: Mapping[str, Any], where: str) -> str | None:
-    """As nnU-Net takes a data set; whether it is there, only a command that needs it can say."""
+    """Reads a data set's name or ID as nnU-Net takes it. Only a command that needs the data set can say whether it is there."""
     if "dataset" not in raw:
         return None
     value = raw["dataset"]

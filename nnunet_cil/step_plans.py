@@ -15,7 +15,7 @@ from nnunet_cil.schedule import Schedule
 SCHEMA_VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PreviousModel:
     """Where the previous step's model is, relative to ``nnUNet_results``. None means: as in this step.
 
@@ -34,7 +34,7 @@ class PreviousModel:
     folder: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepPlan:
     """One step of a schedule on one data set.
 
@@ -47,7 +47,7 @@ class StepPlan:
         cases: the training cases this step may see; None for all.
         earlier_cases: those of each earlier step, for trainers that may see old data (joint training, replay); empty where
             all steps share their cases, and for a step of another data set.
-        refined: old classes whose labels in this data set are shown, too, in channel order.
+        refined: old classes whose labels in this data set are used, too, in channel order.
         labelled: case -> which of the evaluated classes its labels hold; only the cases that do not hold all of them.
     """
 
@@ -85,12 +85,12 @@ class StepPlan:
         return self.refined + self.new_classes
 
     def labelled_in(self, case: str) -> tuple[str, ...]:
-        """The shown classes that a case's labels hold, in channel order."""
+        """Returns the target classes that a case's labels show, in channel order."""
         return tuple(name for name in self.target_classes if name in self.labelled.get(case, self.target_classes))
 
     @property
     def differs_by_case(self) -> bool:
-        """Whether a case's labels lack a shown class."""
+        """The labels of some case do not show every target class."""
         return any(self.labelled_in(case) != self.target_classes for case in self.labelled)
 
     @property
@@ -110,7 +110,7 @@ class StepPlan:
 
     @property
     def training_label_map(self) -> dict[int, int]:
-        """Data set label -> channel, for the shown classes (and ignore) only: what training may see."""
+        """Data set label -> channel, for the target classes (and ignore) only: what training may see."""
         return label_map(self.dataset_labels, self.labels, self.target_classes)
 
     @property
@@ -124,7 +124,7 @@ class StepPlan:
         return all(label == channel for label, channel in self.evaluation_label_map.items())
 
     def to_json(self) -> dict[str, Any]:
-        """The block as it stands in the plans file, with a digest that tells whether it was edited.
+        """Returns the block as it stands in the plans file, with a digest that tells whether it was edited.
 
         What few steps need is left out where it is empty.
         """
@@ -146,7 +146,7 @@ def plan_steps(
     cases: Sequence[Sequence[str] | None],
     first_trainer: str | None = None,
 ) -> list[StepPlan]:
-    """The step plans of a whole schedule.
+    """Returns the step plans of a whole schedule.
 
     Args:
         schedule: what to learn when.
@@ -161,7 +161,7 @@ def plan_steps(
         previous = None
         if index > 0:
             trainer = first_trainer if index == 1 else None
-            previous = PreviousModel(datasets[index - 1], plans_names[index - 1], trainer)
+            previous = PreviousModel(dataset=datasets[index - 1], plans=plans_names[index - 1], trainer=trainer)
         own_cases = cases[index]
         earlier = [
             tuple(dealt or ()) if datasets[i] == datasets[index] else () for i, dealt in enumerate(cases[:index])

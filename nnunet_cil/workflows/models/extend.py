@@ -442,7 +442,9 @@ def _previous(model: TrainedModel) -> PreviousModel:
     source, plans_name = str(model.plans["dataset_name"]), str(model.plans["plans_name"])
     usual = nnunet_folder("nnUNet_results").resolve() / source / f"{model.trainer}__{plans_name}__{model.configuration}"
     folder = None if model.folder == usual else str(model.folder)
-    return PreviousModel(source, plans_name, model.trainer, model.configuration, folder)
+    return PreviousModel(
+        dataset=source, plans=plans_name, trainer=model.trainer, configuration=model.configuration, folder=folder
+    )
 
 
 def _mirroring(model: TrainedModel) -> dict[str, Any]:

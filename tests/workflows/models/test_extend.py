@@ -358,7 +358,7 @@ def test_methods_that_need_old_labels_are_refused_where_the_data_set_has_none(mo
             steps=(("liver", "spleen"), ("kidney",)),
             dataset_labels={"background": 0, "kidney": 1},
             labels={"background": 0, "liver": 1, "spleen": 2, "kidney": 3},
-            previous=PreviousModel(DATASET, "nnUNetPlans"),
+            previous=PreviousModel(dataset=DATASET, plans="nnUNetPlans"),
         ),
     )
     (target / "nnUNetPlans_new_step1.json").write_text(json.dumps(content))

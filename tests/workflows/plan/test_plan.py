@@ -35,7 +35,7 @@ def test_each_step_gets_plans_that_share_the_preprocessed_folder(toy, tmp_path):
     assert last.training_label_map == {2: 4}
     assert last.evaluation_label_map == {3: 1, 1: 2, 4: 3, 2: 4}
     assert last.num_old_channels == 4
-    assert last.previous == PreviousModel(DATASET, "nnUNetPlans_toy_step1")
+    assert last.previous == PreviousModel(dataset=DATASET, plans="nnUNetPlans_toy_step1")
     assert steps[0].plan.previous is None
 
 

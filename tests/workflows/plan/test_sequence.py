@@ -106,8 +106,8 @@ def test_each_steps_plans_lie_with_its_data_set(new, toy, tmp_path):
         assert read_step_plan(written, json.loads((step.file.parent / "dataset.json").read_text())) == step.plan
     assert written["configurations"]["3d_fullres"]["data_identifier"] == "nnUNetPlans_3d_fullres"
     one, two = steps[1].plan, steps[2].plan
-    assert one.previous == PreviousModel(DATASET, "nnUNetPlans_toy_step0")
-    assert two.previous == PreviousModel(NEW, f"{MOVED}_toy_step1")
+    assert one.previous == PreviousModel(dataset=DATASET, plans="nnUNetPlans_toy_step0")
+    assert two.previous == PreviousModel(dataset=NEW, plans=f"{MOVED}_toy_step1")
     assert one.labels == {"background": 0, "liver": 1, "spleen": 2, "kidney": 3}
     assert one.training_label_map == {2: 3}
     assert one.evaluation_label_map == {3: 1, 2: 3}  # liver is there, too, and hidden; spleen is not
