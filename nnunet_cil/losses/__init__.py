@@ -3,7 +3,7 @@
 from nnunet_cil.losses.chunks import sum_over_chunks
 from nnunet_cil.losses.distillation import distillation_loss, pgcd_loss
 from nnunet_cil.losses.prototypes import class_means, cosine_alignment, labels_within, prototype_similarity
-from nnunet_cil.losses.pseudo_labels import entropy_histogram, median_thresholds, normalised_entropy
+from nnunet_cil.losses.pseudo_labels import corrected_probs, entropy_histogram, median_thresholds, normalised_entropy
 from nnunet_cil.losses.regularization import importance_penalty, local_pod_distance
 from nnunet_cil.losses.segmentation import (
     labelled_dice_loss,
@@ -16,6 +16,7 @@ from nnunet_cil.losses.segmentation import (
 
 __all__ = [
     "class_means",
+    "corrected_probs",
     "cosine_alignment",
     "distillation_loss",
     "entropy_histogram",

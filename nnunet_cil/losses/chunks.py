@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 CHUNK_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
-"""Elements of the student's part of a chunk: what stays in a core's cache, and what keeps a GPU busy."""
+"""Elements of the student's part of a chunk: few enough for the cache of a core, enough to keep a GPU busy."""
 
 
 def sum_over_chunks(function: Callable[..., Tensor], student: Tensor, *others: Tensor) -> Tensor:
-    """sum_chunks function(student, *others), for a function that is itself a sum over voxels.
+    """Sums a function of voxels chunk by chunk, sum_chunks function(student, *others).
 
-    The gradient is taken with the value, so that all that is held for the backward pass is the gradient itself, of the
-    size of ``student``, however many intermediate results the function has.
+    The function is itself a sum over voxels. The gradient is computed together with the value, so that the backward pass needs
+    one tensor of the size of ``student``, however many intermediate results the function has.
 
     Args:
         function: chunks (1, channels, voxels) of all tensors -> () float.
-        student: (batch, channels, *spatial) float; the gradient reaches this tensor alone.
-        others: (batch, channels, *spatial), each with channels of its own.
+        student: (batch, channels, *spatial) float, with at least one voxel; the gradient reaches this tensor alone.
+        others: (batch, channels, *spatial) of any dtype, each with channels of its own.
 
     Returns:
-        () float; its gradient is not differentiable again.
+        () float, of the function's dtype; its gradient is not differentiable again.
     """
     total: Tensor = _SumOverChunks.apply(function, student, *others)
     return total

@@ -1,4 +1,4 @@
-"""Distillation terms: what the teacher still knows, held against the student."""
+"""Distillation terms: the student's distribution against the teacher's."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ _EPSILON = 1e-6
 
 
 def distillation_loss(student_log_probs: Tensor, teacher_probs: Tensor, valid: Tensor | None = None) -> Tensor:
-    """L = -(1/(K |valid|)) sum_{v valid} sum_{c<K} p_c(v) log q_c(v): the same pull on every voxel and class.
+    """Computes the distillation loss, in which every voxel and class has the same weight.
+
+    L = -(1/(K |valid|)) sum_{v valid} sum_{c<K} p_c(v) log q_c(v).
 
     With q = softmax over the student's first K logits it is the distillation of Learning without Forgetting (Li &
     Hoiem 2016, https://arxiv.org/abs/1606.09282) at temperature 1; with q from ``merge_new_into_background`` it is
     MiB's unbiased distillation (Cermelli et al. 2020, https://arxiv.org/abs/2002.00718, equation 9).
 
     Args:
-        student_log_probs: (batch, K, *spatial) float.
-        teacher_probs: (batch, K, *spatial) float, sums to 1 over the classes.
+        student_log_probs: (batch, K, *spatial) float, log q.
+        teacher_probs: (batch, K, *spatial) float, p; sums to 1 over the classes.
         valid: (batch, *spatial) bool, or None for all.
 
     Returns:
@@ -41,7 +43,7 @@ def pgcd_loss(
     beta: float,
     num_voxels: int | Tensor | None = None,
 ) -> Tensor:
-    """Prototype-Guided Calibration Distillation: class-wise distillation, stronger where features look the class.
+    """Computes Prototype-Guided Calibration Distillation: class-wise, with more weight where features resemble the class.
 
     L = 1/(2K |valid|) sum_{v unlabelled} sum_{c<K} w_c(v) KL_b(p_c(v) || q_c(v)),
     w_0 = 1,  w_c(v) = 1 + beta * pi_c(v) for old classes c,
@@ -56,12 +58,12 @@ def pgcd_loss(
     that of Cermelli et al. 2020, https://arxiv.org/abs/2002.00718.
 
     Args:
-        student_log_probs: (batch, K, *spatial) float, from ``merge_new_into_background``.
-        teacher_probs: (batch, K, *spatial) float.
+        student_log_probs: (batch, K, *spatial) float, log q, from ``merge_new_into_background``.
+        teacher_probs: (batch, K, *spatial) float, p.
         similarity: (batch, K, *spatial) float in [0, 1], from ``prototype_similarity``.
-        unlabelled: (batch, *spatial) bool, the valid voxels that no label of a new class holds.
+        unlabelled: (batch, *spatial) bool, the valid voxels without a label of a new class.
         beta: strength of the calibration; 0 is uniform distillation.
-        num_voxels: |valid|; default: all voxels of these tensors.
+        num_voxels: |valid|, at least 1; default: all voxels of these tensors.
 
     Returns:
         () float >= 0; exactly 0 on the graph where no voxel is unlabelled.
@@ -80,8 +82,8 @@ class _WeightedDivergence(torch.autograd.Function):
     """sum_v sum_c w_c(v) KL_b(p_c(v) || q_c(v)), with its gradient in closed form: few passes over large tensors.
 
     With respect to log q it is w ((1-p) q / (1-q) - p) = w (q - p) / (1 - q), and -w p where 1 - q is clamped. log q itself
-    stays unclamped: clamped, a voxel that the student has lost for good (q < 1e-6) would get no gradient. The one logarithm of
-    (1-p)/(1-q), in place of two ``log1p``, which are slow on a CPU, is exact to the last digits of 1-p and 1-q.
+    stays unclamped: with a clamp, a voxel with q < 1e-6 would get no gradient. The one logarithm of (1-p)/(1-q), in place of
+    two ``log1p``, which are slow on a CPU, is exact to the last digits of 1-p and 1-q.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Prototypes: mean features of classes, how much a voxel resembles them, and how well two sets agree."""
+"""Prototypes: mean features of classes, the similarity of voxels to them, and the alignment of two sets."""
 
 from __future__ import annotations
 
@@ -11,25 +11,42 @@ from nnunet_cil.losses.sums import sums_by_class
 
 
 def most_probable(logits: Tensor) -> Tensor:
-    """Argmax over the classes, (batch, K, *spatial) -> (batch, *spatial) int64; ``max`` is ten times faster on a CPU."""
+    """Returns the most probable class of each voxel. ``max`` is ten times faster than ``argmax`` on a CPU.
+
+    Args:
+        logits: (batch, K, *spatial) float; logits or probabilities.
+
+    Returns:
+        (batch, *spatial) int64 in [0, K).
+    """
     return logits.max(1).indices
 
 
 def labels_within(labels: Tensor, mask: Tensor, num_classes: int) -> Tensor:
-    """The labels in ``mask``, ``num_classes`` outside of it, which stands for none of the classes; any shape."""
+    """Returns the labels in ``mask``, and ``num_classes``, which stands for no class, outside of it.
+
+    Args:
+        labels: (batch, *spatial) int64 in [0, num_classes).
+        mask: (batch, *spatial) bool.
+        num_classes: K.
+
+    Returns:
+        (batch, *spatial) int64 in [0, num_classes].
+    """
     return labels.masked_fill(~mask, num_classes)
 
 
 def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """S_c = sum_v F(v) [labels(v) = c], over batch and space, in at least float32; and the number of these voxels.
+    """Sums features by class: S_c = sum_v F(v) [labels(v) = c], over batch and space, in at least float32.
 
     Args:
         features: (batch, channels, *spatial) float.
-        labels: (batch, *spatial) int64 in [0, num_classes]; the last for none, from ``labels_within``.
+        labels: (batch, *spatial) int64 in [0, num_classes]; num_classes stands for no class, see ``labels_within``.
         num_classes: K.
 
     Returns:
-        Sums (K, channels), float32, or float64 for float64 features, with the gradient of ``features``; counts (K,) float32.
+        Sums (K, channels), float32, or float64 for float64 features, with the gradient of ``features``; and the numbers of voxels
+        (K,) float32. Both are 0 for a class without voxels.
     """
     labels = labels.flatten(1)
     values = features.flatten(2).to(torch.promote_types(features.dtype, torch.float32))
@@ -39,7 +56,14 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tens
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """Sum over the processes of a distributed training, with gradient; the tensor itself where there is one process."""
+    """Sums a tensor over the processes of a distributed training, with gradient.
+
+    Args:
+        tensor: of the same shape on every rank; float for a gradient.
+
+    Returns:
+        The sum, of the same shape and dtype; the tensor itself where there is one process.
+    """
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
         total: Tensor = AllGatherGrad.apply(tensor.contiguous()).sum(0)  # NCCL refuses a transposed tensor
         return total
@@ -47,32 +71,46 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Local prototypes: means over batch, space and ranks, by label; 0 for a class without voxels. As ``class_sums``.
+    """Computes local prototypes: the means of features by label, over batch, space and ranks.
+
+    Args:
+        features: (batch, channels, *spatial) float.
+        labels: (batch, *spatial) int64 in [0, num_classes]; num_classes stands for no class, see ``labels_within``.
+        num_classes: K.
 
     Returns:
-        Means (K, channels), with the gradient of ``features``; counts (K,) float32.
+        Means (K, channels), of the dtype of ``class_sums``, with the gradient of ``features``; and the numbers of voxels (K,)
+        float32. Both are 0 for a class without voxels.
     """
     sums, counts = (sum_over_ranks(x) for x in class_sums(features, labels, num_classes))
     return sums / counts[:, None].clamp(min=1), counts
 
 
 def prototype_centre(prototypes: Tensor, known: Tensor) -> Tensor:
-    """Centre m: mean of the known prototypes, background included: (K, channels), (K,) bool -> (channels,)."""
+    """Computes the centre m: the mean of the known prototypes, background included.
+
+    Args:
+        prototypes: (K, channels) float.
+        known: (K,) bool, the classes that have a prototype.
+
+    Returns:
+        (channels,) float; 0 where no class has a prototype.
+    """
     return (prototypes * known[:, None]).sum(0) / known.sum().clamp(min=1)
 
 
 @torch.no_grad()
 def prototype_similarity(features: Tensor, prototypes: Tensor, known: Tensor, *, temperature: float) -> Tensor:
-    """How much each voxel looks like each class: pi(v) = softmax_c(cos(F(v) - m, P_c - m) / temperature).
+    """Computes the similarity of each voxel to each class, pi(v) = softmax_c(cos(F(v) - m, P_c - m) / temperature).
 
-    m is the mean of the prototypes. Without the centring all cosines are near 1 and the map says little.
+    m is the mean of the prototypes. Without the centring all cosines are near 1, and the similarities hardly differ.
 
     Source: our reading of Zhu et al. 2025, https://arxiv.org/abs/2511.07749; the equation is ours.
 
     Args:
         features: (batch, channels, *spatial) float.
         prototypes: (K, channels) float32.
-        known: (K,) bool; a class without a prototype gets similarity 0.
+        known: (K,) bool, at least one; a class without a prototype gets similarity 0.
         temperature: of the softmax, > 0.
 
     Returns:
@@ -90,15 +128,15 @@ def prototype_similarity(features: Tensor, prototypes: Tensor, known: Tensor, *,
 
 
 def cosine_alignment(local: Tensor, reference: Tensor, used: Tensor) -> Tensor:
-    """L = mean_{c used} (1 - cos(a_c, r_c)).
+    """Computes the alignment of two sets of prototypes, L = mean_{c used} (1 - cos(a_c, r_c)).
 
     With DAPD, a_c is the student's local prototype, r_c the global prototype or the teacher's local one, all centred.
     Source: our reading of Zhu et al. 2025, https://arxiv.org/abs/2511.07749.
 
     Args:
-        local: (K, channels) float, with gradient.
-        reference: (K, channels) float.
-        used: (K,) bool.
+        local: (K, channels) float, a, with gradient.
+        reference: (K, channels) float, r.
+        used: (K,) bool, the classes that are compared.
 
     Returns:
         () float in [0, 2]; 0 on the graph where no class is used.

@@ -1,4 +1,4 @@
-"""Which of the teacher's predictions to believe: entropy, and a threshold on it for each class."""
+"""Pseudo-labels from a teacher: entropy, a threshold on it for each class, and corrected probabilities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NUM_BINS = 10_000
 
 
 def normalised_entropy(probs: Tensor) -> Tensor:
-    """Normalised entropy: u = H(p) / ln K in [0, 1].
+    """Computes the normalised entropy, u = H(p) / ln K.
 
     Source: Douillard et al. 2021, PLOP, https://arxiv.org/abs/2011.11390, section 3.3 (their code divides twice).
 
@@ -22,22 +22,22 @@ def normalised_entropy(probs: Tensor) -> Tensor:
         probs: (batch, K, *spatial) float, sums to 1 over the classes, K > 1.
 
     Returns:
-        (batch, *spatial) float.
+        (batch, *spatial) float in [0, 1], of the dtype of ``probs``; 0 where one class has all the probability.
     """
     return -torch.xlogy(probs, probs).sum(1) / math.log(probs.shape[1])
 
 
 def entropy_histogram(entropy: Tensor, classes: Tensor, mask: Tensor, num_classes: int) -> Tensor:
-    """How many voxels of each class have which entropy.
+    """Counts the voxels of each class by their entropy.
 
     Args:
         entropy: (batch, *spatial) float in [0, 1].
         classes: (batch, *spatial) int64 in [0, num_classes), the teacher's argmax.
-        mask: (batch, *spatial) bool, the voxels that count.
+        mask: (batch, *spatial) bool, the voxels that are counted.
         num_classes: K.
 
     Returns:
-        (K, NUM_BINS) float32 counts, exact up to 2^24 voxels a bin.
+        (K, NUM_BINS) float32 counts, exact up to 2^24 voxels a bin; 0 for a class without voxels.
     """
     bins = (entropy * NUM_BINS).long().clamp(0, NUM_BINS - 1)
     counts = torch.zeros(num_classes * NUM_BINS, device=mask.device)
@@ -46,10 +46,10 @@ def entropy_histogram(entropy: Tensor, classes: Tensor, mask: Tensor, num_classe
 
 
 def median_thresholds(histogram: Tensor, *, floor: float) -> Tensor:
-    """tau_c = max(floor, median of the class's entropies), to the histogram's resolution (the bin's upper edge).
+    """Computes the thresholds tau_c = max(floor, median of the class's entropies), at the upper edge of the histogram's bin.
 
     Args:
-        histogram: (K, NUM_BINS) counts, from ``entropy_histogram``.
+        histogram: (K, NUM_BINS) float32 counts, from ``entropy_histogram``.
         floor: the least threshold, also that of a class without voxels.
 
     Returns:
@@ -62,7 +62,7 @@ def median_thresholds(histogram: Tensor, *, floor: float) -> Tensor:
 
 
 def corrected_probs(probs: Tensor, classes: Tensor, trust: float) -> Tensor:
-    """A distribution that leans to known classes where its argmax is another one.
+    """Moves probability to known classes, on the voxels where the argmax is another class.
 
     p*_c = p_c where argmax p = g, else (1 - trust) p_c + trust [c = g]. Ours; see docs/method.md.
 
@@ -72,7 +72,7 @@ def corrected_probs(probs: Tensor, classes: Tensor, trust: float) -> Tensor:
         trust: in [0, 1]; 0 leaves p as it is.
 
     Returns:
-        The same shape as ``probs``; sums to 1 over the classes as these do.
+        (batch, K, *spatial), of the dtype of ``probs``; sums to 1 over the classes as these do.
     """
     share = (trust * (most_probable(probs) != classes)).to(probs.dtype)[:, None]
     return (probs * (1 - share)).scatter_add_(1, classes[:, None], share)

@@ -1,4 +1,4 @@
-"""Terms that hold features or weights near what they were."""
+"""Terms that penalise changed features or weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 
 def local_pod_distance(student: Tensor, teacher: Tensor, scales: Sequence[int]) -> Tensor:
-    """Local POD: L = mean over the batch of ||Psi(x) - Psi(x')||_2, with Psi built from x^2.
+    """Computes the local POD distance, L = mean over the batch of ||Psi(x) - Psi(x')||_2, with Psi built from x^2.
 
-    For every scale s the volume is cut into s^d windows, and Psi holds, for every window and axis, the means along that
+    For every scale s the volume is cut into s^d windows, and Psi consists, for every window and axis, of the means along that
     axis. Cutting the *other* axes into windows does not change these means, so all windows of a scale come from one
     pooling per axis into s bins. Where s does not divide an axis, the bins are those of PyTorch's adaptive pooling, and
     an axis of fewer than s voxels gets as many bins as it has voxels.
@@ -21,12 +21,12 @@ def local_pod_distance(student: Tensor, teacher: Tensor, scales: Sequence[int]) 
     Source: Douillard et al. 2021, PLOP, https://arxiv.org/abs/2011.11390, section 3.2; 2D there, two or three axes here.
 
     Args:
-        student: (batch, channels, *spatial) float, with gradient.
-        teacher: the same shape.
+        student: (batch, channels, *spatial) float, x, with gradient.
+        teacher: (batch, channels, *spatial) float, x'.
         scales: numbers of windows along an axis, e.g. (1, 2, 4).
 
     Returns:
-        () float >= 0.
+        () float32 >= 0; 0, with a gradient of 0, where the features are the same.
     """
     a, b = student.float().square(), teacher.float().square()
     parts = []
@@ -40,7 +40,7 @@ def local_pod_distance(student: Tensor, teacher: Tensor, scales: Sequence[int]) 
 
 
 def _bin_means(x: Tensor, axis: int, scales: Sequence[int]) -> list[Tensor]:
-    """Means over s bins along an axis, for every scale s: where bins are alike, from one pass at the finest."""
+    """Computes the means over s bins along an axis, for every scale s; from one pass at the finest where bins are alike."""
     finest, length = max(scales), x.shape[axis]
     if length % finest == 0 and all(finest % s == 0 for s in scales):
         fine = torch.unflatten(x, axis, (finest, -1)).mean(axis + 1)
@@ -53,17 +53,19 @@ def _bin_means(x: Tensor, axis: int, scales: Sequence[int]) -> list[Tensor]:
 def importance_penalty(
     parameters: Mapping[str, Tensor], anchors: Mapping[str, Tensor], importances: Mapping[str, Tensor]
 ) -> Tensor:
-    """L = 1/2 sum_i F_i (theta_i - theta*_i)^2, over the parameters that have an importance.
+    """Computes the penalty on changed weights, L = 1/2 sum_i F_i (theta_i - theta*_i)^2.
+
+    The sum goes over the parameters that have an importance.
 
     Source: Kirkpatrick et al. 2017, EWC, https://arxiv.org/abs/1612.00796, equation 3.
 
     Args:
-        parameters: theta by name, with gradient.
-        anchors: theta* by name; a tensor that has grown counts with its first rows, as long as the anchor has them.
-        importances: F by name, shapes as the anchors'; at least one.
+        parameters: theta by name, float, with gradient.
+        anchors: theta* by name, float; of a tensor that has grown since, the first rows are compared.
+        importances: F by name, float, shapes as the anchors'; at least one.
 
     Returns:
-        () float >= 0.
+        () float >= 0; 0, with a gradient of 0, where no weight has changed.
     """
     terms = []
     for name, importance in importances.items():

@@ -16,11 +16,11 @@ from nnunet_cil.losses.prototypes import sum_over_ranks
 from nnunet_cil.losses.sums import sums_by_class
 
 _SMOOTH = 1e-5
-"""As nnU-Net sets it."""
+"""nnU-Net's value."""
 
 
 def merge_old_into_background(log_probs: Tensor, num_old: int) -> Tensor:
-    """The student's distribution as the step's labels see it: background and old classes are one.
+    """Merges the student's old classes into its background, as the labels of the step do.
 
     log q~_0 = logsumexp_{c<K} log p_c;  log q~_c = log p_c for c >= K.
 
@@ -41,17 +41,18 @@ def merge_old_into_background(log_probs: Tensor, num_old: int) -> Tensor:
 
 
 def merge_unlabelled(log_probs: Tensor, labelled: Tensor) -> Tensor:
-    """The distribution as each sample's labels see it: what is not labelled in a sample is background there.
+    """Merges, in each sample, the classes that its labels do not show into the background.
 
-    log q~_0 = logsumexp_{c = 0 or c not labelled} log p_c;  log q~_c = log p_c for labelled c. ``merge_old_into_background``
-    with a set of labelled classes for each sample, and with the channels left in place.
+    log q~_0 = logsumexp_{c = 0 or c not labelled} log p_c;  log q~_c = log p_c for labelled c. This is
+    ``merge_old_into_background`` with a set of labelled classes for each sample, and with the channels left in place.
 
     Args:
-        log_probs: (batch, classes, *spatial) float.
-        labelled: (batch, classes - 1) bool, which foreground classes the sample's labels show.
+        log_probs: (batch, classes, *spatial) float, log-softmax of the student's logits.
+        labelled: (batch, classes - 1) bool, the foreground classes that the sample's labels show.
 
     Returns:
-        The same shape. Channels of unlabelled classes keep log p_c; no label asks for them.
+        (batch, classes, *spatial) float log-probabilities. Channels of unlabelled classes stay log p_c, and no label refers to
+        them. Where nothing is labelled, log q~_0 is 0.
     """
     hidden = F.pad(~labelled, (1, 0), value=True)
     hidden = hidden.view(*hidden.shape, *[1] * (log_probs.ndim - 2))
@@ -60,7 +61,7 @@ def merge_unlabelled(log_probs: Tensor, labelled: Tensor) -> Tensor:
 
 
 def merge_new_into_background(log_probs: Tensor, num_old: int) -> Tensor:
-    """The student's distribution as the teacher would see it: background and new classes are one.
+    """Merges the student's new classes into its background, as the teacher does.
 
     log q^_0 = logsumexp_{c in {0} and c>=K} log p_c;  log q^_c = log p_c for 0 < c < K.
 
@@ -78,10 +79,10 @@ def merge_new_into_background(log_probs: Tensor, num_old: int) -> Tensor:
 
 
 class _MergeOthers(torch.autograd.Function):
-    """The channels outside of ``kept`` as one, logsumexp_{c not kept} log p_c, then those of ``kept``.
+    """Merges the channels outside of ``kept`` into one, logsumexp_{c not kept} log p_c, in front of those of ``kept``.
 
-    The gradient is written once: that of log q_0 reaches the merged channels in shares of p_c / q_0. Autograd would fill a
-    tensor of the size of ``log_probs`` for every slice, and add them up.
+    The gradient of log q_0 reaches the merged channels in shares of p_c / q_0, and is written into one tensor. Autograd would
+    fill a tensor of the size of ``log_probs`` for every slice, and add them up.
     """
 
     @staticmethod
@@ -105,7 +106,7 @@ class _MergeOthers(torch.autograd.Function):
 
 
 def masked_cross_entropy(log_probs: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
-    """L = -(1/|valid|) sum_v log p_{y_v}(v), the mean over the valid voxels; 0 where there is none.
+    """Computes the cross-entropy over valid voxels, L = -(1/|valid|) sum_v log p_{y_v}(v).
 
     Args:
         log_probs: (batch, classes, *spatial) float log-probabilities.
@@ -113,7 +114,7 @@ def masked_cross_entropy(log_probs: Tensor, labels: Tensor, valid: Tensor | None
         valid: (batch, *spatial) bool, or None for all.
 
     Returns:
-        () float.
+        () float >= 0; exactly 0 on the graph where no voxel is valid.
     """
     if valid is None:
         return F.nll_loss(log_probs, labels)
@@ -130,23 +131,24 @@ def soft_dice_loss(
     batch_dice: bool,
     ddp: bool = False,
 ) -> Tensor:
-    """nnU-Net's soft Dice loss, over just the classes that are given: -mean_c (2 TP + s) / (sum p + sum y + s).
+    """Computes nnU-Net's soft Dice loss over the given classes only, -mean_c (2 TP + s) / (sum p + sum y + s).
 
     Old classes have no target in the step's labels; a Dice over them would drive them to zero everywhere, so the
     caller leaves them out. The value is that of nnU-Net's MemoryEfficientSoftDiceLoss, from labels in place of a one-hot
-    target: nothing of the size of ``log_probs`` is held for the backward pass.
+    target: no tensor of the size of ``log_probs`` is saved for the backward pass.
 
     Args:
         log_probs: (batch, channels, *spatial) float, log-probabilities; channel c is that of label c.
         labels: (batch, *spatial) int64.
         valid: (batch, *spatial) bool, or None for all.
-        classes: the channels that have a target; not taken by the caller, because autograd's gradient of a slice is a tensor of
-            zeros and a copy.
+        classes: the channels that have a target, at least one; an argument, since autograd's gradient of a slice of
+            ``log_probs`` would be a tensor of zeros and a copy.
         batch_dice: sum over the batch before the ratio is taken, as in nnU-Net's plans.
         ddp: sum over the ranks too (with ``batch_dice``).
 
     Returns:
-        () float in [-1, 0].
+        () float in [-1, 0]; -1, with a gradient of 0, where no voxel is valid. As in nnU-Net, the Dice of a class that is neither
+        labelled nor predicted is 1.
     """
     first, stop, _ = classes.indices(log_probs.shape[1])
     channels = stop - first
@@ -167,7 +169,7 @@ def soft_dice_loss(
 
 
 class _ClassSums(torch.autograd.Function):
-    """sum_v p_c(v) and sum_v p_c(v) [y(v) = c] of every sample and class, (batch, classes) each."""
+    """Computes sum_v p_c(v) and sum_v p_c(v) [y(v) = c] of every sample and class, (batch, classes) each."""
 
     @staticmethod
     def forward(
@@ -203,11 +205,11 @@ def labelled_dice_loss(
     batch_dice: bool,
     ddp: bool = False,
 ) -> Tensor:
-    """``soft_dice_loss`` over those classes of each sample that its labels show.
+    """Computes ``soft_dice_loss`` over those classes of each sample that its labels show.
 
     Args:
-        probs: (batch, channels, *spatial) float.
-        one_hot: the same shape.
+        probs: (batch, channels, *spatial) float probabilities.
+        one_hot: (batch, channels, *spatial) bool or float, the targets of the same channels.
         labelled: (batch, channels) bool.
         valid: (batch, *spatial) bool, or None for all.
         batch_dice: as in ``soft_dice_loss``; a class counts where any sample of the batch shows it.

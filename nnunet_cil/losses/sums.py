@@ -1,4 +1,4 @@
-"""Sums over the voxels of each class, from labels: without a one-hot tensor."""
+"""Sums over the voxels of each class, from labels in place of a one-hot tensor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LANES = 64
 
 
 def sums_by_class(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """S_rc = sum_v values_r(v) [labels(v) = c], for every sample.
+    """Sums values by class in every sample, S_rc = sum_v values_r(v) [labels(v) = c].
 
     Args:
         values: (batch, rows, voxels) float.
@@ -18,7 +18,7 @@ def sums_by_class(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         num_classes: how many.
 
     Returns:
-        (batch, rows, num_classes), with the gradient of ``values``.
+        (batch, rows, num_classes), of the dtype and with the gradient of ``values``; 0 for a class without voxels.
     """
     lane = torch.arange(labels.shape[1], device=labels.device) % _LANES
     index = (labels * _LANES + lane)[:, None].expand_as(values)

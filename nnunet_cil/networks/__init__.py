@@ -1,1 +1,1 @@
-"""What a step does to a network: wider heads, a look at the decoder, the frozen teacher, the prototypes."""
+"""What a step does to a network: wider heads, activations read as it runs, the frozen teacher, the prototypes."""

@@ -35,7 +35,7 @@ def last_segmentation_layer(network: nn.Module) -> nn.Module:
 
 
 def num_features(network: nn.Module) -> int:
-    """Returns the number of channels of the full-resolution features."""
+    """Returns the number of channels of the full-resolution features; raises as ``last_segmentation_layer``."""
     return int(last_segmentation_layer(network).in_channels)  # type: ignore[arg-type]
 
 
@@ -54,14 +54,14 @@ def encoder_stages(network: nn.Module) -> list[nn.Module]:
 
 
 class ActivationReader:
-    """Keeps activations of the last forward pass, while ``reading``; afterwards it holds nothing.
+    """Keeps activations of the last forward pass inside of ``with reading()``; outside of it nothing is kept.
 
-    The hooks are there from the beginning, since ``torch.compile`` ignores later ones. They look on only: nothing enters the
-    state dict.
+    The hooks are registered before the first forward pass, since ``torch.compile`` ignores later ones. They change no
+    activation, and nothing enters the state dict.
     """
 
     def __init__(self, num_activations: int) -> None:
-        """Starts with nothing; a subclass registers ``_keep`` as hook of as many modules."""
+        """Starts with nothing; a subclass registers ``_keep`` as hook of ``num_activations`` modules."""
         self._kept: list[Tensor | None] = [None] * num_activations
         self._is_reading = False
 
@@ -88,7 +88,7 @@ class ActivationReader:
 
 
 class StageReader(ActivationReader):
-    """Keeps the outputs of encoder stages: (batch, channels, *spatial) each."""
+    """Keeps the outputs of encoder stages, (batch, channels, *spatial) float each."""
 
     def __init__(self, stages: Sequence[nn.Module]) -> None:
         """Hooks the reader into the stages."""
@@ -100,12 +100,16 @@ class StageReader(ActivationReader):
         self._keep(index, output)
 
     def take(self) -> list[Tensor]:
-        """Hands over the outputs of the last forward pass."""
+        """Returns the outputs of the last forward pass, one a stage, and drops them.
+
+        Raises:
+            RuntimeError: the network has not run since.
+        """
         return self._take()
 
 
 class FeatureReader(ActivationReader):
-    """Keeps the input of the last segmentation layer: the full-resolution features (batch, channels, *spatial)."""
+    """Keeps the input of the last segmentation layer: the full-resolution features, (batch, channels, *spatial) float."""
 
     def __init__(self, network: nn.Module) -> None:
         """Hooks the reader into a network with nnU-Net's decoder.
@@ -120,5 +124,9 @@ class FeatureReader(ActivationReader):
         self._keep(0, inputs[0])
 
     def take(self) -> Tensor:
-        """Hands over the features of the last forward pass."""
+        """Returns the features of the last forward pass, and drops them.
+
+        Raises:
+            RuntimeError: the network has not run since.
+        """
         return self._take()[0]

@@ -1,4 +1,4 @@
-"""Widening: the segmentation layers of a trained network, with room for the new classes."""
+"""Wider heads: the segmentation layers of a trained network, with channels for the new classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAD_PREFIX = "decoder.seg_layers."
 
 
 def widen_heads(weights: Mapping[str, Tensor], num_new: int, *, noise: float = 0.0, seed: int = 0) -> dict[str, Tensor]:
-    """Balanced initialisation of N new channels in every segmentation layer.
+    """Adds N channels to every segmentation layer, with balanced initialisation.
 
     w_new = w_bg + noise · sigma · eps and b_new = b_bg - log(N+1) for each new channel, and b_bg <- b_bg - log(N+1), with
     sigma the standard deviation of w_bg's elements and eps ~ N(0, 1). Without noise the background's probability is split
@@ -22,13 +22,13 @@ def widen_heads(weights: Mapping[str, Tensor], num_new: int, *, noise: float = 0
     Source: Cermelli et al. 2020, https://arxiv.org/abs/2002.00718, section 3.3; the noise is ours.
 
     Args:
-        weights: the state dict of a network with K output channels; not changed.
+        weights: the state dict of a network with K output channels, (K, ...) float in the segmentation layers; not changed.
         num_new: N.
-        noise: how far a new class starts from being the background's copy.
+        noise: how far a new class starts from a copy of the background.
         seed: of eps.
 
     Returns:
-        A state dict for the same network with K+N output channels; other tensors are shared, not copied.
+        A state dict for the same network with K+N output channels, of the same dtypes; other tensors are shared, not copied.
     """
     widened = dict(weights)
     generator = torch.Generator().manual_seed(seed)
@@ -46,6 +46,13 @@ def widen_heads(weights: Mapping[str, Tensor], num_new: int, *, noise: float = 0
 
 
 def num_output_channels(weights: Mapping[str, Tensor]) -> int | None:
-    """How many classes (background included) a state dict puts out; None for a network without such heads."""
+    """Returns the number of classes, background included, that a network with these weights puts out.
+
+    Args:
+        weights: a state dict.
+
+    Returns:
+        K, the rows of its segmentation layers; None where it has none that ``widen_heads`` would widen.
+    """
     heads = [tensor for name, tensor in weights.items() if name.startswith(HEAD_PREFIX)]
     return heads[0].shape[0] if heads else None

@@ -1,4 +1,4 @@
-"""The global prototypes of a model's classes, as they travel from step to step in its checkpoint."""
+"""The global prototypes of a model's classes, which each step's checkpoint hands to the next step."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class PrototypeBank:
     """Global prototypes P_c of background and classes, in channel order.
 
     Attributes:
-        prototypes: (classes, channels) float32.
-        counts: (classes,) float64, how many voxels each is the mean of; 0 where a class has none.
+        prototypes: (classes, channels) float32; 0 for a class that has none.
+        counts: (classes,) float64, the number of voxels that each is the mean of; 0 for a class that has none.
     """
 
     def __init__(self, prototypes: Tensor, counts: Tensor) -> None:
@@ -24,26 +24,39 @@ class PrototypeBank:
 
     @classmethod
     def from_sums(cls, sums: Tensor, counts: Tensor) -> PrototypeBank:
-        """From float64 feature sums (classes, channels) and voxel counts (classes,)."""
+        """Divides sums of features by numbers of voxels.
+
+        Args:
+            sums: (classes, channels) float64.
+            counts: (classes,) float64; a class with 0 has no prototype.
+        """
         return cls((sums / counts[:, None].clamp(min=1)).float(), counts.double())
 
     @classmethod
     def unknown(cls, num_classes: int, num_features: int) -> PrototypeBank:
-        """Of classes that have no prototype yet."""
+        """Returns the bank of classes that have no prototype yet."""
         return cls(torch.zeros(num_classes, num_features), torch.zeros(num_classes, dtype=torch.float64))
 
     @property
     def known(self) -> Tensor:
-        """(classes,) bool: which classes have a prototype."""
+        """(classes,) bool, the classes that have a prototype."""
         return self.counts > 0
 
     def to(self, device: torch.device) -> PrototypeBank:
-        """The bank on another device (counts as float32 where a device lacks float64)."""
+        """Returns the bank on another device, with counts in float32 where a device lacks float64."""
         counts = self.counts.float() if device.type == "mps" else self.counts
         return PrototypeBank(self.prototypes.to(device), counts.to(device))
 
     def blended(self, fresh: PrototypeBank, share: float, min_voxels: int) -> PrototypeBank:
-        """P_c <- (1 - share) P_c + share P'_c where ``fresh`` has more than ``min_voxels``; all of P'_c where P_c is unknown."""
+        """Blends the bank with another estimate, P_c <- (1 - share) P_c + share P'_c.
+
+        A class whose P_c is unknown takes over P'_c; a class with too few voxels in ``fresh`` stays as it is.
+
+        Args:
+            fresh: P', of the same classes.
+            share: in [0, 1].
+            min_voxels: P'_c counts where it is the mean of more voxels.
+        """
         weight = torch.where(self.known, share, 1.0) * (fresh.counts > min_voxels)
         weight = weight[:, None].to(self.prototypes.dtype)
         prototypes = (1 - weight) * self.prototypes + weight * fresh.prototypes
@@ -52,7 +65,7 @@ class PrototypeBank:
         )
 
     def joined(self, new: PrototypeBank) -> PrototypeBank:
-        """The bank after a step: the background re-estimated, old classes carried forward, new ones appended.
+        """Returns the bank after a step: the background re-estimated, old classes carried forward, new ones appended.
 
         Args:
             new: background (the old one stays where this one is unknown), then the step's new classes.
@@ -62,19 +75,24 @@ class PrototypeBank:
         return PrototypeBank(prototypes, torch.cat([background.counts[:1], self.counts[1:], new.counts[1:]]))
 
     def update_background(self, mean: Tensor, count: Tensor, momentum: float) -> None:
-        """P_0 <- momentum P_0 + (1 - momentum) mean, in place. No host sync.
+        """Updates the background in place, P_0 <- momentum P_0 + (1 - momentum) mean, without host synchronisation.
 
-        Nothing where ``count`` is 0 or the mean is not finite: nnU-Net skips the step of such a batch, and so is it here.
+        Nothing changes where ``count`` is 0 or the mean is not finite: nnU-Net skips the step of such a batch, too.
+
+        Args:
+            mean: (channels,) float.
+            count: () float, the number of voxels behind it.
+            momentum: in [0, 1].
         """
         usable = (count > 0) & mean.isfinite().all()
         moved = momentum * self.prototypes[0] + (1 - momentum) * mean.detach()
         self.prototypes[0] = torch.where(usable, moved, self.prototypes[0])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """For the checkpoint."""
+        """Returns the tensors for the checkpoint, on the CPU."""
         return {"prototypes": self.prototypes.cpu().clone(), "counts": self.counts.cpu().double()}
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> PrototypeBank:
-        """The inverse of ``state_dict``."""
+        """Reads the tensors of ``state_dict``."""
         return cls(state["prototypes"].clone(), state["counts"].clone())

@@ -13,7 +13,7 @@ from nnunet_cil.networks.features import FeatureReader
 
 
 class TeacherOutput(NamedTuple):
-    """The teacher's logits (batch, K, *spatial) and features (batch, channels, *spatial)."""
+    """The teacher's logits (batch, K, *spatial) and features (batch, channels, *spatial), float, half on CUDA."""
 
     logits: Tensor
     features: Tensor
@@ -26,11 +26,11 @@ class Teacher:
     """
 
     def __init__(self, network: nn.Module, device: torch.device, *, compiled: bool = False) -> None:
-        """Freezes ``network`` (K output channels, deep supervision off) and moves it to ``device``.
+        """Freezes a network and moves it to a device.
 
         Args:
-            network: the previous step's.
-            device: where the student is.
+            network: the previous step's, with K output channels and deep supervision off.
+            device: the student's.
             compiled: run training batches through ``torch.compile``, as nnU-Net does with the student.
         """
         self.device = device
@@ -39,11 +39,11 @@ class Teacher:
         self._forward = torch.compile(self.network) if compiled else self.network
 
     def on_batch(self, images: Tensor) -> TeacherOutput:
-        """Runs on a training batch, (batch, channels, *patch size)."""
+        """Runs on a training batch, (batch, channels, *patch size) float."""
         return self._run(self._forward, images)
 
     def __call__(self, images: Tensor) -> TeacherOutput:
-        """Runs on any other images; never compiled, since their number and size may vary."""
+        """Runs on other images, (batch, channels, *spatial) float; never compiled, since their number and size may vary."""
         return self._run(self.network, images)
 
     @torch.no_grad()
@@ -55,7 +55,7 @@ class Teacher:
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:
-    """Returns mixed precision where nnU-Net uses it: on CUDA only."""
+    """Returns the autocast of nnU-Net's training: mixed precision on CUDA, nothing elsewhere."""
     if device.type == "cuda":
         context: AbstractContextManager[None] = torch.autocast("cuda")
         return context
