@@ -19,7 +19,8 @@ from toy import DATASET, LABELS, ORGANS, toy_volume, train, write_schedule
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.scores import score_table
-from nnunet_cil.training.state import STATE_KEY, file_sha256
+from nnunet_cil.lineage import StepRecord
+from nnunet_cil.training.state import StepState, file_sha256
 from nnunet_cil.workflows.evaluate import evaluate as whole
 from nnunet_cil.workflows.evaluate import predict as predicting
 from nnunet_cil.workflows.evaluate import score as scoring
@@ -399,8 +400,12 @@ def test_a_step_on_top_of_another_model_than_is_there_is_refused(trained):
     first, second = (
         next((root / "results" / DATASET).glob(f"*step{i}*")) / "fold_0" / "checkpoint_final.pth" for i in range(2)
     )
-    state = {"lineage": [{"previous_sha256": None}, {"previous_sha256": file_sha256(first)}]}
-    torch.save({"network_weights": {}, "init_args": {}, STATE_KEY: state}, second)
+    record = StepRecord(
+        **{"step": 1, "classes": (), "num_cases": None, "versions": {}, "previous_sha256": file_sha256(first)},
+        **dict.fromkeys(("schedule", "dataset", "licence", "trainer", "plans", "configuration", "fold", "date"), ""),
+    )
+    state = StepState(classes=(), lineage=(record,), prototypes=None, stray_free=(), method_state={})
+    torch.save({"network_weights": {}, "init_args": {}, **state.to_checkpoint()}, second)
     run(schedule)
     calls.clear()
     write_model(first, "trained again")
