@@ -211,7 +211,7 @@ def memory(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def epoch(trainer: Any, iterations: int) -> None:
-    """nnU-Net's epoch, without checkpoint and plot: load and train, and a fifth as many validation iterations."""
+    """Runs nnU-Net's epoch without checkpoint and plot: load and train, and a fifth as many validation iterations."""
     import torch
 
     trainer.on_epoch_start()

@@ -82,7 +82,7 @@ def number(value: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What the command line asks for.
+    """An experiment whose scores go to a table.
 
     Attributes:
         experiment: trainers, folds and schedule.
@@ -121,7 +121,7 @@ class Study:
         models = planned.models_of(trainer), planned.models_of(method.parent)
         for own, earlier in list(zip(*models, strict=True))[1 : method.from_step]:
             if not own.folder.exists():
-                own.folder.symlink_to(earlier.folder, target_is_directory=True)
+                own.folder.symlink_to(earlier.folder.name, target_is_directory=True)
 
     def rows(self, per_case: Path, cases: str, methods: dict[str, Method]) -> list[Row]:
         """Reads the scores of an evaluation as rows of the table. A step that is the parent's is in the parent's rows."""

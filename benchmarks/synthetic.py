@@ -28,7 +28,7 @@ def class_names(num_classes: int) -> list[str]:
 
 
 def configuration_name(kind: str) -> str:
-    """nnU-Net's name of the configuration."""
+    """Returns nnU-Net's name of the configuration."""
     return "2d" if kind == "2d" else "3d_fullres"
 
 

@@ -81,7 +81,7 @@ def test_methods_share_a_step_0_that_can_be_carried_elsewhere(setting, tmp_path,
     first, second = "nnUNetPlans_toy_step0", "nnUNetPlans_toy_step1"
     assert run(schedule, "--methods", "FineTune") == [(PGCD, first), (FINETUNE, second)]
     assert "| FineTune_step1 | 0.000 | 1.000 | 1.000 | 1.000 | 0.500 | 1.000 | 0.750 | 1 |" in capsys.readouterr().out
-    assert len(run(schedule, "--methods", "FineTune")) == 2
+    assert len(run(schedule, "--methods", "FineTune", "--cases", "test")) == 2
 
     models = Path(os.environ["nnUNet_results"]) / DATASET
     own = models / f"{PGCD}__{first}__3d_fullres"
@@ -89,13 +89,13 @@ def test_methods_share_a_step_0_that_can_be_carried_elsewhere(setting, tmp_path,
         model.rename(tmp_path / model.name)
     kept = tmp_path / own.name
     shutil.copytree(kept, own)
-    assert run(schedule, "--methods", "PGCD")[2:] == [(PGCD, second)]
+    assert run(schedule, "--methods", "PGCD", "--cases", "test")[2:] == [(PGCD, second)]
     found = scores.read_scores(file, "test")
     assert sorted(found) == ["FineTune_step1", "PGCD_step1", "step0"]
     assert list(found["PGCD_step1"][0]["spleen"]) == ["test_0", "test_1"]
 
     shutil.rmtree(own / "fold_0" / "validation")  # the checkpoint alone
-    assert run(schedule, "--methods", "PGCD")[3:] == [(PGCD, first, "--val")]
+    assert run(schedule, "--methods", "PGCD", "--cases", "test")[3:] == [(PGCD, first, "--val")]
     checkpoint = Path("fold_0") / "checkpoint_final.pth"
     assert (kept / checkpoint).read_bytes() == (own / checkpoint).read_bytes()
 
