@@ -6,5 +6,9 @@ if __name__ == "__main__":
     setup(
         packages=[*find_packages(include=["nnunet_cil", "nnunet_cil.*"]), "nnunet_cil._plans", "nnunet_cil._trainers"],
         package_dir={"nnunet_cil._plans": "plans", "nnunet_cil._trainers": "trainers"},
-        package_data={"nnunet_cil._plans": ["*.json"], "nnunet_cil.evaluation": ["*.jinja"]},
+        package_data={
+            "nnunet_cil": ["py.typed"],
+            "nnunet_cil._plans": ["*.json"],
+            "nnunet_cil.evaluation": ["*.jinja"],
+        },
     )
