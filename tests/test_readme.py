@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from toy import DATASET, ORGANS, train, write_schedule
 
@@ -22,7 +23,8 @@ def test_ci_runs_the_readmes_test_command():
 
 def test_readme_stays_short_and_its_links_lead_somewhere():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(readme.splitlines()) <= 120
+    assert len(readme.splitlines()) <= 100
+    assert len(readme.split()) <= 700
     for file in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for link, section in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", file.read_text(encoding="utf-8")):
             if link.startswith("http"):
@@ -44,9 +46,47 @@ def test_every_trainer_has_its_row_and_every_row_its_trainer():
     assert shown - {"nnUNetTrainerCIL"} == listed
 
 
+def examples(page: str) -> list[str]:
+    """Returns the Python code of a how-to."""
+    text = (ROOT / "docs" / "how-to" / f"{page}.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.S)
+
+
+def test_the_readmes_results_are_the_stored_ones():
+    files = [ROOT / "benchmarks" / "results" / f"openkbp_2-2-1_cpu_{name}.csv.gz" for name in ("third", "fourth")]
+    scores = pd.concat([pd.read_csv(file).assign(file=file.name) for file in files])
+    last = scores[(scores.cases == "test") & scores.setting.isna() & (scores.step == 2)]
+    trainings = last.groupby(["method", "file", "fold", "class"]).dice.mean().unstack()
+    new, old = trainings["Mandible"], trainings.drop(columns="Mandible").mean(axis=1)
+    means = pd.DataFrame({"old": old, "new": new, "all": trainings.mean(axis=1)}).groupby("method").mean()
+    names = {"pseudo-labels": "PseudoLabel", "fine-tuning": "FineTune"}
+    rows = re.findall(r"^\| ([\w-]+) \| (0\.\d+) \| (0\.\d+) \| (0\.\d+) \|$", (ROOT / "README.md").read_text(), re.M)
+    assert len(rows) == 5
+    for method, *shown in rows:
+        assert [f"{mean:.3f}" for mean in means.loc[names.get(method, method)]] == shown, method
+
+
+def test_the_test_in_adding_a_method_passes(tmp_path, monkeypatch):
+    code, _, test = examples("add-a-method")
+    (tmp_path / "warm.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = {}
+    exec(test, found)
+    found["test_a_student_that_equals_its_teacher_is_left_alone"]()
+
+
+def test_the_data_set_of_adding_a_data_set_is_found(tmp_path):
+    (code,) = examples("add-a-data-set")
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "case1.nii.gz").touch()
+    found = {}
+    exec(code, found)
+    assert [case.name for case in found["find"](tmp_path).cases] == ["case1"]
+
+
 def test_the_example_of_adding_a_method_trains(toy, tmp_path, monkeypatch):
-    text = (ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
-    code, setting = re.findall(r"```python\n(.*?)```", text, re.S)
+    code, setting, _ = examples("add-a-method")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "warm.py").write_text(code)
     (tmp_path / "mine" / "settings.py").write_text(setting)
