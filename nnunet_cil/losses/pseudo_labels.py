@@ -64,7 +64,7 @@ def median_thresholds(histogram: Tensor, *, floor: float) -> Tensor:
 def corrected_probs(probs: Tensor, classes: Tensor, trust: float) -> Tensor:
     """Moves probability to known classes, on the voxels where the argmax is another class.
 
-    p*_c = p_c where argmax p = g, else (1 - trust) p_c + trust [c = g]. Ours; see docs/method.md.
+    p*_c = p_c where argmax p = g, else (1 - trust) p_c + trust [c = g]. Ours; see docs/explanation/pgcd.md.
 
     Args:
         probs: (batch, K, *spatial) float, p.

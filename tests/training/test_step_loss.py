@@ -130,7 +130,7 @@ def flat(tensor):
 
 @pytest.mark.parametrize("volumes", [False, True])
 def test_pgcd_loss_equals_the_equations_of_the_documentation(setting, volumes):
-    """docs/method.md, term by term, in loops; with the teacher's segmentation of whole volumes, and without."""
+    """docs/explanation/pgcd.md, term by term, in loops; with the teacher's segmentation of whole volumes, and without."""
     data = setting
     prototypes = data.bank.prototypes.clone()
     predicted = data.teacher.logits.argmax(1, keepdim=True)

@@ -38,7 +38,7 @@ class PGCDLoss(StepLoss):
     L_seg, at every scale: unbiased cross-entropy (background and old classes are one label) + soft Dice over new
     classes. L_old, at every scale: soft Dice over old classes, the teacher's segmentation standing for the label where the step
     has none. L_PGCD and L_DAPD at full resolution. A term of weight 0 is not computed. Source: our reading of Zhu et al. 2025,
-    https://arxiv.org/abs/2511.07749; docs/method.md has every equation.
+    https://arxiv.org/abs/2511.07749; docs/explanation/pgcd.md has every equation.
     """
 
     def __init__(self, setup: LossSetup, *, bank: PrototypeBank) -> None:
