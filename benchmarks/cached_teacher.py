@@ -1,7 +1,7 @@
 """Measures what a cached teacher's output costs a worker, against the forward pass that it saves. Needs no data.
 
     python benchmarks/cached_teacher.py -o benchmarks/results/cached_teacher.json
-    python benchmarks/cached_teacher.py -o benchmarks/results/cached_teacher.json --table docs/performance.md
+    python benchmarks/cached_teacher.py -o benchmarks/results/cached_teacher.json --table FILE
 
 PGCD needs the teacher's logits and features at every voxel. A cache would store them once per training case (half precision,
 blosc2, in nnU-Net's chunks); a worker would read, crop and augment them with image and labels. Measured, each on one thread, as

@@ -1,6 +1,6 @@
 """Asks whether PGCD's weight knows where the teacher is right: numbers, and a picture of the weights, on validation cases.
 
-    python benchmarks/calibration.py TEACHER STUDENT -f 0 -o benchmarks/results/calibration --picture docs/images/weights.png
+    python benchmarks/calibration.py TEACHER STUDENT -f 0 -o benchmarks/results/calibration --picture weights.png
     python benchmarks/calibration.py --table benchmarks/results/calibration
 
 TEACHER and STUDENT are model folders of two steps that follow each other, trained on one data set that labels every class

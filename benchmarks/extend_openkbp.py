@@ -6,12 +6,13 @@
     python benchmarks/extend_openkbp.py 900 --set old_class_sampling=0 -device cpu         # rows of their own
     python benchmarks/extend_openkbp.py 900 --table
 
-DATASET is OpenKBP with its five organs (docs/reproduce.md). Half of its training patients make Dataset901 (brainstem and spinal
-cord; not the parotids, which are twins for a trainer that mirrors), the other half Dataset902 (mandible). With nnU-Net's commands
-and a small network: plain nnUNetTrainer on 901; then ``nnunet_cil extend`` and nnUNetTrainerPGCD on 902; a model of the mandible
-alone on 902, of the same length; all predicted on the test patients; the extended model exported, and predicted where nnunet_cil
-cannot be imported. With --true-prototypes the extension once more, from a copy of the plain model that carries prototypes of its
-own training data, which a foreign model lacks. Dice as JSON in benchmarks/results; what was measured before is kept.
+DATASET is OpenKBP with its five organs (benchmarks/notebook/README.md). Half of its training patients make Dataset901
+(brainstem and spinal cord; not the parotids, which are twins for a trainer that mirrors), the other half Dataset902 (mandible).
+With nnU-Net's commands and a small network: plain nnUNetTrainer on 901; then ``nnunet_cil extend`` and nnUNetTrainerPGCD on
+902; a model of the mandible alone on 902, of the same length; all predicted on the test patients; the extended model exported,
+and predicted where nnunet_cil cannot be imported. With --true-prototypes the extension once more, from a copy of the plain
+model that carries prototypes of its own training data, which a foreign model lacks. Dice as JSON in benchmarks/results; what
+was measured before is kept.
 """
 
 from __future__ import annotations

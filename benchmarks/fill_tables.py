@@ -1,8 +1,8 @@
 """Writes the tables of documents anew, from the stored results.
 
-    python benchmarks/fill_tables.py              # of all in docs
+    python benchmarks/fill_tables.py              # of the notebook and of docs/results.md
     python benchmarks/fill_tables.py --check      # only say whether they are up to date
-    python benchmarks/fill_tables.py docs/reproduce.md
+    python benchmarks/fill_tables.py docs/results.md
 
 A comment above a table, <!-- benchmarks/SCRIPT.py ARGUMENTS -->, holds the command; the last table that it prints is the one.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = re.compile(r"(?:^\|.*\|\n)+", re.MULTILINE)
+DOCUMENTS = [*sorted((ROOT / "benchmarks" / "notebook").glob("*.md")), ROOT / "docs" / "results.md"]
 FILLED = re.compile(rf"^(<!-- (benchmarks/.*) -->\n\n)({TABLE.pattern})", re.MULTILINE)
 
 
@@ -36,7 +37,7 @@ def filled(text: str) -> str:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("document", type=Path, nargs="*", default=sorted((ROOT / "docs").glob("*.md")))
+    parser.add_argument("document", type=Path, nargs="*", default=DOCUMENTS)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a table differs")
     args = parser.parse_args()
     for file in args.document:

@@ -1,7 +1,7 @@
 """Measures what prediction, start-up and planning cost: a step's model against a plain nnU-Net model as large. Needs no data.
 
     python benchmarks/prediction_cost.py -o benchmarks/results/prediction_cost.json
-    python benchmarks/prediction_cost.py -o benchmarks/results/prediction_cost.json --table docs/performance.md
+    python benchmarks/prediction_cost.py -o benchmarks/results/prediction_cost.json --table FILE
 
 prediction: nnU-Net's predictor, sliding window with mirroring, on one volume; a plain model, a step's model and that model
 exported take turns in one process. start-up: ``nnunet_cil --help`` and ``nnunet_cil schedules`` against ``python -c pass``, fresh

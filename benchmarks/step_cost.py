@@ -1,7 +1,7 @@
 """Measures what a training step costs: our trainers at step 1 against plain nnUNetTrainer of the same size. Needs no data.
 
     python benchmarks/step_cost.py --classes 4 13 --trainers PGCD MiB -o benchmarks/results/step_cost.json
-    python benchmarks/step_cost.py -o benchmarks/results/step_cost.json --table docs/performance.md --figure cost.svg
+    python benchmarks/step_cost.py -o benchmarks/results/step_cost.json --table FILE --figure cost.svg
 
 For each setting (plans, number of old classes, patch, batch, ...) a synthetic data set is preprocessed in a temporary folder. A
 measurement is a fresh process with two trainers, ours and plain nnU-Net of as many output channels, that take turns at nnU-Net's

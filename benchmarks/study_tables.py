@@ -4,7 +4,7 @@
     python benchmarks/study_tables.py openkbp_2-2-1_cpu --against PGCD --results mine.csv  # and each fold's difference to PGCD
     python benchmarks/study_tables.py openkbp_2-2-1_cpu --joint openkbp_joint_cpu          # with joint training in a last row
     python benchmarks/study_tables.py openkbp_2-2-1_cpu --methods MiB "PGCD(new_class_noise=0,pgcd_weight=10)"
-    python benchmarks/study_tables.py openkbp_2-2-1_cpu --figure docs/images/openkbp_2-2-1.svg
+    python benchmarks/study_tables.py openkbp_2-2-1_cpu --figure dice.svg
 
 SCHEDULE is one of benchmarks/schedules, a shipped one, or a file; the scores are those that benchmarks/study.py has stored.
 """

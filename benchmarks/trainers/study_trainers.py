@@ -1,4 +1,4 @@
-"""The settings of the studies in docs, each a trainer.
+"""The settings of the studies in the notebook, each a trainer.
 
     export nnUNet_extTrainer="$(nnunet_cil trainers):$PWD/benchmarks/trainers"
     python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD PGCD_noise0_weight10 -o mine.csv
