@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -218,7 +219,8 @@ def previous_checkpoint(previous: PreviousModel, trainer: str, configuration: st
             f"{f' (there is {names}: train one of these folds)' if others else ''}. Restore it, or run "
             "'nnunet_cil extend' again with the folder where it is now."
         )
-    command = f"nnUNetv2_train {previous.dataset} {used_configuration} {fold} -tr {used_trainer} -p {previous.plans}"
+    arguments = [previous.dataset, used_configuration, str(fold), "-tr", used_trainer, "-p", previous.plans]
+    command = shlex.join(["nnUNetv2_train", *arguments])
     if any((file.parent / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best")):
         raise CILError(
             f"The previous step's training is not finished: {file} is missing. Finish it with '{command} --c'."
