@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nnunet_cil.datasets.checks import Examined, Findings, in_parallel
 from nnunet_cil.datasets.download import Case, Dataset
+from nnunet_cil.datasets.findings import Examined, Findings
+from nnunet_cil.datasets.parallel import in_parallel
 from nnunet_cil.datasets.volumes import Source, read_file, write_volume
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import moved_into_place, write_json

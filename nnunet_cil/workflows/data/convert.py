@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.datasets.catalogue import find
-from nnunet_cil.datasets.checks import Findings, check
+from nnunet_cil.datasets.checks import check
 from nnunet_cil.datasets.convert import (
     Converted,
     Transfer,
@@ -23,6 +23,7 @@ from nnunet_cil.datasets.convert import (
     write,
 )
 from nnunet_cil.datasets.download import is_archive, unpack, unpacked_bytes
+from nnunet_cil.datasets.findings import Findings
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import write_json
 from nnunet_cil.host.folders import new_dataset_folder, nnunet_folder, num_processes
@@ -59,7 +60,7 @@ def convert(
         options: what the data set's ``find`` takes.
         copy: copy images that could be linked.
         leave_out_faulty: convert the cases that have no serious problem.
-        accept: of ``checks.ACCEPTABLE``: such problems are as they should be.
+        accept: of ``findings.ACCEPTABLE``: such problems are as they should be.
         report: takes all problems as text, whether or not anything is written.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_cil.datasets.checks import in_parallel
+from nnunet_cil.datasets.parallel import in_parallel
 from nnunet_cil.datasets.statistics import (
     CaseStatistics,
     case_statistics,
