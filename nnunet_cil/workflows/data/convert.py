@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_cil.datasets.archives import is_archive, unpack, unpacked_bytes
 from nnunet_cil.datasets.catalogue import find
 from nnunet_cil.datasets.checks import check
 from nnunet_cil.datasets.convert import (
@@ -22,7 +23,6 @@ from nnunet_cil.datasets.convert import (
     splits,
     write,
 )
-from nnunet_cil.datasets.download import is_archive, unpack, unpacked_bytes
 from nnunet_cil.datasets.findings import Findings
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import write_json
