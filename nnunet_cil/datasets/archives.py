@@ -10,16 +10,19 @@ from nnunet_cil.errors import CILError
 
 
 def is_archive(source: Path) -> bool:
-    """Whether ``unpack`` can read it."""
+    """Returns true for a file that ``unpack`` can read."""
     return source.is_file() and (zipfile.is_zipfile(source) or tarfile.is_tarfile(source))
 
 
 def unpacked_bytes(source: Path) -> int:
-    """How much room the contents of an archive take."""
+    """Returns the size of an archive's contents; of a tar, the size of the archive itself.
+
+    A tar's contents can only be measured by reading all of it, and its images are compressed already.
+    """
     if zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:
             return sum(entry.file_size for entry in archive.infolist())
-    return source.stat().st_size  # a tar's sizes are known only by reading all of it, and its images are packed already
+    return source.stat().st_size
 
 
 def unpack(source: Path, folder: Path) -> None:
@@ -40,7 +43,10 @@ def unpack(source: Path, folder: Path) -> None:
 
 
 def _unpack_tar(tarred: tarfile.TarFile, folder: Path) -> None:
-    """With Python's filter for data; Python before 3.10.12 and 3.11.4 has none: there, files and folders inside only."""
+    """Unpacks with Python's filter for data; without one, refuses links and what lies outside of the folder.
+
+    Python before 3.10.12 and 3.11.4 has no such filter.
+    """
     if hasattr(tarfile, "data_filter"):
         tarred.extractall(folder, filter="data")
         return

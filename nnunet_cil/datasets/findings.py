@@ -1,4 +1,4 @@
-"""A download as examined: its cases, and all problems."""
+"""The result of checking a download: its cases as read, and all problems."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass, replace
 from nnunet_cil.datasets.download import Case, Dataset, Problem
 
 ACCEPTABLE = ("modality", "duplicate", "intensities")
-"""Kinds of serious problems that a user may declare to be as they should."""
+"""Kinds of blocking problems that a user may accept, because the data are meant to be so."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Examined:
     """A case that was read.
 
     Attributes:
         case: the case.
-        problems: what was found in it alone.
-        size: voxels (x, y, z); empty when it could not be read.
+        problems: those that the case alone shows, without a look at the others.
+        size: voxels (x, y, z); empty when the case could not be read.
         spacing_mm: (x, y, z).
-        digest: of the first channel's voxels.
+        digest: SHA-256 of the first channel's voxels.
         values: label values.
         bright: 99th percentile of each channel.
-        image_as_is: channels whose file can stand in nnU-Net's folder as it is.
+        image_as_is: for each channel, whether nnU-Net can read its file as it is.
         labels_as_is: the same for the labels.
     """
 
@@ -39,9 +39,9 @@ class Examined:
     labels_as_is: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Findings:
-    """A data set, its cases as examined, and all problems."""
+    """A data set, its cases as read, and all problems."""
 
     dataset: Dataset
     examined: tuple[Examined, ...]
@@ -49,38 +49,45 @@ class Findings:
 
     @property
     def faulty(self) -> frozenset[str]:
-        """Cases with a serious problem."""
-        return frozenset(p.case for p in self.problems if p.serious and p.case)
+        """Returns the names of the cases that have a blocking problem."""
+        return frozenset(p.case for p in self.problems if p.blocking and p.case)
 
     @property
     def is_usable(self) -> bool:
-        """No serious problem."""
-        return not any(p.serious for p in self.problems)
+        """Returns true where no problem is blocking."""
+        return not any(p.blocking for p in self.problems)
 
     def without_faulty(self) -> Findings:
-        """The same without the cases that have serious problems, which are told as left out."""
-        kept = tuple(e for e in self.examined if e.case.name not in self.faulty)
-        told = tuple(replace(p, serious=p.serious and not p.case) for p in self.problems)
+        """Leaves out the cases that have blocking problems, and adds a note for each."""
+        notes = tuple(replace(p, blocking=p.blocking and not p.case) for p in self.problems)
         left_out = tuple(
-            Problem(name, "left out", "has one of the problems listed", serious=False) for name in sorted(self.faulty)
+            Problem(case=name, kind="left out", text="has one of the problems listed", blocking=False)
+            for name in sorted(self.faulty)
         )
-        return replace(self, examined=kept, problems=told + left_out)
+        return replace(
+            self,
+            examined=tuple(e for e in self.examined if e.case.name not in self.faulty),
+            problems=notes + left_out,
+        )
 
     def accepting(self, kinds: Collection[str]) -> Findings:
-        """The same with all problems of these kinds told only."""
-        told = tuple(replace(p, serious=p.serious and p.what not in kinds) for p in self.problems)
-        return replace(self, problems=told)
+        """Turns all problems of these kinds into notes."""
+        problems = tuple(replace(p, blocking=p.blocking and p.kind not in kinds) for p in self.problems)
+        return replace(self, problems=problems)
 
     def text(self, *, limit: int | None = None) -> str:
-        """All problems by kind, serious ones first; ``limit``: cases shown of each kind."""
-        lines = [f"{self.dataset.name}: {len(self.examined)} cases checked, {len(self.problems)} remarks."]
-        for serious, title in ((True, "Must be mended"), (False, "Worth knowing")):
-            chosen = [p for p in self.problems if p.serious == serious]
-            kinds = Counter(p.what for p in chosen)
-            lines += [f"{title}:"] if chosen else []
-            for what, count in kinds.items():
-                lines.append(f"  {what} ({count})")
-                own = [p for p in chosen if p.what == what]
+        """Lists all problems by kind, blocking ones first.
+
+        Args:
+            limit: cases to list of each kind; None: all.
+        """
+        lines = [f"{self.dataset.name}: {len(self.examined)} cases checked, {len(self.problems)} notes."]
+        for blocking, title in ((True, "Must be mended"), (False, "Worth knowing")):
+            by_kind = Counter(p.kind for p in self.problems if p.blocking == blocking)
+            lines += [f"{title}:"] if by_kind else []
+            for kind, count in by_kind.items():
+                lines.append(f"  {kind} ({count})")
+                own = [p for p in self.problems if p.blocking == blocking and p.kind == kind]
                 lines += [f"    {p.case + ': ' if p.case else ''}{p.text}" for p in own[:limit]]
                 if limit is not None and count > limit:
                     lines.append(f"    and {count - limit} more; --report FILE lists them all")

@@ -12,15 +12,15 @@ from nnunet_cil.datasets.volumes import ImageFile
 from nnunet_cil.errors import CILError
 
 ENDINGS = r"\.(?:nii\.gz|nii|nrrd|mha|mhd)"
-"""What SimpleITK reads as one volume a file."""
+"""Endings of files that SimpleITK reads as one volume."""
 
 EXAMPLE = '{"name": "MyOrgans", "labels": {"liver": 1, "spleen": 2}, "channels": ["CT"]}'
 
 
 def find(source: Path, *, names: Path) -> Dataset:
-    """``images`` and ``labels`` (or imagesTr and labelsTr), and for tests ``imagesTs`` and ``labelsTs``.
+    """Finds ``images`` and ``labels`` (or imagesTr and labelsTr), and for tests ``imagesTs`` and ``labelsTs``.
 
-    A label file is named as its image; an image may have nnU-Net's channel number (``case_0000.nii.gz``).
+    A label file has its image's name; an image may have nnU-Net's channel number (``case_0000.nii.gz``).
 
     Args:
         source: the folder.
@@ -47,7 +47,12 @@ def find(source: Path, *, names: Path) -> Dataset:
             problems += unpaired(channel, labels)
         complete = [case for case in labels if all(case in channel for channel in images)]
         cases += [
-            Case(c, tuple(ImageFile(i[c]) for i in images), ImageFile(labels[c]), "test" if is_test else "train")
+            Case(
+                name=c,
+                images=tuple(ImageFile(i[c]) for i in images),
+                labels=ImageFile(labels[c]),
+                part="test" if is_test else "train",
+            )
             for c in complete
         ]
     return Dataset(

@@ -1,17 +1,28 @@
-"""Cases in several processes, with a progress bar."""
+"""Work on many cases in several processes, with a progress bar."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import TypeVar
 
 from nnunet_cil.errors import CILError
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-def in_parallel(function: Any, items: Sequence[Any], num_processes: int, text: str) -> Iterable[Any]:
-    """Results in order, with a progress bar; one process: this one.
+
+def in_parallel(
+    function: Callable[[Item], Result], items: Sequence[Item], num_processes: int, text: str
+) -> Iterator[Result]:
+    """Yields the function's result for each item, in order.
+
+    Args:
+        function: must be picklable where there are several processes, as must items and results.
+        items: what the function is called with.
+        num_processes: with 1, this process does the work.
+        text: title of the progress bar.
 
     Raises:
         CILError: a process was killed.

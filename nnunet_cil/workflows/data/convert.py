@@ -59,7 +59,7 @@ def convert(
         dataset_id: nnU-Net's.
         options: what the data set's ``find`` takes.
         copy: copy images that could be linked.
-        leave_out_faulty: convert the cases that have no serious problem.
+        leave_out_faulty: convert the cases that have no blocking problem.
         accept: of ``findings.ACCEPTABLE``: such problems are as they should be.
         report: takes all problems as text, whether or not anything is written.
 
