@@ -19,7 +19,8 @@ from nnunet_cil.datasets.parallel import in_parallel
 from nnunet_cil.datasets.volumes import Source, read_file, write_volume
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import moved_into_place, write_json
-from nnunet_cil.host.splits import NUM_FOLDS, SPLIT_SEED
+from nnunet_cil.host.folders import check_room
+from nnunet_cil.host.splits import NUM_FOLDS, SPLIT_SEED, SPLITS_FILE
 
 Transfer = Literal["link", "copy", "move"]
 """How a file that nnU-Net can read as it is comes into the raw data set."""
@@ -58,7 +59,7 @@ def write(findings: Findings, target: Path, *, transfer: Transfer = "link", num_
     write_json(target / "dataset.json", {**_read_json(target / "dataset.json"), **dataset_json(dataset, cases)})
     folds = splits(cases)
     if folds:
-        write_json(target / "splits_final.json", folds)
+        write_json(target / SPLITS_FILE, folds)
     write_one = partial(write_case, numbers=dict(dataset.numbers), target=target, transfer=transfer)
     for _ in in_parallel(write_one, todo, num_processes, f"Writing {dataset.name}"):
         pass
@@ -191,26 +192,6 @@ def _check_room(target: Path, todo: Sequence[Examined], transfer: Transfer) -> N
         for f in source.files
     }
     check_room(target, sum(f.stat().st_size for f in files))
-
-
-def check_room(folder: Path, needed: int, variable: str = "nnUNet_raw") -> None:
-    """Refuses to begin what the disk cannot hold.
-
-    Args:
-        folder: need not exist yet.
-        needed: bytes.
-        variable: environment variable that sets the folder, for the message.
-
-    Raises:
-        CILError: too little room.
-    """
-    existing = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        raise CILError(
-            f"{existing} has {free / 1e9:.1f} GB free, but about {needed / 1e9:.1f} GB are needed. Make room, or set "
-            f"{variable} to another disk."
-        )
 
 
 def _read_json(file: Path) -> dict[str, Any]:
