@@ -12,6 +12,7 @@ from typing import Any
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, write_json
+from nnunet_cil.host.folders import model_folder_name
 from nnunet_cil.lineage import validation_dice
 from nnunet_cil.model_card import model_card
 from nnunet_cil.workflows.models.trained_model import check_network, final_checkpoints
@@ -41,7 +42,8 @@ def export(model: Path, output: Path, *, zipped: bool = False) -> Path:
     dataset_json = read_json(model / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
     if zipped and output.suffix != ".zip":
         output = output.with_name(f"{output.name}.zip")
-    model_name = Path(plans["dataset_name"]) / f"{PLAIN_TRAINER}__{plans['plans_name']}__{_configuration(checkpoints)}"
+    name = model_folder_name(PLAIN_TRAINER, plans["plans_name"], _configuration(checkpoints))
+    model_name = Path(plans["dataset_name"]) / name
     final = output if zipped else output / model_name
     if final.exists():
         raise CILError(f"{final} is there already. Remove it, or choose another place.")

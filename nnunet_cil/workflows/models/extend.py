@@ -15,7 +15,7 @@ import numpy as np
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import write_json
 from nnunet_cil.host.dataset_json import read_dataset_json
-from nnunet_cil.host.folders import check_room, nnunet_folder, raw_dataset_folder
+from nnunet_cil.host.folders import check_room, model_folder_name, nnunet_folder, raw_dataset_folder
 from nnunet_cil.host.plans_files import configuration_settings, moved_name, moved_plans, reader_of
 from nnunet_cil.host.preprocess import preprocess
 from nnunet_cil.host.preprocessed import refuse_other_preprocessing
@@ -210,7 +210,8 @@ def _default_name(new: Sequence[str], step: int) -> str:
 def _previous(model: TrainedModel) -> PreviousModel:
     """Returns where the model is: relative to nnUNet_results where it is in there under its own name."""
     source, plans_name = str(model.plans["dataset_name"]), str(model.plans["plans_name"])
-    usual = nnunet_folder("nnUNet_results").resolve() / source / f"{model.trainer}__{plans_name}__{model.configuration}"
+    name = model_folder_name(model.trainer, plans_name, model.configuration)
+    usual = nnunet_folder("nnUNet_results").resolve() / source / name
     return PreviousModel(
         dataset=source,
         plans=plans_name,

@@ -12,7 +12,7 @@ import numpy as np
 
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json
-from nnunet_cil.host.folders import nnunet_folder
+from nnunet_cil.host.folders import model_folder_name, nnunet_folder
 from nnunet_cil.host.plans_files import configuration_settings
 from nnunet_cil.host.preprocessed import scan_labels
 from nnunet_cil.host.raw_dataset import RawData
@@ -138,7 +138,7 @@ def check_length(plans_name: str, configuration: str) -> None:
     Raises:
         CILError: says how to choose a shorter one.
     """
-    if len(f"{_LONGEST_TRAINER}__{plans_name}__{configuration}") > _LONGEST_NAME:
+    if len(model_folder_name(_LONGEST_TRAINER, plans_name, configuration)) > _LONGEST_NAME:
         raise CILError(
             f"The plans' name {plans_name!r} is too long for a folder's. Choose a shorter one with --name or -p."
         )
@@ -189,8 +189,10 @@ def refuse_other_plans(file: Path, content: Mapping[str, Any]) -> None:
 
 def _model_folder(previous: PreviousModel) -> Path:
     """Returns the folder of the model, above its folds."""
-    name = f"{previous.trainer}__{previous.plans}__{previous.configuration}"
-    return Path(previous.folder or nnunet_folder("nnUNet_results") / previous.dataset / name)
+    if previous.folder is not None:
+        return Path(previous.folder)
+    name = model_folder_name(str(previous.trainer), previous.plans, str(previous.configuration))
+    return nnunet_folder("nnUNet_results") / previous.dataset / name
 
 
 def _apart_from_previous(plans: Mapping[str, Any]) -> dict[str, Any]:
