@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,12 @@ from toy import DATASET, SHORT, base_plans, make_dataset, make_raw, make_trainer
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.preprocess import missing_commands
-from nnunet_cil.host.raw_dataset import read_sample
 from nnunet_cil.step_plans import PreviousModel, StepPlan
 from nnunet_cil.training.state import lineage_of, read_checkpoint
 from nnunet_cil.workflows.models import extend as workflow
 from nnunet_cil.workflows.models.export import export
 from nnunet_cil.workflows.models.extend import ExtendOptions, extend
 from nnunet_cil.workflows.models.trained_model import read_model
-from nnunet_cil.workflows.plan.compatibility import compare
 from nnunet_cil.workflows.plan.step_files import step_plans_file
 
 NEW, PARTIAL = "Dataset018_New", "Dataset019_Partial"
@@ -630,65 +627,10 @@ def test_a_full_disk_is_said_before_the_long_work(unprocessed, monkeypatch):
         extend(unprocessed, 20, ExtendOptions())
 
 
-# --- fit ----------------------------------------------------------------------------------------------------
+# --- compatibility -----------------------------------------------------------------------------------------
 
 
-def sample(tmp_path, **kwargs):
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-
-    folder = make_raw(tmp_path, "Dataset030_Fit", {"background": 0, "liver": 1}, **kwargs)
-    return read_sample([[str(f)] for f in sorted((folder / "imagesTr").iterdir())], SimpleITKIO())
-
-
-def dangers(plans, data, channels="MR", orientations=()):
-    settings = plans["configurations"]["3d_fullres"]
-    notes = compare(
-        plans, settings, {"0": "MR"}, channels if isinstance(channels, dict) else {"0": channels}, data, orientations
-    )
-    return [n.text for n in notes if n.is_blocking], [n.text for n in notes]
-
-
-def test_what_fits_is_said_in_numbers(tmp_path):
-    bad, said = dangers(base_plans(), sample(tmp_path), orientations=("LPS",))
-    assert bad == []
-    assert "channels: MR" in said
-    assert "size: median 20 x 22 x 24 voxels" in said
-    assert "spacing: 1 x 1 x 1 mm, the model's 1 x 1 x 1 mm" in said
-    assert "orientation: LPS, the model's LPS" in said
-
-
-def test_what_does_not_fit_is_dangerous(tmp_path):
-    data = sample(tmp_path, spacing=4.0)
-    plans = base_plans()
-    plans["configurations"]["3d_fullres"]["normalization_schemes"] = ["CTNormalization"]
-    plans["foreground_intensity_properties_per_channel"]["0"] |= {"percentile_00_5": 100.0, "percentile_99_5": 300.0}
-    bad, _ = dangers(plans, data, channels="CT", orientations=("RAS",))
-    assert [text.split(":")[0] for text in bad] == ["channels", "spacing", "intensities of channel 0", "orientation"]
-    assert "median differs 4.0 times" in bad[1]
-    assert "100 to 300, where 0.0% of the voxels are" in bad[2]
-    bad, _ = dangers(base_plans(), data, channels={"0": "MR", "1": "T2"})
-    assert bad == ["channels: the model takes 1 (MR), the data set has 2 (MR, T2)"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda image: image * 250, None),  # -25 to 1000
-        (lambda image: image * 250 + 1024, "none is below 0: these are no Hounsfield units"),
-        (lambda image: image / 5 - 0.02, "look rescaled"),
-    ],
-)
-def test_a_ct_in_other_units_is_dangerous(tmp_path, change, message):
-    data = sample(tmp_path)
-    data = replace(data, images=[change(image) for image in data.images])
-    plans = base_plans()
-    plans["configurations"]["3d_fullres"]["normalization_schemes"] = ["CTNormalization"]
-    plans["foreground_intensity_properties_per_channel"]["0"] |= {"percentile_00_5": -100.0, "percentile_99_5": 300.0}
-    bad, _ = dangers(plans, data)
-    assert [message in text for text in bad] == ([True] if message else [])
-
-
-def test_danger_is_refused_unless_forced(unprocessed, monkeypatch):
+def test_what_blocks_is_refused_unless_forced(unprocessed, monkeypatch):
     make_raw(root_of(unprocessed), "Dataset020_Ct", {"background": 0, "cyst": 1}, channel="CT")
     with pytest.raises(
         CILError, match=r"does not look like what the model .*channels: CT, but the model knows MR.*--force"

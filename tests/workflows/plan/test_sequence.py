@@ -189,7 +189,7 @@ def test_data_sets_that_do_not_fit_are_refused_before_the_long_work(
     assert not raw_new.exists()
 
 
-def test_what_is_dangerous_is_forced_once(raw_new, tmp_path):
+def test_what_blocks_is_forced_once(raw_new, tmp_path):
     shutil.rmtree(tmp_path / "nnunet" / "raw" / NEW)
     make_raw(tmp_path / "nnunet", NEW, NEW_LABELS, channel="CT", spacing=4.0)
     schedule = schedule_file(tmp_path)
