@@ -95,7 +95,7 @@ def test_channels_are_held_to_the_images_grid(tmp_path, raw):
 
 
 def test_channels_that_lie_slightly_apart_are_put_on_one_grid(tmp_path, raw):
-    """Such as nnU-Net refuses: it compares the files' spacings."""
+    """Otherwise nnU-Net would refuse them: it compares the files' spacings."""
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
     source = write_generic(tmp_path / "mine")

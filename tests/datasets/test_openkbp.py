@@ -16,7 +16,7 @@ REAL = Path(__file__).parents[3] / "shared" / "data"
 
 
 def write_patient(folder, *, spacing=(2.0, 3.0, 4.0), organs=None, bright=0):
-    """A body from (30, 20, 10) to (60, 70, 50) in (row, column, slice); CT 1000 + slice, one voxel brighter."""
+    """Writes a body from (30, 20, 10) to (60, 70, 50) in (row, column, slice); CT 1000 + slice, one voxel brighter."""
     folder.mkdir(parents=True)
     grid = np.zeros((128, 128, 128))
     grid[30:60, 20:70, 10:50] = 1000 + np.arange(10, 50)
@@ -33,7 +33,7 @@ def write_patient(folder, *, spacing=(2.0, 3.0, 4.0), organs=None, bright=0):
 
 @pytest.fixture
 def clone(tmp_path):
-    """A clone with a training, a validation, a test patient, and one without a spinal cord."""
+    """Returns a clone with a training, a validation, a test patient, and one without a spinal cord."""
     provided = tmp_path / "open-kbp" / "provided-data"
     for i, patient in enumerate(("train-pats/pt_1", "validation-pats/pt_201", "test-pats/pt_241")):
         write_patient(provided / patient, bright=i)
