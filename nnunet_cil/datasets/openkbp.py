@@ -118,7 +118,6 @@ def find(
     kept = [c for c, organs_missing in missing.items() if keep_incomplete or not organs_missing]
     if all(parts[c] == "test" for c in kept):
         raise CILError(f"No training patient of {source} has all of {', '.join(organs)}. Choose other organs.")
-    action = "kept" if keep_incomplete else "left out"
     return Dataset(
         name="OpenKBP",
         cases=tuple(
@@ -131,11 +130,16 @@ def find(
         citation="Babier et al. 2021, OpenKBP: The open-access knowledge-based planning grand challenge and dataset, "
         "https://doi.org/10.1002/mp.14845",
         hounsfield=False,
-        problems=tuple(
-            Problem(case=c, kind="no contour", text=f"{action}, has no contour of {', '.join(o)}", blocking=False)
-            for c, o in missing.items()
-            if o
-        ),
+        problems=_missing_contours(missing, "kept" if keep_incomplete else "left out"),
+    )
+
+
+def _missing_contours(missing: Mapping[str, Sequence[str]], action: str) -> tuple[Problem, ...]:
+    """Returns a note for each patient who lacks contours: which, and what is done with the patient."""
+    return tuple(
+        Problem(case=case, kind="no contour", text=f"{action}, has no contour of {', '.join(organs)}", blocking=False)
+        for case, organs in missing.items()
+        if organs
     )
 
 
