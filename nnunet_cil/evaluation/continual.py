@@ -12,7 +12,7 @@ import numpy.typing as npt
 Matrix = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ContinualScores:
     """Numbers of one method on one schedule; all in the unit of the scores, NaN where undefined.
 
