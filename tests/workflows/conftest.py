@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy import DATASET, toy_volume, write_schedule
+from toy import DATASET, make_raw, preprocess, toy_volume, write_schedule
 from toy_models import ORDER, PGCD, write, write_model
+from toy_sequence import MOVED, NEW, NEW_LABELS, schedule_file
 
+from nnunet_cil.errors import CILError
 from nnunet_cil.workflows.evaluate import evaluate as whole
 from nnunet_cil.workflows.evaluate import predict as predicting
 from nnunet_cil.workflows.plan.plan import plan
@@ -46,3 +48,20 @@ def trained(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(predicting, "predict", predict)
     monkeypatch.setattr(whole, "_write_pictures", lambda *_arguments: None)  # slow; the tests of the pictures undo it
     return root, schedule, calls
+
+
+@pytest.fixture
+def raw_new(toy, tmp_path):
+    """The toy data set, preprocessed, and a raw one with other numbers. The latter's folder in nnUNet_preprocessed."""
+    make_raw(tmp_path / "nnunet", NEW, NEW_LABELS)
+    return toy.parent / NEW
+
+
+@pytest.fixture
+def new(raw_new, tmp_path):
+    """The same, and the raw one is preprocessed with the first one's plans."""
+    with pytest.raises(CILError, match="not preprocessed with them yet"):
+        plan(DATASET, schedule_file(tmp_path))
+    (raw_new / "dataset_fingerprint.json").write_text("{}")
+    preprocess(raw_new, MOVED)
+    return raw_new
