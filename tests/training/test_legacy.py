@@ -20,7 +20,7 @@ STEPS = ["nnUNetPlans_toy_step0", "nnUNetPlans_toy_step1"]
 
 @pytest.fixture
 def models(toy) -> Path:
-    """The toy data set, with the steps' plans and models of version 0.1.0. nnUNet_results/DATASET."""
+    """Copies the toy data set with plans and models of version 0.1.0; returns nnUNet_results/DATASET."""
     results = toy.parents[1] / "results" / DATASET
     shutil.copytree(LEGACY, results)
     for plans in STEPS:
