@@ -35,7 +35,7 @@ def test_a_shared_step_0_is_there_once_and_first(experiment):
 def test_each_trainers_models_follow_each_other_in_every_fold(experiment):
     plan(17, experiment.schedule_name)
     found = [
-        (earlier.model.trainer, earlier.model.step, later.model.trainer, later.model.step, earlier.fold, later.fold)
+        (earlier.trainer, earlier.step, later.trainer, later.step, earlier.fold, later.fold)
         for earlier, later in PlannedExperiment.read(experiment).successions()
     ]
     assert found == [(t, s, t, s + 1, fold, fold) for t in (MIB, PGCD) for s in (0, 1) for fold in (0, 1)]

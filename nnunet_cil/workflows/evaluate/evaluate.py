@@ -96,7 +96,7 @@ def _predict_and_score(
     table = score_table([])
     with ProcessPoolExecutor(num_processes()) as pool:
         for index, (model, digest) in enumerate(digests.items(), start=1):
-            logger.info(f"[{index}/{len(digests)}] {model.model.trainer}, step {model.model.step}, fold {model.fold}")
+            logger.info(f"[{index}/{len(digests)}] {model.trainer}, step {model.step}, fold {model.fold}")
             predictions[model] = predictions_of(
                 model, tests[model.fold], output, checkpoint_sha256=digest, device=options.device
             )
@@ -202,7 +202,7 @@ def output_folder(experiment: Experiment, options: EvaluationOptions) -> Path:
 
 def _key(model: ModelFold) -> str:
     """Returns a model's name in ``results.json``."""
-    return f"{model.model.trainer} step {model.model.step} fold {model.fold}"
+    return f"{model.trainer} step {model.step} fold {model.fold}"
 
 
 def versions() -> dict[str, str]:
