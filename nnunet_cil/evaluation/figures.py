@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +57,7 @@ def comparison(
         num_slices: to show.
         aspect: height of a pixel through its width.
         title: above the picture.
-        sides: write R and L to the edges of the image, for slices as ``read_slices`` gives them.
+        sides: write R and L to the edges of the image, for slices as ``host.images.read_slices`` gives them.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -106,24 +105,6 @@ def _window(labels: Labels, margin: float = 0.3) -> tuple[slice, ...]:
         else:
             window.append(slice(None))
     return tuple(window)
-
-
-def read_slices(file: Path) -> tuple[npt.NDArray[Any], float]:
-    """Reads a volume, or a plane, as a radiologist sees it: the patient's right at the left, the back at the bottom.
-
-    Returns:
-        (slices, rows, columns) from feet to head, and the height of a pixel through its width.
-    """
-    import SimpleITK as sitk
-
-    picture = sitk.ReadImage(str(file))
-    if len(picture.GetSize()) == 3:  # type: ignore[no-untyped-call]
-        picture = sitk.DICOMOrient(picture, "LPS")  # type: ignore[no-untyped-call]
-    width, height, *_ = picture.GetSpacing()  # type: ignore[no-untyped-call]
-    array = sitk.GetArrayFromImage(picture)
-    if picture.GetNumberOfComponentsPerPixel() > 1:  # type: ignore[no-untyped-call]
-        array = array.mean(axis=-1)
-    return (array if array.ndim == 3 else array[None]), height / width
 
 
 def _colours(number: int) -> list[Any]:

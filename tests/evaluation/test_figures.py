@@ -4,11 +4,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from matplotlib import rc_context
 
 from nnunet_cil.datasets.phantom import LABELS, make_volume
-from nnunet_cil.evaluation.figures import busiest_slices, comparison, read_slices
+from nnunet_cil.evaluation.figures import busiest_slices, comparison
 
 
 def test_busiest_slices_show_most_classes_and_lie_apart():
@@ -27,12 +26,6 @@ def test_comparison_is_drawn(tmp_path, ending):
     assert [a.get_title() for a in figure.axes[:3]] == ["image", "truth", "other"]
     figure.savefig(file)
     assert file.stat().st_size > 5000
-
-
-def test_a_picture_in_colours_is_read_as_grey(tmp_path):
-    colours = sitk.GetImageFromArray(np.full((6, 5, 3), 9, np.uint8), isVector=True)
-    sitk.WriteImage(colours, str(tmp_path / "image.png"))
-    assert read_slices(tmp_path / "image.png")[0].shape == (1, 6, 5)
 
 
 def test_a_picture_is_cut_to_the_labels_and_a_margin():

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunet_cil.evaluation.charts import score_charts, training_curves
-from nnunet_cil.evaluation.figures import comparison, read_slices
+from nnunet_cil.evaluation.figures import comparison
 from nnunet_cil.evaluation.report import Picture, report
 from nnunet_cil.evaluation.results import short
 from nnunet_cil.evaluation.scores import case_means, last_rows, rows_of
 from nnunet_cil.files import moved_into_place
+from nnunet_cil.host.images import read_slices
 from nnunet_cil.workflows.evaluate.cases import Case
 from nnunet_cil.workflows.evaluate.predict import Prediction
 from nnunet_cil.workflows.model_fold import ModelFold
