@@ -63,7 +63,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     A method overrides ``build_step_loss`` and declares its hyper-parameters. A step after the first, from start to end:
 
     - ``on_train_start`` calls ``_take_over``: the previous checkpoint gives teacher, initial weights and prototypes.
-    - ``train_step`` calls ``_open``, which makes the ``Batch`` that the loss reads (``StepLoss.on``).
+    - ``train_step`` calls ``_batch_context``, which makes the ``Batch`` that the loss reads (``StepLoss.on``).
     - ``on_train_end`` collects the prototypes; ``save_checkpoint`` adds the ``StepState`` to nnU-Net's file.
 
     ``target_label_map`` has the labels that training may see. ``MapLabels`` hides the others from the loss, ``StepDataset``
@@ -201,7 +201,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         Removes teacher volumes that an interrupted end of the training left behind.
         """
         folder = Path(self.output_folder) / "validation"
-        if self.is_finished:
+        if self.is_trained:
             self._remove_volumes()
         elif self.local_rank == 0:
             folder.mkdir(exist_ok=True)
@@ -234,7 +234,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                 f"The labels do not show every class in every case. Mean Validation Dice of what they show: {mean:.4f}",
                 also_print_to_console=True,
             )
-        if not self.is_finished:
+        if not self.is_trained:
             return
         (summary.parent / NOT_FINAL).unlink(missing_ok=True)
         self._write_model_card(validation_dice(Path(self.output_folder), self.step_plan.labels))
@@ -259,18 +259,18 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """Takes over from the previous step, from step 1 on; then starts as nnU-Net. A finished step gets no more epochs."""
         if not self.was_initialized:
             self.initialize()
-        if self.is_finished and self.current_epoch < self.num_epochs:
+        if self.is_trained and self.current_epoch < self.num_epochs:
             raise CILError(
                 f"{self.output_folder} is finished after {self.current_epoch} epochs, and {self.num_epochs} are asked for. A "
                 "finished step is not trained on: later steps know it by its hash. Give the longer one a schedule of its own."
             )
-        if self.step_plan.previous is not None and not self.is_finished:
+        if self.step_plan.previous is not None and not self.is_trained:
             self._take_over()
             self.loss = self.build_step_loss()
         super().on_train_start()
 
     @property
-    def is_finished(self) -> bool:
+    def is_trained(self) -> bool:
         """True once the step's own prototypes are there, which are collected last."""
         return self.prototypes is not None and len(self.prototypes.counts) > len(self.step_plan.seen_classes)
 
@@ -356,8 +356,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Trains on a batch as nnU-Net, with the ``Batch`` open for the loss."""
-        with self._open(batch) as (batch, _):
-            outputs: dict[str, Any] = super().train_step(batch)
+        with self._batch_context(batch) as (nnunet_batch, _):
+            outputs: dict[str, Any] = super().train_step(nnunet_batch)
         return outputs
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -365,20 +365,23 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
         So the best checkpoint is not the one that forgot most, and no old label is needed.
         """
-        with self._open(batch) as (batch, own):
-            if own is not None:
-                batch["target"] = self.online_target(batch["target"], own)
-            outputs: dict[str, Any] = super().validation_step(batch)
+        with self._batch_context(batch) as (nnunet_batch, step_batch):
+            if step_batch is not None:
+                nnunet_batch["target"] = self.online_target(nnunet_batch["target"], step_batch)
+            outputs: dict[str, Any] = super().validation_step(nnunet_batch)
         return outputs
 
     @contextmanager
-    def _open(self, batch: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Batch | None]]:
-        """Yields nnU-Net's batch and the ``Batch`` of the loss, open as long as the context lasts; None without a teacher."""
+    def _batch_context(self, batch: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Batch | None]]:
+        """Splits what the loader gives into nnU-Net's batch and the ``Batch`` of the loss; the latter is None without a teacher.
+
+        As long as the context lasts, the readers keep activations and the loss has the batch. Then both are dropped.
+        """
         if self.teacher is None:
             yield batch, None
             return
         channels = self.labelled_channels(batch["keys"])
-        batch, own = read_batch(
+        nnunet_batch, step_batch = read_batch(
             batch,
             self.device,
             teacher=self.teacher,
@@ -386,8 +389,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             labelled=None if channels is None else labelled_mask(channels, len(self.step_plan.seen_classes)),
             volumes=self.volumes,
         )
-        with self.features.reading(), self.loss.on(own):
-            yield batch, own
+        with self.features.reading(), self.loss.on(step_batch):
+            yield nnunet_batch, step_batch
 
     def labelled_channels(self, keys: Sequence[str]) -> list[tuple[int, ...]] | None:
         """Returns the channels that each case's labels show; None where these are the new classes in every case."""
@@ -424,7 +427,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
         A finished training that is started again does not change its checkpoint: a later step knows it by its hash.
         """
-        if self.is_finished:
+        if self.is_trained:
             self.disable_checkpointing = True
         else:
             self.finish_step()

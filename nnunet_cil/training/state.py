@@ -5,7 +5,6 @@ from __future__ import annotations
 import _codecs
 import hashlib
 import io
-import os
 import pickle
 import re
 import shlex
@@ -22,6 +21,7 @@ from torch import Tensor
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import moved_into_place
+from nnunet_cil.host.folders import model_folder_name, nnunet_folder
 from nnunet_cil.lineage import StepRecord, foreign_record, read_lineage, validation_dice
 from nnunet_cil.networks.heads import HEAD_PREFIX, num_output_channels
 from nnunet_cil.networks.prototype_bank import PrototypeBank
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 STATE_VERSION = 1
-"""Version of the state in a checkpoint. nnunet_cil 0.1.0 wrote the same keys without a version."""
+"""Version of the state in a checkpoint. An older one is read, a later one refused; early development versions wrote none."""
 
 _STATE_KEY = "cil"
 
@@ -89,10 +89,10 @@ class StepState:
         stored = checkpoint.get(_STATE_KEY)
         if stored is None:
             return None
-        version = stored.get("schema_version", 0)
-        if version > STATE_VERSION:
+        schema = stored.get("schema_version", 0)
+        if schema > STATE_VERSION:
             raise CILError(
-                f"The checkpoint was written by a later version of nnunet_cil (state version {version}, this one reads up to "
+                f"The checkpoint was written by a later version of nnunet_cil (state version {schema}, this one reads up to "
                 f"{STATE_VERSION}). Update nnunet_cil."
             )
         bank = stored["prototypes"]
@@ -232,13 +232,11 @@ def previous_checkpoint(previous: PreviousModel, trainer: str, configuration: st
     """
     used_trainer = previous.trainer or trainer
     used_configuration = previous.configuration or configuration
-    model = (
-        Path(os.environ["nnUNet_results"])
-        / previous.dataset
-        / f"{used_trainer}__{previous.plans}__{used_configuration}"
-    )
     if previous.folder is not None:
         model = Path(previous.folder)
+    else:
+        name = model_folder_name(used_trainer, previous.plans, used_configuration)
+        model = nnunet_folder("nnUNet_results") / previous.dataset / name
     file = model / f"fold_{fold}" / "checkpoint_final.pth"
     if file.is_file():
         return file

@@ -1,4 +1,4 @@
-"""Models that version 0.1.0 has written: they resume, predict, extend and export as ever."""
+"""Models of an early development version, whose state has no version: they resume, predict, extend and export as ever."""
 
 import json
 import shutil
