@@ -12,7 +12,8 @@ from nnunet_cil.evaluation.continual import mean
 from nnunet_cil.evaluation.results import dice_of, fold_mean, mean_matrix, short
 from nnunet_cil.evaluation.scores import METRICS
 from nnunet_cil.evaluation.significance import SIGNIFICANCE_TEXT
-from nnunet_cil.evaluation.tables import Table, deviation, markdown_text, matrix_table, schedule_table, step_table
+from nnunet_cil.evaluation.tables import Table, deviation, matrix_table, schedule_table, step_table
+from nnunet_cil.names import markdown_text
 
 
 @dataclass(frozen=True)

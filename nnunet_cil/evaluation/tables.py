@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_cil.evaluation.continual import mean
+from nnunet_cil.names import markdown_text
 
 Scores = Mapping[str, float]
 """Class -> mean Dice; a class that the model does not know is missing."""
@@ -29,15 +29,6 @@ _LATEX = {
     },  # a row that begins with one would be an option of the line break
     **{"|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"},
 }
-
-
-def markdown_text(text: str) -> str:
-    """Returns text that Markdown shows as it is, also in the cell of a table: on one line, its special characters escaped.
-
-    An underscore between letters or digits is left alone, as Markdown leaves it.
-    """
-    text = re.sub(r"[\\`*$<~|\[\]]", r"\\\g<0>", " ".join(text.split("\n")))
-    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text)
 
 
 def latex_text(text: str) -> str:

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from nnunet_cil.evaluation.tables import Table, group_means, latex_text, markdown_text, step_table
+from nnunet_cil.evaluation.tables import Table, group_means, latex_text, step_table
+from nnunet_cil.names import markdown_text
 
 STEPS = [["a", "b"], ["c"]]
 

@@ -180,6 +180,8 @@ def evaluated(experiment: Experiment, options: EvaluationOptions) -> Evaluation 
         return None
     known = read_json(folder / "results.json", "Run 'nnunet_cil evaluate' again.")
     models = PlannedExperiment.read(experiment).model_folds()
+    if known.get("tolerance_mm") != options.tolerance_mm:
+        return None
     if known["cases"] != describe_cases(experiment, options) or not all(m.checkpoint.is_file() for m in models):
         return None
     if known["checkpoints_sha256"] != {_key(model): model.checkpoint_sha256() for model in models}:

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def test_other_true_labels_are_scored_anew(trained, tmp_path):
     options = EvaluationOptions(images=images, labels=labels, output=tmp_path / "out")
     (tmp_path / "out" / "report.html").touch()
     assert whole.evaluated(experiment, options) is not None
+    assert whole.evaluated(experiment, replace(options, tolerance_mm=options.tolerance_mm + 3)) is None
     write(half, labels / "t1.nii.gz")
     assert whole.evaluated(experiment, options) is None
     assert scores(labels) == second
