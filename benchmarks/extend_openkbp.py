@@ -261,10 +261,11 @@ def cosines(known: Path, extended: Path) -> dict[str, float]:
     """Returns the centred cosine of each old class's true prototype with the one that the extension took from predictions."""
     import torch
 
-    from nnunet_cil.training.state import STATE_KEY, read_checkpoint
+    from nnunet_cil.training.state import StepState, read_checkpoint
 
-    states = [read_checkpoint(m / "fold_0" / "checkpoint_final.pth")[STATE_KEY] for m in (known, extended)]
-    true, own = (s["prototypes"]["prototypes"][: 1 + len(OLD)] for s in states)
+    files = [model / "fold_0" / "checkpoint_final.pth" for model in (known, extended)]
+    banks = [state.prototypes for f in files if (state := StepState.from_checkpoint(read_checkpoint(f))) is not None]
+    true, own = (bank.prototypes[: 1 + len(OLD)] for bank in banks if bank is not None)
     alike = torch.cosine_similarity(true - true.mean(0), own - true.mean(0), dim=1)
     return dict(zip(OLD, alike[1:].tolist(), strict=True))
 

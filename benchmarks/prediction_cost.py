@@ -112,7 +112,7 @@ def plan(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """Measures seconds of planning a data set of copies of one preprocessed case, and of reading its labels."""
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
-    from nnunet_cil.workflows.plan import plan as plan_cases
+    from nnunet_cil.workflows.plan.plan import plan as plan_cases
 
     prepare(folder, asked)
     preprocessed = folder / "preprocessed" / synthetic.DATASET

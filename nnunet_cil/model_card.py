@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from nnunet_cil.lineage import StepRecord
+from nnunet_cil.names import markdown_text
 
 
 def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer: str | None = None) -> str:
@@ -19,11 +20,8 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
         trainer: under whose name the model is predicted with; None for its own.
     """
     own = lineage[-1]
-    classes = [
-        f"| {channel} | {name} | {record.step} | {record.dataset} | {record.cases_text} | {record.trainer} | {record.date[:10]} "
-        f"| {f'{dice[name]:.3f}' if not math.isnan(dice.get(name, math.nan)) else ''} |"
-        for channel, (name, record) in enumerate(((c, r) for r in lineage for c in r.classes), start=1)
-    ]
+    learnt = [(name, record) for record in lineage for name in record.classes]
+    classes = [_row(channel, name, record, dice) for channel, (name, record) in enumerate(learnt, start=1)]
     licences = sorted({f"- {r.dataset}: {r.licence or 'not given in its dataset.json'}" for r in lineage})
     hashes = [f"- step {r.step} continued from a checkpoint with SHA-256 `{r.previous_sha256}`" for r in lineage[1:]]
     packages = ", ".join(f"{name} {number}" for name, number in own.versions.items())
@@ -69,6 +67,14 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
     )
 
 
+def _row(channel: int, name: str, record: StepRecord, dice: Mapping[str, float]) -> str:
+    """Returns a class's row in the table of classes."""
+    score = dice.get(name, math.nan)
+    origin = [str(record.step), record.dataset, record.cases_text, record.trainer, record.date[:10]]
+    cells = [str(channel), markdown_text(name), *origin, "" if math.isnan(score) else f"{score:.3f}"]
+    return f"| {' | '.join(cells)} |"
+
+
 def _exceptions(lineage: Sequence[StepRecord]) -> str:
     """Says which steps used earlier labels, too."""
     steps = [f"step {record.step} ({record.trainer})" for record in lineage if record.saw_old_labels]
@@ -84,5 +90,5 @@ def _after_each_step(lineage: Sequence[StepRecord], dice: Mapping[str, float]) -
     lines = [f"| class | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
     for name in (name for record in lineage for name in record.classes):
         cells = [f"{found[name]:.3f}" if not math.isnan(found.get(name, math.nan)) else "" for found in scores]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {markdown_text(name)} | {' | '.join(cells)} |")
     return ["Dice of every step's model, each on the validation cases of its own data set:", "", *lines, ""]

@@ -1,4 +1,4 @@
-"""Names that become parts of folders' names, and nnU-Net's names and IDs of data sets."""
+"""Names: those that become parts of folders' names, nnU-Net's of data sets, and how Markdown shows a name as it is."""
 
 from __future__ import annotations
 
@@ -34,3 +34,12 @@ def is_dataset_name(text: str) -> bool:
 def is_dataset_id(text: str) -> bool:
     """Returns whether this is the ID of a data set, with or without leading zeros: 1 to 999."""
     return _DATASET_ID.fullmatch(text) is not None
+
+
+def markdown_text(text: str) -> str:
+    """Returns text that Markdown shows as it is, also in the cell of a table: on one line, its special characters escaped.
+
+    An underscore between letters or digits is left alone, as Markdown leaves it.
+    """
+    text = re.sub(r"[\\`*$<~|\[\]]", r"\\\g<0>", " ".join(text.split("\n")))
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text)

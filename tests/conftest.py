@@ -20,7 +20,7 @@ def _one_thread():
 
 @pytest.fixture(autouse=True)
 def _no_progress_png(monkeypatch):
-    """nnU-Net's progress.png, a second of drawing an epoch, is nnU-Net's to test."""
+    """Switches off nnU-Net's progress.png, which takes a second an epoch."""
     from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
     monkeypatch.setattr(LocalLogger, "plot_progress_png", lambda self, folder: None)
@@ -35,7 +35,7 @@ def _toy_root(tmp_path_factory):
 
 @pytest.fixture
 def toy(_toy_root, tmp_path, monkeypatch) -> Path:
-    """A fresh copy of the preprocessed toy data set, with nnU-Net's environment set to it. Its folder."""
+    """Copies the preprocessed toy data set, and sets nnU-Net's environment to it; returns its folder."""
     shutil.copytree(_toy_root, tmp_path / "nnunet")
     set_environment(monkeypatch, tmp_path / "nnunet")
     return tmp_path / "nnunet" / "preprocessed" / DATASET
@@ -43,7 +43,7 @@ def toy(_toy_root, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def raw(tmp_path, monkeypatch) -> Path:
-    """An empty nnUNet_raw, with nnU-Net's environment set to it."""
+    """Makes an empty nnUNet_raw, and sets nnU-Net's environment to it."""
     for folder in ("raw", "preprocessed", "results"):
         (tmp_path / "nnunet" / folder).mkdir(parents=True)
     set_environment(monkeypatch, tmp_path / "nnunet")

@@ -14,7 +14,7 @@ SHAPE = (6, 10, 12)
 
 
 def ct(seed: int = 0) -> np.ndarray:
-    """A bright body in air, in Hounsfield units."""
+    """Generates a bright body in air, in Hounsfield units."""
     image = np.full(SHAPE, -1000, dtype=np.int16)
     image[:, 1:-1, 1:-1] = np.random.default_rng(seed).integers(-100, 300, (SHAPE[0], SHAPE[1] - 2, SHAPE[2] - 2))
     return image
@@ -25,7 +25,7 @@ def mr(seed: int = 0) -> np.ndarray:
 
 
 def label_map(*numbers: int) -> np.ndarray:
-    """Each number fills a column of its own; the rest is background."""
+    """Returns labels of which each fills a column of its own; the rest is background."""
     labels = np.zeros(SHAPE, dtype=np.uint8)
     for i, number in enumerate(numbers):
         labels[1:-1, 2 + i // 10, 1 + i % 10] = number
@@ -47,7 +47,7 @@ def read(file: Path) -> np.ndarray:
 
 
 def write_generic(folder: Path, cases: int = 3, numbers=(1, 2)) -> Path:
-    """``images``, ``labels`` and ``names.json``; the folder."""
+    """Writes ``images``, ``labels`` and ``names.json``; returns the folder, as all these functions do."""
     for i in range(cases):
         save(ct(i), folder / "images" / f"case{i}_0000.nii.gz")
         save(label_map(*numbers), folder / "labels" / f"case{i}.nii.gz")
@@ -62,7 +62,7 @@ def pair(image: np.ndarray, labels: np.ndarray, image_file: Path, label_file: Pa
 
 
 def mac_twin(file: Path) -> None:
-    """What macOS's tar leaves beside a file."""
+    """Writes the file that macOS's tar leaves beside another."""
     (file.parent / f"._{file.name}").write_bytes(b"\x00\x05\x16\x07")
 
 
@@ -100,7 +100,7 @@ def write_flare22(folder: Path) -> Path:
 
 
 def write_msd(folder: Path, *, channels: int = 1) -> Path:
-    """Task04 with one channel, labels as floats in one file; Task05 with the channels in a fourth dimension."""
+    """Writes Task04 with one channel and labels as floats in one file, or Task05 with channels in a fourth dimension."""
     task = folder / ("Task04_Hippocampus" if channels == 1 else "Task05_Prostate")
     names = ("Anterior", "Posterior") if channels == 1 else ("PZ", "TZ")
     entries = []
@@ -134,7 +134,7 @@ def write_abdomenct1k(folder: Path) -> Path:
 
 
 def write_totalsegmentator(folder: Path, structures) -> Path:
-    """Semicolons and a byte order mark in meta.csv; one binary file a structure, two of which overlap."""
+    """Writes meta.csv with semicolons and a byte order mark, and one binary file a structure; two of them overlap."""
     rows = ["image_id;age;gender;institute;study_type;split"]
     for i, (subject, part) in enumerate((("s0011", "train"), ("s0201", "train"), ("s0013", "val"), ("s0029", "test"))):
         rows.append(f"{subject};60;m;A;ct abdomen;{part}")
@@ -150,7 +150,7 @@ def write_totalsegmentator(folder: Path, structures) -> Path:
 
 
 def save_dicom(array: np.ndarray, folder: Path, names, *, from_top: bool, uid: str, modality: str) -> None:
-    """A series, one file a slice; ``array``'s first slice lies at the bottom. The first file is the top or the bottom."""
+    """Writes a series, one file a slice. ``array``'s first slice lies at the bottom; the first file is top or bottom."""
     folder.mkdir(parents=True)
     before = locale.setlocale(locale.LC_ALL)  # writing DICOM sets it to C, for good
     writer = sitk.ImageFileWriter()
@@ -188,7 +188,7 @@ CHAOS_GREYS = np.array([0, 63, 126, 189, 252])
 
 
 def write_chaos(folder: Path) -> Path:
-    """CT that begins at the top in one patient and at the bottom in the other; MR with names that agree."""
+    """Writes CT that begins at the top in one patient and at the bottom in the other, and MR with names that agree."""
     top = folder / "CHAOS_Train_Sets" / "Train_Sets"
     numbers = range(SHAPE[0])
     for i, (patient, from_top) in enumerate((("1", False), ("10", True))):
@@ -207,7 +207,7 @@ def write_chaos(folder: Path) -> Path:
 
 
 def slanted(number: int) -> np.ndarray:
-    """Labels 1 to ``number`` that differ from slice to slice, so that a wrong order of slices is noticed."""
+    """Returns labels 1 to ``number`` that differ from slice to slice, so that a wrong order of slices is noticed."""
     labels = np.zeros(SHAPE, dtype=np.uint8)
     for z in range(SHAPE[0]):
         labels[z, 2, : z + 3] = 1 + np.arange(z + 3) % number
@@ -215,7 +215,7 @@ def slanted(number: int) -> np.ndarray:
 
 
 def write_acdc(folder: Path) -> Path:
-    """Two frames a patient; patient002's end of systole is only in the 4D file; one uncompressed test patient."""
+    """Writes two frames a patient; patient002's end of systole is only in the 4D file; a test patient is uncompressed."""
     for i, (part, patient, systole) in enumerate((("training", 1, 3), ("training", 2, 2), ("testing", 101, 2))):
         root = folder / "database" / part / f"patient{patient:03d}"
         sequence = np.stack([mr(10 * i + t) for t in range(4)])

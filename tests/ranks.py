@@ -1,4 +1,4 @@
-"""What each of two processes does in test_ranks.py; importable by name, as a started process needs it."""
+"""The work of the two processes of test_ranks.py; importable by name, as a started process needs it."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def data():
 
 
 def alignment(features, labels, mask):
-    """A DAPD-like loss; with ranks, the means are those of all ranks."""
+    """Computes a DAPD-like loss; with ranks, the means are those of all ranks."""
     means, counts = class_means(features, labels_within(labels, mask, 3), 3)
     return means, counts, cosine_alignment(means, torch.eye(3, 5, dtype=torch.float64), counts > 0)
 
 
 def pgcd_step(own, *, ddp):
-    """One forward and backward of the whole loss on the samples ``own`` of a batch of four; the gradients."""
+    """Runs the whole loss forward and backward on the samples ``own`` of a batch of four; returns total and gradients."""
     torch.manual_seed(3)
     logits, features = torch.randn(4, 4, 3, 4)[own].requires_grad_(), torch.randn(4, 6, 3, 4)[own].requires_grad_()
     teacher = TeacherOutput(torch.randn(4, 3, 3, 4)[own], torch.randn(4, 6, 3, 4)[own])
@@ -48,7 +48,7 @@ def pgcd_step(own, *, ddp):
 
 
 def partial_dice(own, *, ddp):
-    """The Dice of what samples show, of a batch of four in which the first two show nothing; its gradient."""
+    """Computes the Dice of labelled classes, and its gradient, on a batch of four without labels in the first two."""
     torch.manual_seed(5)
     probs, one_hot = torch.rand(4, 5, 3, 4)[own].requires_grad_(), (torch.rand(4, 5, 3, 4) > 0.5)[own]
     labelled = torch.tensor([[False] * 5] * 2 + [[True, False, True, False, False]] * 2)[own]
@@ -58,7 +58,7 @@ def partial_dice(own, *, ddp):
 
 
 def collected(own):
-    """Global prototypes over four tiles, dealt out to the ranks."""
+    """Collects global prototypes over four tiles, dealt out to the ranks."""
     torch.manual_seed(4)
     cases = [
         Tile(torch.randn(1, 2, 3, 4), torch.randint(0, 2, (1, 3, 4)), torch.rand(1, 3, 4) > 0.1, f"case {i}", (0, 0, 0))
@@ -67,7 +67,7 @@ def collected(own):
     forward = lambda images: (-images, images * 2)  # noqa: E731
     cpu, locations = torch.device("cpu"), OldClassLocations(2)
     sums = feature_sums(
-        forward, classes_by_label(1, 1), cases[own], cpu, num_classes=2, num_features=2, look=locations.add
+        forward, classes_by_label(1, 1), cases[own], cpu, num_classes=2, num_features=2, observe=locations.add
     )
     return PrototypeBank.from_sums(*(sum_over_ranks(s) for s in sums)).state_dict() | {"cases": locations.per_case()}
 

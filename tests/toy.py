@@ -23,7 +23,7 @@ NUM_CASES = 6
 
 
 def toy_volume(seed: int, organs: int = len(ORGANS)) -> tuple[np.ndarray, np.ndarray]:
-    """An image and labels 1..organs: boxes of different intensity, on noise."""
+    """Draws an image and labels 1..organs: boxes of different intensity, on noise."""
     rng = np.random.default_rng(seed)
     image = rng.normal(0, 0.1, (20, 22, 24)).astype(np.float32)
     labels = np.zeros(image.shape, dtype=np.uint8)
@@ -37,7 +37,7 @@ def toy_volume(seed: int, organs: int = len(ORGANS)) -> tuple[np.ndarray, np.nda
 
 
 def base_plans(*, architecture: str = "PlainConvUNet", name: str = "nnUNetPlans") -> dict:
-    """Plans as nnU-Net writes them, with a tiny network."""
+    """Returns plans as nnU-Net writes them, with a tiny network."""
 
     def network(dim: int) -> dict:
         convs = "n_conv_per_stage" if architecture == "PlainConvUNet" else "n_blocks_per_stage"
@@ -122,7 +122,7 @@ def make_dataset(
     architecture: str = "PlainConvUNet",
     change_labels=lambda labels: labels,
 ) -> Path:
-    """nnUNet_raw and nnUNet_preprocessed under ``root``; returns the preprocessed data set's folder."""
+    """Writes nnUNet_raw and nnUNet_preprocessed under ``root``; returns the preprocessed data set's folder."""
     raw, pre = root / "raw" / DATASET, root / "preprocessed" / DATASET
     for folder in (raw / "imagesTr", raw / "labelsTr", pre, root / "results"):
         folder.mkdir(parents=True)
@@ -150,7 +150,7 @@ def make_dataset(
 
 
 def preprocess(pre: Path, plans_name: str, configurations=("3d_fullres",)) -> None:
-    """What nnUNetv2_preprocess leaves of a raw data set with plans, made in this process."""
+    """Preprocesses a raw data set as nnUNetv2_preprocess does, in this process."""
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -176,7 +176,7 @@ def preprocess(pre: Path, plans_name: str, configurations=("3d_fullres",)) -> No
 
 
 def make_raw(root, name, labels, *, num_cases=6, channel="MR", spacing=1.0, **extra):
-    """A raw data set with the toy's organs under other numbers, and only these."""
+    """Writes a raw data set with the toy's organs under other numbers, and only these; returns its folder."""
     folder = root / "raw" / name
     numbers = np.zeros(len(ORGANS) + 1, dtype=np.uint8)
     for organ, number in labels.items():
@@ -213,7 +213,7 @@ SHORT = {"num_epochs": 2, "num_iterations_per_epoch": 2, "num_val_iterations_per
 
 
 def write_schedule(folder: Path, steps, name: str = "toy", **extra) -> Path:
-    """A schedule file; by default of a training that takes a second. A step is its classes, or as in the file."""
+    """Writes a schedule, by default of a training that takes a second. A step is its classes, or as in the file."""
     file = folder / f"{name}.json"
     complete = [s if isinstance(s, dict) else {"classes": list(s)} for s in steps]
     content = {"name": name, "steps": complete, "training": SHORT, **extra}
@@ -230,7 +230,7 @@ def make_trainer(
     resume: bool = False,
     dataset: str = DATASET,
 ):
-    """The trainer that nnUNetv2_train would make."""
+    """Makes the trainer as nnUNetv2_train does."""
     from nnunetv2.run.run_training import get_trainer_from_args
 
     return get_trainer_from_args(dataset, configuration, fold, name, plans_name, resume, torch.device("cpu"))
@@ -239,7 +239,7 @@ def make_trainer(
 def make_setup(
     num_old=1, ignore_label=None, scale_weights=(1.0,), *, batch_dice=True, ddp=False, refined=(), **settings
 ):
-    """A LossSetup; ``settings`` are values of hyper-parameters."""
+    """Makes a LossSetup; ``settings`` are values of hyper-parameters."""
     return LossSetup(
         num_old=num_old,
         ignore_label=ignore_label,
@@ -252,12 +252,12 @@ def make_setup(
 
 
 def make_batch(teacher=None, features=None, **others):
-    """A Batch around tensors: ``teacher`` a TeacherOutput, ``features`` the student's."""
+    """Makes a Batch from tensors: ``teacher`` a TeacherOutput, ``features`` the student's."""
     return Batch(torch.zeros(1), teacher=lambda _images: teacher, features=lambda: features, **others)
 
 
 def called(loss, logits, targets, batch=None):
-    """The total of a loss, called as a training step calls it."""
+    """Returns the total of a loss, called as a training step calls it."""
     with loss.on(make_batch() if batch is None else batch):
         return loss(logits, targets)
 
@@ -276,7 +276,7 @@ PGCD_SETTINGS = {
 
 
 def make_pgcd_loss(bank: PrototypeBank, *layout, **changed) -> PGCDLoss:
-    """PGCD's loss; arguments as for ``make_setup``, the settings but for what is ``changed`` ``PGCD_SETTINGS``."""
+    """Makes PGCD's loss; ``layout`` as for ``make_setup``, ``changed`` overrides ``PGCD_SETTINGS``."""
     return PGCDLoss(make_setup(*layout, **{**PGCD_SETTINGS, **changed}), bank=bank)
 
 
@@ -302,7 +302,7 @@ def train(name: str, plans_name: str, **kwargs):
 
 
 def plan_toy(tmp_path: Path, steps=(ORGANS[:2], ORGANS[2:]), first_trainer=None, **extra) -> list[str]:
-    """Plans a schedule of the toy data set; the names of the steps' plans."""
+    """Plans a schedule of the toy data set; returns the names of the steps' plans."""
     from nnunet_cil.workflows.plan.plan import plan
 
     schedule = write_schedule(tmp_path, steps, **extra)
@@ -314,7 +314,7 @@ def checkpoint(trainer, name: str = "final") -> dict:
 
 
 def teacher_segments(folder: Path, logits: torch.Tensor, labelled_in=lambda _case: (), stray_free=()) -> dict:
-    """Case a or b -> what ``TeacherVolumes`` makes of a teacher that says ``logits``, (K, *spatial), of both."""
+    """Returns what ``TeacherVolumes`` writes for cases a and b, with a teacher that puts out ``logits``, (K, *spatial)."""
     from nnunet_cil.training.passes import Ranks
     from nnunet_cil.training.teacher_volumes import TeacherVolumes
 
@@ -331,7 +331,7 @@ def teacher_segments(folder: Path, logits: torch.Tensor, labelled_in=lambda _cas
 
 
 def finish_training(fold: Path) -> None:
-    """Leaves what nnUNetv2_train leaves, as far as ``run`` looks."""
+    """Writes what a finished nnUNetv2_train leaves, as far as ``run`` reads it."""
     write_checkpoint(fold / "checkpoint_final.pth", "x")
     (fold / "validation").mkdir(exist_ok=True)
     means = {str(c): {"Dice": c / 10} for c in range(1, 5)}
@@ -339,6 +339,6 @@ def finish_training(fold: Path) -> None:
 
 
 def write_checkpoint(file: Path, content: str) -> None:
-    """A file that is whole, and no more."""
+    """Writes a file that passes for a checkpoint, with nothing else in it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"network_weights": {}, "init_args": content}, file)

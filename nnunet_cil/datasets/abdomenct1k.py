@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nnunet_cil.datasets.download import Case, Dataset, Problem, find_files, root_with, unpaired
-from nnunet_cil.datasets.volumes import ImageFile
+from nnunet_cil.datasets.download import Dataset, Problem, find_files, paired_cases, root_with, unpaired
 
 CLASSES = ("liver", "kidney", "spleen", "pancreas")
 """In the order of their numbers, 1 to 4; both kidneys are one class."""
 
 
 def find(source: Path) -> Dataset:
-    """``AbdomenCT-1K-ImagePart1`` to ``3`` (``Case_00001_0000.nii.gz``), and ``Mask`` (``Case_00001.nii.gz``).
+    """Finds ``AbdomenCT-1K-ImagePart1`` to ``3`` (``Case_00001_0000.nii.gz``), and ``Mask`` (``Case_00001.nii.gz``).
 
     Args:
         source: the folder that holds the unpacked archives. Cases without a mask are left out.
@@ -41,10 +40,10 @@ def find(source: Path) -> Dataset:
     problems = unpaired({c: f for c, f in images.items() if c in labels}, labels)
     if without_mask:
         text = f"{len(without_mask)} images have no mask and are left out"
-        problems = (*problems, Problem("", "images without labels", text, serious=False))
+        problems = (*problems, Problem(case="", kind="images without labels", text=text, blocking=False))
     return Dataset(
         name="AbdomenCT1K",
-        cases=tuple(Case(c, (ImageFile(images[c]),), ImageFile(labels[c])) for c in sorted(set(images) & set(labels))),
+        cases=tuple(paired_cases(images, labels)),
         numbers={name: i for i, name in enumerate(CLASSES, start=1)},
         reference="https://github.com/JunMa11/AbdomenCT-1K",
         licence="see the Zenodo records 5903099, 5903846 and 5903769",

@@ -15,10 +15,10 @@ from nnunet_cil.datasets.download import (
     choose,
     find_files,
     incomplete,
+    paired_cases,
     root_with,
     unpaired,
 )
-from nnunet_cil.datasets.volumes import ImageFile
 
 CLASSES = (
     "spleen",
@@ -48,12 +48,12 @@ SPLITS: dict[str, Part] = {"validation": "val", "test": "test"}
 
 
 def find(source: Path, *, modality: str = "CT", split: str = "validation") -> Dataset:
-    """Training and validation cases (``imagesTr/amos_0001.nii.gz``); the test cases have no public labels.
+    """Finds training and validation cases (``imagesTr/amos_0001.nii.gz``); the test cases have no public labels.
 
     Args:
         source: ``amos22``, or what holds it.
         modality: CT, MR, or both in one data set.
-        split: what the official validation cases are for: nnU-Net's validation, or a test set.
+        split: use of the official validation cases: nnU-Net's validation, or a test set.
 
     Raises:
         CILError: no such folders, or an unknown option.
@@ -68,14 +68,14 @@ def find(source: Path, *, modality: str = "CT", split: str = "validation") -> Da
             {
                 c: f
                 for c, f in find_files(root / f"{kind}{ending}", r"(amos_\d+)\.nii\.gz").items()
-                if _wanted(c, modality)
+                if _has_modality(c, modality)
             }
             for kind in ("images", "labels")
         )
-        pairs = sorted(set(images) & set(labels))
-        cases += [Case(c, (ImageFile(images[c]),), ImageFile(labels[c]), part) for c in pairs]
-        official = NUM_TRAINING[modality] // (1 if part == "train" else 2)
-        problems += [*unpaired(images, labels), *incomplete(len(pairs), official, f"images{ending}")]
+        pairs = paired_cases(images, labels, part)
+        num_official = NUM_TRAINING[modality] // (1 if part == "train" else 2)
+        cases += pairs
+        problems += [*unpaired(images, labels), *incomplete(len(pairs), num_official, f"images{ending}")]
     return Dataset(
         name="AMOS22" if modality == "both" else f"AMOS22{modality}",
         cases=tuple(cases),
@@ -89,6 +89,6 @@ def find(source: Path, *, modality: str = "CT", split: str = "validation") -> Da
     )
 
 
-def _wanted(case: str, modality: str) -> bool:
+def _has_modality(case: str, modality: str) -> bool:
     is_ct = int(case.removeprefix("amos_")) <= LAST_CT
     return modality == "both" or is_ct == (modality == "CT")

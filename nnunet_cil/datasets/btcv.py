@@ -31,7 +31,7 @@ TRANSUNET_TEST = ("0001", "0002", "0003", "0004", "0008", "0022", "0025", "0029"
 """The 12 test cases of Chen et al. 2021 (https://github.com/Beckschen/TransUNet, lists_Synapse/test_vol.txt)."""
 
 SWIN_UNETR_VALIDATION = ("0035", "0036", "0037", "0038", "0039", "0040")
-"""The 6 of 30 that Swin UNETR's training leaves out (https://github.com/Project-MONAI/research-contributions)."""
+"""The 6 of 30 cases that Swin UNETR's training leaves out (https://github.com/Project-MONAI/research-contributions)."""
 
 SPLITS: dict[str, dict[str, Part]] = {
     "none": {},
@@ -41,11 +41,11 @@ SPLITS: dict[str, dict[str, Part]] = {
 
 
 def find(source: Path, *, split: str = "none") -> Dataset:
-    """The 30 labelled cases: ``Training/img/img0001.nii.gz`` with ``Training/label/label0001.nii.gz``.
+    """Finds the 30 labelled cases: ``Training/img/img0001.nii.gz`` with ``Training/label/label0001.nii.gz``.
 
     Args:
         source: ``RawData``, or what holds it.
-        split: of ``SPLITS``; none: all are training cases.
+        split: one of ``SPLITS``; none: all are training cases.
 
     Raises:
         CILError: no such folders, or an unknown split.
@@ -58,7 +58,13 @@ def find(source: Path, *, split: str = "none") -> Dataset:
     return Dataset(
         name="BTCV",
         cases=tuple(
-            Case(f"btcv_{c}", (ImageFile(images[c]),), ImageFile(labels[c]), parts.get(c, "train")) for c in pairs
+            Case(
+                name=f"btcv_{c}",
+                images=(ImageFile(images[c]),),
+                labels=ImageFile(labels[c]),
+                part=parts.get(c, "train"),
+            )
+            for c in pairs
         ),
         numbers={name: i for i, name in enumerate(CLASSES, start=1)},
         reference="https://www.synapse.org/Synapse:syn3193805",

@@ -1,4 +1,4 @@
-"""The data sets that can be converted, by name."""
+"""The one place that lists the data sets that can be converted (docs/datasets.md says how to add one)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = {
     "openkbp": "OpenKBP: a clone of https://github.com/ababier/open-kbp",
     "generic": "any folder of images and labels, with --names FILE",
 }
-"""Name -> what is expected; the module of the same name finds the cases."""
+"""Name -> the data set and the folder to give. The function ``find`` of the module of this name finds the cases."""
 
 
 def find(name: str, source: Path, options: Mapping[str, Any]) -> Dataset:
@@ -34,10 +34,11 @@ def find(name: str, source: Path, options: Mapping[str, Any]) -> Dataset:
     Args:
         name: one of ``NAMES``.
         source: folder of the download.
-        options: those that were given; each data set takes some.
+        options: options that were given; they become keyword arguments of the data set's ``find``.
 
     Raises:
-        CILError: an unknown name, an option that the data set does not take or lacks, or an unexpected folder.
+        CILError: an unknown name, an option that the data set does not take, one that it needs and lacks, or an
+            unexpected folder.
     """
     import inspect  # slow to import, and the command line needs only the names
 

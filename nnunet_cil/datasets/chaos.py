@@ -16,7 +16,7 @@ from nnunet_cil.datasets.volumes import Volume
 from nnunet_cil.errors import CILError
 
 Greys = tuple[tuple[int, int, int], ...]
-"""Lowest and highest grey value of a PNG, and the label that they stand for."""
+"""Ranges of grey values: the lowest, the highest, and the label that they stand for."""
 
 CT_GREYS: Greys = ((1, 255, 1),)
 MR_GREYS: Greys = ((55, 70, 1), (110, 135, 2), (175, 200, 3), (240, 255, 4))
@@ -25,7 +25,7 @@ MR_CLASSES = ("liver", "right kidney", "left kidney", "spleen")
 """In the order of their grey values: about 63, 126, 189 and 252."""
 
 SEQUENCES: dict[str, tuple[str, ...]] = {"CT": (), "T1DUAL": ("InPhase", "OutPhase"), "T2SPIR": ()}
-"""Modality -> the series of ``DICOM_anon`` that become channels; none: the folder itself."""
+"""Modality -> the folders in ``DICOM_anon`` that become channels; empty: ``DICOM_anon`` itself."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class DicomSeries:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The slices."""
+        """Returns the slices."""
         return _slices(self.folder)
 
     def read(self) -> Volume:
-        """The volume, as the slices' positions say."""
+        """Reads the slices in the order of their positions."""
         import SimpleITK as sitk
 
         reader = sitk.ImageSeriesReader()
@@ -48,9 +48,15 @@ class DicomSeries:
         return Volume(reader.Execute())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PngSlices:
-    """The PNG of each DICOM slice; the first file name belongs to the first, whichever way the patient lies."""
+    """Labels of a DICOM series, one PNG a slice, paired by the order of the file names.
+
+    Attributes:
+        folder: the PNG files.
+        series: the DICOM slices.
+        greys: labels of the grey values.
+    """
 
     folder: Path
     series: Path
@@ -58,11 +64,11 @@ class PngSlices:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The PNG files."""
+        """Returns the PNG files."""
         return tuple(sorted(self.folder.glob("[!.]*.png")))
 
     def read(self) -> Volume:
-        """The label map, on the grid of the series."""
+        """Reads the label map, on the grid of the series."""
         import SimpleITK as sitk
 
         dicom = _slices(self.series)
@@ -82,7 +88,7 @@ class PngSlices:
 
 
 def find(source: Path, *, modality: str = "CT") -> Dataset:
-    """``CT/1/DICOM_anon`` with ``CT/1/Ground``, or ``MR/1/T2SPIR/DICOM_anon`` with ``MR/1/T2SPIR/Ground``.
+    """Finds ``CT/1/DICOM_anon`` with ``CT/1/Ground``, or ``MR/1/T2SPIR/DICOM_anon`` with ``MR/1/T2SPIR/Ground``.
 
     Args:
         source: ``Train_Sets``, or what holds it.
@@ -99,9 +105,9 @@ def find(source: Path, *, modality: str = "CT") -> Dataset:
     for patient in sorted((p for p in root.iterdir() if p.name.isdigit()), key=lambda p: int(p.name)):
         folder = patient if modality == "CT" else patient / modality
         images = [folder / "DICOM_anon" / name for name in series] or [folder / "DICOM_anon"]
-        labels = PngSlices(folder / "Ground", images[0], greys)
+        labels = PngSlices(folder=folder / "Ground", series=images[0], greys=greys)
         name = f"chaos_{modality.lower()}_{int(patient.name):02d}"
-        cases.append(Case(name, tuple(map(DicomSeries, images)), labels))
+        cases.append(Case(name=name, images=tuple(map(DicomSeries, images)), labels=labels))
     return Dataset(
         name=f"CHAOS{modality}",
         cases=tuple(cases),
@@ -120,7 +126,7 @@ def _slices(folder: Path) -> tuple[Path, ...]:
 
 
 def _in_space(folder: Path) -> list[Path]:
-    """The slices of a folder by their position."""
+    """Returns the slices of a folder in the order of their positions."""
     import SimpleITK as sitk
 
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))

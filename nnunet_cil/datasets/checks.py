@@ -1,14 +1,12 @@
-"""What can be wrong with a download, looked for in all cases before anything is written."""
+"""Checks of a download: all cases, before anything is written."""
 
 from __future__ import annotations
 
 import hashlib
 import statistics
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,105 +14,30 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_cil.datasets.download import Case, Dataset, Problem
+from nnunet_cil.datasets.findings import Examined, Findings
+from nnunet_cil.datasets.parallel import in_parallel
 from nnunet_cil.datasets.volumes import ImageFile, Source, Volume, distance_in_voxels
 from nnunet_cil.errors import CILError
 
 TOLERANCE_VOXELS = 0.1
 """How far the corners of image and labels may lie apart. Below it, the labels take over the image's geometry."""
 
-_SAME_GRID = 1e-6
-"""In voxels: nearer than this a file may stand beside another as it is."""
+_SAME_GRID_VOXELS = 1e-6
+"""Files whose corners lie nearer than this are written as they are."""
 
 AIR_HU = -200.0
 """Every CT in Hounsfield units has voxels below this, and no MR has."""
 
 MAX_ANISOTROPY = 10.0
 OUTLIER_MADS = 12.0
-ACCEPTABLE = ("modality", "duplicate", "intensities")
-"""Kinds of serious problems that a user may declare to be as they should."""
 MIN_CASES_FOR_OUTLIERS = 5
 
 
-@dataclass(frozen=True)
-class Examined:
-    """A case that was read.
-
-    Attributes:
-        case: the case.
-        problems: what was found in it alone.
-        size: voxels (x, y, z); empty when it could not be read.
-        spacing_mm: (x, y, z).
-        digest: of the first channel's voxels.
-        values: label values.
-        bright: 99th percentile of each channel.
-        image_as_is: channels whose file can stand in nnU-Net's folder as it is.
-        labels_as_is: the same for the labels.
-    """
-
-    case: Case
-    problems: tuple[Problem, ...]
-    size: tuple[int, ...] = ()
-    spacing_mm: tuple[float, ...] = ()
-    digest: str = ""
-    values: frozenset[int] = frozenset()
-    bright: tuple[float, ...] = ()
-    image_as_is: tuple[bool, ...] = ()
-    labels_as_is: bool = False
-
-
-@dataclass(frozen=True)
-class Findings:
-    """A data set, its cases as examined, and all problems."""
-
-    dataset: Dataset
-    examined: tuple[Examined, ...]
-    problems: tuple[Problem, ...]
-
-    @property
-    def faulty(self) -> frozenset[str]:
-        """Cases with a serious problem."""
-        return frozenset(p.case for p in self.problems if p.serious and p.case)
-
-    @property
-    def is_usable(self) -> bool:
-        """No serious problem."""
-        return not any(p.serious for p in self.problems)
-
-    def without_faulty(self) -> Findings:
-        """The same without the cases that have serious problems, which are told as left out."""
-        kept = tuple(e for e in self.examined if e.case.name not in self.faulty)
-        told = tuple(replace(p, serious=p.serious and not p.case) for p in self.problems)
-        left_out = tuple(
-            Problem(name, "left out", "has one of the problems listed", serious=False) for name in sorted(self.faulty)
-        )
-        return replace(self, examined=kept, problems=told + left_out)
-
-    def accepting(self, kinds: Collection[str]) -> Findings:
-        """The same with all problems of these kinds told only."""
-        told = tuple(replace(p, serious=p.serious and p.what not in kinds) for p in self.problems)
-        return replace(self, problems=told)
-
-    def text(self, *, limit: int | None = None) -> str:
-        """All problems by kind, serious ones first; ``limit``: cases shown of each kind."""
-        lines = [f"{self.dataset.name}: {len(self.examined)} cases checked, {len(self.problems)} remarks."]
-        for serious, title in ((True, "Must be mended"), (False, "Worth knowing")):
-            chosen = [p for p in self.problems if p.serious == serious]
-            kinds = Counter(p.what for p in chosen)
-            lines += [f"{title}:"] if chosen else []
-            for what, count in kinds.items():
-                lines.append(f"  {what} ({count})")
-                own = [p for p in chosen if p.what == what]
-                lines += [f"    {p.case + ': ' if p.case else ''}{p.text}" for p in own[:limit]]
-                if limit is not None and count > limit:
-                    lines.append(f"    and {count - limit} more; --report FILE lists them all")
-        return "\n".join(lines)
-
-
 def check(dataset: Dataset, *, num_processes: int = 1) -> Findings:
-    """Reads every case and collects everything that is wrong.
+    """Reads every case and collects all problems.
 
     Args:
-        dataset: as found in the download.
+        dataset: the download.
         num_processes: cases read at the same time.
 
     Raises:
@@ -122,179 +45,172 @@ def check(dataset: Dataset, *, num_processes: int = 1) -> Findings:
     """
     if not any(case.part == "train" for case in dataset.cases):
         raise CILError(f"The download holds no training case of {dataset.name} with labels.")
-    names = Counter(case.name for case in dataset.cases)
-    twice = [Problem(n, "duplicate name", f"{c} cases have this name") for n, c in names.items() if c > 1]
     examine_one = partial(examine, dataset=replace(dataset, cases=(), problems=()))
     examined = tuple(in_parallel(examine_one, dataset.cases, num_processes, f"Checking {dataset.name}"))
-    problems = [*dataset.problems, *twice, *(p for e in examined for p in e.problems)]
     return Findings(
-        dataset, examined, (*problems, *_duplicates(examined), *_outliers(examined), *_absent(dataset, examined))
+        dataset=dataset,
+        examined=examined,
+        problems=(
+            *dataset.problems,
+            *_same_names(dataset.cases),
+            *(problem for e in examined for problem in e.problems),
+            *_duplicates(examined),
+            *_outliers(examined),
+            *_absent_classes(dataset, examined),
+        ),
     )
 
 
-def in_parallel(function: Any, items: Sequence[Any], num_processes: int, text: str) -> Iterable[Any]:
-    """Results in order, with a progress bar; one process: this one.
-
-    Raises:
-        CILError: a process was killed.
-    """
-    from tqdm import tqdm
-
-    if num_processes <= 1 or len(items) < 2:
-        yield from tqdm(map(function, items), desc=text, total=len(items), unit="case")
-        return
-    try:
-        with ProcessPoolExecutor(min(num_processes, len(items))) as pool:
-            yield from tqdm(pool.map(function, items), desc=text, total=len(items), unit="case")
-    except BrokenProcessPool as error:
-        raise CILError(
-            f"{text}: a process was killed, most likely for lack of memory. Set nnUNet_def_n_proc to less than "
-            f"{num_processes} and run the command again: what is finished is kept."
-        ) from error
-
-
 def examine(case: Case, dataset: Dataset) -> Examined:
-    """Reads a case and looks for what is wrong with it alone."""
+    """Reads a case and collects the problems that it shows without a look at the others."""
     try:
-        volumes = [source.read() for source in case.images]
+        images = [source.read() for source in case.images]
         labels = case.labels.read()
-    except (CILError, RuntimeError, ValueError, OSError) as error:  # the last three: what readers make of damaged files
-        text = (
-            str(error)
-            if isinstance(error, CILError)
-            else f"{_folder(case)} cannot be read: {str(error).splitlines()[-1]}"
-        )
-        return Examined(case, (Problem(case.name, "unreadable", text),))
+    except CILError as error:
+        return _unreadable(case, str(error))
+    except (RuntimeError, ValueError, OSError) as error:  # what readers make of damaged files
+        return _unreadable(case, f"{_folder(case)} cannot be read: {str(error).splitlines()[-1]}")
     import SimpleITK as sitk
 
-    reference = volumes[0].image
-    arrays = [sitk.GetArrayViewFromImage(v.image) for v in volumes]
+    reference = images[0].image
+    arrays = [sitk.GetArrayViewFromImage(volume.image) for volume in images]
     segmentation = sitk.GetArrayViewFromImage(labels.image)
-    problems = [
-        *(Problem(case.name, "repaired", text, serious=False) for v in (*volumes, labels) for text in v.remarks),
-        *(p for i, v in enumerate(volumes[1:], 1) for p in _geometry(case.name, reference, v.image, f"channel {i}")),
-        *_geometry(case.name, reference, labels.image, "labels"),
-        *_anisotropy(case.name, reference.GetSpacing()),
-        *(
-            p
-            for name, a in zip(dataset.channels, arrays, strict=True)
-            for p in _intensities(case.name, name, a, dataset)
-        ),
-    ]
     values, label_problems = _label_values(case.name, segmentation, dataset)
-    same_numbers = list(dataset.numbers.values()) == list(range(1, len(dataset.numbers) + 1))
-    same_grid = distance_in_voxels(reference, labels.image) < _SAME_GRID
+    is_consecutive = list(dataset.numbers.values()) == list(range(1, len(dataset.numbers) + 1))
     return Examined(
         case=case,
-        problems=(*problems, *label_problems),
+        problems=(
+            *_repairs(case.name, (*images, labels)),
+            *_geometry(case.name, images, labels),
+            *_intensities(case.name, arrays, dataset),
+            *label_problems,
+        ),
         size=tuple(reference.GetSize()),
         spacing_mm=tuple(reference.GetSpacing()),
         digest=hashlib.sha256(np.ascontiguousarray(arrays[0]).tobytes()).hexdigest(),
         values=values,
         bright=tuple(float(np.percentile(a[:: max(1, len(a) // 16)], 99)) for a in arrays),
         image_as_is=tuple(
-            _stands_as_it_is(s, v) and distance_in_voxels(reference, v.image) < _SAME_GRID
-            for s, v in zip(case.images, volumes, strict=True)
+            _can_stay(source, volume, reference) for source, volume in zip(case.images, images, strict=True)
         ),
-        labels_as_is=_stands_as_it_is(case.labels, labels)
-        and same_numbers
-        and same_grid
-        and np.issubdtype(segmentation.dtype, np.integer),
+        labels_as_is=is_consecutive
+        and np.issubdtype(segmentation.dtype, np.integer)
+        and _can_stay(case.labels, labels, reference),
     )
+
+
+def _unreadable(case: Case, text: str) -> Examined:
+    return Examined(case=case, problems=(Problem(case=case.name, kind="unreadable", text=text),))
 
 
 def _folder(case: Case) -> str:
     return str(case.labels.files[0].parent if case.labels.files else case.name)
 
 
-def _stands_as_it_is(source: Source, volume: Volume) -> bool:
-    return isinstance(source, ImageFile) and source.file.name.endswith(".nii.gz") and not volume.remarks
+def _can_stay(source: Source, volume: Volume, reference: Any) -> bool:
+    """Returns true where nnU-Net can read the file as it is, on the grid of the first channel."""
+    is_nifti = isinstance(source, ImageFile) and source.file.name.endswith(".nii.gz")
+    return is_nifti and not volume.notes and distance_in_voxels(reference, volume.image) < _SAME_GRID_VOXELS
 
 
-def _geometry(case: str, reference: Any, other: Any, what: str) -> list[Problem]:
+def _repairs(case: str, volumes: Sequence[Volume]) -> Iterator[Problem]:
+    for volume in volumes:
+        for note in volume.notes:
+            yield Problem(case=case, kind="repaired", text=note, blocking=False)
+
+
+def _geometry(case: str, images: Sequence[Volume], labels: Volume) -> Iterator[Problem]:
+    reference = images[0].image
+    for channel, volume in enumerate(images[1:], start=1):
+        yield from _grid(case, reference, volume.image, f"channel {channel}")
+    yield from _grid(case, reference, labels.image, "labels")
+    spacing_mm = reference.GetSpacing()
+    if max(spacing_mm) > MAX_ANISOTROPY * min(spacing_mm):
+        text = f"spacing {' x '.join(f'{s:.3g}' for s in spacing_mm)} mm"
+        yield Problem(case=case, kind="anisotropy", text=text, blocking=False)
+
+
+def _grid(case: str, reference: Any, other: Any, name: str) -> Iterator[Problem]:
     if other.GetSize() != reference.GetSize():
-        text = f"image {list(reference.GetSize())} and {what} {list(other.GetSize())} differ in size"
-        return [Problem(case, "geometry", text)]
+        text = f"image {list(reference.GetSize())} and {name} {list(other.GetSize())} differ in size"
+        yield Problem(case=case, kind="geometry", text=text)
+        return
     distance = distance_in_voxels(reference, other)
-    if distance <= TOLERANCE_VOXELS:
-        return []
-    text = f"image and {what} lie up to {distance:.3g} voxels apart (at most {TOLERANCE_VOXELS} are tolerated)"
-    return [Problem(case, "geometry", text)]
+    if distance > TOLERANCE_VOXELS:
+        text = f"image and {name} lie up to {distance:.3g} voxels apart (at most {TOLERANCE_VOXELS} are tolerated)"
+        yield Problem(case=case, kind="geometry", text=text)
 
 
-def _anisotropy(case: str, spacing_mm: Sequence[float]) -> list[Problem]:
-    if max(spacing_mm) <= MAX_ANISOTROPY * min(spacing_mm):
-        return []
-    text = f"spacing {' x '.join(f'{s:.3g}' for s in spacing_mm)} mm"
-    return [Problem(case, "anisotropy", text, serious=False)]
-
-
-def _intensities(case: str, channel: str, array: npt.NDArray[Any], dataset: Dataset) -> list[Problem]:
-    low, high = float(array.min()), float(array.max())
-    if not np.isfinite([low, high]).all():
-        return [Problem(case, "intensities", f"{channel} holds values that are not numbers")]
-    if low == high:
-        return [Problem(case, "intensities", f"{channel} is {low:g} everywhere")]
-    if channel == "CT" and dataset.hounsfield and low > AIR_HU:
-        return [
-            Problem(case, "modality", f"values from {low:g} to {high:g} are no CT in Hounsfield units: air is missing")
-        ]
-    if channel == "MRI" and low < AIR_HU:
-        return [Problem(case, "modality", f"values from {low:g} to {high:g} look like CT, but the data set is MRI")]
-    return []
+def _intensities(case: str, arrays: Sequence[npt.NDArray[Any]], dataset: Dataset) -> Iterator[Problem]:
+    for channel, array in zip(dataset.channels, arrays, strict=True):
+        low, high = float(array.min()), float(array.max())
+        values = f"values from {low:g} to {high:g}"
+        if not np.isfinite([low, high]).all():
+            yield Problem(case=case, kind="intensities", text=f"{channel} holds values that are not numbers")
+        elif low == high:
+            yield Problem(case=case, kind="intensities", text=f"{channel} is {low:g} everywhere")
+        elif channel == "CT" and dataset.hounsfield and low > AIR_HU:
+            text = f"{values} are no CT in Hounsfield units: air is missing"
+            yield Problem(case=case, kind="modality", text=text)
+        elif channel == "MRI" and low < AIR_HU:
+            yield Problem(case=case, kind="modality", text=f"{values} look like CT, but the data set is MRI")
 
 
 def _label_values(case: str, segmentation: npt.NDArray[Any], dataset: Dataset) -> tuple[frozenset[int], list[Problem]]:
+    """Returns the values of a label map, and their problems; no values where some are no whole numbers."""
     raw = {float(v) for part in segmentation for v in np.unique(part)}
     broken = sorted(v for v in raw if not v.is_integer())
     if broken:
-        return frozenset(), [Problem(case, "label values", f"the value {broken[0]:g} is no whole number")]
+        text = f"the value {broken[0]:g} is no whole number"
+        return frozenset(), [Problem(case=case, kind="label values", text=text)]
     values = frozenset(int(v) for v in raw)
     strange = sorted(values - {0, *dataset.numbers.values()})
     problems = []
     if strange:
         text = f"holds {', '.join(map(str, strange[:5]))}, but the labels are {dict(dataset.numbers)}"
-        problems.append(Problem(case, "label values", text))
+        problems.append(Problem(case=case, kind="label values", text=text))
     if not np.issubdtype(segmentation.dtype, np.integer):
         text = f"labels are stored as {segmentation.dtype}; written as whole numbers, which they are exactly"
-        problems.append(Problem(case, "repaired", text, serious=False))
+        problems.append(Problem(case=case, kind="repaired", text=text, blocking=False))
     if values <= {0}:
-        problems.append(Problem(case, "empty labels", "holds background only", serious=False))
+        problems.append(Problem(case=case, kind="empty labels", text="holds background only", blocking=False))
     return values, problems
 
 
-def _duplicates(examined: Sequence[Examined]) -> list[Problem]:
+def _same_names(cases: Sequence[Case]) -> Iterator[Problem]:
+    for name, count in Counter(case.name for case in cases).items():
+        if count > 1:
+            yield Problem(case=name, kind="duplicate name", text=f"{count} cases have this name")
+
+
+def _duplicates(examined: Sequence[Examined]) -> Iterator[Problem]:
     first: dict[str, str] = {}
-    problems = []
     for e in examined:
-        if e.digest and first.setdefault(e.digest, e.case.name) != e.case.name:
-            problems.append(Problem(e.case.name, "duplicate", f"has the same image as {first[e.digest]}"))
-    return problems
+        name = e.case.name
+        if e.digest and first.setdefault(e.digest, name) != name:
+            yield Problem(case=name, kind="duplicate", text=f"has the same image as {first[e.digest]}")
 
 
-def _outliers(examined: Sequence[Examined]) -> list[Problem]:
-    """Cases whose brightest voxels, or whose spacing, are far from those of the others (median absolute deviation)."""
+def _outliers(examined: Sequence[Examined]) -> Iterator[Problem]:
+    """Yields the cases whose brightest voxels, or whose spacing, are far from those of the other cases."""
     readable = [e for e in examined if e.size]
     if len(readable) < MIN_CASES_FOR_OUTLIERS:
-        return []
-    problems = []
-    measures = {"intensity outlier": [e.bright[0] for e in readable]}
-    measures |= {"spacing outlier": [max(e.spacing_mm) for e in readable]}
-    for what, numbers in measures.items():
-        middle = statistics.median(numbers)
-        deviation = max(statistics.median(abs(n - middle) for n in numbers), 0.05 * abs(middle))
-        unit = "99th percentile" if what == "intensity outlier" else "largest spacing in mm"
+        return
+    for kind, measure, numbers in (
+        ("intensity outlier", "99th percentile", [e.bright[0] for e in readable]),
+        ("spacing outlier", "largest spacing in mm", [max(e.spacing_mm) for e in readable]),
+    ):
+        median = statistics.median(numbers)
+        deviation = max(statistics.median(abs(n - median) for n in numbers), 0.05 * abs(median))
         for e, number in zip(readable, numbers, strict=True):
-            if abs(number - middle) > OUTLIER_MADS * deviation:
-                text = f"{unit} {number:.4g}, where the median of all cases is {middle:.4g}"
-                problems.append(Problem(e.case.name, what, text, serious=False))
-    return problems
+            if abs(number - median) > OUTLIER_MADS * deviation:
+                text = f"{measure} {number:.4g}, where the median of all cases is {median:.4g}"
+                yield Problem(case=e.case.name, kind=kind, text=text, blocking=False)
 
 
-def _absent(dataset: Dataset, examined: Sequence[Examined]) -> list[Problem]:
-    present = {v for e in examined if e.case.part != "test" for v in e.values}
-    return [
-        Problem("", "absent class", f"no training case has {name!r} (label {number})", serious=False)
-        for name, number in dataset.numbers.items()
-        if number not in present
-    ]
+def _absent_classes(dataset: Dataset, examined: Sequence[Examined]) -> Iterator[Problem]:
+    present = {value for e in examined if e.case.part != "test" for value in e.values}
+    for name, number in dataset.numbers.items():
+        if number not in present:
+            text = f"no training case has {name!r} (label {number})"
+            yield Problem(case="", kind="absent class", text=text, blocking=False)

@@ -1,4 +1,4 @@
-"""From a checked download to nnU-Net's raw data set: resumable, linking what can stand as it is."""
+"""Writing nnU-Net's raw data set from a checked download: resumable, with links where nnU-Net can read the files."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nnunet_cil.datasets.checks import Examined, Findings, in_parallel
 from nnunet_cil.datasets.download import Case, Dataset
+from nnunet_cil.datasets.findings import Examined, Findings
+from nnunet_cil.datasets.parallel import in_parallel
 from nnunet_cil.datasets.volumes import Source, read_file, write_volume
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import moved_into_place, write_json
-from nnunet_cil.host.splits import NUM_FOLDS, SPLIT_SEED
+from nnunet_cil.host.folders import check_room
+from nnunet_cil.host.splits import NUM_FOLDS, SPLIT_SEED, SPLITS_FILE
 
 Transfer = Literal["link", "copy", "move"]
+"""How a file that nnU-Net can read as it is comes into the raw data set."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Converted:
-    """What lies in the target now, and how many cases this call had to write."""
+    """A raw data set, and how many of its cases this call had to write."""
 
     folder: Path
     num_train: int
@@ -37,13 +40,13 @@ def write(findings: Findings, target: Path, *, transfer: Transfer = "link", num_
     """Writes a raw data set; cases that are there already stay as they are.
 
     Args:
-        findings: a data set without serious problems.
+        findings: a data set without blocking problems.
         target: e.g. ``nnUNet_raw/Dataset017_BTCV``.
-        transfer: what becomes of files that nnU-Net can read as they are.
+        transfer: how files come into the folder that nnU-Net can read as they are.
         num_processes: cases written at the same time.
 
     Raises:
-        CILError: serious problems, another data set in the target, or too little room.
+        CILError: blocking problems, another data set in the target, or too little room.
     """
     dataset = findings.dataset
     if not findings.is_usable:
@@ -56,16 +59,20 @@ def write(findings: Findings, target: Path, *, transfer: Transfer = "link", num_
     write_json(target / "dataset.json", {**_read_json(target / "dataset.json"), **dataset_json(dataset, cases)})
     folds = splits(cases)
     if folds:
-        write_json(target / "splits_final.json", folds)
+        write_json(target / SPLITS_FILE, folds)
     write_one = partial(write_case, numbers=dict(dataset.numbers), target=target, transfer=transfer)
     for _ in in_parallel(write_one, todo, num_processes, f"Writing {dataset.name}"):
         pass
     num_test = sum(case.part == "test" for case in cases)
-    return Converted(target, len(cases) - num_test, num_test, len(todo))
+    return Converted(folder=target, num_train=len(cases) - num_test, num_test=num_test, num_written=len(todo))
 
 
 def refuse_other(target: Path, dataset: Dataset, cases: Sequence[Case]) -> None:
-    """A target with other labels or cases belongs to another conversion."""
+    """Refuses a target with other labels or cases, which belongs to another conversion.
+
+    Raises:
+        CILError: there are such.
+    """
     expected = {f for case in cases for f in _files(case, target)}
     there = [f for folder in ("Tr", "Ts") for f in sorted((target / f"labels{folder}").glob("[!.]*"))]
     others = [f.name.removesuffix(".nii.gz") for f in there if f not in expected]
@@ -78,7 +85,7 @@ def refuse_other(target: Path, dataset: Dataset, cases: Sequence[Case]) -> None:
 
 
 def dataset_json(dataset: Dataset, cases: Sequence[Case]) -> dict[str, Any]:
-    """nnU-Net's ``dataset.json``, with where the data come from."""
+    """Returns nnU-Net's ``dataset.json``, with reference, licence and citation."""
     return {
         "channel_names": {str(i): name for i, name in enumerate(dataset.channels)},
         "labels": {"background": 0, **{name: i for i, name in enumerate(dataset.numbers, start=1)}},
@@ -93,7 +100,10 @@ def dataset_json(dataset: Dataset, cases: Sequence[Case]) -> dict[str, Any]:
 
 
 def splits(cases: Sequence[Case]) -> list[dict[str, list[str]]]:
-    """nnU-Net's ``splits_final.json``: the official validation cases, or folds by patient; empty: nnU-Net's own split."""
+    """Returns nnU-Net's ``splits_final.json``; empty: nnU-Net makes its own.
+
+    Official validation cases make one fold. Otherwise, where patients have several cases, theirs stay in one fold.
+    """
     kept = [case for case in cases if case.part != "test"]
     if any(case.part == "val" for case in kept):
         return [{part: sorted(c.name for c in kept if c.part == part) for part in ("train", "val")}]
@@ -121,9 +131,7 @@ def write_case(examined: Examined, *, numbers: Mapping[str, int], target: Path, 
             _transfer(source, file, transfer)
         elif not file.exists():
             image = source.read().image
-            if (
-                file != image_files[0]
-            ):  # all on the first one's grid; the same to some tolerance, which nnU-Net does not have
+            if file != image_files[0]:  # nnU-Net has no tolerance: all channels on exactly the first one's grid
                 reference = reference or read_file(image_files[0]).image
                 image.CopyInformation(reference)
             write_volume(image, file)
@@ -136,7 +144,7 @@ def write_case(examined: Examined, *, numbers: Mapping[str, int], target: Path, 
 
 
 def _relabelled(source: Source, numbers: Mapping[str, int], reference: Any) -> Any:
-    """Labels 1, 2, ... in the order of ``numbers``, on the image's grid."""
+    """Reads labels and numbers them 1, 2, ... in the order of ``numbers``, on the image's grid."""
     import SimpleITK as sitk
 
     array = sitk.GetArrayFromImage(source.read().image)
@@ -168,14 +176,14 @@ def _transfer(source: Source, file: Path, transfer: Transfer) -> None:
 
 
 def _files(case: Case, target: Path) -> list[Path]:
-    """The image of each channel, and the labels."""
+    """Returns the files of a case in the raw data set: the image of each channel, then the labels."""
     folder = "Ts" if case.part == "test" else "Tr"
     images = [target / f"images{folder}" / f"{case.name}_{i:04d}.nii.gz" for i in range(len(case.images))]
     return [*images, target / f"labels{folder}" / f"{case.name}.nii.gz"]
 
 
 def _check_room(target: Path, todo: Sequence[Examined], transfer: Transfer) -> None:
-    """What is written anew is taken to be as large as what it is read from."""
+    """Refuses to begin what the disk cannot hold; what is written is taken to be as large as what it is read from."""
     files = {
         f
         for e in todo
@@ -186,19 +194,8 @@ def _check_room(target: Path, todo: Sequence[Examined], transfer: Transfer) -> N
     check_room(target, sum(f.stat().st_size for f in files))
 
 
-def check_room(folder: Path, needed: int, variable: str = "nnUNet_raw") -> None:
-    """Refuses to begin what the disk cannot hold; ``variable`` is the folder's environment variable."""
-    existing = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        raise CILError(
-            f"{existing} has {free / 1e9:.1f} GB free, but about {needed / 1e9:.1f} GB are needed. Make room, or set "
-            f"{variable} to another disk."
-        )
-
-
 def _read_json(file: Path) -> dict[str, Any]:
-    """Empty where there is no file."""
+    """Reads a JSON object; empty where there is no file."""
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:

@@ -1,31 +1,31 @@
-"""What a download holds, said the same way for every data set, and how to find it in folders and archives."""
+"""The description of a download, the same for every data set, and how to find its files."""
 
 from __future__ import annotations
 
 import re
-import tarfile
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from nnunet_cil.datasets.volumes import Source
+from nnunet_cil.datasets.volumes import ImageFile, Source
 from nnunet_cil.errors import CILError, did_you_mean
 
 Part = Literal["train", "val", "test"]
+"""Part of a data set: training, validation (training cases that ``splits_final.json`` sets aside) or test."""
+
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """An image and its labels.
 
     Attributes:
         name: as in nnU-Net's file names.
         images: one source a channel.
-        labels: the label map.
-        part: training, validation (training data that ``splits_final.json`` sets aside) or test.
+        labels: source of the label map.
+        part: training, validation or test.
         patient: cases of one patient stay in one fold; empty: the case is a patient of its own.
     """
 
@@ -36,37 +36,37 @@ class Case:
     patient: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Problem:
     """Something that is wrong with a case, or worth knowing.
 
     Attributes:
-        case: which; empty for the whole data set.
-        what: the kind, under which problems are listed together.
-        text: what was found.
-        serious: a serious problem stops the conversion; the others are only told.
+        case: name of the case; empty for the whole data set.
+        kind: problems of one kind are listed together.
+        text: the problem in words, to follow the case's name.
+        blocking: stops the conversion; the others are notes.
     """
 
     case: str
-    what: str
+    kind: str
     text: str
-    serious: bool = True
+    blocking: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A download, before anything is read but names.
+    """A download, before any image is read.
 
     Attributes:
-        name: of the nnU-Net data set.
+        name: name of the nnU-Net data set.
         cases: those with labels.
         numbers: class -> its number in the label files. They are written as 1, 2, ... in this order.
-        reference: where the data set comes from.
-        licence: under which it is given out.
+        reference: address of the data set.
+        licence: licence of the data set.
         citation: the publication to cite.
         channels: nnU-Net's channel names.
         hounsfield: whether channels named CT hold Hounsfield units.
-        problems: what the file names already tell.
+        problems: those that the names of the files show.
     """
 
     name: str
@@ -80,11 +80,16 @@ class Dataset:
     problems: tuple[Problem, ...] = field(default=())
 
 
-def root_with(source: Path, *wanted: str, expected: str) -> Path:
-    """The folder that holds all of ``wanted``: the source, or one up to three levels below it.
+def root_with(source: Path, *names: str, expected: str) -> Path:
+    """Returns the folder that holds all these names: the source, or a folder up to three levels below it.
+
+    Args:
+        source: the folder of the download.
+        names: files or folders.
+        expected: what the download looks like, for the message.
 
     Raises:
-        CILError: there is none; ``expected`` says what the download looks like.
+        CILError: there is no such folder.
     """
     if not source.is_dir():
         raise CILError(
@@ -93,111 +98,79 @@ def root_with(source: Path, *wanted: str, expected: str) -> Path:
     level = [source]
     for _ in range(4):
         for folder in level:
-            if all((folder / name).exists() for name in wanted):
+            if all((folder / name).exists() for name in names):
                 return folder
         level = sorted(p for folder in level for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._")
-    raise CILError(f"{source} holds no folder with {' and '.join(wanted)}: expected {expected}.")
+    raise CILError(f"{source} holds no folder with {' and '.join(names)}: expected {expected}.")
 
 
 def find_files(folder: Path, pattern: str) -> dict[str, Path]:
-    """Case -> file, for names in a folder that match; group 1 of the pattern is the case.
+    """Returns case -> file, for the file names that match; group 1 of the pattern is the case.
 
-    macOS's ``._`` twins match no pattern that begins with a letter. A folder that is missing holds nothing.
+    A folder that is missing holds no files. A pattern that begins with a letter skips the ``._`` files of macOS.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else []:
         match = re.fullmatch(pattern, file.name)
         if match:
-            found.setdefault(match[1], file)
-    return found
+            files.setdefault(match[1], file)
+    return files
+
+
+def paired_cases(images: Mapping[str, Path], labels: Mapping[str, Path], part: Part = "train") -> list[Case]:
+    """Returns the cases, of one channel, that have both an image and a label file, by name."""
+    return [
+        Case(name=name, images=(ImageFile(images[name]),), labels=ImageFile(labels[name]), part=part)
+        for name in sorted(set(images) & set(labels))
+    ]
 
 
 def unpaired(images: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[Problem, ...]:
-    """A problem for each image without labels, and for each label file without an image."""
+    """Returns a problem for each image without labels, and for each label file without an image."""
     return tuple(
-        Problem(case, "missing file", f"{have[case].name} has no {what}")
-        for have, other, what in ((images, labels, "label file"), (labels, images, "image"))
-        for case in sorted(set(have) - set(other))
+        Problem(case=case, kind="missing file", text=f"{files[case].name} has no {missing}")
+        for files, others, missing in ((images, labels, "label file"), (labels, images, "image"))
+        for case in sorted(set(files) - set(others))
     )
 
 
-def incomplete(found: int, official: int, folder: str = "") -> tuple[Problem, ...]:
-    """A hint that the download may have been cut off."""
-    if found >= official:
+def incomplete(num_cases: int, num_official: int, folder: str = "") -> tuple[Problem, ...]:
+    """Returns a note where there are fewer cases than in the official data set: the download may be cut off."""
+    if num_cases >= num_official:
         return ()
     where = f"{folder}: " if folder else ""
-    text = f"{where}{found} of the {official} labelled cases of the official data set are here"
-    return (Problem("", "number of cases", text, serious=False),)
+    text = f"{where}{num_cases} of the {num_official} labelled cases of the official data set are here"
+    return (Problem(case="", kind="number of cases", text=text, blocking=False),)
 
 
-def chosen_parts(cases: Mapping[str, Sequence[str]], known: Collection[str]) -> dict[str, Part]:
-    """Case -> part, of the cases that a user has chosen.
+def chosen_parts(cases: Mapping[str, Sequence[str]], available: Collection[str]) -> dict[str, Part]:
+    """Returns case -> part, for the cases that a user has chosen.
 
     Args:
         cases: ``{"train": [...], "test": [...]}``.
-        known: those of the download.
+        available: the cases of the download.
 
     Raises:
-        CILError: it looks otherwise, or a case is not there.
+        CILError: ``cases`` looks otherwise, or names a case that is not there.
     """
     if not set(cases) <= {"train", "test"} or not all(isinstance(names, list) for names in cases.values()):
-        raise CILError(f'Chosen cases look like {{"train": ["{min(known)}"], "test": ["{max(known)}"]}}.')
+        raise CILError(f'Chosen cases look like {{"train": ["{min(available)}"], "test": ["{max(available)}"]}}.')
     parts: dict[str, Part] = {name: "train" for name in cases.get("train", [])}
     parts |= {name: "test" for name in cases.get("test", [])}
-    missing = [name for name in parts if name not in known]
+    missing = [name for name in parts if name not in available]
     if missing:
         raise CILError(f"{len(missing)} of the wanted cases are not in the source, the first is {missing[0]!r}.")
     return parts
 
 
-def choose(value: str, known: Mapping[str, T], option: str) -> T:
-    """The chosen one of a data set's variants.
+def choose(value: str, variants: Mapping[str, T], option: str) -> T:
+    """Returns the variant of a data set that an option names.
 
     Raises:
-        CILError: an unknown one.
+        CILError: there is no such variant.
     """
-    if value not in known:
-        raise CILError(f"{option} {value!r} is unknown{did_you_mean(value, known)}. It is one of {', '.join(known)}.")
-    return known[value]
-
-
-def is_archive(source: Path) -> bool:
-    """Whether ``unpack`` can read it."""
-    return source.is_file() and (zipfile.is_zipfile(source) or tarfile.is_tarfile(source))
-
-
-def unpacked_bytes(source: Path) -> int:
-    """How much room the contents of an archive take."""
-    if zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            return sum(entry.file_size for entry in archive.infolist())
-    return source.stat().st_size  # a tar's sizes are known only by reading all of it, and its images are packed already
-
-
-def unpack(source: Path, folder: Path) -> None:
-    """Unpacks a zip or tar archive into a folder; nothing is written outside of it.
-
-    Raises:
-        CILError: the archive is damaged.
-    """
-    try:
-        if zipfile.is_zipfile(source):
-            with zipfile.ZipFile(source) as zipped:
-                zipped.extractall(folder)
-        else:
-            with tarfile.open(source) as tarred:
-                _unpack_tar(tarred, folder)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError) as error:
-        raise CILError(f"{source} cannot be unpacked: {error}. Download it again, or unpack it by hand.") from error
-
-
-def _unpack_tar(tarred: tarfile.TarFile, folder: Path) -> None:
-    """With Python's filter for data; Python before 3.10.12 and 3.11.4 has none: there, files and folders inside only."""
-    if hasattr(tarfile, "data_filter"):
-        tarred.extractall(folder, filter="data")
-        return
-    for member in tarred.getmembers():
-        inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
-        if not inside or not (member.isfile() or member.isdir()):
-            raise tarfile.ExtractError(f"{member.name!r} is a link, or not inside of the archive's folder")
-    tarred.extractall(folder)
+    if value not in variants:
+        raise CILError(
+            f"{option} {value!r} is unknown{did_you_mean(value, variants)}. It is one of {', '.join(variants)}."
+        )
+    return variants[value]

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nnunet_cil.datasets.download import Case, Dataset, find_files, incomplete, root_with, unpaired
-from nnunet_cil.datasets.volumes import ImageFile
+from nnunet_cil.datasets.download import Dataset, find_files, incomplete, paired_cases, root_with, unpaired
 
 CLASSES = (
     "liver",
@@ -29,7 +28,7 @@ CLASSES = (
 
 
 def find(source: Path) -> Dataset:
-    """``images/FLARE22_Tr_0001_0000.nii.gz`` with ``labels/FLARE22_Tr_0001.nii.gz``.
+    """Finds ``images/FLARE22_Tr_0001_0000.nii.gz`` with ``labels/FLARE22_Tr_0001.nii.gz``.
 
     Raises:
         CILError: no such folders.
@@ -37,14 +36,14 @@ def find(source: Path) -> Dataset:
     root = root_with(source, "images", "labels", expected="FLARE22Train/images and FLARE22Train/labels")
     images = find_files(root / "images", r"(FLARE22_Tr_\d{4})_0000\.nii(?:\.gz)?")
     labels = find_files(root / "labels", r"(FLARE22_Tr_\d{4})\.nii(?:\.gz)?")
-    pairs = sorted(set(images) & set(labels))
+    cases = paired_cases(images, labels)
     return Dataset(
         name="FLARE22",
-        cases=tuple(Case(c, (ImageFile(images[c]),), ImageFile(labels[c])) for c in pairs),
+        cases=tuple(cases),
         numbers={name: i for i, name in enumerate(CLASSES, start=1)},
         reference="https://doi.org/10.5281/zenodo.7860267",
         licence="see the Zenodo record",
         citation="Ma et al. 2023, Unleashing the Strengths of Unlabeled Data in Pan-cancer Abdominal Organ Quantification: "
         "the FLARE22 Challenge, https://arxiv.org/abs/2308.05862",
-        problems=(*unpaired(images, labels), *incomplete(len(pairs), 50)),
+        problems=(*unpaired(images, labels), *incomplete(len(cases), 50)),
     )

@@ -7,20 +7,20 @@ import re
 from pathlib import Path
 from typing import Any
 
-from nnunet_cil.datasets.download import Case, Dataset, Problem, find_files, root_with, unpaired
+from nnunet_cil.datasets.download import Case, Dataset, Part, Problem, find_files, root_with, unpaired
 from nnunet_cil.datasets.volumes import ImageFile
 from nnunet_cil.errors import CILError
 
 ENDINGS = r"\.(?:nii\.gz|nii|nrrd|mha|mhd)"
-"""What SimpleITK reads as one volume a file."""
+"""Endings of files that SimpleITK reads as one volume."""
 
 EXAMPLE = '{"name": "MyOrgans", "labels": {"liver": 1, "spleen": 2}, "channels": ["CT"]}'
 
 
 def find(source: Path, *, names: Path) -> Dataset:
-    """``images`` and ``labels`` (or imagesTr and labelsTr), and for tests ``imagesTs`` and ``labelsTs``.
+    """Finds ``images`` and ``labels`` (or imagesTr and labelsTr), and for tests ``imagesTs`` and ``labelsTs``.
 
-    A label file is named as its image; an image may have nnU-Net's channel number (``case_0000.nii.gz``).
+    A label file has its image's name; an image may have nnU-Net's channel number (``case_0000.nii.gz``).
 
     Args:
         source: the folder.
@@ -32,24 +32,12 @@ def find(source: Path, *, names: Path) -> Dataset:
     """
     content = _read_names(names)
     channels = tuple(content.get("channels", ["CT"]))
-    cases: list[Case] = []
-    problems: list[Problem] = []
     train = ("images", "labels") if _has(source, "images") else ("imagesTr", "labelsTr")
     root = root_with(source, *train, expected="images and labels, or imagesTr and labelsTr")
-    for image_folder, label_folder, is_test in ((*train, False), ("imagesTs", "labelsTs", True)):
-        labels = find_files(root / label_folder, rf"(\w.*?){ENDINGS}")
-        images = [find_files(root / image_folder, rf"(\w.*?)_{i:04d}{ENDINGS}") for i in range(len(channels))]
-        if not images[0] and len(channels) == 1:
-            images = [find_files(root / image_folder, rf"(\w.*?){ENDINGS}")]
-        if is_test and not labels:
-            continue  # test images without labels are of no use for scores
-        for channel in images:
-            problems += unpaired(channel, labels)
-        complete = [case for case in labels if all(case in channel for channel in images)]
-        cases += [
-            Case(c, tuple(ImageFile(i[c]) for i in images), ImageFile(labels[c]), "test" if is_test else "train")
-            for c in complete
-        ]
+    cases, problems = _cases(root / train[0], root / train[1], len(channels), "train")
+    if _label_files(root / "labelsTs"):  # test images without labels are of no use for scores
+        test_cases, test_problems = _cases(root / "imagesTs", root / "labelsTs", len(channels), "test")
+        cases, problems = cases + test_cases, problems + test_problems
     return Dataset(
         name=content["name"],
         cases=tuple(cases),
@@ -60,6 +48,24 @@ def find(source: Path, *, names: Path) -> Dataset:
         channels=channels,
         problems=tuple(dict.fromkeys(problems)),
     )
+
+
+def _cases(images: Path, labels: Path, num_channels: int, part: Part) -> tuple[list[Case], list[Problem]]:
+    """Returns the cases that have labels and all channels, and a problem for each file that lacks its partner."""
+    label_files = _label_files(labels)
+    channels = [find_files(images, rf"(\w.*?)_{i:04d}{ENDINGS}") for i in range(num_channels)]
+    if not channels[0] and num_channels == 1:
+        channels = [find_files(images, rf"(\w.*?){ENDINGS}")]
+    cases = [
+        Case(name=name, images=tuple(ImageFile(c[name]) for c in channels), labels=ImageFile(file), part=part)
+        for name, file in label_files.items()
+        if all(name in channel for channel in channels)
+    ]
+    return cases, [problem for channel in channels for problem in unpaired(channel, label_files)]
+
+
+def _label_files(folder: Path) -> dict[str, Path]:
+    return find_files(folder, rf"(\w.*?){ENDINGS}")
 
 
 def _has(source: Path, name: str) -> bool:

@@ -17,11 +17,11 @@ from nnunet_cil.errors import CILError
 
 
 def find(source: Path, *, cases: Mapping[str, Sequence[str]] | None = None) -> Dataset:
-    """The training cases that ``dataset.json`` lists, with its class and channel names. Its test cases have no labels.
+    """Finds the training cases that ``dataset.json`` lists; the test cases have no labels.
 
     Args:
         source: ``Task04_Hippocampus``, or what holds it.
-        cases: ``{"train": [...], "test": [...]}`` to take just these of them; None: all, for training.
+        cases: ``{"train": [...], "test": [...]}`` to take just these of them; None: all are training cases.
 
     Raises:
         CILError: no task, a ``dataset.json`` of another kind, or unknown cases.
@@ -31,18 +31,19 @@ def find(source: Path, *, cases: Mapping[str, Sequence[str]] | None = None) -> D
     channels = tuple(content["modality"][str(i)] for i in range(len(content["modality"])))
     entries = {Path(entry["image"]).name.removesuffix(".nii.gz"): entry for entry in content["training"]}
     parts: dict[str, Part] = dict.fromkeys(entries, "train") if cases is None else chosen_parts(cases, entries)
-    found: list[Case] = []
+    kept: list[Case] = []
     problems: list[Problem] = []
     for name in sorted(parts):
         image, labels = (root / entries[name][kind] for kind in ("image", "label"))
         missing = [f.relative_to(root) for f in (image, labels) if not f.is_file()]
         if missing:
-            problems.append(Problem(name, "missing file", f"{missing[0]} is listed in dataset.json but not there"))
+            text = f"{missing[0]} is listed in dataset.json but not there"
+            problems.append(Problem(case=name, kind="missing file", text=text))
             continue
-        found.append(Case(name, _sources(image, len(channels)), ImageFile(labels), parts[name]))
+        kept.append(Case(name=name, images=_channels(image, len(channels)), labels=ImageFile(labels), part=parts[name]))
     return Dataset(
         name=_name(root, content),
-        cases=tuple(found),
+        cases=tuple(kept),
         numbers={name: int(number) for number, name in content["labels"].items() if int(number) != 0},
         reference="http://medicaldecathlon.com",
         licence=str(content.get("licence", "CC-BY-SA 4.0")),
@@ -52,8 +53,8 @@ def find(source: Path, *, cases: Mapping[str, Sequence[str]] | None = None) -> D
     )
 
 
-def _sources(image: Path, num_channels: int) -> tuple[Source, ...]:
-    """Several channels are the fourth dimension of one file."""
+def _channels(image: Path, num_channels: int) -> tuple[Source, ...]:
+    """Returns a source for each channel; several channels are the fourth dimension of one file."""
     if num_channels == 1:
         return (ImageFile(image),)
     return tuple(OneOfSeries(image, i) for i in range(num_channels))

@@ -17,25 +17,33 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_cil.datasets.download import Case, Dataset, Part, Problem, chosen_parts
-from nnunet_cil.datasets.volumes import Volume, overlap_remark
+from nnunet_cil.datasets.volumes import Volume, overlap_note
 from nnunet_cil.errors import CILError, did_you_mean
 
 GRID = (128, 128, 128)
 """Every patient's grid: row (anterior to posterior), column (patient's right to left), slice (superior to inferior)."""
 
 ORGANS = ("Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Mandible", "Esophagus", "Larynx")
-"""The organs that open-kbp contours; every default label set is taken from the front."""
+"""The organs that open-kbp contours."""
 
 DEFAULT_ORGANS = ORGANS[:5]
-"""Those that most patients have."""
+"""The organs that most patients have."""
 
 MARGIN = 2
-"""Voxels kept around the patient when the air (CT 0) around is cut away."""
+"""Voxels that are kept around the patient when the air (CT 0) is cut away."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Patient:
-    """A patient as SimpleITK stores it: arrays (slice, row, column), spacing and origin (x, y, z) in mm."""
+    """A patient in SimpleITK's terms.
+
+    Attributes:
+        image: (slice, row, column).
+        labels: (slice, row, column).
+        spacing_mm: (x, y, z).
+        origin_mm: (x, y, z).
+        num_overlapping: voxels that belong to two organs.
+    """
 
     image: npt.NDArray[np.int16]
     labels: npt.NDArray[np.uint8]
@@ -46,18 +54,18 @@ class Patient:
 
 @dataclass(frozen=True)
 class Ct:
-    """The CT of a patient's folder; read together with the contours, which ``organs`` names."""
+    """The CT of a patient's folder; read together with the contours of ``organs``."""
 
     folder: Path
     organs: tuple[str, ...]
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The sparse list, and the spacing."""
+        """Returns the file of the CT, and that of the spacing."""
         return self.folder / "ct.csv", self.folder / "voxel_dimensions.csv"
 
     def read(self) -> Volume:
-        """The CT, cut to the patient."""
+        """Reads the CT, cut to the patient."""
         patient = read_patient(self.folder, self.organs)
         return Volume(_picture(patient.image, patient))
 
@@ -71,13 +79,13 @@ class Contours:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Those that are there."""
+        """Returns the contours that are there."""
         return tuple(f for organ in self.organs if (f := self.folder / f"{organ}.csv").is_file())
 
     def read(self) -> Volume:
-        """The label map, cut as the CT is."""
+        """Reads the label map, cut as the CT is."""
         patient = read_patient(self.folder, self.organs)
-        return Volume(_picture(patient.labels, patient), overlap_remark(patient.num_overlapping))
+        return Volume(_picture(patient.labels, patient), overlap_note(patient.num_overlapping))
 
 
 def find(
@@ -87,15 +95,15 @@ def find(
     cases: Mapping[str, Sequence[str]] | None = None,
     keep_incomplete: bool = False,
 ) -> Dataset:
-    """The patients of a clone of open-kbp.
+    """Finds the patients of a clone of open-kbp.
 
     Args:
         source: the clone, or its folder ``provided-data``.
         classes: organs, to become label 1, 2, ...
         cases: ``{"train": [...], "test": [...]}`` to take just these; None: ``train-pats`` and ``validation-pats``
-            train, ``test-pats`` test.
-        keep_incomplete: keep patients who lack a structure. They have the organ, only its contour is missing, so
-            they are left out by default.
+            are training cases, ``test-pats`` test cases.
+        keep_incomplete: keep patients who lack a contour. They have the organ, only unlabelled, so they
+            are left out by default.
 
     Raises:
         CILError: no patients, or unknown organs or cases.
@@ -110,38 +118,45 @@ def find(
     kept = [c for c, organs_missing in missing.items() if keep_incomplete or not organs_missing]
     if all(parts[c] == "test" for c in kept):
         raise CILError(f"No training patient of {source} has all of {', '.join(organs)}. Choose other organs.")
-    action = "kept" if keep_incomplete else "left out"
     return Dataset(
         name="OpenKBP",
-        cases=tuple(Case(c, (Ct(patients[c], organs),), Contours(patients[c], organs), parts[c]) for c in kept),
+        cases=tuple(
+            Case(name=c, images=(Ct(patients[c], organs),), labels=Contours(patients[c], organs), part=parts[c])
+            for c in kept
+        ),
         numbers={organ: i for i, organ in enumerate(organs, start=1)},
         reference="https://github.com/ababier/open-kbp",
         licence="MIT",
         citation="Babier et al. 2021, OpenKBP: The open-access knowledge-based planning grand challenge and dataset, "
         "https://doi.org/10.1002/mp.14845",
         hounsfield=False,
-        problems=tuple(
-            Problem(c, "no contour", f"{action}, has no contour of {', '.join(o)}", serious=False)
-            for c, o in missing.items()
-            if o
-        ),
+        problems=_missing_contours(missing, "kept" if keep_incomplete else "left out"),
+    )
+
+
+def _missing_contours(missing: Mapping[str, Sequence[str]], action: str) -> tuple[Problem, ...]:
+    """Returns a note for each patient who lacks contours: which, and what is done with the patient."""
+    return tuple(
+        Problem(case=case, kind="no contour", text=f"{action}, has no contour of {', '.join(organs)}", blocking=False)
+        for case, organs in missing.items()
+        if organs
     )
 
 
 def find_patients(source: Path) -> dict[str, Path]:
-    """Case name (``openkbp_001``) -> patient folder."""
+    """Returns case name (``openkbp_001``) -> patient folder."""
     root = source / "provided-data" if (source / "provided-data").is_dir() else source
-    found = {
+    patients = {
         f"openkbp_{int(m[1]):03d}": p
         for p in sorted(root.glob("*-pats/pt_*"))
         if p.is_dir() and (m := re.fullmatch(r"pt_(\d+)", p.name))
     }
-    if not found:
+    if not patients:
         raise CILError(
             f"{source} holds no patients: expected provided-data/train-pats/pt_1 and so on, as in a clone of "
             "https://github.com/ababier/open-kbp."
         )
-    return found
+    return patients
 
 
 def _official_parts(patients: Mapping[str, Path]) -> dict[str, Part]:
@@ -181,7 +196,7 @@ def read_patient(folder: Path, organs: tuple[str, ...]) -> Patient:
 
 
 def _read_spacing(file: Path) -> tuple[float, float, float]:
-    """Spacing in mm of row, column and slice."""
+    """Reads the spacing in mm of row, column and slice."""
     try:
         row_mm, column_mm, slice_mm = np.loadtxt(file).tolist()
     except (OSError, ValueError, TypeError) as error:
@@ -190,7 +205,7 @@ def _read_spacing(file: Path) -> tuple[float, float, float]:
 
 
 def _read_csv(file: Path, *, with_values: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """open-kbp's sparse format: a flat index into the grid (C order) a line, and a value for the CT."""
+    """Reads open-kbp's sparse format: in each line a flat index into the grid (C order), and a value for the CT."""
     try:
         if with_values:
             table = np.loadtxt(file, delimiter=",", skiprows=1, ndmin=2)

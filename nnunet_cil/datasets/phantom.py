@@ -23,13 +23,13 @@ SHAPE = (36, 44, 44)
 SPACING_MM = (3.0, 3.0, 3.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Organ:
-    """An ellipsoid, or a tube along the first axis: where it usually is (fraction of the shape), how large, how bright.
+    """An ellipsoid, or a tube along the first axis.
 
     Attributes:
         name: class name.
-        centre: fraction of the shape, (slice, row, column).
+        centre: mean position as a fraction of the shape, (slice, row, column).
         radii: voxels, (slice, row, column); a tube ignores the first.
         intensity: mean, where soft tissue is 0 and air -2.
         texture: standard deviation of a smooth random field inside.
@@ -45,11 +45,11 @@ class Organ:
 
 
 ORGANS = (
-    Organ("liver", (0.45, 0.42, 0.28), (9.0, 9.0, 8.0), 1.0, 0.15),
-    Organ("aorta", (0.50, 0.66, 0.52), (0.0, 2.8, 2.8), 1.9, 0.05, tube=True),
-    Organ("left kidney", (0.55, 0.68, 0.76), (6.5, 4.2, 3.8), 1.4, 0.25),
-    Organ("right kidney", (0.55, 0.68, 0.26), (6.5, 4.2, 3.8), 1.4, 0.25),
-    Organ("spleen", (0.40, 0.42, 0.76), (6.0, 5.0, 4.5), 1.0, 0.45),
+    Organ(name="liver", centre=(0.45, 0.42, 0.28), radii=(9.0, 9.0, 8.0), intensity=1.0, texture=0.15),
+    Organ(name="aorta", centre=(0.50, 0.66, 0.52), radii=(0.0, 2.8, 2.8), intensity=1.9, texture=0.05, tube=True),
+    Organ(name="left kidney", centre=(0.55, 0.68, 0.76), radii=(6.5, 4.2, 3.8), intensity=1.4, texture=0.25),
+    Organ(name="right kidney", centre=(0.55, 0.68, 0.26), radii=(6.5, 4.2, 3.8), intensity=1.4, texture=0.25),
+    Organ(name="spleen", centre=(0.40, 0.42, 0.76), radii=(6.0, 5.0, 4.5), intensity=1.0, texture=0.45),
 )
 """In the order of their labels, 1 to 5."""
 
@@ -57,7 +57,7 @@ LABELS = {"background": 0, **{organ.name: number for number, organ in enumerate(
 
 
 def make_volume(seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """One phantom patient: image and labels, both of ``SHAPE`` (slice, row, column)."""
+    """Generates a patient: image and labels, both of ``SHAPE`` (slice, row, column)."""
     rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij")).astype(np.float32)
     size = np.array(SHAPE, dtype=np.float32)
@@ -88,7 +88,7 @@ def _ellipsoid(grid: _Floats, centre: _Floats, radii: _Floats) -> npt.NDArray[np
 
 
 def _smooth_noise(rng: np.random.Generator, sigma: float) -> npt.NDArray[np.float32]:
-    """A smooth random field of mean 0 and standard deviation 1."""
+    """Generates a smooth random field of mean 0 and standard deviation 1."""
     from scipy.ndimage import gaussian_filter
 
     field = gaussian_filter(rng.normal(0, 1, SHAPE), sigma)

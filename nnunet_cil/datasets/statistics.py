@@ -1,4 +1,4 @@
-"""What a raw data set holds: volumes of the classes, grids, and whether left is left."""
+"""Statistics of a raw data set: volumes of the classes, grids, and whether left is left."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _OTHER_SIDE = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "L": "R"}
 _OTHER_SIDE |= {v: k for k, v in _OTHER_SIDE.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CaseStatistics:
     """A label map in numbers.
 
     Attributes:
-        name: of the case.
+        name: name of the case.
         part: Tr or Ts.
         size: voxels (x, y, z).
         spacing_mm: (x, y, z).
-        axes: where the axes point, as DICOM says it ("LPS": to the patient's left, back and head).
+        axes: directions of the axes in DICOM's letters ("LPS": to the patient's left, back and head).
         volumes_ml: class -> volume; a class that the case does not have is missing.
         left_mm: class -> how far to the patient's left its centre lies (LPS).
     """
@@ -39,7 +39,7 @@ class CaseStatistics:
     left_mm: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassStatistics:
     """A class over all cases; volumes are NaN where no case has it."""
 
@@ -51,11 +51,11 @@ class ClassStatistics:
 
 
 def case_statistics(name: str, file: Path, part: str, numbers: Mapping[str, int]) -> CaseStatistics:
-    """Reads a label map.
+    """Reads a label map and measures its classes.
 
     Args:
-        name: of the case.
-        file: of three dimensions, in any format that SimpleITK reads.
+        name: name of the case.
+        file: a label map of three dimensions, in any format that SimpleITK reads.
         part: Tr or Ts.
         numbers: class -> label.
 
@@ -81,17 +81,25 @@ def case_statistics(name: str, file: Path, part: str, numbers: Mapping[str, int]
 
 
 def class_statistics(cases: Sequence[CaseStatistics], classes: Sequence[str]) -> list[ClassStatistics]:
-    """Each class over all cases."""
+    """Summarises each class over all cases."""
     rows = []
     for name in classes:
         volumes = [case.volumes_ml[name] for case in cases if name in case.volumes_ml]
-        found = volumes or [float("nan")]
-        rows.append(ClassStatistics(name, len(volumes), min(found), statistics.median(found), max(found)))
+        values = volumes or [float("nan")]
+        rows.append(
+            ClassStatistics(
+                name=name,
+                num_cases=len(volumes),
+                smallest_ml=min(values),
+                median_ml=statistics.median(values),
+                largest_ml=max(values),
+            )
+        )
     return rows
 
 
 def twins(classes: Sequence[str]) -> list[tuple[str, str]]:
-    """(left, right) for each two classes whose names differ in the side only."""
+    """Returns (left, right) for each two classes whose names differ in the side only."""
     pairs = []
     for name in classes:
         other = re.sub(r"left|Left|LEFT|(?<=[_ ])L\b", lambda m: _OTHER_SIDE[m[0]], name)
@@ -101,7 +109,7 @@ def twins(classes: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def swapped_sides(cases: Sequence[CaseStatistics], classes: Sequence[str]) -> list[tuple[str, str]]:
-    """(case, left class) wherever the left one of two twins does not lie to the left of the right one."""
+    """Returns (case, left class) wherever the left one of two twins does not lie to the left of the right one."""
     return [
         (case.name, left)
         for left, right in twins(classes)
@@ -111,7 +119,7 @@ def swapped_sides(cases: Sequence[CaseStatistics], classes: Sequence[str]) -> li
 
 
 def ranges(cases: Sequence[CaseStatistics]) -> tuple[str, str]:
-    """Smallest to largest size in voxels, and spacing in mm, by axis."""
+    """Returns smallest to largest size in voxels, and spacing in mm, by axis, as text."""
     texts = []
     for rows, form in (([c.size for c in cases], "d"), ([c.spacing_mm for c in cases], ".3g")):
         low, high = np.min(rows, axis=0).tolist(), np.max(rows, axis=0).tolist()

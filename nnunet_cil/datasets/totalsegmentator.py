@@ -54,7 +54,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 STRUCTURES = tuple(name for group in GROUPS.values() for name in group)
 
-KNOWN_FAULTS = {
+REPORTED_FAULTS = {
     "s0092": "lung_upper_lobe_right leaves the body (TotalSegmentator issue 245)",
     "s0143": "heart lies in the abdomen (TotalSegmentator issue 299)",
     "s0201": "heart is misplaced (TotalSegmentator issue 245)",
@@ -63,11 +63,13 @@ KNOWN_FAULTS = {
     "s0864": "intensities are wrong in v2.0.0, the file is damaged in v1 (TotalSegmentator issues 92 and 193)",
     "s1196": "heart lies in the abdomen (TotalSegmentator issue 299)",
 }
-"""What users reported of v2.0.1 and before; not all of it concerns every group."""
+"""Faults that users reported of v2.0.1 and before; not all of them concern every group."""
 
 
 def find(source: Path, *, classes: Sequence[str] = ("organs",)) -> Dataset:
-    """The subjects that ``meta.csv`` lists: ``s0011/ct.nii.gz`` and ``s0011/segmentations/liver.nii.gz``; its split.
+    """Finds the subjects that ``meta.csv`` lists: ``s0011/ct.nii.gz`` and ``s0011/segmentations/liver.nii.gz``.
+
+    The split is that of ``meta.csv``.
 
     Args:
         source: the folder with ``meta.csv``.
@@ -86,12 +88,14 @@ def find(source: Path, *, classes: Sequence[str] = ("organs",)) -> Dataset:
     for subject, part in _read_meta(root / "meta.csv").items():
         folder = root / subject
         if not (folder / "ct.nii.gz").is_file():
-            problems.append(Problem(subject, "missing file", "is listed in meta.csv, but has no ct.nii.gz"))
+            problems.append(
+                Problem(case=subject, kind="missing file", text="is listed in meta.csv, but has no ct.nii.gz")
+            )
             continue
-        if subject in KNOWN_FAULTS:
-            problems.append(Problem(subject, "known fault", KNOWN_FAULTS[subject], serious=False))
+        if subject in REPORTED_FAULTS:
+            problems.append(Problem(case=subject, kind="known fault", text=REPORTED_FAULTS[subject], blocking=False))
         masks = tuple(folder / "segmentations" / f"{name}.nii.gz" for name in names)
-        cases.append(Case(subject, (ImageFile(folder / "ct.nii.gz"),), Masks(masks), part))
+        cases.append(Case(name=subject, images=(ImageFile(folder / "ct.nii.gz"),), labels=Masks(masks), part=part))
     group = classes[0] if len(classes) == 1 and classes[0] in GROUPS else ""
     return Dataset(
         name=f"TotalSegmentator{group.capitalize()}",
@@ -106,7 +110,7 @@ def find(source: Path, *, classes: Sequence[str] = ("organs",)) -> Dataset:
 
 
 def _read_meta(file: Path) -> dict[str, Part]:
-    """Subject -> part; the file is separated by semicolons and begins with a byte order mark."""
+    """Reads subject -> part; the file is separated by semicolons and begins with a byte order mark."""
     parts: dict[str, Part] = {"train": "train", "val": "val", "test": "test"}
     with file.open(encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter=";"))

@@ -1,4 +1,4 @@
-"""Where a case's volumes come from: a file as it is, one volume of several, or several masks put together."""
+"""Sources of a case's volumes: a file as it is, one volume of several, or several masks put together."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.files import is_cut_off, moved_into_place
 
 MAX_SKEW_DEGREES = 1.0
-"""Axes that are farther from right angles than this are not straightened."""
+"""Axes that are farther from right angles than this are refused, not straightened."""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """What was read.
+    """A volume that was read.
 
     Attributes:
         image: a SimpleITK image of three dimensions.
-        remarks: what had to be repaired or decided on the way; a volume with remarks is written, never linked.
+        notes: the repairs and decisions made on reading; a volume with notes is written, never linked.
     """
 
     image: Any
-    remarks: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
 
 
 class Source(Protocol):
-    """Something that can be read as a volume. Must be picklable: volumes are read in other processes."""
+    """Files that are read as one volume. Must be picklable: volumes are read in other processes."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Everything that is read."""
+        """Returns all files that are read."""
 
     def read(self) -> Volume:
-        """Reads it.
+        """Reads the volume.
 
         Raises:
             CILError: a file is missing or not what it should be.
@@ -52,11 +52,11 @@ class ImageFile:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The file."""
+        """Returns the file."""
         return (self.file,)
 
     def read(self) -> Volume:
-        """The volume, with axes at right angles."""
+        """Reads the volume and straightens its axes where they are not quite at right angles."""
         volume = read_file(self.file)
         if volume.image.GetDimension() != 3:
             raise CILError(f"{self.file} has {volume.image.GetDimension()} dimensions, but must have 3.")
@@ -67,22 +67,22 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class OneOfSeries:
-    """One volume, counted from 0, of a file with four dimensions: a channel, or a moment of time."""
+    """One volume, counted from 0, of a file with four dimensions: a channel, or a time point."""
 
     file: Path
     index: int
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The file."""
+        """Returns the file."""
         return (self.file,)
 
     def read(self) -> Volume:
-        """The volume."""
+        """Reads the series and takes the volume out of it."""
         series = read_file(self.file)
         if series.image.GetDimension() != 4 or not 0 <= self.index < series.image.GetSize()[3]:
             raise CILError(f"{self.file} has no volume {self.index}: its size is {list(series.image.GetSize())}.")
-        return Volume(series.image[:, :, :, self.index], series.remarks)
+        return Volume(series.image[:, :, :, self.index], series.notes)
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ class Masks:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The masks."""
+        """Returns the masks."""
         return self.masks
 
     def read(self) -> Volume:
-        """The label map, and how many voxels were claimed twice."""
+        """Puts the masks together; a note counts the voxels that belong to two."""
         import SimpleITK as sitk
 
         first = ImageFile(self.masks[0]).read().image
@@ -112,16 +112,16 @@ class Masks:
             num_claims += mask
         picture = sitk.GetImageFromArray(labels)
         picture.CopyInformation(first)
-        return Volume(picture, overlap_remark(int((num_claims > 1).sum())))
+        return Volume(picture, overlap_note(int((num_claims > 1).sum())))
 
 
-def overlap_remark(num_voxels: int) -> tuple[str, ...]:
-    """What to say of voxels that belong to two classes."""
+def overlap_note(num_voxels: int) -> tuple[str, ...]:
+    """Returns a note on voxels that belong to two classes, where there are any."""
     return (f"{num_voxels} voxels belonged to two classes; the lower label won",) if num_voxels else ()
 
 
 def read_file(file: Path) -> Volume:
-    """Reads an image; axes that are not quite at right angles, which ITK refuses, are straightened.
+    """Reads an image, and straightens axes that are not quite at right angles, which ITK refuses.
 
     Raises:
         CILError: the file is missing or cannot be read.
@@ -141,7 +141,7 @@ def read_file(file: Path) -> Volume:
 
 
 def _straighten(file: Path) -> Volume:
-    """The nearest axes at right angles (polar decomposition), for a NIfTI file whose own are skewed."""
+    """Reads a NIfTI file with skewed axes, and gives it the nearest ones at right angles (polar decomposition)."""
     import nibabel
     import SimpleITK as sitk
 
@@ -165,7 +165,10 @@ def _straighten(file: Path) -> Volume:
 
 
 def distance_in_voxels(a: Any, b: Any) -> float:
-    """How far apart the corners of two SimpleITK grids lie, in voxels of the first; infinite for different sizes."""
+    """Returns how far apart the corners of two SimpleITK grids lie; infinite for different sizes.
+
+    The unit is the smallest spacing of the first grid.
+    """
     if a.GetSize() != b.GetSize():
         return math.inf
     corners = np.stack(np.meshgrid(*([0, n - 1] for n in a.GetSize()))).reshape(a.GetDimension(), -1).T.tolist()

@@ -14,10 +14,10 @@ from nnunet_cil.datasets.download import (
     Problem,
     find_files,
     incomplete,
+    paired_cases,
     root_with,
     unpaired,
 )
-from nnunet_cil.datasets.volumes import ImageFile
 
 CLASSES = (
     "liver",
@@ -40,11 +40,11 @@ CLASSES = (
 """In the order of their numbers, 1 to 16; spelled as the data set does."""
 
 PARTS: dict[str, tuple[Part, int]] = {"Tr": ("train", 100), "Val": ("val", 20), "Ts": ("test", 30)}
-"""Ending of the folders -> what they are for, and how many cases there should be."""
+"""Ending of the folders -> part of the data set, and how many cases the official one has."""
 
 
 def find(source: Path) -> Dataset:
-    """The official split: imagesTr, imagesVal, imagesTs, and the same for labels (``word_0001.nii.gz``).
+    """Finds imagesTr, imagesVal, imagesTs, and the same for labels (``word_0001.nii.gz``): the official split.
 
     Test cases are taken where their labels are there; not every release has them.
 
@@ -54,13 +54,13 @@ def find(source: Path) -> Dataset:
     root = root_with(source, "imagesTr", "labelsTr", expected="WORD-V0.1.0/imagesTr and WORD-V0.1.0/labelsTr")
     cases: list[Case] = []
     problems: list[Problem] = []
-    for ending, (part, official) in PARTS.items():
+    for ending, (part, num_official) in PARTS.items():
         images, labels = (find_files(root / f"{kind}{ending}", r"(word_\d+)\.nii\.gz") for kind in ("images", "labels"))
         if part == "test" and not labels:
             continue
-        pairs = sorted(set(images) & set(labels))
-        cases += [Case(c, (ImageFile(images[c]),), ImageFile(labels[c]), part) for c in pairs]
-        problems += [*unpaired(images, labels), *incomplete(len(pairs), official, f"images{ending}")]
+        pairs = paired_cases(images, labels, part)
+        cases += pairs
+        problems += [*unpaired(images, labels), *incomplete(len(pairs), num_official, f"images{ending}")]
     return Dataset(
         name="WORD",
         cases=tuple(cases),

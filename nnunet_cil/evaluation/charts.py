@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunet_cil.evaluation.continual import mean
-from nnunet_cil.evaluation.figures import COLOURS
+from nnunet_cil.evaluation.figures import COLOURS, plot_text
 from nnunet_cil.evaluation.results import dice_of, fold_mean, mean_matrix, short
 from nnunet_cil.evaluation.scores import last_rows, rows_of
 
@@ -28,7 +28,7 @@ Content = Mapping[str, Any]
 
 
 def score_charts(content: Content, table: DataFrame) -> dict[str, tuple[Figure, str]]:
-    """Name of a file -> a figure and what it shows.
+    """Draws all figures of scores: name of a file -> a figure, and a text that says what it is.
 
     Args:
         content: as in ``results.json``.
@@ -56,7 +56,7 @@ def score_charts(content: Content, table: DataFrame) -> dict[str, tuple[Figure, 
 
 
 def curves(content: Content) -> Figure:
-    """Old, new and all over the steps; one line a method, a band from the smallest to the largest fold."""
+    """Draws old, new and all over the steps; one line a method, a band from the smallest to the largest fold."""
     figure, axes = _figure(1, 3, width=11, height=3.6, sharey=True)
     steps = range(len(content["steps"]))
     for ax, group in zip(axes[0], ("old", "new", "all"), strict=True):
@@ -64,7 +64,7 @@ def curves(content: Content) -> Figure:
             values = np.array([f[group] for f in folds], dtype=np.float64)
             if group == "old":  # there are none at step 0
                 values[:, 0] = math.nan
-            ax.plot(steps, np.apply_along_axis(mean, 0, values), label=name, **style)
+            ax.plot(steps, np.apply_along_axis(mean, 0, values), label=plot_text(name), **style)
             low, high = np.fmin.reduce(values), np.fmax.reduce(values)
             ax.fill_between(steps, low, high, color=style["color"], alpha=0.15, lw=0)
         ax.set(title=f"{group} classes", xlabel="after step", xticks=list(steps), ylim=(-0.02, 1.02))
@@ -75,7 +75,7 @@ def curves(content: Content) -> Figure:
 
 
 def matrix_maps(content: Content) -> Figure:
-    """R of each method as a heat map with its numbers."""
+    """Draws R of each method as a heat map with its numbers."""
     dice = dice_of(content)
     size = len(content["steps"])
     columns = min(4, len(dice))
@@ -90,7 +90,13 @@ def matrix_maps(content: Content) -> Figure:
         for (i, j), value in np.ndenumerate(matrix):
             if not math.isnan(value):
                 ax.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black")
-        ax.set(title=name, xticks=range(size), yticks=range(size), xlabel="classes of step", ylabel="model after step")
+        ax.set(
+            title=plot_text(name),
+            xticks=range(size),
+            yticks=range(size),
+            xlabel="classes of step",
+            ylabel="model after step",
+        )
     for ax in list(axes.flat)[len(dice) :]:
         ax.set_axis_off()
     if image is not None:
@@ -99,7 +105,7 @@ def matrix_maps(content: Content) -> Figure:
 
 
 def forgetting_bars(content: Content) -> Figure:
-    """Best less last Dice of every class that is not of the last step; one bar a method."""
+    """Draws best less last Dice of every class that is not of the last step; one bar a method."""
     steps = content["steps"]
     classes = [name for names in steps[:-1] for name in names]
     methods = list(_methods(content))
@@ -109,17 +115,17 @@ def forgetting_bars(content: Content) -> Figure:
     for index, (name, folds, style) in enumerate(methods):
         lost = [[_lost(f["classes"], c) for f in folds] for c in classes]
         where = np.arange(len(classes)) + (index - (len(methods) - 1) / 2) * width
-        ax.bar(where, [mean(v) for v in lost], width * 0.9, label=name, color=style["color"])
+        ax.bar(where, [mean(v) for v in lost], width * 0.9, label=plot_text(name), color=style["color"])
         _span(ax, where, lost)
     ax.axhline(0, color="black", lw=0.8)
-    ax.set(ylabel="forgotten Dice", xticks=range(len(classes)), xticklabels=classes)
+    ax.set(ylabel="forgotten Dice", xticks=range(len(classes)), xticklabels=list(map(plot_text, classes)))
     ax.grid(alpha=0.3, axis="y")
     _legend(figure, ax)
     return figure
 
 
 def class_dots(content: Content) -> Figure:
-    """Dice of every class after the last step; one mark a method, a line from the smallest to the largest fold."""
+    """Draws the Dice of every class after the last step; one mark a method, a line from the smallest to the largest fold."""
     classes = [name for names in content["steps"] for name in names]
     last = len(content["steps"]) - 1
     methods = list(_methods(content))
@@ -128,11 +134,11 @@ def class_dots(content: Content) -> Figure:
     for index, (name, folds, style) in enumerate(methods):
         where = np.arange(len(classes)) + (index - (len(methods) - 1) / 2) * min(0.12, 0.7 / len(methods))
         mean = fold_mean(folds, last)
-        ax.plot([mean[c] for c in classes], where, **{**style, "ls": ""}, label=name)
+        ax.plot([mean[c] for c in classes], where, **{**style, "ls": ""}, label=plot_text(name))
         for y, c in zip(where, classes, strict=True):
             values = [f["classes"][last][c] for f in folds]
             ax.plot([np.fmin.reduce(values), np.fmax.reduce(values)], [y, y], color=style["color"], lw=1.5)
-    labels = [f"{c} (step {i})" for i, names in enumerate(content["steps"]) for c in names]
+    labels = [plot_text(f"{c} (step {i})") for i, names in enumerate(content["steps"]) for c in names]
     ax.set(xlabel="Dice", xlim=(-0.02, 1.02), yticks=range(len(classes)), yticklabels=labels)
     ax.invert_yaxis()
     ax.grid(alpha=0.3)
@@ -141,7 +147,7 @@ def class_dots(content: Content) -> Figure:
 
 
 def case_boxes(content: Content, table: DataFrame) -> Figure:
-    """Quartiles over the cases of every class after the last step, one box a method, with every case as a point."""
+    """Draws quartiles over the cases of every class after the last step, one box a method, with every case as a point."""
     classes = [name for names in content["steps"] for name in names]
     methods = [(t, style) for t, (_, _, style) in zip(content["trainers"], _methods(content), strict=True)]
     figure, axes = _figure(1, 1, width=max(7.0, 0.32 * len(classes) * (len(methods) + 1) + 2), height=4)
@@ -161,15 +167,15 @@ def case_boxes(content: Content, table: DataFrame) -> Figure:
         for x, v in zip(where, values, strict=True):
             offsets = np.linspace(-0.25, 0.25, len(v)) * width
             ax.scatter(x + offsets, v, s=5, color="black", alpha=0.5, lw=0, zorder=3)
-        handles.append((drawn["boxes"][0], short(trainer)))
-    ax.set(ylabel="Dice", xticks=range(len(classes)), xticklabels=classes, ylim=(-0.02, 1.02))
+        handles.append((drawn["boxes"][0], plot_text(short(trainer))))
+    ax.set(ylabel="Dice", xticks=range(len(classes)), xticklabels=list(map(plot_text, classes)), ylim=(-0.02, 1.02))
     ax.grid(alpha=0.3, axis="y")
     figure.legend(*zip(*handles, strict=True), loc="outside lower center", ncols=min(6, len(handles)), frameon=False)
     return figure
 
 
 def training_curves(terms: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> Figure:
-    """Every loss term over the epochs: a row a method, a column a step.
+    """Draws every loss term over the epochs: a row a method, a column a step.
 
     Args:
         terms: method -> for each step, term -> its value at each epoch.
@@ -179,8 +185,8 @@ def training_curves(terms: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]
     for line, (name, per_step) in zip(axes, terms.items(), strict=True):
         for step, (ax, found) in enumerate(zip(line, per_step, strict=False)):
             for index, (term, values) in enumerate(found.items()):
-                ax.plot(values, label=term, color=COLOURS[index % len(COLOURS)], lw=1.5)
-            ax.set(title=f"{name}, step {step}", xlabel="epoch")
+                ax.plot(values, label=plot_text(term), color=COLOURS[index % len(COLOURS)], lw=1.5)
+            ax.set(title=plot_text(f"{name}, step {step}"), xlabel="epoch")
             ax.grid(alpha=0.3)
             ax.legend(fontsize=7)
         line[0].set_ylabel("loss term")
@@ -193,7 +199,7 @@ def _lost(per_step: Sequence[Mapping[str, float]], name: str) -> float:
 
 
 def _methods(content: Content) -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
-    """Name, folds and line style of each method."""
+    """Yields name, folds and line style of each method."""
     for index, (name, folds) in enumerate(dice_of(content).items()):
         style = {
             "color": LINE_COLOURS[index % len(LINE_COLOURS)],

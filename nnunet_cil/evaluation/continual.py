@@ -12,7 +12,7 @@ import numpy.typing as npt
 Matrix = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ContinualScores:
     """Numbers of one method on one schedule; all in the unit of the scores, NaN where undefined.
 
@@ -38,7 +38,7 @@ class ContinualScores:
 
 
 def score_matrix(scores: Sequence[Mapping[str, float]], steps: Sequence[Sequence[str]]) -> Matrix:
-    """R[i][j] = mean over the classes of step j of the score of the model after step i; NaN for j > i.
+    """Returns R: R[i][j] is the mean over the classes of step j of the score of the model after step i; NaN for j > i.
 
     Args:
         scores: class -> score, for the model after each step. A class whose score is NaN (no case has it) does not count.
@@ -59,7 +59,7 @@ def continual_scores(
     steps: Sequence[Sequence[str]],
     joint: Mapping[str, float] | None = None,
 ) -> ContinualScores:
-    """Everything that is drawn from the scores of a finished schedule.
+    """Returns everything that is drawn from the scores of a finished schedule.
 
     Args:
         scores: class -> score, for the model after each step; one for every step.
@@ -94,7 +94,7 @@ def continual_scores(
 
 
 def mean(values: Iterable[float]) -> float:
-    """Over those that are not NaN; NaN where there is none."""
+    """Returns the mean of the values that are not NaN; NaN where there is none."""
     defined = [float(v) for v in values if not math.isnan(v)]
     return sum(defined) / len(defined) if defined else math.nan
 

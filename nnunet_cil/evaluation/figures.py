@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +17,17 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0
 Labels = npt.NDArray[np.integer[Any]]
 
 
+def plot_text(text: str) -> str:
+    """Returns text that matplotlib draws as it is.
+
+    Without it, text between dollar signs is a formula, and a legend leaves out an entry that begins with an underscore.
+    """
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def busiest_slices(labels: Labels, number: int) -> list[int]:
-    """Slices of the first axis that show the most classes (then voxels), apart from each other, in order."""
+    """Returns the slices of the first axis that show the most classes (then voxels), apart from each other, in order."""
     score = [len(np.unique(s)) * s.size + np.count_nonzero(s) for s in labels]
     chosen: list[int] = []
     for index in np.argsort(score)[::-1]:
@@ -40,23 +48,23 @@ def comparison(
     title: str = "",
     sides: bool = False,
 ) -> Figure:
-    """The image beside each of ``labels`` (label c is ``classes[c - 1]``) over it, slice by slice, around the truth's labels.
+    """Draws an image, and beside it each of some label maps over it, slice by slice, around the labels of the reference.
 
     Args:
         image: (slices, rows, columns).
-        labels: name -> (slices, rows, columns); the first, the truth, chooses the slices.
+        labels: name -> (slices, rows, columns); the first, the reference, chooses the slices.
         classes: names of labels 1, 2, ...
         num_slices: to show.
         aspect: height of a pixel through its width.
         title: above the picture.
-        sides: write R and L to the edges of the image, for slices as ``read_slices`` gives them.
+        sides: write R and L to the edges of the image, for slices as ``host.images.read_slices`` gives them.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    truth = next(iter(labels.values()))
-    slices = busiest_slices(truth, num_slices)
-    window = _window(truth)
+    reference = next(iter(labels.values()))
+    slices = busiest_slices(reference, num_slices)
+    window = _window(reference)
     image, labels = image[window], {name: array[window] for name, array in labels.items()}
     names = ["image", *labels]
     columns = min(len(names), 6)
@@ -73,21 +81,21 @@ def comparison(
             ax.imshow(image[index], cmap="gray", vmin=low, vmax=high, aspect=aspect)
             if name in labels:
                 ax.imshow(_overlay(labels[name][index], len(classes)), aspect=aspect, interpolation="nearest")
-            ax.set(title=name, xticks=[], yticks=[])
+            ax.set(title=plot_text(name), xticks=[], yticks=[])
         axes[0].set_ylabel(f"slice {index}")
         for x, side in ((0.03, "R"), (0.97, "L")) if sides else ():
             axes[0].text(x, 0.5, side, transform=axes[0].transAxes, color="w", ha="center", va="center", weight="bold")
         for ax in axes[len(names) :]:
             ax.set_axis_off()
-    handles = [Patch(color=c, label=name) for c, name in zip(_colours(len(classes)), classes, strict=True)]
+    handles = [Patch(color=c, label=plot_text(name)) for c, name in zip(_colours(len(classes)), classes, strict=True)]
     figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, frameon=False)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(plot_text(title))
     return figure
 
 
 def _window(labels: Labels, margin: float = 0.3) -> tuple[slice, ...]:
-    """Rows and columns that hold every label, with a margin around; all slices."""
+    """Returns the rows and columns that hold every label, with a margin around; all slices."""
     window = [slice(None)]
     for axis in (1, 2):
         line = np.flatnonzero((labels > 0).any(axis=(0, 3 - axis)))
@@ -99,26 +107,8 @@ def _window(labels: Labels, margin: float = 0.3) -> tuple[slice, ...]:
     return tuple(window)
 
 
-def read_slices(file: Path) -> tuple[npt.NDArray[Any], float]:
-    """Reads a volume, or a plane, as a radiologist sees it: the patient's right at the left, the back at the bottom.
-
-    Returns:
-        (slices, rows, columns) from feet to head, and the height of a pixel through its width.
-    """
-    import SimpleITK as sitk
-
-    picture = sitk.ReadImage(str(file))
-    if len(picture.GetSize()) == 3:  # type: ignore[no-untyped-call]
-        picture = sitk.DICOMOrient(picture, "LPS")  # type: ignore[no-untyped-call]
-    width, height, *_ = picture.GetSpacing()  # type: ignore[no-untyped-call]
-    array = sitk.GetArrayFromImage(picture)
-    if picture.GetNumberOfComponentsPerPixel() > 1:  # type: ignore[no-untyped-call]
-        array = array.mean(axis=-1)
-    return (array if array.ndim == 3 else array[None]), height / width
-
-
 def _colours(number: int) -> list[Any]:
-    """One colour a class; above eight, more colours that are told apart less well."""
+    """Returns one colour a class; above eight, more colours that are told apart less well."""
     if number <= len(COLOURS):
         return list(COLOURS[:number])
     from matplotlib import colormaps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,39 +39,51 @@ def score_files(
     Raises:
         CILError: a file is missing or unreadable, the grids differ, or a label is not allowed.
     """
-    import SimpleITK as sitk
-
-    pictures = []
-    for file in (prediction_file, reference_file):
-        if not file.is_file():
-            raise CILError(f"{file} is missing.")
-        if is_cut_off(file):
-            raise CILError(f"{file} is cut off or damaged. {_REMEDY}")
-        try:
-            pictures.append(sitk.ReadImage(str(file)))
-        except RuntimeError as error:
-            raise CILError(f"{file} cannot be read. {_REMEDY}") from error
-    for what in ("Size", "Spacing", "Origin", "Direction"):
-        a, b = (np.asarray(getattr(p, f"Get{what}")()) for p in pictures)
-        if a.shape != b.shape or not np.allclose(a, b, atol=1e-3):
-            raise CILError(f"{what} of {prediction_file} is {a.tolist()}, of {reference_file} it is {b.tolist()}.")
-    spacing_mm = tuple(pictures[0].GetSpacing())[::-1]  # type: ignore[no-untyped-call]
-    views = (sitk.GetArrayViewFromImage(p) for p in pictures)
-    arrays = cropped(*(_labels(v, file) for v, file in zip(views, (prediction_file, reference_file), strict=True)))
-    for file, array, allowed in zip(
-        (prediction_file, reference_file), arrays, (prediction_labels, reference_labels), strict=True
-    ):
-        strange = set(np.unique(array[array != 0]).tolist()) - allowed
-        if strange:
-            raise CILError(f"{file} holds the label {min(strange)}, which is none of {sorted(allowed)}.")
-    prediction, reference = arrays
+    files = prediction_file, reference_file
+    images = [_read(file) for file in files]
+    _check_same_grid(images, files)
+    spacing_mm = tuple(images[0].GetSpacing())[::-1]
+    prediction, reference = cropped(*(_labels(image, file) for image, file in zip(images, files, strict=True)))
+    _check_labels(prediction, prediction_labels, prediction_file)
+    _check_labels(reference, reference_labels, reference_file)
     if ignore_label is not None:
-        prediction, reference = (np.where(arrays[1] == ignore_label, 0, array) for array in arrays)
+        ignored = reference == ignore_label
+        prediction, reference = (np.where(ignored, 0, array) for array in (prediction, reference))
     return case_scores(prediction, reference, spacing_mm, classes, tolerance_mm=tolerance_mm)
 
 
-def _labels(array: Any, file: Path) -> Any:
-    """Returns labels as integers; some label maps are stored as floating-point numbers."""
+def _read(file: Path) -> Any:
+    """Returns SimpleITK's image of a file that is there and whole."""
+    import SimpleITK as sitk
+
+    if not file.is_file():
+        raise CILError(f"{file} is missing.")
+    if is_cut_off(file):
+        raise CILError(f"{file} is cut off or damaged. {_REMEDY}")
+    try:
+        return sitk.ReadImage(str(file))
+    except RuntimeError as error:
+        raise CILError(f"{file} cannot be read. {_REMEDY}") from error
+
+
+def _check_same_grid(images: Sequence[Any], files: Sequence[Path]) -> None:
+    for what in ("Size", "Spacing", "Origin", "Direction"):
+        a, b = (np.asarray(getattr(image, f"Get{what}")()) for image in images)
+        if a.shape != b.shape or not np.allclose(a, b, atol=1e-3):
+            raise CILError(f"{what} of {files[0]} is {a.tolist()}, of {files[1]} it is {b.tolist()}.")
+
+
+def _check_labels(array: Any, allowed: frozenset[int], file: Path) -> None:
+    strange = set(np.unique(array[array != 0]).tolist()) - allowed
+    if strange:
+        raise CILError(f"{file} holds the label {min(strange)}, which is none of {sorted(allowed)}.")
+
+
+def _labels(image: Any, file: Path) -> Any:
+    """Returns a view of the labels, as integers; some label maps are stored as floating-point numbers."""
+    import SimpleITK as sitk
+
+    array = sitk.GetArrayViewFromImage(image)
     if np.issubdtype(array.dtype, np.integer):
         return array
     rounded = np.rint(array).astype(np.int32)

@@ -23,14 +23,14 @@ class Picture:
 
     @property
     def data(self) -> str:
-        """The file as an address that a page can hold."""
+        """Returns the file as an address that a page can hold."""
         return f"data:{_TYPES[self.file.suffix]};base64,{base64.b64encode(self.file.read_bytes()).decode()}"
 
 
 def report(
     content: Mapping[str, Any], *, charts: Sequence[Picture], overlays: Sequence[Picture], training: Sequence[Picture]
 ) -> str:
-    """HTML.
+    """Returns the report as HTML.
 
     Args:
         content: as in ``results.json``.
@@ -54,7 +54,7 @@ def report(
 
 
 def page(title: str, facts: Sequence[str], sections: Sequence[Section], pictures: Sequence[Picture]) -> str:
-    """HTML of an inspected data set.
+    """Returns the page of an inspected data set as HTML.
 
     Args:
         title: heading.

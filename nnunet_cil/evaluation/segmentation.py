@@ -1,4 +1,4 @@
-"""One class of one case against the truth: overlap and surface distances. The conventions for empty classes are here."""
+"""One class of one case against the reference: overlap and surface distances. The conventions for empty classes are here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.integer[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassScores:
     """Scores of a class in a case.
 
@@ -31,7 +31,7 @@ class ClassScores:
         asd_mm: mean of all surface distances, both directions together.
         nsd: share of both surfaces within the tolerance of the other.
         num_voxels_found: of the prediction.
-        num_voxels_wanted: of the truth.
+        num_voxels_wanted: of the reference.
     """
 
     dice: float
@@ -50,11 +50,11 @@ def case_scores(
     *,
     tolerance_mm: float,
 ) -> dict[str, ClassScores]:
-    """The scores of every class.
+    """Returns the scores of every class.
 
     Args:
         prediction: (*spatial) predicted labels.
-        reference: (*spatial) true labels, on the same grid.
+        reference: (*spatial) reference labels, on the same grid.
         spacing_mm: of the grid, in the order of the arrays' axes.
         classes: name -> (label in ``prediction``, label in ``reference``).
         tolerance_mm: of the normalised surface Dice.
@@ -77,7 +77,7 @@ Box = tuple[slice, ...]
 
 
 def cropped(*volumes: Labels) -> tuple[Labels, ...]:
-    """The volumes, all of one shape, in the smallest box outside of which all of them are 0; views, empty if all are."""
+    """Returns views of volumes of one shape in the smallest box outside of which all of them are 0; empty if all are."""
     for axis in range(volumes[0].ndim):
         others = tuple(a for a in range(volumes[0].ndim) if a != axis)
         filled = np.flatnonzero(np.any([v.any(axis=others) for v in volumes], axis=0))
@@ -87,7 +87,7 @@ def cropped(*volumes: Labels) -> tuple[Labels, ...]:
 
 
 def label_boxes(labels: Labels) -> dict[int, Box]:
-    """Label -> the smallest box that holds it, for every label from 1 that is there; one pass over the volume."""
+    """Returns label -> the smallest box that holds it, for every label from 1 that is there; one pass over the volume."""
     from scipy.ndimage import find_objects
 
     boxes = find_objects(labels) if labels.size else []  # SciPy fails on nothing
@@ -95,14 +95,14 @@ def label_boxes(labels: Labels) -> dict[int, Box]:
 
 
 def _union(boxes: Sequence[Box], shape: Sequence[int]) -> Box:
-    """The smallest box around all; empty for none."""
+    """Returns the smallest box around all; empty for none."""
     if not boxes:
         return tuple(slice(0, 0) for _ in shape)
     return tuple(slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*boxes, strict=True))
 
 
 def class_scores(prediction: Mask, reference: Mask, spacing_mm: Sequence[float], *, tolerance_mm: float) -> ClassScores:
-    """The scores of one class; surfaces and their distances are as MONAI's (mask voxels that touch the outside).
+    """Returns the scores of one class; surfaces and their distances are as MONAI's (mask voxels that touch the outside).
 
     Args:
         prediction: (*spatial) bool.
@@ -113,17 +113,28 @@ def class_scores(prediction: Mask, reference: Mask, spacing_mm: Sequence[float],
     num_prediction, num_reference = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
     if not num_prediction or not num_reference:
         lacking = math.nan if num_prediction == num_reference else 0.0
-        return ClassScores(lacking, math.nan, math.nan, lacking, num_prediction, num_reference)
-    dice = 2 * int(np.count_nonzero(prediction & reference)) / (num_prediction + num_reference)
+        return ClassScores(
+            dice=lacking,
+            hd95_mm=math.nan,
+            asd_mm=math.nan,
+            nsd=lacking,
+            num_voxels_found=num_prediction,
+            num_voxels_wanted=num_reference,
+        )
     there, back = _surface_distances(prediction, reference, spacing_mm)
     both = np.concatenate([there, back])
-    hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
-    nsd = float((both <= np.float32(tolerance_mm)).mean())  # rounded as the distances are
-    return ClassScores(dice, float(hd95), float(both.mean()), nsd, num_prediction, num_reference)
+    return ClassScores(
+        dice=2 * int(np.count_nonzero(prediction & reference)) / (num_prediction + num_reference),
+        hd95_mm=float(max(np.percentile(there, 95), np.percentile(back, 95))),
+        asd_mm=float(both.mean()),
+        nsd=float((both <= np.float32(tolerance_mm)).mean()),  # rounded as the distances are
+        num_voxels_found=num_prediction,
+        num_voxels_wanted=num_reference,
+    )
 
 
 def _surface_distances(a: Mask, b: Mask, spacing_mm: Sequence[float]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Millimetres from each surface voxel of ``a`` to the surface of ``b``, and back. Neither is empty.
+    """Returns the millimetres from each surface voxel of ``a`` to the surface of ``b``, and back. Neither is empty.
 
     They are rounded to single precision, as MONAI's are: 12 x 0.4 mm less 7 x 0.4 mm is then within 2 mm.
     """
@@ -136,7 +147,7 @@ def _surface_distances(a: Mask, b: Mask, spacing_mm: Sequence[float]) -> tuple[n
 
 
 def _surface_mm(mask: Mask, spacing_mm: Sequence[float]) -> npt.NDArray[np.float64]:
-    """(points, axes): the voxels of which a neighbour through a face is outside, as is all beyond the mask's edge.
+    """Returns (points, axes): the voxels of which a neighbour through a face is outside, as is all beyond the mask's edge.
 
     Looks only at the neighbours of the mask's own voxels, which are few in the box of an organ and of stray voxels far away.
     """

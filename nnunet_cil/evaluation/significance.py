@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ SIGNIFICANCE_TEXT = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PairedTest:
     """A test of ``method`` against ``other``.
 
@@ -55,7 +55,7 @@ def paired_tests(table: DataFrame, old: Sequence[str], new: Sequence[str]) -> li
 
     rows = {trainer: rows_of(last_rows(table), trainer=trainer) for trainer in table["trainer"].unique()}
     first, *others = rows
-    found: list[tuple[str, str, int, float, float]] = []
+    tests: list[PairedTest] = []
     for group, classes in (("old", old), ("new", new), ("all", [*old, *new])):
         own = case_means(rows[first], classes)
         for other in others:
@@ -64,11 +64,18 @@ def paired_tests(table: DataFrame, old: Sequence[str], new: Sequence[str]) -> li
             if not difference.size:
                 continue
             p = float(wilcoxon(difference).pvalue) if difference.any() else 1.0
-            found.append((group, other, difference.size, float(np.median(difference)), p))
-    if not found:
+            tests.append(
+                PairedTest(
+                    group=group,
+                    method=first,
+                    other=other,
+                    num_cases=difference.size,
+                    median_difference=float(np.median(difference)),
+                    p=p,
+                    p_corrected=p,
+                )
+            )
+    if not tests:
         return []
-    corrected = false_discovery_control([f[-1] for f in found])
-    return [
-        PairedTest(group, first, other, cases, median, p, float(q))
-        for (group, other, cases, median, p), q in zip(found, corrected, strict=True)
-    ]
+    corrected = false_discovery_control([test.p for test in tests])
+    return [replace(test, p_corrected=float(p)) for test, p in zip(tests, corrected, strict=True)]

@@ -13,6 +13,7 @@ from nnunet_cil.evaluation.results import dice_of, fold_mean, mean_matrix, short
 from nnunet_cil.evaluation.scores import METRICS
 from nnunet_cil.evaluation.significance import SIGNIFICANCE_TEXT
 from nnunet_cil.evaluation.tables import Table, deviation, matrix_table, schedule_table, step_table
+from nnunet_cil.names import markdown_text
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,17 @@ class Section:
 
     def markdown(self) -> str:
         """Returns it with a heading."""
-        return "\n\n".join(part for part in (f"## {self.title}", self.text, self.table.markdown()) if part)
+        text = map(markdown_text, (f"## {self.title}", self.text))
+        return "\n\n".join(part for part in (*text, self.table.markdown()) if part)
 
 
 def summary(content: Mapping[str, Any]) -> str:
     """Returns Markdown of everything in ``results.json`` that one would read."""
     return (
-        "\n\n".join([f"# {title(content)}", *(s.markdown() for s in [*overview(content), *matrices(content)])]) + "\n"
+        "\n\n".join(
+            [f"# {markdown_text(title(content))}", *(s.markdown() for s in [*overview(content), *matrices(content)])]
+        )
+        + "\n"
     )
 
 

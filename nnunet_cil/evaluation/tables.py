@@ -1,4 +1,4 @@
-"""Scores as text tables."""
+"""Scores as tables, in Markdown and in LaTeX."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_cil.evaluation.continual import mean
+from nnunet_cil.names import markdown_text
 
 Scores = Mapping[str, float]
 """Class -> mean Dice; a class that the model does not know is missing."""
@@ -20,32 +21,48 @@ Groups = tuple[float, float, float]
 """old, new, all."""
 
 
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{
+        character: f"{{{character}}}" for character in "[]"
+    },  # a row that begins with one would be an option of the line break
+    **{"|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"},
+}
+
+
+def latex_text(text: str) -> str:
+    """Returns text that LaTeX prints as it is."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; every row of ``body`` is as long as ``header``."""
+    """A table whose cells are plain text; every row of ``body`` is as long as ``header``."""
 
     header: Sequence[str]
     body: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
-        """With columns that line up."""
-        rows = [self.header, *self.body]
+        """Returns it with columns that line up."""
+        rows = [[markdown_text(cell) for cell in row] for row in (self.header, *self.body)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(self.header))]
         lines = [" | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
         rule = "-|-".join("-" * w for w in widths)
         return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
 
     def latex(self, caption: str) -> str:
-        """A table environment; needs the LaTeX package booktabs."""
+        """Returns a table environment; it needs the LaTeX package booktabs."""
         import pandas
 
-        frame = pandas.DataFrame([list(row) for row in self.body], columns=list(self.header))
-        text: str = frame.to_latex(index=False, escape=True, caption=caption)
+        body = [[latex_text(cell) for cell in row] for row in self.body]
+        frame = pandas.DataFrame(body, columns=[latex_text(cell) for cell in self.header])
+        text: str = frame.to_latex(index=False, escape=False, caption=latex_text(caption))
         return text
 
 
 def group_means(scores: Scores, old: Sequence[str], new: Sequence[str]) -> Groups:
-    """Mean over the old, the new and all seen foreground classes; NaN for an empty group."""
+    """Returns the mean over the old, the new and all seen foreground classes; NaN for an empty group."""
     first, second, both = (mean(scores[name] for name in names) for names in (old, new, [*old, *new]))
     return first, second, both
 
@@ -55,12 +72,12 @@ def step_table(
     steps: Sequence[Sequence[str]],
     groups: Mapping[str, Sequence[Groups]] | None = None,
 ) -> Table:
-    """One line a method and step; blank where a class is not learnt yet.
+    """Returns one line a method and step; blank where a class is not learnt yet.
 
     Args:
         rows: method -> scores after each step.
         steps: the classes of each step.
-        groups: method -> what is shown of each step for old, new and all; default: the means over the classes of ``rows``.
+        groups: method -> the values of each step for old, new and all; default: the means over the classes of ``rows``.
     """
     classes = [name for names in steps for name in names]
     header = ["step", "method", *classes, "old", "new", "all"]
@@ -85,7 +102,7 @@ SCHEDULE_NUMBERS = {
 
 
 def schedule_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
-    """One line a method; mean over the folds, and smallest to largest where there are several.
+    """Returns one line a method; mean over the folds, and smallest to largest where there are several.
 
     Args:
         rows: method -> the numbers of each fold, by the names of ``continual.ContinualScores``.
@@ -100,25 +117,25 @@ def schedule_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
 
 
 def matrix_table(matrix: npt.NDArray[np.float64]) -> Table:
-    """R; blank above the diagonal."""
+    """Returns R; blank above the diagonal."""
     header = ["", *(f"step {j}" for j in range(len(matrix)))]
     return Table(header, [[f"step {i}", *map(number, row)] for i, row in enumerate(matrix.tolist())])
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean over folds, and smallest to largest where there are several; blank where it is NaN in all."""
+    """Returns the mean over folds, and smallest to largest where there are several; blank where it is NaN in all."""
     known = [value for value in values if not math.isnan(value)]
     text = number(mean(known))
     return f"{text} ({min(known):.3f} to {max(known):.3f})" if len(known) > 1 else text
 
 
 def deviation(values: Sequence[float]) -> str:
-    """Mean over folds, and standard deviation where there are several; blank where it is NaN in all."""
+    """Returns the mean over folds, and standard deviation where there are several; blank where it is NaN in all."""
     known = [value for value in values if not math.isnan(value)]
     text = number(mean(known))
     return f"{text} ± {statistics.stdev(known):.3f}" if len(known) > 1 else text
 
 
 def number(value: float) -> str:
-    """Three digits; blank for NaN."""
+    """Returns a number with three digits; blank for NaN."""
     return "" if math.isnan(value) else f"{value:.3f}"

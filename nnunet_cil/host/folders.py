@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from nnunet_cil.errors import CILError
@@ -91,3 +92,23 @@ def new_dataset_folder(dataset_id: int, name: str) -> Path:
 def model_folder_name(trainer: str, plans: str, configuration: str) -> str:
     """Returns the name of a model's folder in nnUNet_results, TRAINER__PLANS__CONFIGURATION."""
     return f"{trainer}__{plans}__{configuration}"
+
+
+def check_room(folder: Path, needed: int, variable: str = "nnUNet_raw") -> None:
+    """Refuses to begin what the disk cannot hold.
+
+    Args:
+        folder: that is going to be written; need not be there yet.
+        needed: bytes.
+        variable: nnU-Net's environment variable with which the user chooses another disk.
+
+    Raises:
+        CILError: tells how much is free.
+    """
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise CILError(
+            f"{existing} has {free / 1e9:.1f} GB free, but about {needed / 1e9:.1f} GB are needed. Make room, or set "
+            f"{variable} to another disk."
+        )

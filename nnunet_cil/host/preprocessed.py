@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,8 @@ def scan_labels(folder: Path, plans: Mapping[str, Any], labels: Mapping[str, int
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
     from tqdm import tqdm
 
-    command = f"'nnUNetv2_preprocess -d {dataset_id(folder.name)} -plans_name {plans['plans_name']}'"
+    words = ["nnUNetv2_preprocess", "-d", str(dataset_id(folder.name)), "-plans_name", plans["plans_name"]]
+    command = f"'{shlex.join(words)}'"
     configurations = preprocessed_configurations(folder, plans)
     if not configurations:
         raise CILError(f"No configuration of {folder.name} is preprocessed yet. Run {command} first.")

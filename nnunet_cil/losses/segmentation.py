@@ -224,7 +224,7 @@ def labelled_dice_loss(
     counted = (labelled.any(0) if batch_dice else labelled).float()
     if batch_dice and ddp:
         counted = sum_over_ranks(counted).clamp(max=1)
-    # an empty mask has a Dice of 1, without gradient: taken out of the mean again
+    # an empty mask has a Dice of 1, without gradient: it is removed from the mean
     share = counted.mean()
     loss: Tensor = dice(probs, one_hot, loss_mask=mask) + (1 - share)
     return loss / share.clamp(min=1 / counted.numel())

@@ -1,4 +1,4 @@
-"""nnUNetTrainerCIL: nnU-Net's trainer, taught that training comes in steps."""
+"""nnUNetTrainerCIL: nnU-Net's trainer for one step of a schedule."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from nnunet_cil.training import hyperparameters
 from nnunet_cil.training.batch import Batch, labelled_mask, read_batch
 from nnunet_cil.training.catalogue import check_data, check_lineage
 from nnunet_cil.training.data import MapLabels, StepDataset, evenly_spaced, narrowed_split
-from nnunet_cil.training.ground_truth import keep_what_is_labelled, write_in_channels
+from nnunet_cil.training.ground_truth import drop_unlabelled_scores, write_in_channels
 from nnunet_cil.training.hyperparameters import fixed, number
 from nnunet_cil.training.passes import Ranks, TrainingPass, classes_by_label, student_forward
 from nnunet_cil.training.progress import plot_terms, record_terms, recorded_terms
@@ -40,8 +40,8 @@ from nnunet_cil.training.state import (
     PreviousStep,
     StepState,
     previous_checkpoint,
-    read_checkpoint,
     read_previous_step,
+    read_step_state,
     training_record,
     write_checkpoint,
 )
@@ -51,7 +51,7 @@ from nnunet_cil.training.teacher_volumes import TeacherVolumes, volume_predictor
 
 _CUDA = torch.device("cuda")
 
-NEW_CLASS_NOISE = "How far a new class's weights start from being the background's copy."
+NEW_CLASS_NOISE = "How far a new class's weights start from a copy of the background's."
 TEACHER_VOLUMES = "The teacher first segments whole training volumes, which the loss gets as Batch.volume_classes."
 DROP_STRAYS = "In these, stray regions of classes that had none in their labels give way to the teacher's next choice."
 """Meanings of hyper-parameters that methods declare with other defaults."""
@@ -60,8 +60,14 @@ DROP_STRAYS = "In these, stray regions of classes that had none in their labels 
 class nnUNetTrainerCIL(nnUNetTrainer):
     """Base of all class-incremental trainers. Step 0 is nnU-Net's training on the step's labels.
 
-    A method overrides ``build_step_loss`` and declares its hyper-parameters. From step 1 on the base gives it the
-    teacher, the student's features, the prototypes, and weights that start from the previous step's.
+    A method overrides ``build_step_loss`` and declares its hyper-parameters. A step after the first, from start to end:
+
+    - ``on_train_start`` calls ``_take_over``: the previous checkpoint gives teacher, initial weights and prototypes.
+    - ``train_step`` calls ``_batch_context``, which makes the ``Batch`` that the loss reads (``StepLoss.on``).
+    - ``on_train_end`` collects the prototypes; ``save_checkpoint`` adds the ``StepState`` to nnU-Net's file.
+
+    ``target_label_map`` has the labels that training may see. ``MapLabels`` hides the others from the loss, ``StepDataset``
+    from the sampler of patches.
     """
 
     new_class_noise = number(0.0, NEW_CLASS_NOISE)
@@ -69,13 +75,13 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     drop_strays = fixed(False, DROP_STRAYS)
 
     reads_partial_labels: ClassVar[bool] = False
-    """The loss asks ``Batch.labelled``: what a sample's labels show may then differ from case to case."""
+    """The loss reads ``Batch.labelled``: the classes that the labels show may differ from case to case."""
 
     needs_old_data: ClassVar[bool] = False
-    """The method looks at the earlier steps' labels or cases, which must then be in this step's data set."""
+    """The method uses labels or cases of earlier steps, which must then be in this step's data set."""
 
     max_pass_cases = 500
-    """The most training cases that a pass over the data looks at: nnU-Net's training does not grow with their number."""
+    """The largest number of training cases in a pass: nnU-Net's epochs do not grow with the data set either."""
 
     def __init__(
         self,
@@ -85,10 +91,10 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         dataset_json: dict[str, Any],
         device: torch.device = _CUDA,
     ) -> None:
-        """As nnU-Net's. ``plans`` carry a ``"cil"`` block; ``dataset_json`` is narrowed to the model's labels.
+        """Reads the step from the plans' ``"cil"`` block, and starts as nnU-Net with the model's labels.
 
         Raises:
-            CILError: plans without, or with an unusable, block.
+            CILError: the block is missing or unusable, or the trainer cannot train the step.
             NotImplementedError: regions or a cascade.
         """
         refuse_regions(dataset_json)
@@ -105,15 +111,15 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         for name, value in step_plan.training.items():
             if name not in ("mirror_axes", "optimizer"):
                 setattr(self, name, value)
-        self.ranks = Ranks(self.local_rank, distributed.get_world_size() if self.is_ddp else 1)
+        self.ranks = Ranks(rank=self.local_rank, size=distributed.get_world_size() if self.is_ddp else 1)
         self.features: FeatureReader  # -> initialize
         self.teacher: Teacher | None = None
         self.volumes: TeacherVolumes | None = None
         self.prototypes: PrototypeBank | None = None
         self.method_state: dict[str, Any] = {}
-        """A method's own state: tensors by name, kept in every checkpoint and handed to the next step."""
+        """A method's own state: tensors by name, stored in every checkpoint, for the next step."""
         self.stray_free: tuple[str, ...] = ()
-        """The seen classes that come without stray regions, as their labels showed; in every checkpoint."""
+        """The seen classes that come without stray regions in their labels; stored in every checkpoint."""
         self.lineage: tuple[StepRecord, ...] = ()
         """Records of the earlier steps."""
         self.num_cases = 0
@@ -129,14 +135,14 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         hyperparameters.check(cls, values, where)
 
     def build_step_loss(self) -> StepLoss:
-        """Builds the loss of a step after the first. A method overrides it; the teacher is there when it is called."""
+        """Builds the loss of a step after the first; a method overrides it. Teacher and prototypes are there."""
         raise NotImplementedError(
             f"{type(self).__name__} has no loss for step {self.step_plan.step}: a method overrides build_step_loss()."
         )
 
     @property
     def target_label_map(self) -> dict[int, int]:
-        """Data set label -> channel, for what training may see: the new classes."""
+        """Data set label -> channel, for the target classes: the labels that training may see."""
         return self.step_plan.training_label_map
 
     @property
@@ -146,15 +152,15 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     @property
     def label_table(self) -> np.ndarray[Any, np.dtype[np.int16]]:
-        """Data set label + 1 -> channel, for what training may see."""
+        """``target_label_map`` as a table for indexing with data set label + 1."""
         return lookup_table(self.target_label_map, self.step_plan.dataset_labels.values())
 
     def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
-        """Augments as nnU-Net, behind the label map. Called on the instance, unlike nnU-Net's static method."""
+        """Augments as nnU-Net, after mapping the labels. Called on the instance, unlike nnU-Net's static method."""
         return ComposeTransforms([MapLabels(self.label_table), super().get_training_transforms(*args, **kwargs)])
 
     def get_validation_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
-        """Transforms as nnU-Net, behind the label map."""
+        """Transforms as nnU-Net, after mapping the labels. Called on the instance, as above."""
         return ComposeTransforms([MapLabels(self.label_table), super().get_validation_transforms(*args, **kwargs)])
 
     def get_tr_and_val_datasets(self) -> tuple[StepDataset, StepDataset]:
@@ -165,7 +171,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         return training, validation
 
     def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
-        """Narrows nnU-Net's data set to what the step may see."""
+        """Narrows nnU-Net's data set to the labels that training may see."""
         return StepDataset(dataset, self.target_label_map, self.annotated_key)
 
     @property
@@ -175,10 +181,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """Splits as nnU-Net, narrowed to the step's cases."""
-        split: tuple[list[str], list[str]] = super().do_split()
-        if self.step_cases is None:
-            return split
-        return narrowed_split(split, self.step_cases, f"Fold {self.fold}", f"step {self.step_plan.step}")
+        return narrowed_split(super().do_split(), self.step_cases, f"Fold {self.fold}", f"step {self.step_plan.step}")
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, Any, Any, Any]:
         """Configures as nnU-Net, with the mirror axes of the schedule (volume axes; a 2D patch has the last two)."""
@@ -195,10 +198,10 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Validates as nnU-Net, against labels that are numbered as the model's channels.
 
-        Removes what an interrupted end of the training left behind.
+        Removes teacher volumes that an interrupted end of the training left behind.
         """
         folder = Path(self.output_folder) / "validation"
-        if self.is_finished:
+        if self.is_trained:
             self._remove_volumes()
         elif self.local_rank == 0:
             folder.mkdir(exist_ok=True)
@@ -213,31 +216,31 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             self._score_validation(folder / "summary.json")
 
     def _ground_truth_folder(self) -> str:
-        """Returns the folder in which nnU-Net's validation finds labels with the model's numbers, written if need be."""
+        """Returns the folder with the labels for nnU-Net's validation, written with the model's numbers if need be."""
         folder = Path(self.preprocessed_dataset_folder_base)
         if self.step_plan.is_numbered_as_the_data_set:
             return str(folder)
         target = Path(self.output_folder) / "validation_labels"
         files = [case + self.dataset_json["file_ending"] for case in self.ranks.share(self.do_split()[1])]
         write_in_channels(folder, target, files, self.step_plan, self.plans_manager.image_reader_writer_class())
-        self.ranks.meet()
+        self.ranks.barrier()
         return str(target)
 
     def _score_validation(self, summary: Path) -> None:
-        """Narrows nnU-Net's summary to what is labelled; of the final checkpoint it goes into the model card."""
-        mean = keep_what_is_labelled(summary, self.step_plan, self.dataset_json["file_ending"])
+        """Drops scores of unlabelled classes from nnU-Net's summary; those of the final checkpoint enter the model card."""
+        mean = drop_unlabelled_scores(summary, self.step_plan, self.dataset_json["file_ending"])
         if mean is not None:
             self.print_to_log_file(
                 f"The labels do not show every class in every case. Mean Validation Dice of what they show: {mean:.4f}",
                 also_print_to_console=True,
             )
-        if not self.is_finished:
+        if not self.is_trained:
             return
         (summary.parent / NOT_FINAL).unlink(missing_ok=True)
         self._write_model_card(validation_dice(Path(self.output_folder), self.step_plan.labels))
 
     def initialize(self) -> None:
-        """Initializes as nnU-Net, and hooks the reader of the features in."""
+        """Initializes as nnU-Net, and hooks the reader of the features into the network."""
         super().initialize()
         self.features = FeatureReader(self.bare_network)
 
@@ -253,25 +256,26 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         return bare_network(self.network)
 
     def on_train_start(self) -> None:
-        """Takes over from the previous step, from step 1 on; then starts as nnU-Net."""
+        """Takes over from the previous step, from step 1 on; then starts as nnU-Net. A finished step gets no more epochs."""
         if not self.was_initialized:
             self.initialize()
-        if self.is_finished and self.current_epoch < self.num_epochs:
+        if self.is_trained and self.current_epoch < self.num_epochs:
             raise CILError(
                 f"{self.output_folder} is finished after {self.current_epoch} epochs, and {self.num_epochs} are asked for. A "
                 "finished step is not trained on: later steps know it by its hash. Give the longer one a schedule of its own."
             )
-        if self.step_plan.previous is not None and not self.is_finished:
+        if self.step_plan.previous is not None and not self.is_trained:
             self._take_over()
             self.loss = self.build_step_loss()
         super().on_train_start()
 
     @property
-    def is_finished(self) -> bool:
-        """The step's own prototypes are there: they are collected last."""
+    def is_trained(self) -> bool:
+        """True once the step's own prototypes are there, which are collected last."""
         return self.prototypes is not None and len(self.prototypes.counts) > len(self.step_plan.seen_classes)
 
     def _take_over(self) -> None:
+        """Sets teacher and teacher volumes; a training that begins also gets weights, prototypes and the method's state."""
         assert self.step_plan.previous is not None
         file = previous_checkpoint(self.step_plan.previous, type(self).__name__, self.configuration_name, self.fold)
         began_with = self._previous_sha256 if self._is_resumed else None
@@ -296,18 +300,14 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         )
 
     def _build_teacher(self, previous: PreviousStep) -> Teacher:
-        network = self.build_network_architecture(
-            self.plans_manager,
-            self.configuration_manager,
-            self.num_input_channels,
-            self.step_plan.num_old_channels,
-            False,
-        )
+        plans, configuration = self.plans_manager, self.configuration_manager
+        num_old = self.step_plan.num_old_channels
+        network = self.build_network_architecture(plans, configuration, self.num_input_channels, num_old, False)
         network.load_state_dict(previous.weights)
         return Teacher(network, self.device, compiled=self._do_i_compile())
 
     def _segment_volumes(self, teacher: Teacher, stray_free: tuple[str, ...]) -> TeacherVolumes:
-        """Segments the cases of a pass with the teacher; a training that goes on has those that are there."""
+        """Segments the cases of a pass with the teacher; a resumed training keeps the segmentations that are there."""
         if not self._is_resumed:
             self._remove_volumes()
         dropped = stray_free if self.drop_strays else ()
@@ -328,21 +328,21 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         TeacherVolumes(self._volumes_folder).remove(self.ranks)
 
     def inherit_prototypes(self, inherited: PrototypeBank | None) -> PrototypeBank | None:
-        """Returns the prototypes to start the step with. A method may refresh them here; the teacher is there."""
+        """Returns the prototypes at the start of the step; a method may refresh them, with the teacher."""
         return None if inherited is None else inherited.to(self.device)
 
     def begin_step(self, inherited: dict[str, Any]) -> None:
-        """Does what a method does once at the start of a step, with weights, teacher and prototypes in place.
+        """Runs once at the start of a step, with weights, teacher and prototypes in place; for methods.
 
         Args:
-            inherited: the ``method_state`` that the previous step's checkpoint carries; another method's has other names.
+            inherited: the ``method_state`` of the previous step's checkpoint; another method's has other names.
         """
 
     def finish_step(self) -> None:
-        """Does what a method does once when training is over, before prototypes are collected and the model is saved."""
+        """Runs once at the end of training, before prototypes are collected and the model is saved; for methods."""
 
     def loss_setup(self) -> LossSetup:
-        """Returns what a method's loss is built with."""
+        """Returns the arguments with which a method builds its loss."""
         weights = getattr(nnUNetTrainer._build_loss(self), "weight_factors", (1.0,))
         return LossSetup(
             num_old=self.step_plan.num_old_channels,
@@ -355,9 +355,9 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         )
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Trains on a batch as nnU-Net; the loss sees what belongs to the batch."""
-        with self._open(batch) as (batch, _):
-            outputs: dict[str, Any] = super().train_step(batch)
+        """Trains on a batch as nnU-Net, with the ``Batch`` open for the loss."""
+        with self._batch_context(batch) as (nnunet_batch, _):
+            outputs: dict[str, Any] = super().train_step(nnunet_batch)
         return outputs
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -365,20 +365,23 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
         So the best checkpoint is not the one that forgot most, and no old label is needed.
         """
-        with self._open(batch) as (batch, own):
-            if own is not None:
-                batch["target"] = self.online_target(batch["target"], own)
-            outputs: dict[str, Any] = super().validation_step(batch)
+        with self._batch_context(batch) as (nnunet_batch, step_batch):
+            if step_batch is not None:
+                nnunet_batch["target"] = self.online_target(nnunet_batch["target"], step_batch)
+            outputs: dict[str, Any] = super().validation_step(nnunet_batch)
         return outputs
 
     @contextmanager
-    def _open(self, batch: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Batch | None]]:
-        """Yields nnU-Net's batch, and what the loss sees beside it as long as the context lasts; None without a teacher."""
+    def _batch_context(self, batch: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Batch | None]]:
+        """Splits what the loader gives into nnU-Net's batch and the ``Batch`` of the loss; the latter is None without a teacher.
+
+        As long as the context lasts, the readers keep activations and the loss has the batch. Then both are dropped.
+        """
         if self.teacher is None:
             yield batch, None
             return
         channels = self.labelled_channels(batch["keys"])
-        batch, own = read_batch(
+        nnunet_batch, step_batch = read_batch(
             batch,
             self.device,
             teacher=self.teacher,
@@ -386,18 +389,18 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             labelled=None if channels is None else labelled_mask(channels, len(self.step_plan.seen_classes)),
             volumes=self.volumes,
         )
-        with self.features.reading(), self.loss.on(own):
-            yield batch, own
+        with self.features.reading(), self.loss.on(step_batch):
+            yield nnunet_batch, step_batch
 
     def labelled_channels(self, keys: Sequence[str]) -> list[tuple[int, ...]] | None:
-        """Returns the channels that each case's labels show; None where that is the new classes in every case."""
+        """Returns the channels that each case's labels show; None where these are the new classes in every case."""
         step = self.step_plan
         if not step.differs_by_case and not step.refined:
             return None
         return [tuple(step.labels[name] for name in step.labelled_in(key)) for key in keys]
 
     def labelled_channels_in(self, case: str) -> tuple[int, ...]:
-        """Returns the channels that the case's labels show; none where that is the new classes in every case."""
+        """Returns the channels that the case's labels show; none where these are the new classes in every case."""
         return (self.labelled_channels([case]) or [()])[0]
 
     def online_target(self, target: Tensor | list[Tensor], batch: Batch) -> Tensor | list[Tensor]:
@@ -422,9 +425,9 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     def on_train_end(self) -> None:
         """Collects the global prototypes of the final weights; then ends as nnU-Net, which saves the checkpoint.
 
-        A finished training that is started once more leaves its checkpoint as it is: a later step knows it by its hash.
+        A finished training that is started again does not change its checkpoint: a later step knows it by its hash.
         """
-        if self.is_finished:
+        if self.is_trained:
             self.disable_checkpointing = True
         else:
             self.finish_step()
@@ -438,12 +441,12 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             self._write_model_card({})
 
     def _write_model_card(self, dice: dict[str, float]) -> None:
-        """Writes the card beside the weights. A validation from an earlier training says nothing of this one."""
+        """Writes the card beside the weights; without Dice after training, since an earlier validation is of another model."""
         card = model_card((*self.lineage, self.step_record()), dice)
         (Path(self.output_folder) / "MODEL_CARD.md").write_text(card, encoding="utf-8")
 
     def _final_prototypes(self) -> PrototypeBank:
-        """Returns background and new classes from the data, by label; old classes carried forward."""
+        """Returns prototypes of background and new classes from the labels; old classes are carried forward."""
         num_old, num_new = self.step_plan.num_old_channels, len(self.step_plan.new_classes)
         forward = student_forward(self.bare_network.eval(), self.features, self.device)
         self.set_deep_supervision_enabled(False)
@@ -453,7 +456,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         return inherited.to(self.device).joined(fresh)
 
     def training_pass(self) -> TrainingPass:
-        """Returns a pass over the step's training cases; of more than ``max_pass_cases`` as many, evenly spaced by name."""
+        """Returns a pass over the training cases; over ``max_pass_cases`` of them, evenly spaced by name, if there are more."""
         return TrainingPass(
             cases=evenly_spaced(sorted(self.pass_cases()), self.max_pass_cases),
             ranks=self.ranks,
@@ -467,11 +470,11 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         )
 
     def pass_cases(self) -> list[str]:
-        """Returns the training cases that a pass over the data may look at."""
+        """Returns the training cases that a pass may use."""
         return self.do_split()[0]
 
     def save_checkpoint(self, filename: str) -> None:
-        """Saves as nnU-Net, with the state of the step; written aside and moved into place."""
+        """Saves as nnU-Net, with the state of the step, into a temporary file that is moved into place."""
         self._date = datetime.now(timezone.utc).isoformat(timespec="seconds")
         state = StepState(
             classes=self.step_plan.seen_classes,
@@ -483,7 +486,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         write_checkpoint(Path(filename), super().save_checkpoint, state)
 
     def step_record(self) -> StepRecord:
-        """Returns what the checkpoint and the model card tell of this training."""
+        """Returns this training's record for checkpoint and model card."""
         return training_record(
             self,
             self.step_plan,
@@ -494,13 +497,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         )
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """Loads as nnU-Net, and the state of the step."""
-        state = StepState.from_checkpoint(read_checkpoint(Path(filename_or_checkpoint)))
-        if state is None or state.classes != self.step_plan.seen_classes:
-            raise CILError(
-                f"The checkpoint {filename_or_checkpoint} is not one of this step: it knows "
-                f"{None if state is None else list(state.classes)}, the step {list(self.step_plan.seen_classes)}."
-            )
+        """Loads as nnU-Net, with the state of the step; refuses a checkpoint of another step."""
+        state = read_step_state(Path(filename_or_checkpoint), self.step_plan.seen_classes)
         super().load_checkpoint(filename_or_checkpoint)
         self.prototypes = None if state.prototypes is None else state.prototypes.to(self.device)
         self.stray_free = state.stray_free

@@ -1,4 +1,4 @@
-"""One batch, as the loss of a step sees it beside nnU-Net's output and target."""
+"""One batch: what the loss of a step sees beside nnU-Net's output and target."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from nnunet_cil.training.teacher_volumes import NOT_SEGMENTED, TeacherVolumes
 
 
 class Batch:
-    """The teacher's output, the student's features, and what the samples' labels show.
+    """The teacher's output on a batch, the student's features, and the classes that the samples' labels show.
 
-    Lives for one ``train_step`` or ``validation_step``. Teacher and features are read when they are first asked for, once.
+    Lives for one ``train_step`` or ``validation_step``. The teacher runs, and the features are read, once, when they are first
+    asked for.
     """
 
     def __init__(
@@ -32,16 +33,16 @@ class Batch:
         carried: Tensor | None = None,
         is_complete: bool = True,
     ) -> None:
-        """Takes what belongs to the batch.
+        """Keeps what belongs to the batch.
 
         Args:
-            images: (batch, channels, *spatial), on the device.
+            images: (batch, channels, *spatial) float, on the device.
             teacher: runs the previous step's network on ``images``.
-            features: hands over the student's features of its forward pass on ``images``, (batch, features, *spatial).
+            features: returns the student's features of its forward pass on ``images``, (batch, features, *spatial).
             labelled: (batch, K+N-1) bool, the foreground classes that each sample's labels show; None: the new classes, in
                 every sample.
-            carried: (batch, *spatial) integers, the teacher's segmentation of the whole cases as the patches carry it; a sample
-                of a case that was not segmented holds ``NOT_SEGMENTED``. None where no case is segmented.
+            carried: (batch, *spatial) integers, the teacher's segmentation of the whole cases as the patches carry it, all
+                ``NOT_SEGMENTED`` in a sample of a case without. None where no case is segmented.
             is_complete: every sample's case is segmented.
         """
         self.images = images
@@ -51,7 +52,7 @@ class Batch:
 
     @cached_property
     def teacher(self) -> TeacherOutput:
-        """The teacher's output on the images."""
+        """The teacher's logits (batch, K, *spatial) and features on the images."""
         return self._teacher(self.images)
 
     @cached_property
@@ -61,7 +62,7 @@ class Batch:
 
     @cached_property
     def teacher_logits(self) -> Tensor:
-        """(batch, K, *spatial); -inf for the classes that a sample's labels show: labels win over the teacher."""
+        """(batch, K, *spatial), -inf for the classes that a sample's labels show: labels win over the teacher."""
         logits = self.teacher.logits
         if self.labelled is None:
             return logits
@@ -70,12 +71,12 @@ class Batch:
 
     @property
     def teacher_probs(self) -> Tensor:
-        """(batch, K, *spatial) float32."""
+        """(batch, K, *spatial) float32, the softmax of ``teacher_logits``."""
         return self.teacher_logits.float().softmax(1)
 
     @cached_property
     def volume_classes(self) -> Tensor | None:
-        """(batch, *spatial) int64, what the teacher sees in the whole case; None where no case is segmented."""
+        """(batch, *spatial) int64, the teacher's segmentation of the whole case; None where no case is segmented."""
         if self._carried is None:
             return None
         carried = self._carried.long()
@@ -85,11 +86,11 @@ class Batch:
 
     @cached_property
     def teacher_classes(self) -> Tensor:
-        """(batch, *spatial) int64, what the teacher sees in the whole case, or else its argmax on the patch."""
+        """(batch, *spatial) int64, ``volume_classes``, or else the teacher's argmax on the patch."""
         return most_probable(self.teacher_logits) if self.volume_classes is None else self.volume_classes
 
     def with_old_classes(self, target: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-        """Returns nnU-Net's target, at full resolution with the teacher's argmax on the patch where it is 0."""
+        """Returns nnU-Net's target, with the teacher's argmax on the patch where the full resolution is 0."""
         full = (target[0] if isinstance(target, list) else target).to(self.images.device, non_blocking=True)
         predicted = most_probable(self.teacher_logits)[:, None].to(full.dtype)
         filled = torch.where(full == 0, predicted, full)
@@ -105,15 +106,15 @@ def read_batch(
     labelled: Tensor | None,
     volumes: TeacherVolumes | None,
 ) -> tuple[dict[str, Any], Batch]:
-    """Splits what nnU-Net's loader gives into nnU-Net's own batch, its images on the device, and ``Batch``.
+    """Splits a batch of nnU-Net's loader into nnU-Net's own part, with its images on the device, and a ``Batch``.
 
     Args:
-        batch: nnU-Net's, with the teacher's segmentation as the targets' second channel where cases are segmented.
+        batch: from the loader; where cases are segmented, the targets' second channel is the teacher's segmentation.
         device: of the training.
         teacher: the previous step's network.
-        features: the student's.
+        features: reads those of the student.
         labelled: as for ``Batch``.
-        volumes: which cases are segmented; None where none is.
+        volumes: tells which cases are segmented; None where none is.
     """
     batch, carried = _without_volumes(batch)
     images = batch["data"].to(device, non_blocking=True)
@@ -129,17 +130,20 @@ def read_batch(
 
 
 def labelled_mask(channels: Sequence[Sequence[int]], num_classes: int) -> Tensor:
-    """Returns (batch, num_classes) bool: which foreground channels each sample's labels show.
+    """Marks the foreground channels that each sample's labels show.
 
     Args:
         channels: of each sample, from 1.
         num_classes: K+N-1.
+
+    Returns:
+        (batch, num_classes) bool.
     """
     return torch.tensor([[c in own for c in range(1, 1 + num_classes)] for own in channels])
 
 
 def _without_volumes(batch: dict[str, Any]) -> tuple[dict[str, Any], Tensor | None]:
-    """Takes the teacher's segmentation, the targets' second channel, out of nnU-Net's batch.
+    """Takes the teacher's segmentation, the targets' second channel, out of a batch.
 
     Returns:
         The batch with targets of one channel; and (batch, *spatial) at full resolution, None where there is no second channel.

@@ -1,4 +1,4 @@
-"""The trainers that nnU-Net finds, by name, and what each of them can learn."""
+"""The trainers that nnU-Net finds, by name, and the data that each of them can train on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def trainer_class(name: str) -> type[nnUNetTrainerCIL]:
-    """Returns the trainer of that name; refuses one that nnU-Net does not find or that knows nothing of steps."""
+    """Returns the trainer of that name.
+
+    Raises:
+        CILError: nnU-Net does not find it, or it is none of nnunet_cil's.
+    """
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     from nnunet_cil.training.base import nnUNetTrainerCIL
@@ -35,7 +39,7 @@ def trainer_class(name: str) -> type[nnUNetTrainerCIL]:
 
 
 def _not_found(name: str) -> str:
-    """Says what keeps nnU-Net from finding a trainer: the variable, where the name is right, else the name."""
+    """Says why nnU-Net does not find a trainer: the variable, where the name is right, else the name."""
     said = f"nnU-Net does not find the trainer {name!r}"
     if name in trainer_names():
         remedy = 'export nnUNet_extTrainer="$(nnunet_cil trainers)"'
@@ -45,7 +49,7 @@ def _not_found(name: str) -> str:
 
 
 def check_trainer_names(names: Iterable[str]) -> None:
-    """Refuses a name that is neither one of nnunet_cil's nor found by nnU-Net, which is asked for others only: it is slow."""
+    """Refuses a name that is neither nnunet_cil's nor found by nnU-Net; the slow search is left out for nnunet_cil's own."""
     for name in names:
         if name not in trainer_names():
             trainer_class(name)
@@ -55,9 +59,9 @@ def check_data(trainer: type[nnUNetTrainerCIL], step: StepPlan, dataset: str) ->
     """Refuses labels that a trainer cannot read, and data that lack what it needs.
 
     Args:
-        trainer: the class.
-        step: to train.
-        dataset: that it is trained on, nnU-Net's name.
+        trainer: a trainer class.
+        step: the step to train.
+        dataset: nnU-Net's name of the data set that it is trained on.
 
     Raises:
         CILError: with the trainers that can, or the reason.
@@ -78,12 +82,12 @@ def check_data(trainer: type[nnUNetTrainerCIL], step: StepPlan, dataset: str) ->
 
 
 def check_lineage(trainer: type[nnUNetTrainerCIL], lineage: Sequence[StepRecord], dataset: str) -> None:
-    """Refuses earlier steps on other data where a trainer needs these.
+    """Refuses a trainer that needs the earlier steps' data where these were trained on another data set.
 
     Args:
-        trainer: the class.
-        lineage: of the model that is continued.
-        dataset: that the step is trained on, nnU-Net's name.
+        trainer: a trainer class.
+        lineage: the records of the model that is continued.
+        dataset: nnU-Net's name of the data set that the step is trained on.
 
     Raises:
         CILError: with the other data sets.
@@ -97,6 +101,6 @@ def check_lineage(trainer: type[nnUNetTrainerCIL], lineage: Sequence[StepRecord]
 
 
 def hyperparameter_names() -> set[str]:
-    """Returns the names of the hyper-parameters that any of nnunet_cil's own trainers has."""
+    """Returns the names of all hyper-parameters that a schedule may set on nnunet_cil's trainers."""
     trainers: list[Any] = [value for value in runpy.run_path(str(trainers_file())).values() if isinstance(value, type)]
     return {name for trainer in trainers for name in settable(trainer)}

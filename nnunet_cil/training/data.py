@@ -1,4 +1,4 @@
-"""What of the data a step may see: its own labels, in the targets and in the sampler."""
+"""The data of a step: targets and locations of its own labels only, and whole cases cut into tiles."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from nnunet_cil.training.teacher_volumes import TeacherVolumes
 
 OLD_CLASSES = "old classes"
-"""The key of all old classes' locations: to nnU-Net's loader they are one class more."""
+"""The key of all old classes' locations, which nnU-Net's loader takes for one more class."""
 
 
 class MapLabels(SegOnlyTransform):
-    """Data set labels -> the step's channels, before anything else can look at the labels.
+    """Maps data set labels to the step's channels, ahead of all other transforms.
 
-    A second channel is the teacher's, and stays as it is.
+    A second channel is the teacher's segmentation, and stays as it is.
     """
 
     def __init__(self, table: npt.NDArray[np.int16]) -> None:
@@ -41,43 +41,45 @@ class MapLabels(SegOnlyTransform):
 
 
 class StepDataset:
-    """A preprocessed data set whose foreground locations are those of the step's labels, and what a teacher says of old classes.
+    """A preprocessed data set with the foreground locations of the step's labels, and those of a teacher for old classes.
 
-    nnU-Net's loader picks a location of a class to centre a patch on; locations of hidden classes, as preprocessing found them in
-    the labels, would tell where these are.
+    nnU-Net's loader picks a location of a class to centre a patch on. Preprocessing stored the locations of hidden classes,
+    too; these would tell the training where hidden classes are.
     """
 
-    def __init__(self, dataset: nnUNetBaseDataset, shown: Collection[int], annotated_key: tuple[int, ...]) -> None:
-        """Wraps ``dataset``.
+    def __init__(
+        self, dataset: nnUNetBaseDataset, target_labels: Collection[int], annotated_key: tuple[int, ...]
+    ) -> None:
+        """Wraps a data set.
 
         Args:
             dataset: nnU-Net's data set.
-            shown: the data set's labels that the step may see.
+            target_labels: the data set's labels that training may see.
             annotated_key: the key under which nnU-Net's loader looks for all annotated voxels (ignore label only).
         """
         self._dataset = dataset
-        self._shown = frozenset(shown)
+        self._target_labels = frozenset(target_labels)
         self._annotated_key = annotated_key
         self.identifiers: list[str] = dataset.identifiers
         self.old_locations: Mapping[str, npt.NDArray[np.int32]] = {}
         """Case -> rows (class, *position), see ``training.locations``."""
         self.volumes: TeacherVolumes | None = None
-        """What the teacher says of whole cases; patches carry it behind their labels."""
+        """The teacher's segmentations of whole cases; patches carry them as a second channel of the targets."""
 
     def labelled_in(self, _identifier: str) -> Collection[int]:
-        """The data set's labels that may be seen in a case."""
-        return self._shown
+        """Returns the data set's labels that training may see in a case."""
+        return self._target_labels
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
-        """As nnU-Net's: data, segmentation, previous segmentation, properties."""
+        """Loads a case as nnU-Net: data, segmentation, previous segmentation (here the teacher's), properties."""
         load = self._dataset.load_case if self.volumes is None else partial(self.volumes.load_case, self._dataset)
         data, segmentation, previous, properties = load(identifier)
-        shown = self.labelled_in(identifier)
+        labelled = self.labelled_in(identifier)
         locations: dict[Any, Any] = {}
         for key, voxels in properties["class_locations"].items():
             if isinstance(key, tuple):
                 locations[self._annotated_key] = voxels
-            elif key in shown:
+            elif key in labelled:
                 locations[key] = voxels
         if identifier in self.old_locations:
             locations[OLD_CLASSES] = self.old_locations[identifier]
@@ -85,19 +87,21 @@ class StepDataset:
 
 
 def narrowed_split(
-    split: tuple[list[str], list[str]], cases: Collection[str], fold: str, step: str
+    split: tuple[list[str], list[str]], cases: Collection[str] | None, fold: str, step: str
 ) -> tuple[list[str], list[str]]:
     """Narrows training and validation cases to those of a step.
 
     Args:
         split: nnU-Net's, of the fold.
-        cases: the step's.
+        cases: the step's; None for all.
         fold: its name, for the message.
         step: its name, for the message.
 
     Raises:
         CILError: no training or no validation case is left.
     """
+    if cases is None:
+        return split
     training, validation = ([key for key in keys if key in cases] for keys in split)
     for what, keys in (("training", training), ("validation", validation)):
         if not keys:
@@ -111,7 +115,7 @@ def narrowed_split(
 class Tile(NamedTuple):
     """images (batch, channels, *spatial) float32; labels (batch, *spatial) int64; valid (batch, *spatial) bool.
 
-    ``corner`` is where the tile begins in the preprocessed ``case``, below 0 in its padding; a batch of slices is one tile.
+    ``corner`` is the tile's first voxel in the preprocessed ``case``, negative in its padding; a batch of slices is one tile.
     """
 
     images: Tensor
@@ -122,7 +126,7 @@ class Tile(NamedTuple):
 
 
 def evenly_spaced(keys: Sequence[str], most: int) -> list[str]:
-    """All of them, or ``most`` of them at even distances."""
+    """Returns all keys, or ``most`` of them at even distances."""
     return list(keys) if len(keys) <= most else [keys[i * len(keys) // most] for i in range(most)]
 
 
@@ -133,14 +137,14 @@ def tiles(
     ignore_label: int | None,
     batch_size: int,
 ) -> Iterator[Tile]:
-    """Whole cases, cut into patches that cover every voxel; each voxel is valid in one tile only.
+    """Cuts whole cases into patches that cover every voxel; each voxel is valid in one tile only.
 
     Args:
         dataset: preprocessed cases.
         patch_size: of the configuration, 2D or 3D.
         table: from ``labels.lookup_table``.
         ignore_label: the model's ignore label; such voxels are not valid.
-        batch_size: how many slices make a batch of a 2D configuration.
+        batch_size: the number of slices in a tile of a 2D configuration.
     """
     is_2d = len(patch_size) == 2
     for identifier in dataset.identifiers:
@@ -174,7 +178,7 @@ def _corners(shape: Sequence[int], window: Sequence[int]) -> Iterator[tuple[int,
 
 
 def _slices(tile: Tile, batch_size: int) -> Iterator[Tile]:
-    """A volume (1, channels, slices, *plane) as batches of slices (batch, channels, *plane)."""
+    """Cuts a volume (1, channels, slices, *plane) into batches of slices (batch, channels, *plane)."""
     images = tile.images[0].transpose(0, 1)
     for i in range(0, images.shape[0], batch_size):
         part = slice(i, i + batch_size)

@@ -1,4 +1,4 @@
-"""Ground truth for nnU-Net's final validation: the model's label numbers, and just the classes that are labelled."""
+"""Ground truth of nnU-Net's final validation: numbered as the model's channels, with scores of labelled classes only."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from nnunet_cil.step_plans import StepPlan
 
 
 def write_in_channels(source: Path, target: Path, files: Iterable[str], step: StepPlan, reader_writer: Any) -> None:
-    """Writes ``gt_segmentations`` with the model's numbers, and the split, where nnU-Net will look for them.
+    """Writes ``gt_segmentations`` with the model's numbers, and the split, for nnU-Net's validation.
 
     Args:
         source: nnU-Net's preprocessed folder of the data set.
-        target: takes the same names.
-        files: of ``gt_segmentations``.
-        step: whose classes and numbers.
-        reader_writer: nnU-Net's, an instance.
+        target: the folder to write; files get the same names.
+        files: names in ``gt_segmentations``.
+        step: the step that defines classes and numbers.
+        reader_writer: an instance of nnU-Net's.
     """
     table = lookup_table(step.evaluation_label_map, step.dataset_labels.values())
     (target / "gt_segmentations").mkdir(parents=True, exist_ok=True)
@@ -34,11 +34,16 @@ def write_in_channels(source: Path, target: Path, files: Iterable[str], step: St
         reader_writer.write_seg(mapped, str(target / "gt_segmentations" / name), properties)
 
 
-def keep_what_is_labelled(summary: Path, step: StepPlan, file_ending: str) -> float | None:
-    """Takes the scores of classes against labels that do not show them out of nnU-Net's summary.
+def drop_unlabelled_scores(summary: Path, step: StepPlan, file_ending: str) -> float | None:
+    """Drops from nnU-Net's summary the scores of classes that the labels do not show.
+
+    Args:
+        summary: ``summary.json``, written anew.
+        step: the step that was validated.
+        file_ending: of the cases.
 
     Returns:
-        The mean Dice over the classes that are left, NaN if there is none; None where every label shows every seen class.
+        The mean Dice over the remaining classes, NaN if there is none; None where all labels show all seen classes.
     """
     if not step.labelled and step.evaluated_classes == step.seen_classes:
         return None
@@ -46,11 +51,11 @@ def keep_what_is_labelled(summary: Path, step: StepPlan, file_ending: str) -> fl
     def labelled(case: str) -> list[int]:
         return [step.labels[name] for name in step.labelled.get(case, step.evaluated_classes)]
 
-    return keep_labelled(summary, labelled, file_ending)
+    return _drop_scores(summary, labelled, file_ending)
 
 
-def keep_labelled(summary: Path, labelled: Callable[[str], Collection[int]], file_ending: str) -> float:
-    """Takes the scores of classes that a case's labels do not show out of nnU-Net's summary, and out of its means.
+def _drop_scores(summary: Path, labelled: Callable[[str], Collection[int]], file_ending: str) -> float:
+    """Drops from nnU-Net's summary, and from its means, the scores of classes that a case's labels do not show.
 
     Args:
         summary: ``summary.json``, written anew.
@@ -58,7 +63,7 @@ def keep_labelled(summary: Path, labelled: Callable[[str], Collection[int]], fil
         file_ending: of the cases.
 
     Returns:
-        The mean Dice over the classes that are left; NaN if there is none.
+        The mean Dice over the remaining classes; NaN if there is none.
     """
     content = load_summary_json(str(summary))
     for case in content["metric_per_case"]:
@@ -73,6 +78,6 @@ def keep_labelled(summary: Path, labelled: Callable[[str], Collection[int]], fil
 
 
 def _means(scores: list[dict[str, float]]) -> dict[str, float]:
-    """Of each metric; NaN where none is defined."""
+    """Returns the mean of each metric over the cases where it is defined; NaN where it is defined in none."""
     values = {name: [s[name] for s in scores if not np.isnan(s[name])] for name in (scores[0] if scores else ())}
     return {name: float(np.mean(v)) if v else float("nan") for name, v in values.items()}

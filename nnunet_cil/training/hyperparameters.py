@@ -13,16 +13,16 @@ from nnunet_cil.errors import CILError, did_you_mean
 Value = TypeVar("Value", bool, int, float)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Hyperparameter(Generic[Value]):
-    """A class attribute of a trainer that a schedule may set. Read as an attribute it is its value.
+    """A class attribute of a trainer that a schedule may set. Its value is what reading the attribute gives.
 
     Attributes:
-        default: its type counts: a whole number takes only whole numbers.
+        default: a value of the type that is expected; a whole number accepts only whole numbers.
         meaning: one sentence for the documentation.
         low: least value.
         high: largest value.
-        is_settable: False where a trainer holds it at its default.
+        is_settable: False where a trainer fixes it at its default.
     """
 
     default: Value
@@ -36,11 +36,11 @@ class Hyperparameter(Generic[Value]):
     @overload
     def __get__(self, trainer: object, owner: type) -> Value: ...
     def __get__(self, trainer: object | None, owner: type) -> Value:
-        """Returns the default; a value that is set on a trainer hides it."""
+        """Returns the default, for as long as no value is set on the trainer."""
         return self.default
 
     def check(self, value: Any) -> str | None:
-        """Returns what the value must be instead, None where it is all right."""
+        """Checks a value; returns the values that are allowed where it is not one of them, else None."""
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if isinstance(self.default, bool):
             return None if isinstance(value, bool) or (is_number and value in (0, 1)) else "true or false"
@@ -52,26 +52,26 @@ class Hyperparameter(Generic[Value]):
 
 def number(default: float, meaning: str, *, low: float = 0, high: float = math.inf) -> Hyperparameter[float]:
     """Declares a number."""
-    return Hyperparameter(default, meaning, low, high)
+    return Hyperparameter(default=default, meaning=meaning, low=low, high=high)
 
 
 def whole_number(default: int, meaning: str, *, low: float = 0, high: float = math.inf) -> Hyperparameter[int]:
     """Declares a whole number."""
-    return Hyperparameter(default, meaning, low, high)
+    return Hyperparameter(default=default, meaning=meaning, low=low, high=high)
 
 
 def switch(default: bool, meaning: str) -> Hyperparameter[bool]:
-    """Declares a switch; in JSON true or false, or as before 1 or 0."""
-    return Hyperparameter(default, meaning, 0, 1)
+    """Declares a switch; true or false in JSON, or 1 or 0 as in schedules of earlier versions."""
+    return Hyperparameter(default=default, meaning=meaning, high=1)
 
 
 def fixed(value: Value, meaning: str = "") -> Hyperparameter[Value]:
-    """Holds a hyper-parameter at a value: a schedule cannot set it."""
-    return Hyperparameter(value, meaning, is_settable=False)
+    """Declares a hyper-parameter of fixed value, which a schedule cannot set."""
+    return Hyperparameter(default=value, meaning=meaning, is_settable=False)
 
 
 def declared(trainer: type) -> dict[str, Hyperparameter[Any]]:
-    """Returns a trainer's hyper-parameters by name, its parents' first, the fixed ones among them."""
+    """Returns a trainer's hyper-parameters by name, its parents' first, fixed ones included."""
     found: dict[str, Hyperparameter[Any]] = {}
     for owner in reversed(trainer.__mro__):
         found |= {name: value for name, value in vars(owner).items() if isinstance(value, Hyperparameter)}
@@ -79,7 +79,7 @@ def declared(trainer: type) -> dict[str, Hyperparameter[Any]]:
 
 
 def settable(trainer: type) -> dict[str, Hyperparameter[Any]]:
-    """Returns those that a schedule may set."""
+    """Returns a trainer's hyper-parameters that a schedule may set, by name."""
     return {name: parameter for name, parameter in declared(trainer).items() if parameter.is_settable}
 
 
@@ -89,7 +89,7 @@ def check(trainer: type, values: Mapping[str, Any], where: str) -> None:
     Args:
         trainer: a trainer class.
         values: by name, as in a schedule.
-        where: who sets them, for the message.
+        where: the file or schedule that sets them, for the message.
 
     Raises:
         CILError: with the nearest name, or the range.
@@ -109,12 +109,12 @@ class Settings(SimpleNamespace):
 
 
 def settings(trainer: object) -> Settings:
-    """Returns the values that the hyper-parameters of a trainer have."""
+    """Returns the values of a trainer's hyper-parameters."""
     return Settings(**{name: getattr(trainer, name) for name in declared(type(trainer))})
 
 
 def set_values(trainer: object, values: Mapping[str, Any]) -> None:
-    """Sets hyper-parameters of a trainer, each in the type of its default. The values are checked."""
+    """Sets hyper-parameters of a trainer, each in the type of its default; the values have been checked."""
     known = settable(type(trainer))
     for name, value in values.items():
         setattr(trainer, name, type(known[name].default)(value))

@@ -1,4 +1,4 @@
-"""Passes over the step's training cases: shared out to the ranks, and the global prototypes that they collect."""
+"""Passes over the step's training cases, shared out to the ranks, and the prototypes that they collect."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import autocast
 from nnunet_cil.training.data import Tile, tiles
 
-_MEET_EVERY = 20
-"""Cases, as in nnU-Net's validation: a rank that waits longer for the others gives up."""
+_BARRIER_EVERY = 20
+"""Number of cases, as in nnU-Net's validation: a rank that waits too long at a barrier ends with a timeout."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ranks:
     """The processes of a distributed training.
 
     Attributes:
-        rank: this one's number.
-        size: how many there are.
+        rank: this process's number.
+        size: the number of processes.
     """
 
     rank: int = 0
     size: int = 1
 
     def share(self, names: Sequence[str]) -> list[str]:
-        """Returns this rank's part; all where there is one rank."""
+        """Returns this rank's part of the names; all where there is one rank."""
         return list(names[self.rank :: self.size])
 
-    def meet(self) -> None:
-        """Waits until every rank is here."""
+    def barrier(self) -> None:
+        """Waits for all ranks."""
         if self.size > 1:
             distributed.barrier()
 
-    def meet_after(self, number: int, num_cases: int) -> None:
-        """Waits after every 20th case of a pass that all ranks have.
+    def barrier_after(self, number: int, num_cases: int) -> None:
+        """Waits for all ranks after every 20th case of a pass, as long as every rank still has cases.
 
         Args:
             number: of this rank's case, from 1.
             num_cases: of all ranks.
         """
-        if number % _MEET_EVERY == 0 and number <= num_cases // self.size:
-            self.meet()
+        if number % _BARRIER_EVERY == 0 and number <= num_cases // self.size:
+            self.barrier()
 
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 """images (batch, channels, *spatial) -> logits (batch, classes, *spatial), features (batch, features, *spatial)."""
 
 Classes = Callable[[Tensor, Tile], Tensor]
-"""logits, their tile on the same device -> (batch, *spatial) int64, which class's mean a voxel counts for."""
+"""logits, their tile on the same device -> (batch, *spatial) int64, the class whose mean a voxel belongs to."""
 
 
 @torch.no_grad()
@@ -69,14 +69,21 @@ def feature_sums(
     *,
     num_classes: int,
     num_features: int,
-    look: Callable[[Tile, Tensor], None] | None = None,
+    observe: Callable[[Tile, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the sums of the features of each class's voxels, and how many these are. The class ``num_classes`` stands for none.
+    """Sums the features of each class's voxels, and counts the voxels. The class ``num_classes`` stands for none.
 
-    ``look`` is shown every tile with its voxels' classes, (batch, *spatial) int64.
+    Args:
+        forward: the network.
+        classes: chooses the class of each voxel.
+        tiles: to run on.
+        device: of the network.
+        num_classes: the number of classes.
+        num_features: the number of channels of the features.
+        observe: called with every tile and its voxels' classes, (batch, *spatial) int64.
 
     Returns:
-        (num_classes, num_features) and (num_classes,), float64, on the CPU.
+        (num_classes, num_features) and (num_classes,), float64, on the CPU; 0 for a class without voxels.
     """
     sums = torch.zeros(num_classes, num_features, dtype=torch.float64)
     counts = torch.zeros(num_classes, dtype=torch.float64)
@@ -84,8 +91,8 @@ def feature_sums(
         here = tile._replace(images=tile.images.to(device), labels=tile.labels.to(device), valid=tile.valid.to(device))
         logits, features = forward(here.images)
         own = classes(logits, here)
-        if look is not None:
-            look(tile, own)
+        if observe is not None:
+            observe(tile, own)
         for total, of_tile in zip((sums, counts), class_sums(features, own, num_classes), strict=True):
             total += of_tile.cpu()
     return sums, counts
@@ -93,16 +100,16 @@ def feature_sums(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPass:
-    """A pass over training cases, whole, shared out to the ranks.
+    """A pass over whole training cases, shared out to the ranks.
 
     Attributes:
         cases: their names, of all ranks.
         ranks: the processes of the training.
         open_cases: names -> nnU-Net's data set of these preprocessed cases.
-        label_table: from ``labels.lookup_table``: what the step may see of the labels.
+        label_table: from ``labels.lookup_table``, for the labels that training may see.
         patch_size: of the configuration, 2D or 3D.
         ignore_label: the model's, or None.
-        batch_size: slices that make a tile of a 2D configuration.
+        batch_size: the number of slices in a tile of a 2D configuration.
         device: of the training.
         num_features: channels of the features that ``prototypes`` averages.
     """
@@ -125,7 +132,7 @@ class TrainingPass:
         """Yields tiles that cover every voxel of this rank's cases once.
 
         Args:
-            batch_size: slices that make a tile of a 2D configuration; default: as in training.
+            batch_size: the number of slices in a tile of a 2D configuration; default: as in training.
         """
         size = batch_size or self.batch_size
         return tiles(self.dataset(), self.patch_size, self.label_table, self.ignore_label, size)
@@ -141,9 +148,9 @@ class TrainingPass:
         forward: Forward,
         classes: Classes,
         num_classes: int,
-        look: Callable[[Tile, Tensor], None] | None = None,
+        observe: Callable[[Tile, Tensor], None] | None = None,
     ) -> PrototypeBank:
-        """Returns the mean features of each class over the cases of all ranks; the arguments are those of ``feature_sums``."""
+        """Returns the mean features of each class over all ranks' cases; arguments as for ``feature_sums``."""
         sums = feature_sums(
             forward,
             classes,
@@ -151,7 +158,7 @@ class TrainingPass:
             self.device,
             num_classes=num_classes,
             num_features=self.num_features,
-            look=look,
+            observe=observe,
         )
         if self.ranks.size > 1:
             sums = (sum_over_ranks(sums[0].to(self.device)), sum_over_ranks(sums[1].to(self.device)))
@@ -159,7 +166,7 @@ class TrainingPass:
 
 
 def student_forward(network: nn.Module, features: FeatureReader, device: torch.device) -> Forward:
-    """Returns the forward pass of the network as it is now; deep supervision is off."""
+    """Returns the forward pass of the network as it is now; the caller has switched deep supervision off."""
 
     def forward(images: Tensor) -> tuple[Tensor, Tensor]:
         with features.reading(), autocast(device):
@@ -170,7 +177,7 @@ def student_forward(network: nn.Module, features: FeatureReader, device: torch.d
 
 
 def classes_by_label(num_old: int, num_new: int) -> Classes:
-    """Chooses background (label 0 and predicted as background), then the new classes by their labels."""
+    """Chooses background (label 0 and predicted as background), and the new classes by their labels."""
 
     def classes(logits: Tensor, tile: Tile) -> Tensor:
         merged = (tile.labels - (num_old - 1)).clamp(min=0)
@@ -183,10 +190,13 @@ def classes_by_label(num_old: int, num_new: int) -> Classes:
 def confident_classes(
     num_old: int, threshold: float, labelled_in: Callable[[str], Collection[int]] = lambda _case: ()
 ) -> Classes:
-    """Chooses the teacher's own classes where no label of the step is: organs it is confident of, and its background.
+    """Chooses the teacher's classes where the step has no label: old classes that it is confident of, and its background.
 
-    ``labelled_in``: case -> the channels that its labels show. An old class among them is taken from the labels there: the
-    teacher is not asked about it.
+    Args:
+        num_old: K, background included.
+        threshold: the probability above which the teacher is confident of an old class.
+        labelled_in: case -> the channels that its labels show. An old class among them is taken from the labels there, not from
+            the teacher.
     """
 
     def classes(logits: Tensor, tile: Tile) -> Tensor:

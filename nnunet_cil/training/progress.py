@@ -7,28 +7,28 @@ from pathlib import Path
 from typing import Any
 
 _PREFIX = "loss_"
-"""Of the terms' names in nnU-Net's logger."""
+"""Prefix of the terms' names in nnU-Net's logger."""
 
 
 def record_terms(logger: Any, terms: Mapping[str, float], epoch: int) -> None:
-    """Adds the epoch's mean of each loss term to nnU-Net's logger, which goes into the checkpoint."""
+    """Adds the epoch's mean of each loss term to nnU-Net's logger, whose content the checkpoint stores."""
     for name, value in terms.items():
         logger.local_logger.my_fantastic_logging.setdefault(f"{_PREFIX}{name}", [])
         logger.log(f"{_PREFIX}{name}", value, epoch)
 
 
 def recorded_terms(logger: Any) -> dict[str, list[float]]:
-    """Returns each loss term's means, an epoch after the other, from nnU-Net's logger."""
+    """Returns each loss term's means, one an epoch, from nnU-Net's logger."""
     logged = logger.get_checkpoint()
     return {name.removeprefix(_PREFIX): values for name, values in logged.items() if name.startswith(_PREFIX)}
 
 
 def plot_terms(terms: Mapping[str, Sequence[float]], file: Path) -> None:
-    """Draws one curve a term (its weighted contribution to the loss), over epochs."""
+    """Draws one curve for each loss term (its weighted contribution to the loss) over the epochs."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    with style.context("default"):  # nnU-Net sets fonts of its own, for figures four times as large
+    with style.context("default"):  # nnU-Net sets fonts for figures four times as large
         figure = Figure(figsize=(9, 5), layout="constrained")
         axes = figure.add_subplot()
         for name, values in terms.items():

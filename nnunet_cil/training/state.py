@@ -1,13 +1,13 @@
-"""The state of a step in its checkpoint, and the previous step's checkpoint: found, trusted and checked before it is used."""
+"""The state of a step in its checkpoint, and the checked reading of the previous step's checkpoint."""
 
 from __future__ import annotations
 
 import _codecs
 import hashlib
 import io
-import os
 import pickle
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from torch import Tensor
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import moved_into_place
+from nnunet_cil.host.folders import model_folder_name, nnunet_folder
 from nnunet_cil.lineage import StepRecord, foreign_record, read_lineage, validation_dice
 from nnunet_cil.networks.heads import HEAD_PREFIX, num_output_channels
 from nnunet_cil.networks.prototype_bank import PrototypeBank
@@ -30,12 +31,12 @@ if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 STATE_VERSION = 1
-"""Of the state in a checkpoint. Version 0.1.0 of nnunet_cil wrote none, and the same keys."""
+"""Version of the state in a checkpoint. An older one is read, a later one refused; early development versions wrote none."""
 
 _STATE_KEY = "cil"
 
 PROVENANCE_KEY = "nnunet_cil"
-"""The key of an exported model's dataset.json that holds where it comes from."""
+"""The key of an exported model's dataset.json that tells where the model comes from."""
 
 _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     np.dtype,
@@ -44,18 +45,18 @@ _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     *(type(np.dtype(t)) for t in (np.float64, np.float32, np.float16, np.int64, np.int32, np.bool_)),
     *((np.float64(0).__reduce__()[0], f"{module}.multiarray.scalar") for module in ("numpy._core", "numpy.core")),
 ]
-"""What nnU-Net's checkpoints hold beside tensors and plain Python: numpy scalars and a device."""
+"""The types in nnU-Net's checkpoints beside tensors and plain Python: numpy scalars and a device."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepState:
-    """What a step's checkpoint carries beside nnU-Net's own content.
+    """The content that nnunet_cil adds to nnU-Net's checkpoint.
 
     Attributes:
-        classes: foreground classes that the model knows, in channel order.
+        classes: foreground classes of the model, in channel order.
         lineage: records of its trainings, in order; its own is the last.
         prototypes: of background and classes; None for a model that has none.
-        stray_free: classes that come without stray regions, as their labels showed.
+        stray_free: classes that come without stray regions in their labels.
         method_state: tensors (or dicts of tensors) by name, a method's own.
     """
 
@@ -66,7 +67,7 @@ class StepState:
     method_state: dict[str, Any] = field(default_factory=dict)
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """Returns what is added to nnU-Net's checkpoint."""
+        """Returns the entries to add to nnU-Net's checkpoint."""
         return {
             _STATE_KEY: {
                 "schema_version": STATE_VERSION,
@@ -80,7 +81,7 @@ class StepState:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Mapping[str, Any]) -> StepState | None:
-        """Reads the state out of a checkpoint; None for a model that was not trained in steps, or was exported.
+        """Reads the state from a checkpoint; None for a model that was not trained in steps, or was exported.
 
         Raises:
             CILError: a later version of nnunet_cil wrote it.
@@ -88,10 +89,10 @@ class StepState:
         stored = checkpoint.get(_STATE_KEY)
         if stored is None:
             return None
-        version = stored.get("schema_version", 0)
-        if version > STATE_VERSION:
+        schema = stored.get("schema_version", 0)
+        if schema > STATE_VERSION:
             raise CILError(
-                f"The checkpoint was written by a later version of nnunet_cil (state version {version}, this one reads up to "
+                f"The checkpoint was written by a later version of nnunet_cil (state version {schema}, this one reads up to "
                 f"{STATE_VERSION}). Update nnunet_cil."
             )
         bank = stored["prototypes"]
@@ -106,7 +107,13 @@ class StepState:
 
 @dataclass(frozen=True, kw_only=True)
 class PreviousStep:
-    """What a step takes over from the previous one; ``state`` of a model that was not trained in steps has no prototypes."""
+    """The previous step's model, as a step takes it over.
+
+    Attributes:
+        weights: its state dict.
+        state: without prototypes for a model that was not trained in steps.
+        sha256: of its checkpoint.
+    """
 
     weights: dict[str, Tensor]
     state: StepState
@@ -145,12 +152,31 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def read_step_state(file: Path, classes: Sequence[str]) -> StepState:
+    """Reads the state from a checkpoint of this step.
+
+    Args:
+        file: the checkpoint.
+        classes: the foreground classes that the model must have, in channel order.
+
+    Raises:
+        CILError: unreadable, or of a model that was not trained in steps or has other classes.
+    """
+    state = StepState.from_checkpoint(read_checkpoint(file))
+    if state is None or state.classes != tuple(classes):
+        raise CILError(
+            f"The checkpoint {file} is not one of this step: it knows "
+            f"{None if state is None else list(state.classes)}, the step {list(classes)}."
+        )
+    return state
+
+
 def write_checkpoint(file: Path, save: Callable[[Any], None], state: StepState) -> None:
-    """Writes nnU-Net's checkpoint and the state of a step into one file, aside, and moves it into place.
+    """Writes nnU-Net's checkpoint and the state of a step into one file: a temporary one, which is then moved into place.
 
     Args:
         file: the target.
-        save: nnU-Net's ``save_checkpoint``; nothing is written where it writes nothing, as on the other ranks.
+        save: nnU-Net's ``save_checkpoint``; where it writes nothing, as on the other ranks, no file is written.
         state: to add.
     """
     buffer = io.BytesIO()
@@ -195,18 +221,22 @@ def training_record(
 def previous_checkpoint(previous: PreviousModel, trainer: str, configuration: str, fold: int | str) -> Path:
     """Returns the previous step's final checkpoint of the same fold.
 
+    Args:
+        previous: the model to continue from.
+        trainer: the trainer's name, where ``previous`` gives none.
+        configuration: its name, where ``previous`` gives none.
+        fold: of this training.
+
     Raises:
-        CILError: it is not there; says which command makes it.
+        CILError: it is not there; with the command that makes it.
     """
     used_trainer = previous.trainer or trainer
     used_configuration = previous.configuration or configuration
-    model = (
-        Path(os.environ["nnUNet_results"])
-        / previous.dataset
-        / f"{used_trainer}__{previous.plans}__{used_configuration}"
-    )
     if previous.folder is not None:
         model = Path(previous.folder)
+    else:
+        name = model_folder_name(used_trainer, previous.plans, used_configuration)
+        model = nnunet_folder("nnUNet_results") / previous.dataset / name
     file = model / f"fold_{fold}" / "checkpoint_final.pth"
     if file.is_file():
         return file
@@ -218,7 +248,8 @@ def previous_checkpoint(previous: PreviousModel, trainer: str, configuration: st
             f"{f' (there is {names}: train one of these folds)' if others else ''}. Restore it, or run "
             "'nnunet_cil extend' again with the folder where it is now."
         )
-    command = f"nnUNetv2_train {previous.dataset} {used_configuration} {fold} -tr {used_trainer} -p {previous.plans}"
+    arguments = [previous.dataset, used_configuration, str(fold), "-tr", used_trainer, "-p", previous.plans]
+    command = shlex.join(["nnUNetv2_train", *arguments])
     if any((file.parent / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best")):
         raise CILError(
             f"The previous step's training is not finished: {file} is missing. Finish it with '{command} --c'."
@@ -234,7 +265,7 @@ def read_previous_step(
 
     Args:
         file: the checkpoint.
-        old_classes: the foreground classes that the model must know, in channel order.
+        old_classes: the foreground classes that the model must have, in channel order.
         architecture: the state dict of this step's network, for the comparison of shapes.
         began_with: the SHA-256 that the file had when this training began; None for a training that begins.
 
@@ -274,7 +305,7 @@ def read_previous_step(
 
 
 def lineage_of(checkpoint: Mapping[str, Any]) -> tuple[StepRecord, ...]:
-    """Returns the records of a model's trainings, of an exported one, too; empty for one that was not trained in steps."""
+    """Returns the records of a model's trainings, also of an exported one; empty where it was not trained in steps."""
     state = StepState.from_checkpoint(checkpoint)
     if state is not None:
         return state.lineage

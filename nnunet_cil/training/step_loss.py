@@ -1,4 +1,4 @@
-"""The loss of a step after the first: named terms over nnU-Net's output and target, and the batch at hand."""
+"""The loss of a step after the first: named terms of nnU-Net's output, its target and the batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from nnunet_cil.training.hyperparameters import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class LossSetup:
-    """What the loss of a step is built with; the trainer hands it over.
+    """The arguments with which a trainer builds the loss of a step.
 
     Attributes:
         num_old: K, background included.
@@ -51,9 +51,8 @@ class LossSetup:
 class StepLoss(nn.Module, ABC):
     """Sum of named terms; called by nnU-Net's training step like any loss of nnU-Net.
 
-    Targets may name old classes (the online score is taken against the teacher's prediction): the terms never
-    see these, they get 0 there; but for refined classes, in samples whose labels show them. What a sample's labels show they
-    decide: the teacher is not asked about it.
+    Targets may name old classes, since the online score is taken against the teacher's prediction. The terms get 0 there, except
+    for classes that the sample's labels show (``visible``). For these the labels win over the teacher.
     """
 
     readers: tuple[ActivationReader, ...] = ()
@@ -74,17 +73,17 @@ class StepLoss(nn.Module, ABC):
 
     @abstractmethod
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns the weighted terms, by name, in float32.
+        """Returns the weighted terms by name, () float32 each, 0 where no voxel belongs to a term.
 
         Args:
             logits: (batch, K+N, *spatial) float32 at each scale, full resolution first.
-            targets: (batch, 1, *spatial) at each scale; 0, a new class or the ignore label.
-            batch: the teacher's output, the student's features, and what the samples' labels show.
+            targets: (batch, 1, *spatial) at each scale; 0, a new or otherwise labelled class, or the ignore label.
+            batch: the teacher's output, the student's features, and the classes that the samples' labels show.
         """
 
     @contextmanager
     def on(self, batch: Batch) -> Iterator[None]:
-        """Hands ``batch`` to the terms as long as the context lasts. Afterwards nothing of it is held."""
+        """Gives the terms access to ``batch`` as long as the context lasts; the loss keeps nothing of it."""
         with ExitStack() as stack:
             for reader in self.readers:
                 stack.enter_context(reader.reading())
@@ -95,7 +94,7 @@ class StepLoss(nn.Module, ABC):
                 self._batch = None
 
     def forward(self, output: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
-        """Returns the total, as nnU-Net calls it: lists with deep supervision, tensors without."""
+        """Returns the total, () float32. As in nnU-Net, arguments are lists with deep supervision, else tensors."""
         if self._batch is None:
             raise RuntimeError("The loss of a step was called outside of 'with loss.on(batch)'.")
         logits = output if isinstance(output, (list, tuple)) else [output]
@@ -108,7 +107,7 @@ class StepLoss(nn.Module, ABC):
         return torch.stack(list(terms.values())).sum()
 
     def visible(self, targets: list[Tensor], batch: Batch) -> list[Tensor]:
-        """Returns what the terms may see of the targets: 0 where a class stands that the sample's labels do not show."""
+        """Returns the targets that the terms get: 0 in place of a class that the sample's labels do not show."""
         if batch.labelled is None:
             return [torch.where((t > 0) & (t < self.num_old), torch.zeros_like(t), t) for t in targets]
         allowed = F.pad(batch.labelled, (1, 1), value=True)  # background, classes, ignore
@@ -116,11 +115,11 @@ class StepLoss(nn.Module, ABC):
         return [torch.where(s, t, torch.zeros_like(t)) for s, t in zip(seen, targets, strict=True)]
 
     def log_probs(self, logits: list[Tensor]) -> list[Tensor]:
-        """Returns log-softmax at every scale that counts; a scale of weight 0 is passed on as it is."""
+        """Returns the log-softmax at every scale that has a weight; a scale of weight 0 is returned as it is."""
         return [x.log_softmax(1) if w != 0 else x for x, w in zip(logits, self.scale_weights, strict=True)]
 
     def unbiased_segmentation(self, log_probs: Tensor, target: Tensor, batch: Batch) -> Tensor:
-        """Returns MiB's cross-entropy plus the Dice at one scale; label 0 is background or any class that is not labelled."""
+        """Returns MiB's cross-entropy plus the Dice at one scale; label 0 is background or an unlabelled class."""
         labels, valid = self.split(target)
         if batch.labelled is not None:
             merged = merge_unlabelled(log_probs, batch.labelled)
@@ -146,7 +145,7 @@ class StepLoss(nn.Module, ABC):
         return soft_dice_loss(log_probs, labels, valid, classes=classes, batch_dice=self.batch_dice, ddp=self.ddp)
 
     def labelled_dice(self, log_probs: Tensor, target: Tensor, labelled: Tensor, classes: Sequence[int]) -> Tensor:
-        """Returns nnU-Net's soft Dice over the given channels, each over the samples whose labels show it; ``Batch.labelled``."""
+        """Returns nnU-Net's soft Dice over the given channels, each over the samples that show it (``Batch.labelled``)."""
         labels, valid = self.split(target)
         channels = torch.tensor(classes, device=labels.device)
         return labelled_dice_loss(
@@ -159,16 +158,19 @@ class StepLoss(nn.Module, ABC):
         )
 
     def unlabelled(self, target: Tensor) -> Tensor:
-        """Returns U, (batch, *spatial) bool: where the labels (batch, 1, *spatial) name no class, and the teacher is asked."""
+        """Returns U, (batch, *spatial) bool: where the labels (batch, 1, *spatial) name no class; the teacher decides there."""
         labels, valid = self.split(target)
         return labels == 0 if valid is None else (labels == 0) & valid
 
     def pseudo_labelled(self, targets: list[Tensor], predicted: Tensor) -> list[Tensor]:
-        """Returns the targets with the teacher's classes wherever they are 0, at every scale (nearest neighbour).
+        """Fills the targets with the teacher's classes where they are 0, at every scale (nearest neighbour).
 
         Args:
             targets: as for ``terms``.
             predicted: (batch, *spatial) integers, ``Batch.teacher_classes``.
+
+        Returns:
+            Tensors of the shapes and dtypes of ``targets``.
         """
         predicted = predicted[:, None].to(targets[0].dtype)
         filled = []
@@ -180,15 +182,15 @@ class StepLoss(nn.Module, ABC):
     def over_scales(
         self, loss: Callable[..., Tensor], logits: list[Tensor], targets: list[Tensor], *others: Any
     ) -> Tensor:
-        """Returns sum_s weight_s loss(logits_s, target_s, *others), the scales of weight 0 left out."""
+        """Returns sum_s weight_s loss(logits_s, target_s, *others), without the scales of weight 0."""
         scales = zip(self.scale_weights, logits, targets, strict=True)
         return torch.stack([w * loss(x, y, *others) for w, x, y in scales if w != 0]).sum()
 
     def split(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Splits a (batch, 1, *spatial) target into labels, 0 where ignored, and the mask of what is not ignored, None for all.
+        """Splits a (batch, 1, *spatial) target into labels and the mask of valid voxels.
 
         Returns:
-            (batch, *spatial) int64 and bool.
+            Labels (batch, *spatial) int64, 0 where ignored; and (batch, *spatial) bool, None where all voxels are valid.
         """
         labels = target[:, 0].long()
         if self.ignore_label is None:
@@ -203,7 +205,7 @@ class StepLoss(nn.Module, ABC):
         self._num_recorded += 1
 
     def mean_terms(self) -> dict[str, float]:
-        """Returns the mean of each term over the training iterations (and ranks) since the last call."""
+        """Returns the mean of each term over the training iterations (and ranks) since the last call; empty if none."""
         names = sorted(self._sums)
         if not names:
             return {}
@@ -225,7 +227,7 @@ def resized(labels: Tensor, size: torch.Size) -> Tensor:
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Leaves nnU-Net's autocast: sums over many voxels overflow in half precision."""
+    """Returns a context without nnU-Net's autocast: sums over many voxels overflow in half precision."""
     if device.type == "cuda":
         context: AbstractContextManager[None] = torch.autocast("cuda", enabled=False)
         return context

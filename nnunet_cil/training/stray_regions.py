@@ -1,4 +1,4 @@
-"""Stray regions: small pieces of a class apart from its organ, and how labels tell that a class has none."""
+"""Stray regions: small pieces of a class apart from its organ; found in label maps, and counted in a step's labels."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ STRAY_SIZE = 0.5
 """A connected region smaller than this share of the class's largest one in the volume is a stray."""
 
 _MOST_STRAY = 0.01
-"""Of a class's voxels in a case, for a case without strays: a slip of the pen is none."""
+"""Largest share of stray voxels among a class's voxels in a case that counts as free of strays; labels have small errors."""
 
 _MOST_CASES = 0.05
-"""Of the cases, for a class without strays."""
+"""Largest share of cases with strays for a class that counts as free of strays."""
 
 
 def stray_regions(segmentation: npt.NDArray[np.integer], classes: Collection[int]) -> npt.NDArray[np.bool_]:
-    """Where the strays of the classes are. Voxels that share a corner are connected.
+    """Finds the stray regions of classes. Voxels that share a corner are connected.
 
     Args:
-        segmentation: (*spatial), integers; classes are > 0.
-        classes: whose strays are asked for; others have none.
+        segmentation: (*spatial) integers; classes are > 0.
+        classes: the classes whose strays are searched.
 
     Returns:
-        (*spatial) bool.
+        (*spatial) bool; all False without strays.
     """
     segmentation = np.maximum(segmentation, 0)
     regions, number = cc3d.connected_components(segmentation, connectivity=26, return_N=True)
@@ -45,11 +45,14 @@ def stray_regions(segmentation: npt.NDArray[np.integer], classes: Collection[int
 
 
 def cases_with_strays(labels: Iterable[npt.NDArray[np.integer]], classes: Sequence[int]) -> npt.NDArray[np.int64]:
-    """In how many cases a class has strays, and how many have it: (len(classes), 2).
+    """Counts the cases in which a class has strays, and the cases that have the class.
 
     Args:
-        labels: of one case each, (*spatial) integers; classes are > 0.
+        labels: one case each, (*spatial) integers; classes are > 0.
         classes: in the order of the rows.
+
+    Returns:
+        (len(classes), 2) int64; 0 where there are no cases.
     """
     found = np.zeros((len(classes), 2), dtype=np.int64)
     for of_case in labels:
@@ -60,7 +63,7 @@ def cases_with_strays(labels: Iterable[npt.NDArray[np.integer]], classes: Sequen
 
 
 def is_stray_free(with_strays: int, cases: int) -> bool:
-    """Whether labels tell that a class has no strays; not, where no case has the class."""
+    """Returns True if so few cases have strays that the class has none; False where no case has the class."""
     return cases > 0 and with_strays <= _MOST_CASES * cases
 
 
@@ -70,9 +73,9 @@ def stray_free_classes(
     """Returns the classes that come without stray regions in the labels of all ranks' cases.
 
     Args:
-        labels: of one case each, (*spatial) integers; this rank's.
+        labels: one of this rank's cases each, (*spatial) integers.
         channels: class -> its number in ``labels``.
-        device: of the training, on which ranks add up.
+        device: of the training, on which the ranks' counts are summed.
     """
     counts = torch.from_numpy(cases_with_strays(labels, list(channels.values())))
     if distributed.is_available() and distributed.is_initialized():

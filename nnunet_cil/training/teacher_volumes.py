@@ -24,29 +24,29 @@ NOT_SEGMENTED = 32767
 """The value of every voxel of a case that was not segmented; as a label it survives nnU-Net's augmentation."""
 
 _ENDINGS = (".b2nd", ".npz")
-"""Of nnU-Net's two formats."""
+"""File endings of nnU-Net's two formats."""
 
 
 class TeacherVolumes:
     """A folder with one segmentation a case, in the teacher's channels, in nnU-Net's format for preprocessed data.
 
-    A patch is a poor view: the teacher sees little around it, and sees it augmented. Whole volumes it segments as nnU-Net
-    predicts them, with overlapping patches and Gaussian weights, without mirroring.
+    On a patch the teacher has little context, and sees augmented images. Whole volumes it segments as nnU-Net predicts them,
+    with overlapping patches and Gaussian weights, without mirroring.
     """
 
     def __init__(self, folder: Path) -> None:
-        """``folder`` need not be there yet."""
+        """Keeps the folder's path; ``write`` makes the folder."""
         self.folder = folder
 
     def remove(self, ranks: Ranks) -> None:
-        """Removes the folder with all that is in it, on one rank, once none reads it any more."""
-        ranks.meet()
+        """Removes the folder and its content, on one rank, once no rank reads it any more."""
+        ranks.barrier()
         if ranks.rank == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
-        ranks.meet()
+        ranks.barrier()
 
     def __contains__(self, case: str) -> bool:
-        """Returns whether the case is segmented."""
+        """Returns True if the case is segmented."""
         return any((self.folder / f"{case}{ending}").is_file() for ending in _ENDINGS)
 
     def write(
@@ -56,30 +56,30 @@ class TeacherVolumes:
         labelled_in: Callable[[str], Collection[int]],
         stray_free: Collection[int],
     ) -> None:
-        """Segments the cases that are not there yet. Returns when every rank is done with its own.
+        """Segments the cases that are not segmented yet. Returns when every rank is done with its own.
 
         Args:
             cases: to segment.
             predictor: with the teacher's network.
-            labelled_in: case -> channels that its labels show; the teacher is not asked for these.
-            stray_free: channels whose stray regions give way to the teacher's next choice.
+            labelled_in: case -> channels that its labels show; the teacher's segmentation leaves them out.
+            stray_free: channels whose stray regions get the teacher's next most probable class.
         """
         aside = self.folder / f"unfinished_{os.getpid()}"
         aside.mkdir(parents=True, exist_ok=True)
         dataset = cases.dataset()
-        shown = tqdm(dataset.identifiers, desc="Teacher's segmentations", disable=cases.ranks.rank > 0)
-        for number, case in enumerate(shown, start=1):
+        progress = tqdm(dataset.identifiers, desc="Teacher's segmentations", disable=cases.ranks.rank > 0)
+        for number, case in enumerate(progress, start=1):
             if case not in self:
                 image = np.array(dataset.load_case(case)[0][:], dtype=np.float32)
                 dataset.save_seg(_segmented(image, predictor, labelled_in(case), stray_free), str(aside / case))
                 for file in aside.iterdir():
                     file.replace(self.folder / file.name)
-            cases.ranks.meet_after(number, len(cases.cases))
+            cases.ranks.barrier_after(number, len(cases.cases))
         shutil.rmtree(aside, ignore_errors=True)
-        cases.ranks.meet()
+        cases.ranks.barrier()
 
     def load_case(self, dataset: nnUNetBaseDataset, case: str) -> tuple[Any, Any, Any, dict[str, Any]]:
-        """Loads a case as nnU-Net, the teacher's segmentation in place of a previous stage's; or all ``NOT_SEGMENTED``."""
+        """Loads a case as nnU-Net, with the teacher's segmentation as previous segmentation; or all ``NOT_SEGMENTED``."""
         if case in self:
             loaded: tuple[Any, Any, Any, dict[str, Any]]
             loaded = type(dataset)(dataset.source_folder, [case], str(self.folder)).load_case(case)
@@ -96,7 +96,16 @@ def volume_predictor(
     dataset_json: Mapping[str, Any],
     device: torch.device,
 ) -> nnUNetPredictor:
-    """Returns nnU-Net's predictor for a network that knows ``classes`` (foreground, in channel order), without mirroring."""
+    """Returns nnU-Net's predictor for the teacher's network, without mirroring.
+
+    Args:
+        network: the teacher's.
+        classes: its foreground classes, in channel order.
+        plans: of the step.
+        configuration: of the training.
+        dataset_json: of the step; its labels are replaced by ``classes``.
+        device: of the training.
+    """
     predictor = nnUNetPredictor(
         use_mirroring=False, perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False
     )
@@ -108,17 +117,17 @@ def volume_predictor(
 def _segmented(
     image: npt.NDArray[np.float32],
     predictor: nnUNetPredictor,
-    shown: Collection[int],
+    labelled: Collection[int],
     stray_free: Collection[int],
 ) -> npt.NDArray[np.int16]:
-    """Returns the teacher's choice of every voxel, shape (*spatial). The logits, which fill much of a GPU, go with this call."""
+    """Returns the teacher's segmentation, (*spatial). The logits, which fill much of a GPU, are freed with this call."""
     logits = torch.as_tensor(predictor.predict_sliding_window_return_logits(torch.from_numpy(image)))
-    if decided := [c for c in shown if c < len(logits)]:
+    if decided := [c for c in labelled if c < len(logits)]:
         logits = logits.index_fill(0, torch.tensor(decided, device=logits.device), -torch.inf)
     classes = logits.argmax(0).to(torch.int16)
     if stray_free:
         strays = torch.from_numpy(stray_regions(classes.cpu().numpy(), stray_free)).to(logits.device)
         others = logits[:, strays].scatter(0, classes[strays][None].long(), -torch.inf)
         classes[strays] = others.argmax(0).to(torch.int16)
-    found: npt.NDArray[np.int16] = classes.cpu().numpy()
-    return found
+    segmentation: npt.NDArray[np.int16] = classes.cpu().numpy()
+    return segmentation

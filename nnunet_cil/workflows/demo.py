@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.host.commands import call, python_path, train
+from nnunet_cil.host.folders import model_folder_name
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.shipped import trainers_folder
 
@@ -149,7 +150,7 @@ def _write_base_plans(output: Path) -> None:
 def model_folder(output: Path, trainer: str, step: int) -> Path:
     """Returns the folder where nnU-Net puts the model of a step."""
     used = FIRST_TRAINER if step == 0 else trainer
-    return output / "nnUNet_results" / DATASET / f"{used}__{_plans_name(step)}__{CONFIGURATION}"
+    return output / "nnUNet_results" / DATASET / model_folder_name(used, _plans_name(step), CONFIGURATION)
 
 
 def _plans_name(step: int) -> str:

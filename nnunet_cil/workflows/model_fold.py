@@ -50,6 +50,21 @@ class ModelFold:
     fold: int | str
 
     @property
+    def trainer(self) -> str:
+        """Returns the class name of the trainer."""
+        return self.model.trainer
+
+    @property
+    def step(self) -> int:
+        """Returns the index of the step in the schedule."""
+        return self.model.step
+
+    @property
+    def plan(self) -> StepPlan:
+        """Returns the step's plan."""
+        return self.model.plan
+
+    @property
     def folder(self) -> Path:
         """Returns nnU-Net's folder of the fold."""
         return self.model.folder / f"fold_{self.fold}"
@@ -67,7 +82,7 @@ class ModelFold:
     @property
     def stem(self) -> str:
         """Returns a short name for files: TRAINER_stepI_foldF."""
-        return f"{self.model.trainer}_step{self.model.step}_fold{self.fold}"
+        return f"{self.trainer}_step{self.step}_fold{self.fold}"
 
     @property
     def train_arguments(self) -> list[str]:
@@ -131,7 +146,7 @@ class ModelFold:
         if self.is_trained:
             return
         command = shlex.join(["nnUNetv2_train", *self.train_arguments])
-        step, trainer = f"Step {self.model.step} of {self.model.plan.schedule}", self.model.trainer
+        step, trainer = f"Step {self.step} of {self.plan.schedule}", self.trainer
         if self.is_broken:
             raise CILError(
                 f"{self.checkpoint} is truncated or not a checkpoint. Restore it, or remove it and train {step} to its end with "
@@ -157,7 +172,7 @@ class ModelFold:
         was, now = str(state.lineage[-1].previous_sha256), earlier.checkpoint_sha256()
         if was != now:
             raise CILError(
-                f"The model of step {earlier.model.step}, {earlier.checkpoint}, has changed since step {self.model.step} was "
+                f"The model of step {earlier.step}, {earlier.checkpoint}, has changed since step {self.step} was "
                 f"trained on top of it (SHA-256 {now[:12]}..., was {was[:12]}...). Restore it, or remove {self.folder} and "
                 "train that step again."
             )

@@ -8,8 +8,11 @@ import pytest
 from toy import DATASET, ORGANS, write_schedule
 
 from nnunet_cil.cli import main
+from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.model_card import model_card
+from nnunet_cil.step_plans import PreviousModel
+from nnunet_cil.training.state import previous_checkpoint
 from nnunet_cil.workflows.data.schedules import explain
 
 ODD = "Dataset017_The ward's toy"
@@ -100,3 +103,11 @@ def test_the_model_card_quotes_the_names_of_data_set_and_plans():
     which = ["-d", ODD, "-c", "2d", "-f", "all", "-tr", "nnUNetTrainer", "-p", "my plans"]
     assert commands(card, "nnUNetv2_predict") == [["nnUNetv2_predict", *which, "-i", "IMAGES", "-o", "OUT"]]
     assert commands(card, "nnUNetv2_train") == [["nnUNetv2_train", ODD, "2d", "all", "-tr", PGCD, "-p", "my plans"]]
+
+
+def test_a_step_quotes_the_command_that_trains_the_step_before(toy):
+    previous = PreviousModel(dataset=ODD, plans="my plans", trainer=PGCD, configuration="2d")
+    with pytest.raises(CILError, match="has to be trained first") as error:
+        previous_checkpoint(previous, PGCD, "2d", 0)
+    command = str(error.value).partition(" Run ")[2].removeprefix("'").removesuffix("'.")
+    assert shlex.split(command) == ["nnUNetv2_train", ODD, "2d", "0", "-tr", PGCD, "-p", "my plans"]

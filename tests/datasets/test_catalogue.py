@@ -1,14 +1,22 @@
 """What holds for every data set of the catalogue."""
 
 import os
+import re
 import subprocess
 import sys
+import textwrap
 from multiprocessing.pool import ThreadPool
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 from conversions import converted
 from downloads import (
+    ct,
+    label_map,
+    read,
+    save,
     write_abdomenct1k,
     write_acdc,
     write_amos22,
@@ -25,6 +33,8 @@ from nnunet_cil.datasets.catalogue import NAMES
 from nnunet_cil.datasets.totalsegmentator import GROUPS
 from nnunet_cil.errors import CILError
 from nnunet_cil.workflows.data.convert import convert
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "datasets.md"
 
 
 def two_channels(folder):
@@ -81,6 +91,25 @@ def test_nnunets_own_check_is_content_with_every_converter(raw, source, what, mo
 
 def test_every_converter_is_tested():
     assert {name for name, _, _ in OFFICIAL.values()} | {"openkbp", "generic"} == set(NAMES)
+
+
+def test_every_data_set_has_its_row_in_the_documentation():
+    assert re.findall(r"^\| `(\w+)` \|", DOCUMENTATION.read_text(encoding="utf-8"), re.M) == list(NAMES)
+
+
+def test_the_example_of_adding_a_data_set_is_converted(raw, source, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENTATION.read_text(encoding="utf-8"), re.S)
+    module = ModuleType("nnunet_cil.datasets.twoorgans")
+    exec(textwrap.dedent(code), module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(NAMES, "twoorgans", "TwoOrgans: the folder with scans and masks")
+    for kind, volume in (("scans", ct(1)), ("masks", label_map(1, 2))):
+        save(volume, source / "TwoOrgans" / kind / "case1.nii.gz")
+    folder, content, text = converted("twoorgans", source)
+    assert folder.name == "Dataset040_TwoOrgans"
+    assert content["labels"] == {"background": 0, "liver": 1, "spleen": 2}
+    assert np.array_equal(read(folder / "labelsTr/case1.nii.gz"), label_map(1, 2))
+    assert "1 of the 30 labelled cases" in text
 
 
 @pytest.mark.slow

@@ -16,17 +16,8 @@ from downloads import (
 )
 
 from nnunet_cil.cli import main
-from nnunet_cil.datasets.checks import ACCEPTABLE, in_parallel
+from nnunet_cil.datasets.findings import ACCEPTABLE
 from nnunet_cil.errors import CILError
-
-
-def die(_case):
-    os._exit(1)
-
-
-def test_a_killed_process_is_one_sentence():
-    with pytest.raises(CILError, match="Checking: a process was killed, most likely for lack of memory"):
-        list(in_parallel(die, [1, 2], 2, "Checking"))
 
 
 def test_several_processes_find_the_same(mine, raw, monkeypatch):

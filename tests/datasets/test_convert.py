@@ -95,7 +95,7 @@ def test_channels_are_held_to_the_images_grid(tmp_path, raw):
 
 
 def test_channels_that_lie_slightly_apart_are_put_on_one_grid(tmp_path, raw):
-    """Such as nnU-Net refuses: it compares the files' spacings."""
+    """Otherwise nnU-Net would refuse them: it compares the files' spacings."""
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
     source = write_generic(tmp_path / "mine")
@@ -118,7 +118,7 @@ def test_a_full_disk_is_noticed_before(mine, raw, monkeypatch):
 
 
 def case(name, part="train", patient=""):
-    return Case(name, (), None, part, patient)
+    return Case(name=name, images=(), labels=None, part=part, patient=patient)
 
 
 def test_official_validation_cases_become_the_one_fold():
@@ -137,7 +137,7 @@ def test_folds_keep_the_cases_of_a_patient_together():
 def test_the_command_says_what_it_did(mine, raw, capsys):
     assert main(["convert", "generic", str(mine), "5", "--names", str(mine / "names.json")]) == 0
     out = capsys.readouterr().out
-    assert "Mine: 3 cases checked, 0 remarks." in out
+    assert "Mine: 3 cases checked, 0 notes." in out
     assert f"3 training and 0 test cases are in {raw / 'Dataset005_Mine'} (3 new)." in out
     assert main(["convert", "generic", str(mine), "1000", "--names", str(mine / "names.json")]) == 1
     assert "1 to 999" in capsys.readouterr().err

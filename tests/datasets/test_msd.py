@@ -68,7 +68,7 @@ def test_msd_lists_a_file_that_is_not_there(raw, source):
 
 @pytest.mark.skipif(not (REAL / "Dataset904_Hippocampus").is_dir(), reason="needs shared/data beside the project")
 def test_real_hippocampus_in_the_layout_of_the_decathlon(raw, source):
-    """Twelve real cases under the names that the Decathlon gives them; the first two are stored as floats."""
+    """Converts twelve real cases, and those whose labels are stored as floats, under the Decathlon's names."""
     real = REAL / "Dataset904_Hippocampus"
     task = source / "Task04_Hippocampus"
     names = sorted(f.name for f in (real / "labelsTr").iterdir())

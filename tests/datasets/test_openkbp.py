@@ -16,7 +16,7 @@ REAL = Path(__file__).parents[3] / "shared" / "data"
 
 
 def write_patient(folder, *, spacing=(2.0, 3.0, 4.0), organs=None, bright=0):
-    """A body from (30, 20, 10) to (60, 70, 50) in (row, column, slice); CT 1000 + slice, one voxel brighter."""
+    """Writes a body from (30, 20, 10) to (60, 70, 50) in (row, column, slice); CT 1000 + slice, one voxel brighter."""
     folder.mkdir(parents=True)
     grid = np.zeros((128, 128, 128))
     grid[30:60, 20:70, 10:50] = 1000 + np.arange(10, 50)
@@ -33,7 +33,7 @@ def write_patient(folder, *, spacing=(2.0, 3.0, 4.0), organs=None, bright=0):
 
 @pytest.fixture
 def clone(tmp_path):
-    """A clone with a training, a validation, a test patient, and one without a spinal cord."""
+    """Returns a clone with a training, a validation, a test patient, and one without a spinal cord."""
     provided = tmp_path / "open-kbp" / "provided-data"
     for i, patient in enumerate(("train-pats/pt_1", "validation-pats/pt_201", "test-pats/pt_241")):
         write_patient(provided / patient, bright=i)
@@ -42,7 +42,7 @@ def clone(tmp_path):
 
 
 def convert(source, target, **options):
-    """The texts of all remarks by case."""
+    """Converts, and returns case -> text of its problem."""
     findings = check(find(source, **options))
     assert findings.is_usable, findings.text()
     write(findings, target)
@@ -59,10 +59,10 @@ def read(file):
 
 
 def test_a_written_patient_lands_where_its_geometry_says(clone, tmp_path):
-    remarks = convert(clone, tmp_path / "out", classes=("Brainstem", "SpinalCord"))
+    notes = convert(clone, tmp_path / "out", classes=("Brainstem", "SpinalCord"))
     assert labels_of(tmp_path / "out/labelsTr") == ["openkbp_001", "openkbp_201"]
-    assert remarks["openkbp_002"] == "left out, has no contour of SpinalCord"
-    assert remarks["openkbp_241"] == "60 voxels belonged to two classes; the lower label won"
+    assert notes["openkbp_002"] == "left out, has no contour of SpinalCord"
+    assert notes["openkbp_241"] == "60 voxels belonged to two classes; the lower label won"
     image, picture = read(tmp_path / "out/imagesTr/openkbp_001_0000.nii.gz")
     labels, _ = read(tmp_path / "out/labelsTr/openkbp_001.nii.gz")
     assert image.shape == labels.shape == (44, 34, 54)  # the body and a margin of 2

@@ -78,7 +78,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, ending, num_bytes):
 
 
 def test_a_file_in_several_parts_is_whole(tmp_path):
-    """As bgzip writes them: the unpacked size at the end is that of the last part."""
+    """The program bgzip writes such files; the unpacked size at their end is that of the last part."""
     file = save(ct(0), tmp_path / "image.nii.gz")
     content = gzip.decompress(file.read_bytes())
     file.write_bytes(gzip.compress(content[:500]) + gzip.compress(content[500:]))

@@ -1,7 +1,10 @@
 """Figures of scores show the numbers they are given."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
+from matplotlib import rc_context
 
 from nnunet_cil.evaluation.charts import (
     case_boxes,
@@ -95,6 +98,34 @@ def test_one_step_has_nothing_to_forget():
     charts = score_charts({"steps": [["a"]], "trainers": results(table, [["a"]])}, table)
     assert "forgetting" not in charts
     assert "curves" in charts
+
+
+STRANGE, HIDDEN = "left_ventricle $x$ 50% | a&b", "_hidden"
+
+
+def test_names_of_any_kind_are_drawn_as_they_are(tmp_path):
+    """Of classes and of methods: a formula between dollar signs, and an underscore, which hides an entry of a legend."""
+    steps = [[STRANGE], [HIDDEN]]
+    per_step = [{STRANGE: 0.5}, {STRANGE: 0.25, HIDDEN: 0.75}]
+    table = table_of({"nnUNetTrainer_One": [per_step], f"Two {STRANGE}": [per_step]})
+    charts = score_charts({"steps": steps, "trainers": results(table, steps)}, table)
+    terms = training_curves({"_One": [{HIDDEN: [2, 1], STRANGE: [1, 0]}]})
+    drawn = {name: texts(figure, tmp_path / f"{name}.svg") for name, (figure, _) in charts.items()}
+    for name in ("forgetting", "cases"):
+        assert STRANGE in drawn[name]
+    assert HIDDEN in drawn["cases"]
+    assert {f"{STRANGE} (step 0)", f"{HIDDEN} (step 1)"} <= drawn["classes"]
+    for name in drawn:
+        assert {"_One", f"Two {STRANGE}"} <= drawn[name], name
+    assert {"_One, step 0", HIDDEN, STRANGE} <= texts(terms, tmp_path / "terms.svg")
+
+
+def texts(figure, file):
+    """Every text of a figure that is drawn, as it is read; a picture of it is made, too."""
+    figure.savefig(file.with_suffix(".png"))
+    with rc_context({"svg.fonttype": "none"}):
+        figure.savefig(file)
+    return {(e.text or "").strip() for e in ElementTree.parse(file).iter("{http://www.w3.org/2000/svg}text")}
 
 
 def test_thirteen_methods_have_thirteen_looks():

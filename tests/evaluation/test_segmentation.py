@@ -1,4 +1,4 @@
-"""Scores of a case by geometry, and of a sequence of models by hand."""
+"""Scores of a case by geometry, and distances as another library finds them."""
 
 import math
 import warnings
@@ -8,55 +8,7 @@ import pytest
 from monai.metrics.utils import get_edge_surface_distance
 from scipy.ndimage import gaussian_filter
 
-from nnunet_cil.evaluation.continual import continual_scores, score_matrix
-from nnunet_cil.evaluation.scores import score_table
 from nnunet_cil.evaluation.segmentation import _surface_distances, case_scores, class_scores, cropped
-from nnunet_cil.evaluation.significance import paired_tests
-
-STEPS = [("a", "b"), ("c",), ("d",)]
-SCORES = [
-    {"a": 0.8, "b": 0.6},
-    {"a": 0.9, "b": 0.7, "c": 0.5},
-    {"a": 0.4, "b": 0.2, "c": 0.6, "d": 0.9},
-]
-
-
-def test_the_matrix_is_undefined_above_the_diagonal():
-    matrix = score_matrix(SCORES, STEPS)
-    expected = [[0.7, math.nan, math.nan], [0.8, 0.5, math.nan], [0.3, 0.6, 0.9]]
-    assert np.allclose(matrix, expected, equal_nan=True)
-
-
-def test_scores_of_a_schedule_by_hand():
-    found = continual_scores(SCORES, STEPS, joint={"a": 0.9, "b": 0.9, "c": 0.8, "d": 0.7})
-    assert found.old == pytest.approx([math.nan, 0.8, 0.4], nan_ok=True)
-    assert found.new == pytest.approx([0.7, 0.5, 0.9])
-    assert found.all == pytest.approx([0.7, 0.7, 0.525])
-    assert found.average_incremental == pytest.approx((0.7 + 0.7 + 0.525) / 3)
-    assert found.forgetting == pytest.approx(((0.8 - 0.3) + (0.6 - 0.6)) / 2)
-    assert found.backward_transfer == pytest.approx(((0.3 - 0.7) + (0.6 - 0.5)) / 2)
-    assert found.intransigence == pytest.approx(((0.9 - 0.7) + (0.8 - 0.5) + (0.7 - 0.9)) / 3)
-
-
-def test_a_class_that_no_case_has_does_not_count():
-    scores = [{"a": math.nan, "b": 0.6}, {"a": math.nan, "b": 0.4, "c": math.nan}]
-    found = continual_scores(scores, STEPS[:2])
-    assert found.matrix[1, 0] == pytest.approx(0.4)
-    assert math.isnan(found.new[1])
-    assert found.all[1] == pytest.approx(0.4)
-    assert found.forgetting == pytest.approx(0.2)
-    assert math.isnan(found.intransigence)
-
-
-def test_one_step_has_nothing_to_forget():
-    found = continual_scores(SCORES[:1], STEPS[:1])
-    assert math.isnan(found.forgetting)
-    assert found.average_incremental == pytest.approx(0.7)
-
-
-def test_a_missing_step_is_refused():
-    with pytest.raises(ValueError, match="scores of 1 steps, but the schedule has 3"):
-        continual_scores(SCORES[:1], STEPS)
 
 
 def cube(corner, size=4, shape=(16, 16, 16)):
@@ -219,38 +171,3 @@ def test_classes_are_matched_by_name_whatever_their_numbers():
     assert result["x"].dice == result["y"].dice == 1
     with pytest.raises(ValueError, match=r"shape \(16, 16, 16\), the truth \(2, 2, 2\)"):
         case_scores(prediction, reference[:2, :2, :2], (1, 1, 1), {"x": (1, 7)}, tolerance_mm=1)
-
-
-def table(**dice):
-    """Scores after the last step: trainer -> class -> (case, Dice) pairs."""
-    return score_table(
-        {"trainer": trainer, "step": 1, "fold": 0, "case": case, "class": name, "dice": value}
-        for trainer, classes in dice.items()
-        for name, values in classes.items()
-        for case, value in values
-    )
-
-
-def test_a_paired_test_by_hand():
-    """Five cases, all differences of one sign: the exact two-sided p is 2 / 2**5."""
-    cases = range(5)
-    own = {"a": [(c, 0.8) for c in cases], "b": [(c, 0.5) for c in cases]}
-    other = {"a": [(c, 0.7 - 0.05 * c) for c in cases], "b": [(c, 0.5) for c in cases]}
-    found = {t.group: t for t in paired_tests(table(x=own, y=other), ["a"], ["b"])}
-    assert found["old"].p == pytest.approx(2 / 2**5)
-    assert found["old"].median_difference == pytest.approx(0.2)
-    assert found["old"].num_cases == 5
-    assert found["all"].median_difference == pytest.approx(0.1)
-    assert found["new"].p == 1
-    # Benjamini-Hochberg by hand: p (0.0625, 0.0625, 1) times 3 / rank, made monotonous from the end
-    assert [found[g].p_corrected for g in ("old", "all", "new")] == pytest.approx([0.09375, 0.09375, 1])
-
-
-def test_paired_tests_take_cases_that_both_have_and_folds_together():
-    own = {"a": [(1, 0.4), (1, 0.6), (2, 0.9), (3, math.nan)]}
-    other = {"a": [(1, 0.3), (2, 0.5), (3, 0.2)]}
-    found = paired_tests(table(x=own, y=other), [], ["a"])
-    assert {t.group for t in found} == {"new", "all"}
-    assert found[0].num_cases == 2
-    assert found[0].median_difference == pytest.approx(0.3)
-    assert paired_tests(table(x=own), [], ["a"]) == []

@@ -15,7 +15,7 @@ NUM_VOXELS = BATCH * 6 * 5 * 4
 
 
 def setting(num_old, ignore_label=None):
-    """A batch, the student's logits and the targets; two scales."""
+    """Draws a batch, the student's logits and the targets, at two scales."""
     torch.manual_seed(0)
     sizes = [SPATIAL, (3, 2, 2)]
     teacher = TeacherOutput(torch.randn(BATCH, num_old, *SPATIAL), torch.randn(BATCH, FEATURES, *SPATIAL))

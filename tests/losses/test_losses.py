@@ -34,7 +34,7 @@ def logits_of(num_classes, spatial=(3, 4, 2), seed=0, dtype=torch.float64):
 
 
 def voxels(tensor):
-    """(batch, c, *spatial) -> list of 1D tensors over c."""
+    """Returns (batch, c, *spatial) as a list of 1D tensors over c."""
     return list(tensor.flatten(2).permute(0, 2, 1).reshape(-1, tensor.shape[1]))
 
 
@@ -139,7 +139,7 @@ def test_soft_dice_counts_more_voxels_than_single_precision_can_add_one_by_one()
 
 
 def pgcd_reference(student, teacher, similarity, unlabelled, valid, beta):
-    """Voxel by voxel, class by class."""
+    """Computes PGCD voxel by voxel, class by class."""
     total, count = 0.0, 0
     num_classes = teacher.shape[1]
     rows = zip(voxels(student), voxels(teacher), voxels(similarity), unlabelled.flatten(), valid.flatten(), strict=True)

@@ -1,4 +1,4 @@
-"""Models that version 0.1.0 has written: they resume, predict, extend and export as ever."""
+"""Models of an early development version, whose state has no version: they resume, predict, extend and export as ever."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import torch
 from toy import DATASET, SHORT, checkpoint, make_raw, make_trainer, seed_epochs, train
 
 from nnunet_cil.workflows.models.export import export
-from nnunet_cil.workflows.models.extend import Wish, extend
+from nnunet_cil.workflows.models.extend import ExtendOptions, extend
 from nnunet_cil.workflows.models.info import describe
 
 LEGACY = Path(__file__).parent / "legacy" / DATASET
@@ -20,7 +20,7 @@ STEPS = ["nnUNetPlans_toy_step0", "nnUNetPlans_toy_step1"]
 
 @pytest.fixture
 def models(toy) -> Path:
-    """The toy data set, with the steps' plans and models of version 0.1.0. nnUNet_results/DATASET."""
+    """Copies the toy data set with plans and models of version 0.1.0; returns nnUNet_results/DATASET."""
     results = toy.parents[1] / "results" / DATASET
     shutil.copytree(LEGACY, results)
     for plans in STEPS:
@@ -75,7 +75,7 @@ def test_the_next_step_takes_over_weights_prototypes_and_lineage(models):
     (raw / "dataset.json").write_text(json.dumps(content | {"labels": {"background": 0, "vessel": 1}}))
     folder = models / f"{PGCD}__{STEPS[1]}__3d_fullres"
     short = {k: v for k, v in SHORT.items() if k != "mirror_axes"}
-    extension = extend(folder, 21, Wish(training=short))
+    extension = extend(folder, 21, ExtendOptions(training=short))
     trainer = train(PGCD, extension.plans_name, dataset="Dataset021_New")
     state = checkpoint(trainer)["cil"]
     old = load(folder / "fold_0" / "checkpoint_final.pth")["cil"]

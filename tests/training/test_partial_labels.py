@@ -22,7 +22,7 @@ SHOWN = [{1, 3}, {4}]
 
 @pytest.fixture
 def data():
-    """Background, two old and two new classes, an ignore label, two samples whose targets hold everything."""
+    """Draws background, two old and two new classes, an ignore label, and two samples whose targets have everything."""
     torch.manual_seed(0)
     size = (6, 5, 2)
     return SimpleNamespace(
@@ -45,7 +45,10 @@ def pgcd(data, **changed):
 
 
 def samples(data, loss):
-    """(sample, shown classes, probabilities, labels, teacher's probabilities, features, teacher's features) by voxel."""
+    """Yields each sample by voxel.
+
+    The parts are: sample, its labelled classes, probabilities, labels, teacher's probabilities, features, teacher's features.
+    """
     target = loss.visible([data.target], batch_of(data))[0]
     for b, shown in enumerate(SHOWN):
         voxels = [
@@ -59,7 +62,7 @@ def samples(data, loss):
 
 
 def dice(parts):
-    """Mean over the classes of nnU-Net's soft Dice, batch-wise: class -> list of (probabilities, truth)."""
+    """Computes the mean over the classes of nnU-Net's soft Dice, batch-wise; class -> list of (probabilities, truth)."""
     values = []
     for pairs in parts.values():
         p, y = (torch.cat(x) for x in zip(*pairs, strict=True))
@@ -74,7 +77,7 @@ def test_what_a_sample_does_not_show_is_hidden(data):
         assert shown[b].flatten().tolist() == expected
 
 
-def test_the_segmentation_term_takes_each_samples_labels_at_their_word(data):
+def test_the_segmentation_term_trains_on_the_classes_that_each_samples_labels_show(data):
     loss = pgcd(data)
     total, count, parts = 0.0, 0, {1: [], 3: [], 4: []}
     for _, shown, p, labels, *_ in samples(data, loss):

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What each of the two ranks found."""
+    """Returns the results of the two ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]

@@ -17,14 +17,14 @@ PGCD = "nnUNetTrainerPGCD"
 
 @pytest.fixture
 def trained(toy, tmp_path):
-    """A trained step 0: (its checkpoint, the plans name of step 1)."""
+    """Trains step 0; returns its checkpoint and the plans name of step 1."""
     names = [s.plans_name for s in plan(DATASET, write_schedule(tmp_path, [ORGANS[:2], ORGANS[2:]]))]
     trainer = train(PGCD, names[0])
     return Path(trainer.output_folder) / "checkpoint_final.pth", names[1]
 
 
 def refused(plans_name, message, **kwargs):
-    """Starting the step fails with the message, before data are loaded and without a checkpoint being written."""
+    """Checks that the step refuses to start with the message, before data are loaded, and writes no checkpoint."""
     trainer = make_trainer(PGCD, plans_name, **kwargs)
     with pytest.raises(CILError, match=message):
         trainer.run_training()
@@ -114,7 +114,7 @@ def test_other_architecture(trained):
 
 
 def test_prototypes_of_an_unfinished_training(trained):
-    """As where checkpoint_best.pth of a later step was renamed: its prototypes are those of the step before."""
+    """Happens where checkpoint_best.pth of a later step was renamed: its prototypes are those of the step before."""
     file, name = trained
     content = torch.load(file, weights_only=False)
     for key, rows in content["cil"]["prototypes"].items():
@@ -179,7 +179,7 @@ def test_checkpoint_of_another_step_is_not_continued(trained):
 
 
 def test_model_without_prototypes_gets_the_teachers(trained):
-    """As with any foreign nnU-Net model."""
+    """Happens with any foreign nnU-Net model."""
     file, name = trained
     content = torch.load(file, weights_only=False)
     del content["cil"]

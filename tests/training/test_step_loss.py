@@ -99,7 +99,7 @@ def test_fine_tuning_is_nnunets_loss_with_and_without_deep_supervision():
 
 @pytest.fixture
 def setting():
-    """K = 3 (background, two old), N = 2, 2 scales, an ignore label, one class without a prototype."""
+    """Draws K = 3 (background, two old), N = 2, 2 scales, an ignore label, one class without a prototype."""
     torch.manual_seed(0)
     num_old, num_new, channels, size = 3, 2, 6, (6, 5, 2)
     data = SimpleNamespace(

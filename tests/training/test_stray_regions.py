@@ -15,7 +15,7 @@ PGCD, FINETUNE = "nnUNetTrainerPGCD", "nnUNetTrainerFineTune"
 
 
 def regions_by_hand(mask):
-    """Sets of voxels that touch, corners included, by filling from one voxel after the other."""
+    """Returns sets of voxels that touch, corners included, by filling from one voxel after the other."""
     left = {tuple(int(i) for i in v) for v in np.argwhere(mask)}
     regions = []
     while left:
@@ -47,7 +47,7 @@ def test_regions_smaller_than_half_of_the_largest_are_strays(shape):
 
 def test_labels_tell_whether_a_class_has_strays():
     def case(*lengths):
-        """Class 2 in rows of these lengths, class 1 in one voxel."""
+        """Draws class 2 in rows of these lengths, and class 1 in one voxel."""
         labels = np.zeros((2 * len(lengths), 1, 300), dtype=np.int16)
         for i, length in enumerate(lengths):
             labels[2 * i, 0, :length] = 2
@@ -55,7 +55,8 @@ def test_labels_tell_whether_a_class_has_strays():
         return labels
 
     found = cases_with_strays([case(10), case(10, 5), case(10, 4), case(299, 2), case(3)], [1, 2, 3])
-    assert found.tolist() == [[0, 5], [1, 5], [0, 0]]  # 5 of 10 is no stray, 2 of 301 voxels are a slip of the pen
+    # 5 of 10 is no stray; 2 of 301 voxels are a small error of the labels
+    assert found.tolist() == [[0, 5], [1, 5], [0, 0]]
     assert is_stray_free(0, 1)
     assert is_stray_free(1, 20)
     assert not is_stray_free(1, 19)
@@ -63,7 +64,7 @@ def test_labels_tell_whether_a_class_has_strays():
 
 
 def test_a_stray_becomes_what_the_teacher_thinks_next(tmp_path):
-    """Class 1: six voxels, and apart from them one that may be class 2, one that may be background, and three."""
+    """Has class 1 in six voxels, and apart from them in one that may be class 2, one that may be background, and three."""
     logits = torch.zeros(3, 1, 1, 20)
     for begin, end in ((0, 6), (8, 9), (11, 12), (14, 17)):
         logits[1, ..., begin:end] = 2
@@ -79,7 +80,7 @@ def test_a_stray_becomes_what_the_teacher_thinks_next(tmp_path):
 
 @pytest.fixture
 def crumbs(toy):
-    """The toy data, where the liver has a crumb far from it in every case."""
+    """Adds to the toy data, in every case, a crumb of the liver far from it."""
     preprocessed = Path(os.environ["nnUNet_preprocessed"]) / DATASET / "nnUNetPlans_3d_fullres"
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 

@@ -13,7 +13,7 @@ PGCD, PSEUDO = "nnUNetTrainerPGCD", "nnUNetTrainerPseudoLabel"
 
 
 def started(trainer):
-    """A training that is about to enter its first epoch."""
+    """Returns a training that is about to enter its first epoch."""
     seed_epochs(trainer)
     trainer.on_train_start()
     return trainer
@@ -55,7 +55,7 @@ def test_patches_carry_them_through_the_augmentation(names):
     segment = trainer._segment_volumes
 
     def truth(*known):
-        """The data set's own labels in place of the teacher's, moved by 10."""
+        """Writes the data set's own labels, moved by 10, in place of the teacher's."""
         volumes = segment(*known)
         for case in trainer.do_split()[0]:
             dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, [case])

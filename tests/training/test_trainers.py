@@ -26,7 +26,7 @@ BLIND = sorted(set(TRAINERS) - {"nnUNetTrainerJoint", "nnUNetTrainerReplay"})
 
 
 def assert_equal(one, other):
-    """States of a method: tensors in dictionaries."""
+    """Compares states of a method: tensors in dictionaries."""
     assert type(one) is type(other)
     if isinstance(one, dict):
         assert list(one) == list(other)

@@ -29,7 +29,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--leave-out-faulty",
         action="store_true",
-        help="leave out the cases that have serious problems, and convert the others",
+        help="leave out the cases that have blocking problems, and convert the others",
     )
     parser.add_argument(
         "--accept",

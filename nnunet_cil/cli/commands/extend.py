@@ -96,21 +96,21 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 def execute(args: argparse.Namespace) -> int:
     """Carries the command out and returns the exit status."""
-    from nnunet_cil.workflows.models.extend import Wish, extend
+    from nnunet_cil.workflows.models.extend import ExtendOptions, extend
 
-    wish = Wish(
-        args.trainer,
-        tuple(args.classes),
-        tuple(args.refine),
-        args.configuration,
-        tuple(args.folds),
-        args.name,
-        args.plans_name,
-        key_values("--training", args.training),
-        key_values("--hyperparameters", args.hyperparameters),
-        args.force,
+    options = ExtendOptions(
+        trainer=args.trainer,
+        classes=tuple(args.classes),
+        refine=tuple(args.refine),
+        configuration=args.configuration,
+        folds=tuple(args.folds),
+        name=args.name,
+        plans_name=args.plans_name,
+        training=key_values("--training", args.training),
+        hyperparameters=key_values("--hyperparameters", args.hyperparameters),
+        force=args.force,
     )
-    found = extend(args.model, args.dataset, wish)
+    found = extend(args.model, args.dataset, options)
     print(f"\nOld classes: {', '.join(found.plan.old_classes)}; new classes: {', '.join(found.plan.new_classes)}")
     print(f"Plans: {found.file}\n\nTrain, then predict:")
     configuration, which = found.model.configuration, ["-tr", found.trainer, "-p", found.plans_name]

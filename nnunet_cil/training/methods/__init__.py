@@ -1,1 +1,1 @@
-"""One module a method: its loss and its trainer."""
+"""The methods, one module each: its loss and its trainer."""

@@ -28,13 +28,13 @@ class EWCLoss(StepLoss):
     def __init__(
         self, setup: LossSetup, *, network: nn.Module, anchors: dict[str, Tensor], importances: dict[str, Tensor]
     ) -> None:
-        """Takes the student without wrappers; anchors and importances by parameter name, on its device."""
+        """Takes the student without wrappers; anchors and importances by parameter name, float, on its device."""
         super().__init__(setup)
         self._parameters_by_name = dict(network.named_parameters())
         self._anchors, self._importances = anchors, importances
 
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns segmentation, ewc."""
+        """Returns the terms segmentation and ewc."""
         penalty = importance_penalty(self._parameters_by_name, self._anchors, self._importances)
         segmentation = self.over_scales(self.plain_segmentation, self.log_probs(logits), targets)
         return {"segmentation": segmentation, "ewc": self.settings.ewc_weight * penalty}
@@ -46,7 +46,7 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
     ewc_weight = number(1e4, "Weight of the penalty on changed parameters.")
 
     def begin_step(self, inherited: dict[str, dict[str, Tensor]]) -> None:
-        """Takes over the importances; where the previous model has none, the teacher's own predictions stand for its labels."""
+        """Takes over the importances; a model without any gets them from the teacher's predictions, in place of its labels."""
         if "importances" in inherited:
             self.method_state["importances"] = inherited["importances"]
             return
@@ -81,7 +81,7 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
         self.method_state["importances"] = total
 
     def build_step_loss(self) -> StepLoss:
-        """Returns L_seg + 1e4 times the penalty, by default."""
+        """Builds L_seg + 1e4 times the penalty, by default."""
         assert self.teacher is not None
         start = widen_heads(self.teacher.network.state_dict(), len(self.step_plan.new_classes))
         importances = {n: t.to(self.device) for n, t in self.method_state["importances"].items()}
@@ -93,7 +93,7 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
         )
 
     def _importances(self, network: nn.Module, log_likelihood: Callable[[Tensor, Tile], Tensor]) -> dict[str, Tensor]:
-        """Returns F_i = E[(d log p(y|x) / d theta_i)^2], log p the mean over the voxels of a patch (or slice) of the step's data.
+        """Computes F_i = E[(d log p(y|x) / d theta_i)^2], log p the mean over the voxels of a patch (or slice) of the step.
 
         Parameters of lower scales' segmentation layers, which do not reach the full-resolution output, get 0.
         """

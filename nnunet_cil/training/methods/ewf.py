@@ -18,9 +18,9 @@ class nnUNetTrainerEWF(nnUNetTrainerMiB):
 
     @torch.no_grad()
     def finish_step(self) -> None:
-        """Fuses: theta <- (1 - w) theta_old + w theta, w = sqrt(N / (N + K)), for all that the old network had.
+        """Fuses the weights, theta <- (1 - w) theta_old + w theta, w = sqrt(N / (N + K)), for all that the old network had.
 
-        theta_old is where the step began: a background that is split evenly over itself and the new classes.
+        theta_old is the start of the step: the background's probability is split evenly over itself and the new classes.
         """
         if self.step_plan.previous is None:
             return
@@ -28,8 +28,8 @@ class nnUNetTrainerEWF(nnUNetTrainerMiB):
         num_old, num_new = self.step_plan.num_old_channels, len(self.step_plan.new_classes)
         share = math.sqrt(num_new / (num_new + num_old))
         weights = self.bare_network.state_dict()
-        old = widen_heads(self.teacher.network.state_dict(), num_new)  # where the step began
-        # nnU-Net's decoder holds the encoder: its tensors are there under two names, and would be fused twice
+        old = widen_heads(self.teacher.network.state_dict(), num_new)  # the start of the step
+        # the encoder is a module of nnU-Net's decoder, too: its tensors have two names, and would be fused twice
         for name, _ in self.bare_network.named_parameters():
             rows = slice(num_old if name.startswith(HEAD_PREFIX) else None)
             weights[name][rows].lerp_(old[name][rows], 1 - share)

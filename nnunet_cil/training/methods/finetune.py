@@ -1,4 +1,4 @@
-"""nnUNetTrainerFineTune: what happens without any method. The lower bound."""
+"""nnUNetTrainerFineTune: training without any method. The lower bound."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class FineTuneLoss(StepLoss):
         self.loss = loss
 
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns one term."""
+        """Returns the term segmentation."""
         deep = len(logits) > 1
         return {"segmentation": self.loss(logits if deep else logits[0], targets if deep else targets[0])}
 
 
 class nnUNetTrainerFineTune(nnUNetTrainerCIL):
-    """Continues from the previous step's weights with nnU-Net's loss; old organs count as background."""
+    """Continues from the previous step's weights with nnU-Net's loss; old classes count as background."""
 
     def build_step_loss(self) -> StepLoss:
-        """Returns nnU-Net's loss, unchanged."""
+        """Builds nnU-Net's loss, unchanged."""
         return FineTuneLoss(self.loss_setup(), self._build_loss())

@@ -1,4 +1,4 @@
-"""nnUNetTrainerILT: LwF, and the bottleneck's features held."""
+"""nnUNetTrainerILT: LwF, and a penalty on changes of the bottleneck's features."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ILTLoss(LwFLoss):
         self._student_bottleneck, self._teacher_bottleneck = student, teacher
 
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns segmentation, lwf, features."""
+        """Returns the terms segmentation, lwf and features."""
         terms = super().terms(logits, targets, batch)
         (student,), (teacher,) = self._student_bottleneck.take(), self._teacher_bottleneck.take()
         return {**terms, "features": self.settings.feature_weight * F.mse_loss(student.float(), teacher.float())}
@@ -37,7 +37,7 @@ class nnUNetTrainerILT(nnUNetTrainerLwF):
     feature_weight = number(100.0, "Weight of the bottlenecks' squared distance.")
 
     def build_step_loss(self) -> StepLoss:
-        """Returns L_seg + 100 L_LwF + 100 times the bottlenecks' squared distance, by default."""
+        """Builds L_seg + 100 L_LwF + 100 times the bottlenecks' squared distance, by default."""
         assert self.teacher is not None
         return ILTLoss(
             self.loss_setup(),

@@ -1,4 +1,4 @@
-"""nnUNetTrainerJoint: all seen organs labelled. The upper bound."""
+"""nnUNetTrainerJoint: the labels of all seen classes. The upper bound."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from nnunet_cil.training.step_loss import StepLoss
 
 
 class JointLoss(FineTuneLoss):
-    """nnU-Net's own loss, which sees the labels of old classes too."""
+    """nnU-Net's own loss, which gets the labels of old classes, too."""
 
     def visible(self, targets: list[Tensor], batch: Batch) -> list[Tensor]:
-        """Returns everything."""
+        """Returns the targets as they are."""
         return targets
 
 
 class nnUNetTrainerJoint(nnUNetTrainerCIL):
-    """Trains on the labels, and under ``disjoint`` on the cases, of all steps so far: what no incremental method may see.
+    """Trains on the labels, and under ``disjoint`` on the cases, of all steps so far, which no incremental method may use.
 
     Continues from the previous step's weights like every other trainer. A schedule of one step is joint training from scratch.
     """
@@ -33,12 +33,12 @@ class nnUNetTrainerJoint(nnUNetTrainerCIL):
 
     @property
     def step_cases(self) -> tuple[str, ...] | None:
-        """The cases of this step and of the earlier ones."""
+        """The cases of this step and of the earlier ones; None for all."""
         own = self.step_plan.cases
         return None if own is None else sum(self.step_plan.earlier_cases, own)
 
     def build_step_loss(self) -> StepLoss:
-        """Returns nnU-Net's loss, unchanged."""
+        """Builds nnU-Net's loss, unchanged."""
         return JointLoss(self.loss_setup(), self._build_loss())
 
     def online_target(self, target: Tensor | list[Tensor], batch: Batch) -> Tensor | list[Tensor]:

@@ -12,14 +12,14 @@ from nnunet_cil.training.step_loss import StepLoss
 
 
 class LwFLoss(StepLoss):
-    """L = L_seg + lwf_weight L_LwF: old logits, by themselves, keep the teacher's distribution.
+    """L = L_seg + lwf_weight L_LwF: the softmax of the old logits alone is held to the teacher's distribution.
 
     L_seg: plain cross-entropy (label 0 is background) + Dice of the new classes. Source: Li & Hoiem 2016,
     https://arxiv.org/abs/1606.09282.
     """
 
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns segmentation, lwf."""
+        """Returns the terms segmentation and lwf."""
         _, valid = self.split(targets[0])
         lwf = distillation_loss(logits[0][:, : self.num_old].log_softmax(1), batch.teacher_probs, valid)
         segmentation = self.over_scales(self.plain_segmentation, self.log_probs(logits), targets)
@@ -32,5 +32,5 @@ class nnUNetTrainerLwF(nnUNetTrainerCIL):
     lwf_weight = number(100.0, "Weight of the distillation.")
 
     def build_step_loss(self) -> StepLoss:
-        """Returns L_seg + 100 L_LwF, by default."""
+        """Builds L_seg + 100 L_LwF, by default."""
         return LwFLoss(self.loss_setup())

@@ -19,7 +19,7 @@ class MiBLoss(StepLoss):
     """
 
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns segmentation, distillation."""
+        """Returns the terms segmentation and distillation."""
         log_probs = self.log_probs(logits)
         _, valid = self.split(targets[0])
         student = merge_new_into_background(log_probs[0], self.num_old)
@@ -39,5 +39,5 @@ class nnUNetTrainerMiB(nnUNetTrainerCIL):
     mib_weight = number(10.0, "Weight of the unbiased distillation.")
 
     def build_step_loss(self) -> StepLoss:
-        """Returns L_seg + 10 L_UKD, by default."""
+        """Builds L_seg + 10 L_UKD, by default."""
         return MiBLoss(self.loss_setup())

@@ -36,9 +36,9 @@ class PGCDLoss(StepLoss):
     """L = L_seg + old_dice_weight L_old + pgcd_weight L_PGCD + dapd_weight L_DAPD.
 
     L_seg, at every scale: unbiased cross-entropy (background and old classes are one label) + soft Dice over new
-    classes. L_old, at every scale: soft Dice over old classes, the teacher's segmentation standing for the label where the step
-    has none. L_PGCD and L_DAPD at full resolution. A term of weight 0 is not computed. Source: our reading of Zhu et al. 2025,
-    https://arxiv.org/abs/2511.07749; docs/explanation/pgcd.md has every equation.
+    classes. L_old, at every scale: soft Dice over old classes, with the teacher's segmentation in place of the label where the
+    step has none. L_PGCD and L_DAPD at full resolution. A term of weight 0 is not computed. Source: our reading of Zhu et al.
+    2025, https://arxiv.org/abs/2511.07749; docs/explanation/pgcd.md has every equation.
     """
 
     def __init__(self, setup: LossSetup, *, bank: PrototypeBank) -> None:
@@ -47,7 +47,7 @@ class PGCDLoss(StepLoss):
         self.bank = bank
 
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns segmentation, old_dice, pgcd, dapd."""
+        """Returns the terms segmentation, old_dice, pgcd and dapd."""
         settings, log_probs = self.settings, self.log_probs(logits)
         terms = {"segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets, batch)}
         unlabelled = self.unlabelled(targets[0])
@@ -108,7 +108,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
 
     reads_partial_labels = True
     new_class_noise = number(1.0, NEW_CLASS_NOISE)
-    """As copies of the background new classes are found late, in a short step never; beside it ``pgcd_weight`` may be larger."""
+    """Without noise new classes are learnt late, in a short step never. With it ``pgcd_weight`` may be larger."""
     old_dice_weight = number(0.25, "Weight of the Dice of old classes against the teacher's segmentation.")
     pgcd_weight = number(30.0, "Weight of PGCD.")
     pgcd_beta = number(3.0, "How much more PGCD weighs a voxel that looks like the class's prototype.")
@@ -125,44 +125,44 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
         0.9, "How far the teacher's probabilities give way to its segmentation of the volume.", high=1
     )
     old_locations: Mapping[str, npt.NDArray[np.int32]] | None = None
-    """Case -> where the teacher sees old classes, once it has looked."""
+    """Case -> locations of old classes in the teacher's predictions; None before the pass that collects them."""
 
     def build_step_loss(self) -> StepLoss:
-        """Returns L_seg + 0.25 L_old + 30 L_PGCD + 0.1 L_DAPD, by default."""
+        """Builds L_seg + 0.25 L_old + 30 L_PGCD + 0.1 L_DAPD, by default."""
         assert self.prototypes is not None
         return PGCDLoss(self.loss_setup(), bank=self.prototypes)
 
     def inherit_prototypes(self, inherited: PrototypeBank | None) -> PrototypeBank:
-        """Blends inherited prototypes with the teacher's own: means over its confident predictions on the step's data."""
-        fresh = self._look_with_teacher()
+        """Blends inherited prototypes with the means over the teacher's confident predictions on the step's data."""
+        fresh = self._collect_with_teacher()
         if inherited is None:
             inherited = PrototypeBank.unknown(*fresh.prototypes.shape)
         return inherited.to(self.device).blended(fresh, self.prototype_refresh, self.min_voxels)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """nnU-Net's. A training that goes on has its prototypes, but not the locations."""
+        """Makes nnU-Net's data loaders; a resumed training first locates the old classes, which no checkpoint stores."""
         if self.teacher is not None and self.old_class_sampling and self.old_locations is None:
-            self._look_with_teacher()
+            self._collect_with_teacher()
         loaders: tuple[Any, Any] = super().get_dataloaders()
         return loaders
 
-    def _look_with_teacher(self) -> PrototypeBank:
-        """One pass over the training cases: where the teacher is confident of which class, and its mean features there."""
+    def _collect_with_teacher(self) -> PrototypeBank:
+        """Collects, in one pass over the training cases, the teacher's prototypes and the locations of old classes."""
         assert self.teacher is not None
         self.print_to_log_file("Collecting the old classes' prototypes and locations with the teacher...")
         num_old = self.step_plan.num_old_channels
         locations = OldClassLocations(num_old)
         confident = confident_classes(num_old, self.prototype_confidence, self.labelled_channels_in)
-        look = locations.add if self.old_class_sampling else None
-        prototypes = self.training_pass().prototypes(self.teacher, confident, num_old, look)
+        observe = locations.add if self.old_class_sampling else None
+        prototypes = self.training_pass().prototypes(self.teacher, confident, num_old, observe)
         self.old_locations = locations.per_case()
         return prototypes
 
     def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
-        """With the old classes where the teacher sees them."""
-        found = super().step_dataset(dataset)
-        found.old_locations = self.old_locations or {}
-        return found
+        """Narrows as the base, and adds the locations of old classes in the teacher's predictions."""
+        narrowed = super().step_dataset(dataset)
+        narrowed.old_locations = self.old_locations or {}
+        return narrowed
 
 
 class nnUNetTrainerPGCDOnly(nnUNetTrainerPGCD):

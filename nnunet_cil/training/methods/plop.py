@@ -21,17 +21,17 @@ POD_SCALES = (1, 2, 4)
 
 
 class PLOPLoss(StepLoss):
-    """L = L_seg + pod_weight sqrt((K+N)/N) 1/L sum_l ||Psi(x_l) - Psi(x'_l)||, over encoder stages and the decoder's end.
+    """L = L_seg + pod_weight sqrt((K+N)/N) 1/L sum_l ||Psi(x_l) - Psi(x'_l)||, over encoder stages and the last decoder features.
 
     L_seg, at every scale: nu times the cross-entropy against labels that the teacher fills where it is confident
-    (u < tau_c; elsewhere nothing is asked), nu the share of filled voxels of an image, + Dice of the new classes.
+    (u < tau_c; other unlabelled voxels do not count), nu the share of filled voxels of an image, + Dice of the new classes.
     Source: Douillard et al. 2021, https://arxiv.org/abs/2011.11390; the Dice is ours.
     """
 
     def __init__(
         self, setup: LossSetup, *, student: StageReader, teacher: StageReader, thresholds: Tensor, pod_weight: float
     ) -> None:
-        """Takes readers of the encoders' stages; thresholds (K,) on the device; pod_weight with the root in it."""
+        """Takes readers of the encoders' stages; thresholds (K,) float32 on the device; pod_weight with the root in it."""
         super().__init__(setup)
         self.readers = student, teacher
         self._student_stages, self._teacher_stages = student, teacher
@@ -39,7 +39,7 @@ class PLOPLoss(StepLoss):
         self.pod_weight = pod_weight
 
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns segmentation, dice, pod."""
+        """Returns the terms segmentation, dice and pod."""
         log_probs = self.log_probs(logits)
         accepted, share = self._accepted(targets[0], batch.teacher_probs)
 
@@ -58,7 +58,7 @@ class PLOPLoss(StepLoss):
     def _accepted(self, target: Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the teacher's confident classes, and their share of each image's unlabelled voxels.
 
-        Classes are (batch, 1, *spatial), -1 elsewhere; the share is 1 where everything is labelled.
+        Classes are (batch, 1, *spatial), -1 elsewhere; the share is (batch,), 1 where everything is labelled.
         """
         predicted = most_probable(probs)
         confident = normalised_entropy(probs) < self.thresholds[predicted]
@@ -101,7 +101,7 @@ class nnUNetTrainerPLOP(nnUNetTrainerCIL):
         return median_thresholds(sum_over_ranks(histogram), floor=self.entropy_floor)
 
     def build_step_loss(self) -> StepLoss:
-        """Returns pseudo-labels and local POD."""
+        """Builds the loss on pseudo-labels and local POD."""
         assert self.teacher is not None
         weight = self.pod_weight_2d if len(self.configuration_manager.patch_size) == 2 else self.pod_weight_3d
         seen = 1 + len(self.step_plan.seen_classes)

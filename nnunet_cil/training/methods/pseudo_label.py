@@ -1,4 +1,4 @@
-"""nnUNetTrainerPseudoLabel: the previous model labels the old organs, nnU-Net learns from the merged labels."""
+"""nnUNetTrainerPseudoLabel: the previous model labels the old classes, and nnU-Net learns from the merged labels."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from nnunet_cil.training.step_loss import StepLoss
 
 
 class PseudoLabelLoss(FineTuneLoss):
-    """nnU-Net's own loss over all seen classes; the teacher's segmentation stands where the step has no label.
+    """nnU-Net's own loss over all seen classes, with the teacher's segmentation where the step has no label.
 
     Source: the continual-learning baseline of AbdomenCT-1K, Ma et al. 2021, https://arxiv.org/abs/2010.14808.
     """
 
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns one term."""
+        """Returns the term segmentation."""
         return super().terms(logits, self.pseudo_labelled(targets, batch.teacher_classes), batch)
 
 
 class nnUNetTrainerPseudoLabel(nnUNetTrainerCIL):
-    """What an nnU-Net user would do by hand (Ma et al. 2021, https://arxiv.org/abs/2010.14808)."""
+    """Learns from the step's labels merged with the previous model's segmentation.
+
+    Source: Ma et al. 2021, https://arxiv.org/abs/2010.14808.
+    """
 
     teacher_volumes = switch(True, TEACHER_VOLUMES)
     drop_strays = switch(True, DROP_STRAYS)
 
     def build_step_loss(self) -> StepLoss:
-        """Returns nnU-Net's loss on the merged labels."""
+        """Builds nnU-Net's loss on the merged labels."""
         return PseudoLabelLoss(self.loss_setup(), self._build_loss())

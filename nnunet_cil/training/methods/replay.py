@@ -22,18 +22,18 @@ from nnunet_cil.training.hyperparameters import whole_number
 from nnunet_cil.training.step_loss import StepLoss
 
 REPLAY_SEED = 12345
-"""Of the order in which cases are kept: the same in every run and step."""
+"""Seed of the order in which cases are kept: the same in every run and step."""
 
 
 class ReplayLoss(StepLoss):
-    """Each sample's labels are taken at their word; what they don't show is background or anything else.
+    """Segmentation loss on labels that show other classes from sample to sample; label 0 is background or an unlabelled class.
 
     Cross-entropy against the distribution in which a sample's unlabelled classes are merged into its background; one Dice over
     new and one over old classes, each over the samples that show the class. No distillation.
     """
 
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns segmentation, old_dice."""
+        """Returns the terms segmentation and old_dice."""
         log_probs = self.log_probs(logits)
         old = range(1, self.num_old)
         return {
@@ -43,34 +43,37 @@ class ReplayLoss(StepLoss):
 
 
 class ReplayDataset(StepDataset):
-    """Kept cases show other labels than the step's own; these are moved beyond the data set's numbers for the label map."""
+    """A data set in which kept cases have the labels of earlier steps.
+
+    Their labels are moved beyond the data set's numbers, so that one label map serves all cases.
+    """
 
     def __init__(
         self,
         dataset: nnUNetBaseDataset,
-        shown: Sequence[Mapping[int, int]],
+        label_maps: Sequence[Mapping[int, int]],
         annotated_key: tuple[int, ...],
         offset: int,
     ) -> None:
-        """As ``StepDataset``.
+        """Wraps a data set.
 
         Args:
             dataset: nnU-Net's.
-            shown: data set label -> channel, for the step's own cases, then for each group of kept cases.
+            label_maps: data set label -> channel, for the step's own cases, then for each group of kept cases.
             annotated_key: as for ``StepDataset``.
-            offset: what a group's labels are moved by, times the group's number from 1.
+            offset: added to a group's labels, times the group's number from 1.
         """
-        super().__init__(dataset, shown[0], annotated_key)
-        self._groups, self._offset = [frozenset(s) for s in shown], offset
+        super().__init__(dataset, label_maps[0], annotated_key)
+        self._groups, self._offset = [frozenset(m) for m in label_maps], offset
         self.kept: Mapping[str, int] = {}
         """Case -> its group, from 1."""
 
     def labelled_in(self, identifier: str) -> frozenset[int]:
-        """By the case's group."""
+        """Returns the labels that the case's group shows."""
         return self._groups[self.kept.get(identifier, 0)]
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
-        """As nnU-Net's."""
+        """Loads a case as the parent, with the labels of kept cases moved."""
         data, segmentation, previous, properties = super().load_case(identifier)
         group = self.kept.get(identifier, 0)
         if group:
@@ -80,7 +83,7 @@ class ReplayDataset(StepDataset):
 
 
 class nnUNetTrainerReplay(nnUNetTrainerCIL):
-    """A fixed budget of old training cases with the labels of their steps; for users who may keep some.
+    """Keeps a fixed budget of old training cases with the labels of their steps; for users who may keep some.
 
     Where steps share their cases, a kept case has been in every step so far, and shows the labels of all of them.
     """
@@ -109,7 +112,7 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
 
     @property
     def target_label_maps(self) -> list[dict[int, int]]:
-        """Data set label -> channel: of the step's own cases, then of each group of kept ones."""
+        """Data set label -> channel, for the step's own cases, then for each group of kept ones."""
         step = self.step_plan
         if step.cases is None:
             return [self.target_label_map, step.evaluation_label_map]
@@ -118,12 +121,12 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
 
     @property
     def step_cases(self) -> tuple[str, ...] | None:
-        """The step's and the kept ones."""
+        """The step's own and the kept cases; None for all."""
         own = self.step_plan.cases
         return None if own is None else own + tuple(self.kept_cases)
 
     def pass_cases(self) -> list[str]:
-        """Without the cases that were kept from other hands: the step's label table is not theirs."""
+        """Returns the training cases without those of earlier steps, for which the step's label table is not made."""
         cases = super().pass_cases()
         return cases if self.step_plan.cases is None else [case for case in cases if case not in self.kept_cases]
 
@@ -134,16 +137,16 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
         return np.concatenate([own, *(table[1:] for table in kept)])
 
     def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
-        """With old labels in the kept cases."""
-        found = ReplayDataset(dataset, self.target_label_maps, self.annotated_key, len(super().label_table) - 1)
-        found.kept = self.kept_cases
-        return found
+        """Narrows nnU-Net's data set to the labels of each case's step."""
+        narrowed = ReplayDataset(dataset, self.target_label_maps, self.annotated_key, len(super().label_table) - 1)
+        narrowed.kept = self.kept_cases
+        return narrowed
 
     def build_step_loss(self) -> StepLoss:
-        """Returns segmentation terms only."""
+        """Builds the segmentation terms."""
         return ReplayLoss(self.loss_setup())
 
     def labelled_channels(self, keys: Sequence[str]) -> list[tuple[int, ...]]:
-        """By each case's group."""
-        shown = [tuple(m.values()) for m in self.target_label_maps]
-        return [shown[self.kept_cases.get(key, 0)] for key in keys]
+        """Returns the channels that the labels of each case's group show."""
+        channels = [tuple(m.values()) for m in self.target_label_maps]
+        return [channels[self.kept_cases.get(key, 0)] for key in keys]

@@ -12,26 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_cil.datasets.archives import is_archive, unpack, unpacked_bytes
 from nnunet_cil.datasets.catalogue import find
-from nnunet_cil.datasets.checks import Findings, check
+from nnunet_cil.datasets.checks import check
 from nnunet_cil.datasets.convert import (
     Converted,
     Transfer,
-    check_room,
     refuse_other,
     splits,
     write,
 )
-from nnunet_cil.datasets.download import is_archive, unpack, unpacked_bytes
+from nnunet_cil.datasets.findings import Findings
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import write_json
-from nnunet_cil.host.folders import new_dataset_folder, nnunet_folder, num_processes
+from nnunet_cil.host.folders import check_room, new_dataset_folder, nnunet_folder, num_processes
+from nnunet_cil.host.splits import SPLITS_FILE
 
 SHOWN = 5
-"""Problems of one kind that are shown; a report has them all."""
+"""The number of problems of one kind that a message shows; a report has them all."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Conversion:
     """What was found and what was written."""
 
@@ -53,14 +54,14 @@ def convert(
     """Checks every case, then writes ``nnUNet_raw/DatasetXXX_NAME``. A second call goes on where the first stopped.
 
     Args:
-        name: of the data set, as in ``datasets.catalogue.NAMES``.
+        name: the data set's, one of ``datasets.catalogue.NAMES``.
         source: the download: its folder, or the archive.
-        dataset_id: nnU-Net's.
+        dataset_id: the ID that it gets in nnU-Net.
         options: what the data set's ``find`` takes.
-        copy: copy images that could be linked.
-        leave_out_faulty: convert the cases that have no serious problem.
-        accept: of ``checks.ACCEPTABLE``: such problems are as they should be.
-        report: takes all problems as text, whether or not anything is written.
+        copy: whether to copy images that could be linked.
+        leave_out_faulty: whether to convert the cases without blocking problems where others have some.
+        accept: kinds of problems, of ``findings.ACCEPTABLE``, that are as they should be.
+        report: a file that takes all problems as text, whether or not anything is written.
 
     Raises:
         CILError: anything that is wrong, before the data set's folder is touched.
@@ -86,12 +87,12 @@ def convert(
         _hand_over_splits(target, findings)
         transfer: Transfer = "copy" if copy else "move" if folder != source else "link"
         converted = write(findings, target, transfer=transfer, num_processes=num_processes())
-    return Conversion(findings, converted)
+    return Conversion(findings=findings, converted=converted)
 
 
 @contextmanager
 def _opened(source: Path) -> Iterator[Path]:
-    """The folder itself; an archive is unpacked beside the data sets for as long as it is read."""
+    """Gives the folder itself; an archive is unpacked beside the data sets for as long as it is read."""
     if not is_archive(source):
         yield source
         return
@@ -108,7 +109,7 @@ def _opened(source: Path) -> Iterator[Path]:
 def _hand_over_splits(target: Path, findings: Findings) -> None:
     """Puts the data set's split where nnU-Net looks for it; without nnUNet_preprocessed it stays in the raw folder."""
     folds = splits([e.case for e in findings.examined])
-    earlier = target / "splits_final.json"
+    earlier = target / SPLITS_FILE
     if earlier.is_file() and json.loads(earlier.read_text(encoding="utf-8")) != folds:
         raise CILError(
             f"{target} was converted with another split. Remove {earlier}, and the file of that name in nnUNet_preprocessed, or "
@@ -116,7 +117,7 @@ def _hand_over_splits(target: Path, findings: Findings) -> None:
         )
     if not folds or not os.environ.get("nnUNet_preprocessed"):
         return
-    file = nnunet_folder("nnUNet_preprocessed") / target.name / "splits_final.json"
+    file = nnunet_folder("nnUNet_preprocessed") / target.name / SPLITS_FILE
     if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != folds:
         raise CILError(f"{file} holds another split than the data set's. Remove it, or choose another data set ID.")
     file.parent.mkdir(exist_ok=True)

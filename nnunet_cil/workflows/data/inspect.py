@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_cil.datasets.checks import in_parallel
+from nnunet_cil.datasets.parallel import in_parallel
 from nnunet_cil.datasets.statistics import (
     CaseStatistics,
     case_statistics,
@@ -22,20 +22,25 @@ from nnunet_cil.datasets.statistics import (
     twins,
 )
 from nnunet_cil.errors import CILError
-from nnunet_cil.evaluation.figures import comparison, read_slices
+from nnunet_cil.evaluation.figures import comparison
 from nnunet_cil.evaluation.report import Picture, page
 from nnunet_cil.evaluation.summary import Section
 from nnunet_cil.evaluation.tables import Table, number
 from nnunet_cil.files import moved_into_place, read_json
 from nnunet_cil.host.folders import num_processes, raw_dataset_folder
+from nnunet_cil.host.images import read_slices
 from nnunet_cil.labels import refuse_regions
 
 NUM_SLICES = 3
+"""The number of slices that each picture shows."""
+
+_MOST_NAMED = 5
+"""The number of cases that a line names."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found, and the page that shows it."""
+    """What was found: a summary as text, and the page that shows all of it."""
 
     summary: str
     page: Path
@@ -67,17 +72,25 @@ def inspect(dataset: str | int, *, output: Path | None = None, num_pictures: int
     with moved_into_place(file) as aside:
         aside.write_text(text, encoding="utf-8")
     lines = [f"{folder.name}: {len(cases)} cases", *facts, "", sections[0].table.markdown()]
-    return Inspection("\n".join(lines), file)
+    return Inspection(summary="\n".join(lines), page=file)
 
 
 def foreground(content: Mapping[str, Any]) -> dict[str, int]:
-    """Class -> label, of a ``dataset.json``."""
+    """Returns the foreground classes of a ``dataset.json``: class -> label."""
     refuse_regions(content)
     return {name: int(n) for name, n in content["labels"].items() if name not in ("background", "ignore")}
 
 
 def measure(folder: Path, content: Mapping[str, Any]) -> list[CaseStatistics]:
-    """The statistics of every label map in labelsTr and labelsTs."""
+    """Measures every label map in labelsTr and labelsTs.
+
+    Args:
+        folder: of the raw data set.
+        content: of its dataset.json.
+
+    Raises:
+        CILError: there is none, or one cannot be read.
+    """
     ending = content["file_ending"]
     files = [
         (f.name.removesuffix(ending), f, part)
@@ -95,6 +108,7 @@ def _measure(case: tuple[str, Path, str], numbers: Mapping[str, int]) -> CaseSta
 
 
 def _facts(content: Mapping[str, Any], cases: Sequence[CaseStatistics], classes: Mapping[str, int]) -> list[str]:
+    """Tells of the whole data set: how many cases, which channels and axes, which sizes, and whether sides look swapped."""
     size, spacing = ranges(cases)
     swapped = swapped_sides(cases, list(classes))
     pairs = twins(list(classes))
@@ -105,7 +119,7 @@ def _facts(content: Mapping[str, Any], cases: Sequence[CaseStatistics], classes:
         f"Size in voxels: {size}. Spacing in mm: {spacing}.",
     ]
     if swapped:
-        some = "; ".join(f"{name} in {case}" for case, name in swapped[:5])
+        some = "; ".join(f"{name} in {case}" for case, name in swapped[:_MOST_NAMED])
         facts.append(f"Left and right look swapped {len(swapped)} times: {some}. See the pictures.")
     elif pairs:
         facts.append(f"Left lies left of right in every case, for {len(pairs)} pairs of classes.")
@@ -113,7 +127,7 @@ def _facts(content: Mapping[str, Any], cases: Sequence[CaseStatistics], classes:
 
 
 def _unpaired(folder: Path, content: Mapping[str, Any], cases: Sequence[CaseStatistics]) -> list[str]:
-    """A line on training images without labels, and one on labels without an image. Test images need none."""
+    """Tells of training images without labels, and of labels without an image. Test images need no labels."""
     if "dataset" in content:  # of files anywhere
         return []
     ending = content["file_ending"]
@@ -126,13 +140,14 @@ def _unpaired(folder: Path, content: Mapping[str, Any], cases: Sequence[CaseStat
     unlabelled = sorted(name for part, name in images - labelled if part == "Tr")
     imageless = sorted(name for _, name in labelled - images)
     return [
-        f"{what}: {len(names)}, {', '.join(names[:5])}{', ...' if names[5:] else ''}."
+        f"{what}: {len(names)}, {', '.join(names[:_MOST_NAMED])}{', ...' if names[_MOST_NAMED:] else ''}."
         for what, names in (("Training images without labels", unlabelled), ("Labels without an image", imageless))
         if names
     ]
 
 
 def _sections(cases: Sequence[CaseStatistics], classes: Mapping[str, int]) -> list[Section]:
+    """Makes a table with a row a class, and one with a row a case."""
     per_class = [
         [
             row.name,
@@ -168,7 +183,7 @@ def _sections(cases: Sequence[CaseStatistics], classes: Mapping[str, int]) -> li
 def _pictures(
     folder: Path, content: Mapping[str, Any], cases: Sequence[CaseStatistics], num_pictures: int, temporary: Path
 ) -> list[Picture]:
-    """The cases with the most classes; a case whose image is not there is not shown."""
+    """Draws the cases with the most classes; a case whose image is not there is left out."""
     classes = foreground(content)
     table = np.zeros(max(classes.values()) + 1, dtype=np.int16)
     table[list(classes.values())] = np.arange(1, len(classes) + 1)

@@ -36,14 +36,14 @@ This file is written by `nnunet_cil schedules --markdown`.
 
 
 def listing() -> str:
-    """The shipped schedules, one line each."""
+    """Lists the shipped schedules, one line each."""
     schedules = [load_schedule(name) for name in shipped_schedules()]
     rows = [[s.name, sizes(s), str(len(s.classes_until(len(s.steps)))), _shortened(s.citation)] for s in schedules]
     return Table(["name", "steps", "classes", "source"], rows).markdown()
 
 
 def readme() -> str:
-    """``plans/README.md``."""
+    """Writes the text of ``plans/README.md``."""
     lines = ["| name | steps | classes | cases | source |", "|---|---|---|---|---|"]
     for name in shipped_schedules():
         schedule = load_schedule(name)
@@ -53,7 +53,7 @@ def readme() -> str:
 
 
 def explain(name_or_path: str | Path) -> str:
-    """A schedule in words.
+    """Explains a schedule in words.
 
     Raises:
         CILError: there is no such schedule, or it is not valid.
@@ -73,7 +73,7 @@ def explain(name_or_path: str | Path) -> str:
 
 
 def sizes(schedule: Schedule) -> str:
-    """How many classes each step learns."""
+    """Tells how many classes each step learns: ``8-5``."""
     return "-".join(str(len(step.classes)) for step in schedule.steps)
 
 
@@ -83,11 +83,11 @@ def new(
     """Writes a schedule for a data set in nnUNet_raw.
 
     Args:
-        dataset: ID or name.
+        dataset: nnU-Net's ID or name.
         num_classes: how many classes each step learns; together all classes of the data set.
-        order: of ``ORDERS``.
-        seed: of a random order.
-        output: default: the schedule's name in the current folder.
+        order: one of ``ORDERS``.
+        seed: makes a random order the same each time.
+        output: the file; default: the schedule's name in the current folder.
 
     Returns:
         The file.
@@ -119,6 +119,7 @@ def new(
 
 
 def _ordered(folder: Path, order: str, seed: int) -> list[str]:
+    """Returns the classes of a raw data set in that order."""
     content = read_json(folder / "dataset.json", "Every raw data set of nnU-Net has one.")
     numbers = foreground(content)
     classes = sorted(numbers, key=lambda name: numbers[name])
@@ -138,6 +139,7 @@ def _ordered(folder: Path, order: str, seed: int) -> list[str]:
 
 
 def _name(folder: Path, num_classes: Sequence[int], order: str, seed: int) -> str:
+    """Makes the schedule's name: the data set's, how many classes each step learns, and the order."""
     dataset = re.sub(r"[^A-Za-z0-9.-]+", "-", folder.name.partition("_")[2]).strip("-.").lower() or "dataset"
     ending = {"label": "", "random": f"_random{seed}"}.get(order, f"_by-{order}")
     return f"{dataset}_{'-'.join(map(str, num_classes))}{ending}"

@@ -207,8 +207,8 @@ def cases_of(model: ModelFold, test: TestSet | None) -> list[Case]:
     else:
         images, references = test.images, test.labels
     is_named = test is not None and bool(test.dataset)
-    labels = test.numbers if test is not None and is_named else model.model.plan.dataset_labels
-    known = tuple(name for name in model.model.plan.seen_classes if name in labels)
+    labels = test.numbers if test is not None and is_named else model.plan.dataset_labels
+    known = tuple(name for name in model.plan.seen_classes if name in labels)
     content = read_json(preprocessed / "dataset.json", "Run 'nnunet_cil plan' first.")
     partly = labelled_classes(content, names, known)
     cases = [

@@ -96,7 +96,7 @@ def _predict_and_score(
     table = score_table([])
     with ProcessPoolExecutor(num_processes()) as pool:
         for index, (model, digest) in enumerate(digests.items(), start=1):
-            logger.info(f"[{index}/{len(digests)}] {model.model.trainer}, step {model.model.step}, fold {model.fold}")
+            logger.info(f"[{index}/{len(digests)}] {model.trainer}, step {model.step}, fold {model.fold}")
             predictions[model] = predictions_of(
                 model, tests[model.fold], output, checkpoint_sha256=digest, device=options.device
             )
@@ -180,6 +180,8 @@ def evaluated(experiment: Experiment, options: EvaluationOptions) -> Evaluation 
         return None
     known = read_json(folder / "results.json", "Run 'nnunet_cil evaluate' again.")
     models = PlannedExperiment.read(experiment).model_folds()
+    if known.get("tolerance_mm") != options.tolerance_mm:
+        return None
     if known["cases"] != describe_cases(experiment, options) or not all(m.checkpoint.is_file() for m in models):
         return None
     if known["checkpoints_sha256"] != {_key(model): model.checkpoint_sha256() for model in models}:
@@ -202,7 +204,7 @@ def output_folder(experiment: Experiment, options: EvaluationOptions) -> Path:
 
 def _key(model: ModelFold) -> str:
     """Returns a model's name in ``results.json``."""
-    return f"{model.model.trainer} step {model.model.step} fold {model.fold}"
+    return f"{model.trainer} step {model.step} fold {model.fold}"
 
 
 def versions() -> dict[str, str]:

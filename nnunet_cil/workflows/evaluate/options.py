@@ -9,6 +9,9 @@ from typing import Literal
 from nnunet_cil.errors import CILError
 from nnunet_cil.workflows.experiment import Experiment
 
+DEFAULT_TOLERANCE_MM = 2.0
+"""Of the normalised surface Dice."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
@@ -31,7 +34,7 @@ class EvaluationOptions:
     cases: Literal["test", "validation"] | None = None
     output: Path | None = None
     device: str = "cuda"
-    tolerance_mm: float = 2.0
+    tolerance_mm: float = DEFAULT_TOLERANCE_MM
 
     def __post_init__(self) -> None:
         """Refuses options that do not go together.
@@ -47,7 +50,9 @@ class EvaluationOptions:
     @property
     def arguments(self) -> list[str]:
         """Returns what follows the experiment on the command line."""
-        given = {"-i": self.images, "-l": self.labels, "-o": self.output, "--cases": self.cases}
+        given: dict[str, object] = {"-i": self.images, "-l": self.labels, "-o": self.output, "--cases": self.cases}
+        if self.tolerance_mm != DEFAULT_TOLERANCE_MM:
+            given["--tolerance"] = self.tolerance_mm
         values = [text for option, value in given.items() if value is not None for text in (option, str(value))]
         return ["-device", self.device, *values]
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunet_cil.evaluation.charts import score_charts, training_curves
-from nnunet_cil.evaluation.figures import comparison, read_slices
+from nnunet_cil.evaluation.figures import comparison
 from nnunet_cil.evaluation.report import Picture, report
 from nnunet_cil.evaluation.results import short
 from nnunet_cil.evaluation.scores import case_means, last_rows, rows_of
 from nnunet_cil.files import moved_into_place
+from nnunet_cil.host.images import read_slices
 from nnunet_cil.workflows.evaluate.cases import Case
 from nnunet_cil.workflows.evaluate.predict import Prediction
 from nnunet_cil.workflows.model_fold import ModelFold
@@ -62,7 +63,7 @@ def write_overlays(
         table: scores of every trainer's models.
     """
     first, (model, predictions) = next(iter(finals.items()))
-    scores = case_means(rows_of(last_rows(table), trainer=first, fold=model.fold), model.model.plan.seen_classes)
+    scores = case_means(rows_of(last_rows(table), trainer=first, fold=model.fold), model.plan.seen_classes)
     drawable = [p.case for p in predictions if p.case.name in scores and p.case.image.is_file()]
     ordered = sorted(drawable, key=lambda case: scores[case.name])
     if not ordered:
@@ -76,12 +77,12 @@ def write_overlays(
 
 
 def _overlay(case: Case, finals: Mapping[str, tuple[ModelFold, Sequence[Prediction]]], title: str) -> Figure:
-    classes = next(model.model.plan.seen_classes for model, _ in finals.values())
+    classes = next(model.plan.seen_classes for model, _ in finals.values())
     background, aspect = read_slices(case.image)
     labels = {"truth": _by_class(read_slices(case.reference)[0], case.labels, classes)}
     for trainer, (model, predictions) in finals.items():
         file = next(p.file for p in predictions if p.case.name == case.name)
-        labels[short(trainer)] = _by_class(read_slices(file)[0], model.model.plan.labels, classes)
+        labels[short(trainer)] = _by_class(read_slices(file)[0], model.plan.labels, classes)
     return comparison(background, labels, classes, aspect=aspect, title=title)
 
 

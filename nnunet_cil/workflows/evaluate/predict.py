@@ -46,7 +46,7 @@ def predictions_of(
         if test is None:
             folder = model.folder / "validation"
             predictions += [Prediction(case, folder / case.reference.name) for case in cases_of(model, test)]
-        elif test.labels_any_of(model.model.plan.seen_classes):
+        elif test.labels_any_of(model.plan.seen_classes):
             folder = output / "predictions" / model.stem / test.dataset
             own = [Prediction(case, folder / case.reference.name) for case in cases_of(model, test)]
             source = _source(checkpoint_sha256, test.images)

@@ -54,12 +54,10 @@ def score(
     }
     rows = _stored_rows(file, scored_from)
     if rows is None:
-        rows = score_cases(predictions, model.model.plan.labels, tolerance_mm, pool)
+        rows = score_cases(predictions, model.plan.labels, tolerance_mm, pool)
         file.parent.mkdir(exist_ok=True)
         write_json(file, {**scored_from, "rows": rows})
-    return score_table(
-        {"trainer": model.model.trainer, "step": model.model.step, "fold": model.fold, **row} for row in rows
-    )
+    return score_table({"trainer": model.trainer, "step": model.step, "fold": model.fold, **row} for row in rows)
 
 
 def score_cases(

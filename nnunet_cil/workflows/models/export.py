@@ -12,8 +12,10 @@ from typing import Any
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, write_json
+from nnunet_cil.host.folders import model_folder_name
 from nnunet_cil.lineage import validation_dice
 from nnunet_cil.model_card import model_card
+from nnunet_cil.workflows.models.trained_model import check_network, final_checkpoints
 
 PLAIN_TRAINER = "nnUNetTrainer"
 
@@ -22,10 +24,10 @@ def export(model: Path, output: Path, *, zipped: bool = False) -> Path:
     """Writes what prediction needs, under nnU-Net's own trainer name, with the lineage in dataset.json.
 
     Args:
-        model: nnU-Net's folder of a trained model (above the folds).
+        model: the folder of a trained nnU-Net model, above the folds.
         output: takes ``DatasetXXX_NAME/nnUNetTrainer__PLANS__CONFIG``, as nnUNet_results does; with ``zipped`` the name
             of the archive, for ``nnUNetv2_install_pretrained_model_from_zip``.
-        zipped: write one archive.
+        zipped: whether to write one archive.
 
     Returns:
         The model's folder, or the archive.
@@ -35,11 +37,13 @@ def export(model: Path, output: Path, *, zipped: bool = False) -> Path:
             target is there already.
     """
     checkpoints = final_checkpoints(model)
-    plans = _without_step(read_json(model / "plans.json", "Give a model folder, with plans.json and fold_X."))
+    plans = read_json(model / "plans.json", "Give a model folder, with plans.json and fold_X.")
+    plans.pop("cil", None)
     dataset_json = read_json(model / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
     if zipped and output.suffix != ".zip":
         output = output.with_name(f"{output.name}.zip")
-    model_name = Path(plans["dataset_name"]) / f"{PLAIN_TRAINER}__{plans['plans_name']}__{_configuration(checkpoints)}"
+    name = model_folder_name(PLAIN_TRAINER, plans["plans_name"], _configuration(checkpoints))
+    model_name = Path(plans["dataset_name"]) / name
     final = output if zipped else output / model_name
     if final.exists():
         raise CILError(f"{final} is there already. Remove it, or choose another place.")
@@ -60,25 +64,6 @@ def export(model: Path, output: Path, *, zipped: bool = False) -> Path:
             exported = Path(shutil.make_archive(str(Path(aside) / "model"), "zip", Path(aside) / "results"))
         exported.rename(final)
     return final
-
-
-def final_checkpoints(model: Path) -> dict[str, Path]:
-    """``fold_X`` -> its final checkpoint.
-
-    Raises:
-        CILError: there is none.
-    """
-    found = {file.parent.name: file for file in sorted(model.glob("fold_*/checkpoint_final.pth"))}
-    if not found:
-        raise CILError(
-            f"{model} is not the folder of a trained nnU-Net v2 model: it has no fold_X/checkpoint_final.pth. It is called "
-            "TRAINER__PLANS__CONFIGURATION and lies in nnUNet_results/DATASET."
-        )
-    return found
-
-
-def _without_step(plans: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in plans.items() if k != "cil"}
 
 
 def _configuration(checkpoints: Mapping[str, Path]) -> str:
@@ -115,25 +100,3 @@ def _export_fold(file: Path, target: Path, plans: Mapping[str, Any], dataset_jso
         card = model_card(lineage, lineage[-1].dice, PLAIN_TRAINER)
         (target / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     return origin
-
-
-def check_network(
-    file: Path, checkpoint: Mapping[str, Any], plans: Mapping[str, Any], dataset_json: Mapping[str, Any], verdict: str
-) -> None:
-    """Refuses weights that the network of plain nnU-Net does not take; ``verdict`` begins the message."""
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    manager = PlansManager(dict(plans))
-    configuration = manager.get_configuration(checkpoint["init_args"]["configuration"])
-    inputs = determine_num_input_channels(manager, configuration, dict(dataset_json))
-    outputs = manager.get_label_manager(dict(dataset_json)).num_segmentation_heads
-    network = nnUNetTrainer.build_network_architecture(manager, configuration, inputs, outputs, False)
-    try:
-        network.load_state_dict(checkpoint["network_weights"])
-    except RuntimeError as error:
-        raise CILError(
-            f"{verdict}: plain nnU-Net builds another network from the plans than {checkpoint['trainer_name']} did for "
-            f"{file.parent.name} ({str(error).splitlines()[-1].strip()})."
-        ) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.evaluation.tables import Table
 from nnunet_cil.lineage import StepRecord
-from nnunet_cil.workflows.models.export import final_checkpoints
+from nnunet_cil.workflows.models.trained_model import final_checkpoints
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from nnunet_cil.networks.prototype_bank import PrototypeBank
 
 _MOST_PAIRS = 15
-"""Prototypes whose similarities make a table that can be read."""
+"""The number of prototypes up to which a table of their similarities can be read."""
 
 
 def describe(model: Path) -> str:
-    """Text: classes with their origin, the steps with their hashes, prototypes.
+    """Describes a model as text: classes with their origin, the steps with their hashes, prototypes.
 
     Args:
         model: nnU-Net's folder of a trained model (its first fold is taken), or a checkpoint.
@@ -94,7 +94,7 @@ def _steps(lineage: Sequence[StepRecord]) -> Table:
 
 
 def _prototypes(names: Sequence[str], bank: PrototypeBank) -> Table:
-    """Norm, number of voxels, and the nearest other class by cosine similarity; blank for a class without a prototype."""
+    """Tells of each prototype its norm, number of voxels and nearest class by cosine similarity; blank where there is none."""
     import torch
 
     similarity = _cosines(bank).masked_fill(~bank.known[None, :], -2).fill_diagonal_(-2)
@@ -111,7 +111,7 @@ def _prototypes(names: Sequence[str], bank: PrototypeBank) -> Table:
 
 
 def _similarities(names: Sequence[str], bank: PrototypeBank) -> Table:
-    """Cosine similarity of every two prototypes; blank where one is missing."""
+    """Tells the cosine similarity of every two prototypes; blank where one is missing."""
     names, cosines, known = names[: len(bank.counts)], _cosines(bank), bank.known
     body = [
         [name, *(f"{cosines[i, j]:.3f}" if known[i] and known[j] else "" for j in range(len(names)))]

@@ -19,10 +19,9 @@ def status(experiment: Experiment) -> str:
     has_several = len(experiment.data_sets) > 1
     rows = []
     for model in PlannedExperiment.read(experiment).model_folds():
-        step = model.model
-        data_set = [step.dataset] if has_several else []
+        data_set = [model.model.dataset] if has_several else []
         scores = map(number, _validation_scores(model))
-        rows.append([str(model.fold), str(step.step), *data_set, step.trainer, _state(model), *scores])
+        rows.append([str(model.fold), str(model.step), *data_set, model.trainer, _state(model), *scores])
     header = ["fold", "step", *(["data set"] if has_several else []), "trainer", "state", "old", "new", "all"]
     return Table(header, rows).markdown()
 
@@ -34,7 +33,7 @@ def _state(model: ModelFold) -> str:
         return "trained, not validated"
     logs = sorted(model.folder.glob("training_log_*.txt"), key=lambda f: f.stat().st_mtime)
     epochs = re.findall(r": Epoch (\d+)\s*$", logs[-1].read_text(errors="replace"), re.M) if logs else []
-    total = model.model.plan.training.get("num_epochs", DEFAULT_EPOCHS)
+    total = model.plan.training.get("num_epochs", DEFAULT_EPOCHS)
     return f"epoch {epochs[-1]} of {total}" if epochs else "missing"
 
 
@@ -42,6 +41,6 @@ def _validation_scores(model: ModelFold) -> Groups:
     """Returns the mean Dice over old, new and all classes, from nnU-Net's summary; NaN where there is none."""
     if not model.is_finished:
         return math.nan, math.nan, math.nan
-    means, plan = model.validation_means(), model.model.plan
+    means, plan = model.validation_means(), model.plan
     scores = {n: float(means.get(str(plan.labels[n]), {}).get("Dice", "nan")) for n in plan.seen_classes}
     return group_means(scores, plan.old_classes, plan.new_classes)

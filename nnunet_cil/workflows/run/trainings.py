@@ -41,7 +41,7 @@ class Training:
     @property
     def num_epochs(self) -> int:
         """Returns how many epochs the step is trained for."""
-        return int(self.model.model.plan.training.get("num_epochs", DEFAULT_EPOCHS))
+        return int(self.model.plan.training.get("num_epochs", DEFAULT_EPOCHS))
 
 
 def unfinished_trainings(planned: PlannedExperiment, options: TrainingOptions) -> list[Training]:

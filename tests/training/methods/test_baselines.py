@@ -29,7 +29,7 @@ SCALES = (0.7, 0.3)
 
 @pytest.fixture
 def data():
-    """Background, two old and two new classes, two scales, an ignore label, two samples."""
+    """Draws background, two old and two new classes, two scales, an ignore label, two samples."""
     torch.manual_seed(0)
     sizes = [(6, 5, 2), (3, 3, 1)]
     return SimpleNamespace(
@@ -64,7 +64,7 @@ class Stages(StageReader):
 
 
 def voxels(tensor):
-    """(batch, channels, *spatial) -> (voxels, channels)."""
+    """Reshapes (batch, channels, *spatial) -> (voxels, channels)."""
     return tensor.movedim(1, -1).reshape(-1, tensor.shape[1])
 
 
@@ -214,7 +214,7 @@ def test_plop(data):
 
 
 def slow_pod(x, y, scales):
-    """Window by window, axis by axis."""
+    """Computes local POD window by window, axis by axis."""
     norms = []
     for a, b in zip(x.double() ** 2, y.double() ** 2, strict=True):
         squares = 0.0
@@ -311,7 +311,7 @@ def test_ewc_penalises_what_the_old_network_had(data):
 
 
 @pytest.mark.parametrize("batch_dice", [False, True])
-def test_replay_takes_each_samples_labels_at_their_word(data, batch_dice):
+def test_replay_trains_on_the_classes_that_each_samples_labels_show(data, batch_dice):
     """The first sample shows the new classes, the second class 2 only, the third everything."""
     data.logits = [torch.cat([x, torch.randn_like(x[:1])]) for x in data.logits]
     data.targets = [torch.randint(0, IGNORE + 1, (3, *t.shape[1:])) for t in data.targets]
@@ -469,16 +469,16 @@ def test_joint_sees_old_labels_and_the_cases_of_earlier_steps(toy, tmp_path):
 
 
 def spy_on_labelled(trainer):
-    """What the loss is told of each sample, with the sample's key."""
-    told = []
+    """Returns a list that gets ``Batch.labelled`` of every batch from now on."""
+    recorded = []
     terms = trainer.loss.terms
 
     def spy(logits, targets, batch):
-        told.append(batch.labelled)
+        recorded.append(batch.labelled)
         return terms(logits, targets, batch)
 
     trainer.loss.terms = spy
-    return told
+    return recorded
 
 
 def test_replay_shows_old_labels_of_kept_cases_only(toy, tmp_path):
@@ -488,7 +488,7 @@ def test_replay_shows_old_labels_of_kept_cases_only(toy, tmp_path):
     trainer.on_train_start()
     (kept,) = trainer.kept_cases
     assert kept in trainer.do_split()[0]
-    told = spy_on_labelled(trainer)
+    recorded = spy_on_labelled(trainer)
     seen = {True: set(), False: set()}
     for _ in range(20):
         batch = next(trainer.dataloader_train)
@@ -496,7 +496,7 @@ def test_replay_shows_old_labels_of_kept_cases_only(toy, tmp_path):
             seen[key == kept] |= {int(v) for v in target.unique()}
         trainer.train_step(batch)
         expected = [[True] * 4 if key == kept else [False, False, True, True] for key in batch["keys"]]
-        assert told[-1].tolist() == expected
+        assert recorded[-1].tolist() == expected
     assert seen[True] == {0, 1, 2, 3, 4}
     assert seen[False] == {0, 3, 4}
 
@@ -519,13 +519,13 @@ def test_replay_under_disjoint_cases_shows_what_a_case_was_labelled_with(toy, tm
     seen = {tile.case: set(tile.labels.unique().tolist()) for tile in trainer.training_pass().tiles()}
     assert set(seen) == set(trainer.step_plan.cases)  # a pass has no labels for the kept cases
     shown = [{0, 4}, {0, 1, 2}, {0, 3}]
-    told = spy_on_labelled(trainer)
+    recorded = spy_on_labelled(trainer)
     for _ in range(15):
         batch = next(trainer.dataloader_train)
         for key, target in zip(batch["keys"], batch["target"][0], strict=True):
             assert {int(v) for v in target.unique()} <= shown[trainer.kept_cases.get(key, 0)]
         assert np.isfinite(trainer.train_step(batch)["loss"])
-        assert told[-1].tolist() == [
+        assert recorded[-1].tolist() == [
             [c in shown[trainer.kept_cases.get(key, 0)] for c in range(1, 5)] for key in batch["keys"]
         ]
 

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,12 @@ from toy import DATASET, SHORT, base_plans, make_dataset, make_raw, make_trainer
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.preprocess import missing_commands
-from nnunet_cil.host.raw_dataset import read_sample
 from nnunet_cil.step_plans import PreviousModel, StepPlan
 from nnunet_cil.training.state import lineage_of, read_checkpoint
 from nnunet_cil.workflows.models import extend as workflow
 from nnunet_cil.workflows.models.export import export
-from nnunet_cil.workflows.models.extend import Wish, extend, read_model
-from nnunet_cil.workflows.plan.compatibility import compare
+from nnunet_cil.workflows.models.extend import ExtendOptions, extend
+from nnunet_cil.workflows.models.trained_model import read_model
 from nnunet_cil.workflows.plan.step_files import step_plans_file
 
 NEW, PARTIAL = "Dataset018_New", "Dataset019_Partial"
@@ -60,8 +58,8 @@ def _trained(tmp_path_factory):
         trainer.run_training()
         model = Path(trainer.output_folder_base)
         short = {k: v for k, v in SHORT.items() if k != "mirror_axes"}
-        extend(model, 18, Wish(training=short))
-        extend(model, 19, Wish(refine=("liver",), training=short))
+        extend(model, 18, ExtendOptions(training=short))
+        extend(model, 19, ExtendOptions(refine=("liver",), training=short))
     return root, model.relative_to(root)
 
 
@@ -159,8 +157,8 @@ def test_an_extended_model_is_extended_again(model, monkeypatch):
     trainer = train(PGCD, "nnUNetPlansFrom017_kidney_step1", dataset=NEW)
     raw = make_raw(root_of(model), "Dataset020_Cyst", {"background": 0, "cyst": 1})
     monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
-    monkeypatch.setattr(workflow, "_check_labels", lambda *_: None)
-    found = extend(Path(trainer.output_folder_base), raw.name, Wish(name="second"))
+    monkeypatch.setattr(workflow, "check_preprocessed_labels", lambda *_: None)
+    found = extend(Path(trainer.output_folder_base), raw.name, ExtendOptions(name="second"))
     assert found.plans_name == "nnUNetPlansFrom018_second_step2"
     assert found.plan.steps == (("liver", "spleen"), ("kidney",), ("cyst",))
     assert found.plan.old_classes == ("liver", "spleen", "kidney")
@@ -173,7 +171,9 @@ def test_a_model_anywhere_is_continued_by_its_folder(model, tmp_path, monkeypatc
     shutil.copytree(model, elsewhere)
     shutil.rmtree(model)
     monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
-    found = extend(elsewhere, 18, Wish(name="moved", training={k: v for k, v in SHORT.items() if k != "mirror_axes"}))
+    found = extend(
+        elsewhere, 18, ExtendOptions(name="moved", training={k: v for k, v in SHORT.items() if k != "mirror_axes"})
+    )
     assert found.plan.previous.folder == str(elsewhere)
     assert (
         len(
@@ -194,26 +194,26 @@ def test_on_its_own_data_set_nothing_is_preprocessed_again(model, caplog):
     content["labels"]["kidney"] = 3
     raw.write_text(json.dumps(content))
     with pytest.raises(CILError, match=r"No case of Dataset017_Toy has 'kidney' \(label 3\)"):
-        extend(model, 17, Wish(classes=("kidney",)))
+        extend(model, 17, ExtendOptions(classes=("kidney",)))
     file = root_of(model) / "raw" / DATASET / "labelsTr" / "case_0.nii.gz"
     array = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
     array[-3:, -3:, -3:] = 3
     sitk.WriteImage(sitk.GetImageFromArray(array), str(file))
     with pytest.raises(CILError, match=r"label file of case 'case_0' has changed since .*3d_fullres was made. Remove"):
-        extend(model, 17, Wish(classes=("kidney",)))
+        extend(model, 17, ExtendOptions(classes=("kidney",)))
     copy = root_of(model) / "preprocessed" / DATASET / "gt_segmentations" / file.name
     shutil.copyfile(file, copy)  # as nnU-Net does when another configuration is preprocessed
     with pytest.raises(CILError, match=r"label file of case 'case_0' has changed since .*3d_fullres was made. Remove"):
-        extend(model, 17, Wish(classes=("kidney",)))
+        extend(model, 17, ExtendOptions(classes=("kidney",)))
     os.utime(copy, (0, 0))  # a file with an older time than its content
     with pytest.raises(
         CILError,
         match=r"'kidney' \(label 3\) is in the label files .* but in none of the preprocessed cases.*3d_fullres",
     ):
-        extend(model, 17, Wish(classes=("kidney",)))
+        extend(model, 17, ExtendOptions(classes=("kidney",)))
     preprocess_again("case_0")
     caplog.set_level(logging.INFO, "nnunet_cil")
-    found = extend(model, 17, Wish(classes=("kidney",)))
+    found = extend(model, 17, ExtendOptions(classes=("kidney",)))
     assert caplog.messages
     assert not any("nnUNetv2" in message for message in caplog.messages)
     assert found.plans_name == "nnUNetPlans_kidney_step1"
@@ -222,7 +222,7 @@ def test_on_its_own_data_set_nothing_is_preprocessed_again(model, caplog):
     with pytest.raises(
         CILError, match=r"nnUNetPlans_3d_fullres has the case 'case_1', which is not in .*raw.* any more"
     ):
-        extend(model, 17, Wish(classes=("kidney",)))
+        extend(model, 17, ExtendOptions(classes=("kidney",)))
 
 
 def preprocess_again(case):
@@ -253,7 +253,7 @@ def test_label_numbers_that_changed_since_the_preprocessing_are_refused(unproces
     array = sitk.GetArrayFromImage(sitk.ReadImage(str(labels)))
     sitk.WriteImage(sitk.GetImageFromArray(array * 2), str(labels))
     with pytest.raises(CILError, match=r"was preprocessed when 'kidney' was label 1, but dataset.json .* says 2"):
-        extend(unprocessed, 18, Wish(classes=("kidney",)))
+        extend(unprocessed, 18, ExtendOptions(classes=("kidney",)))
 
 
 # --- partial labels and refinement --------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def test_a_hidden_old_class_is_not_scored_where_the_labels_lack_it(model, monkey
     raw.write_text(json.dumps(json.loads(raw.read_text()) | {"labelled_classes": {"new_0": ["kidney"]}}))
     monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
     short = {k: v for k, v in SHORT.items() if k != "mirror_axes"}
-    plan = extend(model, 19, Wish(classes=("kidney",), name="hidden", training=short)).plan
+    plan = extend(model, 19, ExtendOptions(classes=("kidney",), name="hidden", training=short)).plan
     assert plan.labelled == {"new_0": ("kidney",)}
     assert not plan.differs_by_case
     trainer = train("nnUNetTrainerFineTune", "nnUNetPlansFrom017_hidden_step1", dataset=PARTIAL)
@@ -384,7 +384,7 @@ def test_methods_that_need_old_labels_are_refused_where_the_data_set_has_none(mo
 def test_labelled_classes_that_cannot_be_meant(unprocessed, labelled, message):
     change_raw(unprocessed, labelled_classes=labelled)
     with pytest.raises(CILError, match=message):
-        extend(unprocessed, 18, Wish())
+        extend(unprocessed, 18, ExtendOptions())
 
 
 def change_raw(model, *, without=(), **changed):
@@ -397,13 +397,13 @@ def change_raw(model, *, without=(), **changed):
 def test_a_dataset_json_that_nnunet_would_not_take(unprocessed, monkeypatch):
     change_raw(unprocessed, labels={"0": "background", "1": "kidney"})
     with pytest.raises(CILError, match=r"labels as nnU-Net v1 wanted them .*'background': 0"):
-        extend(unprocessed, 18, Wish())
+        extend(unprocessed, 18, ExtendOptions())
     change_raw(unprocessed, labels={"background": 0, "kidney": 1}, without=("file_ending",))
     with pytest.raises(CILError, match="lacks 'file_ending'"):
-        extend(unprocessed, 18, Wish())
+        extend(unprocessed, 18, ExtendOptions())
     change_raw(unprocessed, file_ending=".nii.gz", modality={"0": "MR"}, without=("channel_names",))
     monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
-    assert extend(unprocessed, 18, Wish(name="old-key")).plan.new_classes == ("kidney",)
+    assert extend(unprocessed, 18, ExtendOptions(name="old-key")).plan.new_classes == ("kidney",)
 
 
 def test_files_that_cannot_be_read_are_named(unprocessed):
@@ -414,19 +414,19 @@ def test_files_that_cannot_be_read_are_named(unprocessed):
     ):
         file.write_bytes(file.read_bytes()[:100])
         with pytest.raises(CILError, match=message):
-            extend(unprocessed, 18, Wish())
+            extend(unprocessed, 18, ExtendOptions())
 
 
 def test_too_few_cases_for_nnunets_split(unprocessed, monkeypatch):
     make_raw(root_of(unprocessed), "Dataset020_Few", {"background": 0, "kidney": 1}, num_cases=4)
     with pytest.raises(CILError, match=r"has 4 training cases, but nnU-Net's split into 5 folds.*splits_final.json"):
-        extend(unprocessed, 20, Wish())
+        extend(unprocessed, 20, ExtendOptions())
     split = root_of(unprocessed) / "preprocessed" / "Dataset020_Few" / "splits_final.json"
     split.parent.mkdir()
     split.write_text(json.dumps([{"train": ["new_0", "new_1", "new_2"], "val": ["new_3"]}]))
     monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
-    monkeypatch.setattr(workflow, "_check_labels", lambda *_: None)
-    assert extend(unprocessed, 20, Wish()).folds == ("0",)
+    monkeypatch.setattr(workflow, "check_preprocessed_labels", lambda *_: None)
+    assert extend(unprocessed, 20, ExtendOptions()).folds == ("0",)
 
 
 def test_a_model_with_another_network_than_its_plans_is_refused_first(unprocessed):
@@ -437,7 +437,7 @@ def test_a_model_with_another_network_than_its_plans_is_refused_first(unprocesse
     with pytest.raises(
         CILError, match=r"cannot be extended: plain nnU-Net builds another network .* nnUNetTrainerBN did"
     ):
-        extend(unprocessed, 18, Wish())
+        extend(unprocessed, 18, ExtendOptions())
 
 
 def test_names_stay_short_enough_for_a_folder(unprocessed):
@@ -445,7 +445,7 @@ def test_names_stay_short_enough_for_a_folder(unprocessed):
     assert workflow._default_name([f"organ number {i}" for i in range(12)], 1) == "organ-number-0-and-11-more"
     assert workflow._default_name(("肝臓",), 2) == "step-2"
     with pytest.raises(CILError, match=r"too long for a folder's. Choose a shorter one with --name or -p"):
-        extend(unprocessed, 18, Wish(name="a" * 240))
+        extend(unprocessed, 18, ExtendOptions(name="a" * 240))
 
 
 def test_plans_that_continue_another_model_are_kept(model, tmp_path, monkeypatch):
@@ -457,19 +457,19 @@ def test_plans_that_continue_another_model_are_kept(model, tmp_path, monkeypatch
     with pytest.raises(
         CILError, match=r"continues another model, .*nnUNetTrainer__nnUNetPlans.*name of its own with --name"
     ):
-        extend(other, 18, Wish())
+        extend(other, 18, ExtendOptions())
     short = {k: v for k, v in SHORT.items() if k != "mirror_axes"}
     elsewhere = Path(shutil.copytree(model, tmp_path / "unpacked"))
-    found = extend(elsewhere, 18, Wish(name="moved", training=short))
+    found = extend(elsewhere, 18, ExtendOptions(name="moved", training=short))
     train(MIB, found.plans_name, dataset=NEW)
     shutil.move(elsewhere, tmp_path / "there")
-    assert extend(tmp_path / "there", 18, Wish(name="moved", training=short)).plan.previous.folder == str(
+    assert extend(tmp_path / "there", 18, ExtendOptions(name="moved", training=short)).plan.previous.folder == str(
         tmp_path / "there"
     )
     resumed = make_trainer(MIB, found.plans_name, dataset=NEW)
     resumed.load_checkpoint(str(Path(resumed.output_folder) / "checkpoint_final.pth"))
     with pytest.raises(CILError, match=r"would change, but .* was trained with them"):
-        extend(tmp_path / "there", 18, Wish(name="moved", training={**short, "num_epochs": 3}))
+        extend(tmp_path / "there", 18, ExtendOptions(name="moved", training={**short, "num_epochs": 3}))
 
 
 def test_a_configuration_that_inherits_is_preprocessed_as_nnunet_would(model):
@@ -488,8 +488,8 @@ def test_what_an_exported_model_remembers_is_carried_on(model, tmp_path, monkeyp
     shutil.rmtree(extended)
     raw = make_raw(root_of(model), "Dataset020_Cyst", {"background": 0, "cyst": 1})
     monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
-    monkeypatch.setattr(workflow, "_check_labels", lambda *_: None)
-    found = extend(exported, raw.name, Wish())
+    monkeypatch.setattr(workflow, "check_preprocessed_labels", lambda *_: None)
+    found = extend(exported, raw.name, ExtendOptions())
     assert found.plan.steps == (("liver", "spleen"), ("kidney",), ("cyst",))
     stored = read_checkpoint(exported / "fold_0" / "checkpoint_final.pth")
     assert [(r.dataset, r.trainer) for r in lineage_of(stored)] == [(DATASET, "nnUNetTrainer"), (NEW, PGCD)]
@@ -499,17 +499,17 @@ def test_classes_that_both_have_are_refined_left_out_or_refused(unprocessed, mon
     with pytest.raises(
         CILError, match=r"Model and Dataset019_Partial both have liver.*--refine liver.*--classes.*rename"
     ):
-        extend(unprocessed, 19, Wish())
+        extend(unprocessed, 19, ExtendOptions())
     with pytest.raises(CILError, match="both have liver"):
-        extend(unprocessed, 19, Wish(classes=("liver", "cyst")))
+        extend(unprocessed, 19, ExtendOptions(classes=("liver", "cyst")))
     monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
-    found = extend(unprocessed, 19, Wish(classes=("cyst",), name="one"))
+    found = extend(unprocessed, 19, ExtendOptions(classes=("cyst",), name="one"))
     assert found.plan.target_classes == ("cyst",)
     assert found.plan.labelled == {"new_0": ()}
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"),
+    ("options", "message"),
     [
         (
             {"classes": ("kidny",)},
@@ -535,20 +535,20 @@ def test_classes_that_both_have_are_refined_left_out_or_refused(unprocessed, mon
         ({"plans_name": "a__b"}, "plans' name 'a__b' becomes part of a folder's name"),
     ],
 )
-def test_wishes_that_cannot_be_granted(unprocessed, wish, message):
+def test_options_that_cannot_work(unprocessed, options, message):
     with pytest.raises(CILError, match=message):
-        extend(unprocessed, 18, Wish(**wish))
+        extend(unprocessed, 18, ExtendOptions(**options))
 
 
 def test_a_trainer_that_cannot_read_the_labels_is_refused(unprocessed):
     with pytest.raises(CILError, match=r"nnUNetTrainerLwF takes label 0 for background.*Use nnUNetTrainerPGCD or"):
-        extend(unprocessed, 19, Wish("nnUNetTrainerLwF", refine=("liver",), name="lwf"))
+        extend(unprocessed, 19, ExtendOptions(trainer="nnUNetTrainerLwF", refine=("liver",), name="lwf"))
 
 
 def test_nothing_new_to_learn(unprocessed):
     make_raw(root_of(unprocessed), "Dataset020_Old", {"background": 0, "liver": 1})
     with pytest.raises(CILError, match="has no class that the model does not know: it knows liver, spleen"):
-        extend(unprocessed, 20, Wish(refine=("liver",)))
+        extend(unprocessed, 20, ExtendOptions(refine=("liver",)))
 
 
 def test_folders_that_are_no_model(unprocessed, tmp_path):
@@ -558,15 +558,15 @@ def test_folders_that_are_no_model(unprocessed, tmp_path):
         (unprocessed / "fold_0", "is one fold. Give the folder above it"),
     ):
         with pytest.raises(CILError, match=message):
-            extend(folder, 18, Wish())
+            extend(folder, 18, ExtendOptions())
     (tmp_path / "v1").mkdir()
     (tmp_path / "v1" / "plans.pkl").write_bytes(b"")
     with pytest.raises(CILError, match=r"is a model of nnU-Net v1"):
-        extend(tmp_path / "v1", 18, Wish())
+        extend(tmp_path / "v1", 18, ExtendOptions())
     file = unprocessed / "dataset.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"labels": {"background": 0, "whole": [1, 2]}}))
     with pytest.raises(NotImplementedError, match="'whole' of the data set is a region"):
-        extend(unprocessed, 18, Wish())
+        extend(unprocessed, 18, ExtendOptions())
 
 
 def test_a_cascade_is_refused(unprocessed):
@@ -575,7 +575,7 @@ def test_a_cascade_is_refused(unprocessed):
     plans["configurations"]["3d_fullres"]["previous_stage"] = "3d_lowres"
     file.write_text(json.dumps(plans))
     with pytest.raises(NotImplementedError, match="is a cascade"):
-        extend(unprocessed, 18, Wish())
+        extend(unprocessed, 18, ExtendOptions())
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(unprocessed):
@@ -585,14 +585,14 @@ def test_a_checkpoint_that_would_run_code_is_refused(unprocessed):
 
     torch.save({"network_weights": {}, "init_args": Evil()}, unprocessed / "fold_0/checkpoint_final.pth")
     with pytest.raises(CILError, match="loading it would run code"):
-        extend(unprocessed, 18, Wish())
+        extend(unprocessed, 18, ExtendOptions())
     assert not Path("ran").exists()
 
 
 def test_a_missing_image_is_named(unprocessed):
     (root_of(unprocessed) / "raw" / NEW / "labelsTr" / "new_3.nii.gz").unlink()
     with pytest.raises(CILError, match=r"Case 'new_3' of Dataset018_New lacks .*labelsTr/new_3.nii.gz"):
-        extend(unprocessed, 18, Wish())
+        extend(unprocessed, 18, ExtendOptions())
 
 
 def test_a_case_that_labels_what_it_should_not_is_named(model):
@@ -603,11 +603,11 @@ def test_a_case_that_labels_what_it_should_not_is_named(model):
     with pytest.raises(
         CILError, match=r"Case 'new_2' holds 'cyst' \(label 1\), but 'labelled_classes'.*not labelled there"
     ):
-        extend(model, 19, Wish(refine=("liver",), name="wrong"))
+        extend(model, 19, ExtendOptions(refine=("liver",), name="wrong"))
     content["labelled_classes"]["new_2"] = ["cist"]
     raw.write_text(json.dumps(content))
     with pytest.raises(CILError, match=r"names 'cist' for 'new_2'.*did you mean 'cyst'"):
-        extend(model, 19, Wish(refine=("liver",), name="wrong"))
+        extend(model, 19, ExtendOptions(refine=("liver",), name="wrong"))
 
 
 def test_data_that_other_plans_have_preprocessed_are_not_taken(model):
@@ -616,7 +616,7 @@ def test_data_that_other_plans_have_preprocessed_are_not_taken(model):
     other["configurations"]["3d_fullres"]["spacing"] = [2.0, 1.0, 1.0]
     (target / "other.json").write_text(json.dumps(other))
     with pytest.raises(CILError, match=r"nnUNetPlansFrom017_3d_fullres holds data .*other.json; other spacing.*-p"):
-        extend(model, 18, Wish(name="again"))
+        extend(model, 18, ExtendOptions(name="again"))
 
 
 def test_a_full_disk_is_said_before_the_long_work(unprocessed, monkeypatch):
@@ -624,76 +624,21 @@ def test_a_full_disk_is_said_before_the_long_work(unprocessed, monkeypatch):
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(CILError, match=r"0\.0 GB free.*set nnUNet_preprocessed to another disk"):
-        extend(unprocessed, 20, Wish())
+        extend(unprocessed, 20, ExtendOptions())
 
 
-# --- fit ----------------------------------------------------------------------------------------------------
+# --- compatibility -----------------------------------------------------------------------------------------
 
 
-def sample(tmp_path, **kwargs):
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-
-    folder = make_raw(tmp_path, "Dataset030_Fit", {"background": 0, "liver": 1}, **kwargs)
-    return read_sample([[str(f)] for f in sorted((folder / "imagesTr").iterdir())], SimpleITKIO())
-
-
-def dangers(plans, data, channels="MR", orientations=()):
-    settings = plans["configurations"]["3d_fullres"]
-    notes = compare(
-        plans, settings, {"0": "MR"}, channels if isinstance(channels, dict) else {"0": channels}, data, orientations
-    )
-    return [n.text for n in notes if n.is_blocking], [n.text for n in notes]
-
-
-def test_what_fits_is_said_in_numbers(tmp_path):
-    bad, said = dangers(base_plans(), sample(tmp_path), orientations=("LPS",))
-    assert bad == []
-    assert "channels: MR" in said
-    assert "size: median 20 x 22 x 24 voxels" in said
-    assert "spacing: 1 x 1 x 1 mm, the model's 1 x 1 x 1 mm" in said
-    assert "orientation: LPS, the model's LPS" in said
-
-
-def test_what_does_not_fit_is_dangerous(tmp_path):
-    data = sample(tmp_path, spacing=4.0)
-    plans = base_plans()
-    plans["configurations"]["3d_fullres"]["normalization_schemes"] = ["CTNormalization"]
-    plans["foreground_intensity_properties_per_channel"]["0"] |= {"percentile_00_5": 100.0, "percentile_99_5": 300.0}
-    bad, _ = dangers(plans, data, channels="CT", orientations=("RAS",))
-    assert [text.split(":")[0] for text in bad] == ["channels", "spacing", "intensities of channel 0", "orientation"]
-    assert "median differs 4.0 times" in bad[1]
-    assert "100 to 300, where 0.0% of the voxels are" in bad[2]
-    bad, _ = dangers(base_plans(), data, channels={"0": "MR", "1": "T2"})
-    assert bad == ["channels: the model takes 1 (MR), the data set has 2 (MR, T2)"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda image: image * 250, None),  # -25 to 1000
-        (lambda image: image * 250 + 1024, "none is below 0: these are no Hounsfield units"),
-        (lambda image: image / 5 - 0.02, "look rescaled"),
-    ],
-)
-def test_a_ct_in_other_units_is_dangerous(tmp_path, change, message):
-    data = sample(tmp_path)
-    data = replace(data, images=[change(image) for image in data.images])
-    plans = base_plans()
-    plans["configurations"]["3d_fullres"]["normalization_schemes"] = ["CTNormalization"]
-    plans["foreground_intensity_properties_per_channel"]["0"] |= {"percentile_00_5": -100.0, "percentile_99_5": 300.0}
-    bad, _ = dangers(plans, data)
-    assert [message in text for text in bad] == ([True] if message else [])
-
-
-def test_danger_is_refused_unless_forced(unprocessed, monkeypatch):
+def test_what_blocks_is_refused_unless_forced(unprocessed, monkeypatch):
     make_raw(root_of(unprocessed), "Dataset020_Ct", {"background": 0, "cyst": 1}, channel="CT")
     with pytest.raises(
         CILError, match=r"does not look like what the model .*channels: CT, but the model knows MR.*--force"
     ):
-        extend(unprocessed, 20, Wish())
+        extend(unprocessed, 20, ExtendOptions())
     monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
-    monkeypatch.setattr(workflow, "_check_labels", lambda *_: None)
-    assert extend(unprocessed, 20, Wish(force=True)).plan.new_classes == ("cyst",)
+    monkeypatch.setattr(workflow, "check_preprocessed_labels", lambda *_: None)
+    assert extend(unprocessed, 20, ExtendOptions(force=True)).plan.new_classes == ("cyst",)
 
 
 # --- the command --------------------------------------------------------------------------------------------
@@ -706,8 +651,8 @@ def test_the_command_prints_what_to_call_next(model, capsys):
     assert "Old classes: liver, spleen; new classes: kidney" in printed
     assert f"nnUNetv2_train {NEW} 3d_fullres 0 -tr {PGCD} -p nnUNetPlansFrom017_told_step1" in printed
     assert f"nnUNetv2_predict -d {NEW} -c 3d_fullres -f 0 -tr {PGCD} -p nnUNetPlansFrom017_told_step1" in printed
-    wish = ["-tr", MIB, "--hyperparameters", "mib_weight=5", "--training", "num_epochs=2", "--name", "mib"]
-    assert main(["extend", str(model), "18", *wish]) == 0
+    options = ["-tr", MIB, "--hyperparameters", "mib_weight=5", "--training", "num_epochs=2", "--name", "mib"]
+    assert main(["extend", str(model), "18", *options]) == 0
     assert f"nnUNetv2_train {NEW} 3d_fullres 0 -tr {MIB} -p nnUNetPlansFrom017_mib_step1" in capsys.readouterr().out
     assert main(["extend", str(model), "18", "--training", "num_epochs"]) == 1
     assert "--training takes KEY=VALUE, not 'num_epochs'" in capsys.readouterr().err
@@ -727,13 +672,13 @@ def test_the_models_reader_is_kept_since_another_may_flip_the_images(unprocessed
     file = unprocessed / "plans.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"image_reader_writer": "NibabelIOWithReorient"}))
     monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
-    monkeypatch.setattr(workflow, "_check_labels", lambda *_: None)
-    found = extend(unprocessed, 18, Wish(plans_name="kept"))
+    monkeypatch.setattr(workflow, "check_preprocessed_labels", lambda *_: None)
+    found = extend(unprocessed, 18, ExtendOptions(plans_name="kept"))
     assert json.loads(found.file.read_text())["image_reader_writer"] == "NibabelIOWithReorient"
     raw = root_of(unprocessed) / "raw" / NEW / "dataset.json"
     raw.write_text(json.dumps(json.loads(raw.read_text()) | {"overwrite_image_reader_writer": "SimpleITKIO"}))
     with pytest.raises(CILError, match=r"reader: SimpleITKIO, the model's NibabelIOWithReorient.*--force"):
-        extend(unprocessed, 18, Wish(plans_name="other"))
+        extend(unprocessed, 18, ExtendOptions(plans_name="other"))
 
 
 def test_what_earlier_plans_of_the_same_name_have_preprocessed_is_not_taken(model, monkeypatch):
@@ -745,4 +690,4 @@ def test_what_earlier_plans_of_the_same_name_have_preprocessed_is_not_taken(mode
     with pytest.raises(
         CILError, match=r"preprocessed with other plans \(nnUNetPlansFrom017_kidney_step1.json; other spacing"
     ):
-        extend(model, 18, Wish())
+        extend(model, 18, ExtendOptions())

@@ -1,4 +1,4 @@
-"""nnunet_cil run and status: the right commands, in the right order, once."""
+"""nnunet_cil run: the right commands, in the right order, once."""
 
 import json
 import os
@@ -6,7 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from toy import DATASET, ORGANS, finish_training, write_checkpoint, write_schedule
+from toy import DATASET, write_checkpoint, write_schedule
+from toy_jobs import MIB, PGCD, STEPS
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
@@ -16,30 +17,7 @@ from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.run import run as workflow
 from nnunet_cil.workflows.run.options import TrainingOptions
 
-STEPS = (ORGANS[:2], ORGANS[2:3], ORGANS[3:])
-PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
 CPU = EvaluationOptions(device="cpu")
-
-
-@pytest.fixture
-def setting(toy, tmp_path, monkeypatch):
-    """A planned schedule, and stand-ins for training (which leaves what nnU-Net leaves) and evaluation."""
-    schedule = write_schedule(tmp_path, STEPS)
-    trained, evaluated = [], []
-
-    def folder(arguments):
-        option = dict(zip(arguments[3:-1:2], arguments[4::2], strict=False))
-        name = f"{option['-tr']}__{option['-p']}__{arguments[1]}"
-        return Path(os.environ["nnUNet_results"]) / arguments[0] / name / f"fold_{arguments[2]}"
-
-    def train(arguments, _environment, _log, num_epochs):
-        assert num_epochs == 2
-        trained.append(arguments)
-        finish_training(folder(arguments))
-
-    monkeypatch.setattr(workflow, "train", train)
-    monkeypatch.setattr(workflow, "evaluate", lambda *a, **k: evaluated.append((a, k)))
-    return schedule, trained, evaluated, folder
 
 
 def run(schedule, *, evaluation=CPU, **changed):
@@ -293,19 +271,6 @@ def test_a_trainer_that_does_not_exist_is_not_missing_but_misspelt(setting, caps
         assert main([command, "17", "3d_fullres", "0", str(schedule), "-tr", given]) == 1
         message = f"nnunet_cil: nnU-Net does not find the trainer {given!r} (did you mean 'nnUNetTrainerPGCD'?)"
         assert message in capsys.readouterr().err
-
-
-def test_status_tells_finished_running_and_missing(setting, capsys):
-    schedule, _, _, folder = setting
-    run(schedule, stop_after=1)
-    running = folder([DATASET, "3d_fullres", "0", "-tr", PGCD, "-p", "nnUNetPlans_toy_step2"])
-    running.mkdir(parents=True)
-    (running / "training_log_2026.txt").write_text("2026: Epoch 0 \n2026: Epoch 1 \n")
-    assert main(["status", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD]) == 0
-    lines = [[c.strip() for c in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
-    assert lines[2] == ["0", "0", PGCD, "finished", "", "0.150", "0.150"]
-    assert lines[3] == ["0", "1", PGCD, "finished", "0.150", "0.300", "0.200"]
-    assert lines[4] == ["0", "2", PGCD, "epoch 1 of 2", "", "", ""]
 
 
 @pytest.mark.slow

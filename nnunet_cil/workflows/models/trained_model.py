@@ -1,0 +1,172 @@
+"""The folder of a trained nnU-Net model: finding its checkpoints, reading it, and checking its network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.files import read_json
+from nnunet_cil.host.dataset_json import read_dataset_json
+from nnunet_cil.host.networks import plain_network
+from nnunet_cil.host.plans_files import configuration_settings, unmoved_name
+from nnunet_cil.labels import refuse_regions
+from nnunet_cil.lineage import StepRecord, foreign_record
+from nnunet_cil.step_plans import StepPlan, read_step_plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """An nnU-Net v2 model folder, read and checked.
+
+    Attributes:
+        folder: the folder above the folds.
+        plans: its plans.json.
+        dataset_json: its dataset.json, with the model's labels.
+        configuration: nnU-Net's name of the configuration.
+        trainer: the trainer's class name.
+        folds: the trained folds, e.g. ("0", "all").
+        lineage: the records of its trainings.
+        steps: the foreground classes that it learnt in each of its steps, in channel order.
+        mirror_axes: the axes of the patch that prediction may flip.
+    """
+
+    folder: Path
+    plans: dict[str, Any]
+    dataset_json: dict[str, Any]
+    configuration: str
+    trainer: str
+    folds: tuple[str, ...]
+    lineage: tuple[StepRecord, ...]
+    steps: tuple[tuple[str, ...], ...]
+    mirror_axes: tuple[int, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The foreground classes, in channel order."""
+        return tuple(name for classes in self.steps for name in classes)
+
+    @cached_property
+    def step(self) -> StepPlan | None:
+        """The step that it was trained as; None for a model that was not trained in steps."""
+        return read_step_plan(self.plans, self.dataset_json) if "cil" in self.plans else None
+
+    @property
+    def origin(self) -> str:
+        """The name of the plans that its own are a copy of, without step and move."""
+        name = str(self.plans["plans_name"])
+        if self.step is not None:
+            name = name.removesuffix(f"_{self.step.schedule}_step{self.step.step}")
+        return unmoved_name(name)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of ``self.configuration`` in the plans, with what it inherits."""
+        return configuration_settings(self.plans, self.configuration)
+
+
+def read_model(folder: Path) -> TrainedModel:
+    """Reads a model folder.
+
+    Raises:
+        CILError: not the folder of an nnU-Net v2 model, or folds that know different classes.
+        NotImplementedError: regions, or a cascade.
+    """
+    from nnunet_cil.training.state import foreground_classes, lineage_of, read_checkpoint
+
+    folder = folder.resolve()
+    _refuse_other_folders(folder)
+    checkpoints = final_checkpoints(folder)
+    plans = read_json(folder / "plans.json", "Give a model folder, with plans.json and fold_X.")
+    dataset_json = read_dataset_json(folder / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
+    refuse_regions(dataset_json)
+    contents = {fold: read_checkpoint(file) for fold, file in checkpoints.items()}
+    first = next(iter(contents.values()))
+    classes = foreground_classes(first)
+    for fold, content in contents.items():
+        if foreground_classes(content) != classes:
+            raise CILError(
+                f"{folder}: {fold} knows {foreground_classes(content)}, but the first fold {classes}. Remove one."
+            )
+    lineage = lineage_of(first) or (foreign_record(first, classes),)
+    model = TrainedModel(
+        folder=folder,
+        plans=plans,
+        dataset_json=dataset_json,
+        configuration=str(first["init_args"]["configuration"]),
+        trainer=str(first["trainer_name"]),
+        folds=tuple(fold.removeprefix("fold_") for fold in contents),
+        lineage=lineage,
+        steps=_steps(lineage, classes),
+        mirror_axes=tuple(int(a) for a in first.get("inference_allowed_mirroring_axes") or ()),
+    )
+    if model.settings.get("previous_stage"):
+        raise NotImplementedError(f"{folder} is a cascade; nnunet_cil extends 2d, 3d_lowres and 3d_fullres only.")
+    for fold, file in checkpoints.items():
+        check_network(file, contents[fold], plans, dataset_json, f"{folder} cannot be extended")
+    return model
+
+
+def _refuse_other_folders(folder: Path) -> None:
+    """Refuses what is often taken for a model folder: a fold, or a model of nnU-Net v1."""
+    if not folder.is_dir():
+        raise CILError(
+            f"{folder} is not a folder. Give the model's, TRAINER__PLANS__CONFIGURATION in nnUNet_results/DATASET."
+        )
+    if any((folder / name).exists() for name in ("plans.pkl", "postprocessing.json")) or any(
+        folder.glob("fold_*/*.model.pkl")
+    ):
+        raise CILError(
+            f"{folder} is a model of nnU-Net v1. Only those of version 2 can be extended: train it again there."
+        )
+    if (folder.parent / "plans.json").is_file() and not (folder / "plans.json").is_file():
+        raise CILError(f"{folder} is one fold. Give the folder above it, {folder.parent}.")
+
+
+def _steps(lineage: Sequence[StepRecord], classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Returns the classes of each step, as the lineage tells; a model that was not trained in steps has one."""
+    steps = tuple(record.classes for record in lineage)
+    return steps if [name for step in steps for name in step] == list(classes) else (tuple(classes),)
+
+
+def final_checkpoints(model: Path) -> dict[str, Path]:
+    """Finds the final checkpoint of each trained fold: ``fold_X`` -> file.
+
+    Raises:
+        CILError: there is none.
+    """
+    found = {file.parent.name: file for file in sorted(model.glob("fold_*/checkpoint_final.pth"))}
+    if not found:
+        raise CILError(
+            f"{model} is not the folder of a trained nnU-Net v2 model: it has no fold_X/checkpoint_final.pth. It is called "
+            "TRAINER__PLANS__CONFIGURATION and lies in nnUNet_results/DATASET."
+        )
+    return found
+
+
+def check_network(
+    file: Path, checkpoint: Mapping[str, Any], plans: Mapping[str, Any], dataset_json: Mapping[str, Any], verdict: str
+) -> None:
+    """Refuses weights that the network of plain nnU-Net does not take.
+
+    Args:
+        file: the checkpoint's file, ``fold_X/checkpoint_final.pth``.
+        checkpoint: its content.
+        plans: the model's.
+        dataset_json: the model's.
+        verdict: the message's beginning.
+
+    Raises:
+        CILError: names the trainer that built another network.
+    """
+    network = plain_network(plans, dataset_json, str(checkpoint["init_args"]["configuration"]))
+    try:
+        network.load_state_dict(checkpoint["network_weights"])
+    except RuntimeError as error:
+        raise CILError(
+            f"{verdict}: plain nnU-Net builds another network from the plans than {checkpoint['trainer_name']} did for "
+            f"{file.parent.name} ({str(error).splitlines()[-1].strip()})."
+        ) from error

@@ -1,0 +1,60 @@
+"""What is said of the scores of all cases, for reading and for a paper."""
+
+import math
+
+import numpy as np
+
+from nnunet_cil.evaluation.charts import _lost, class_dots, curves
+from nnunet_cil.evaluation.results import mean_matrix, results
+from nnunet_cil.evaluation.scores import METRICS, score_table
+from nnunet_cil.evaluation.summary import latex, overview, summary
+from nnunet_cil.evaluation.tables import SCHEDULE_NUMBERS
+
+
+def test_a_class_that_one_fold_lacks_is_the_mean_of_the_others():
+    nan = math.nan
+    folds = [
+        {"classes": [{"a": 0.8, "b": nan}], "matrix": [[0.8]], "old": [nan], "new": [0.8], "all": [0.8]},
+        {"classes": [{"a": 0.6, "b": 0.4}], "matrix": [[0.5]], "old": [nan], "new": [0.5], "all": [0.5]},
+    ]
+    folds = [{**f, **dict.fromkeys(SCHEDULE_NUMBERS, nan)} for f in folds]
+    content = {"steps": [["a", "b"]], "cases": "validation", "tolerance_mm": 2, "significance": []}
+    content["trainers"] = {"PGCD": dict.fromkeys(METRICS, folds) | {"dice": folds}}
+    for fold in folds:
+        fold["missing"] = [{"a": 0, "b": 0}]
+    steps, schedule, *_ = overview(content)
+    assert steps.table.body[0][2:] == ["0.700", "0.400", "", "0.650", "0.650"]
+    assert schedule.table.body[0][1:4] == ["", "0.650 (0.500 to 0.800)", "0.650 (0.500 to 0.800)"]
+    assert np.array_equal(mean_matrix(folds), [[0.65]])
+    lost = [[{"a": nan}, {"a": 0.5}, {"a": 0.25}], [{"a": 0.5}, {"a": nan}, {"a": 0.5}]]
+    assert [_lost(per_step, "a") for per_step in lost] == [0.25, 0]
+    for chart in (curves, class_dots):
+        assert chart({**content, "steps": [["a", "b"]]}).axes
+
+
+def test_names_of_any_kind_are_escaped_in_summary_and_latex():
+    strange, hidden = "left_ventricle $x$ 50% | a&b", "_hidden"
+    rows = [
+        {
+            **{"trainer": trainer, "step": step, "fold": 0, "case": f"k{case}", "class": name},
+            **{"dice": 0.5, "hd95_mm": 1.0, "asd_mm": 0.5, "nsd": 0.5},
+        }
+        for trainer in ("nnUNetTrainer_One", "nnUNetTrainerTwo")
+        for step, names in enumerate([[strange], [strange, hidden]])
+        for name in names
+        for case in range(2)
+    ]
+    steps = [[strange], [hidden]]
+    content = {
+        **{"schedule": "my_schedule_50%", "dataset": "Dataset001_A$B", "configuration": "2d", "steps": steps},
+        **{"cases": "/a/labels|Ts", "tolerance_mm": 2.0, "significance": []},
+        "trainers": results(score_table(rows), steps),
+    }
+    text = summary(content)
+    assert r"| left_ventricle \$x\$ 50% \| a&b | \_hidden |" in text
+    assert r"# my_schedule_50% on Dataset001_A\$B, 2d" in text
+    assert r"(labels\|Ts)" in text
+    assert r"## R of \_One" in text
+    table = latex(content)
+    assert r"\caption{Dice after the last step of my\_schedule\_50\% on Dataset001\_A\$B, 2d.}" in table
+    assert r"\_One & 0.500" in table

@@ -1,0 +1,108 @@
+"""Scores are nnU-Net's, kept, and taken anew where files have changed."""
+
+import errno
+import gzip
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy import DATASET, toy_volume
+from toy_models import PGCD, run, write
+
+from nnunet_cil.cli import main
+from nnunet_cil.errors import CILError
+from nnunet_cil.workflows.evaluate import evaluate as whole
+from nnunet_cil.workflows.evaluate import score as scoring
+from nnunet_cil.workflows.evaluate.options import EvaluationOptions
+from nnunet_cil.workflows.experiment import Experiment
+
+
+def test_other_true_labels_are_scored_anew(trained, tmp_path):
+    root, schedule, calls = trained
+    images, labels = (root / "raw" / DATASET / folder for folder in ("imagesTs", "labelsTs"))
+    others = Path(shutil.copytree(labels, tmp_path / "others"))
+    half = toy_volume(51)[1]
+    half[half == 1] = np.arange((half == 1).sum()) % 2
+    write(half, others / "t1.nii.gz")
+
+    def scores(labels):
+        found = run(schedule, images=images, labels=labels, output=tmp_path / "out")
+        return json.loads((found.folder / "results.json").read_text())["trainers"]
+
+    first = scores(labels)
+    second = scores(others)
+    assert second != first
+    assert scores(labels) == first
+    assert len(calls) == 2
+    experiment = Experiment(
+        dataset=DATASET, configuration="3d_fullres", folds=(0,), schedule_name=schedule, trainers=(PGCD,)
+    )
+    options = EvaluationOptions(images=images, labels=labels, output=tmp_path / "out")
+    (tmp_path / "out" / "report.html").touch()
+    assert whole.evaluated(experiment, options) is not None
+    assert whole.evaluated(experiment, replace(options, tolerance_mm=options.tolerance_mm + 3)) is None
+    write(half, labels / "t1.nii.gz")
+    assert whole.evaluated(experiment, options) is None
+    assert scores(labels) == second
+
+
+def test_dice_is_nnunets(trained, tmp_path):
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    _, schedule, _ = trained
+    found = run(schedule)
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    for i in range(3):
+        labels = toy_volume(50 + i)[1]
+        write((labels == 3) * 1 + (labels == 1) * 2, truth / f"t{i}.nii.gz")
+    predictions = found.folder / "predictions" / f"{PGCD}_step1_fold0"
+    theirs = compute_metrics_on_folder(str(truth), str(predictions), None, SimpleITKIO(), ".nii.gz", [1, 2], None, 1)
+    ours = json.loads((found.folder / "results.json").read_text())["trainers"][PGCD]["dice"][0]["classes"][1]
+    assert ours["kidney"] == pytest.approx(theirs["mean"][1]["Dice"], abs=1e-6)
+    assert ours["liver"] == pytest.approx(theirs["mean"][2]["Dice"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: write(toy_volume(51)[1], f, spacing=(1, 1, 2)), "Spacing of .* is .*t1.nii.gz it is"),
+        (lambda f: write(toy_volume(51)[1] + 9, f), "t1.nii.gz holds the label 9, which is none of"),
+        (lambda f: f.write_bytes(f.read_bytes()[:40]), "t1.nii.gz is cut off or damaged"),
+        (lambda f: f.write_bytes(gzip.compress(b"no image" * 100)), "t1.nii.gz cannot be read"),
+    ],
+)
+def test_truth_that_does_not_fit(trained, break_it, message):
+    root, schedule, _ = trained
+    break_it(root / "raw" / DATASET / "labelsTs" / "t1.nii.gz")
+    with pytest.raises(CILError, match=message):
+        run(schedule)
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_scored_is_kept(trained, monkeypatch, capsys):
+    _, schedule, calls = trained
+    write_json = scoring.write_json
+    written = []
+
+    def full(file, content):
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        written.append(file)
+        write_json(file, content)
+
+    monkeypatch.setattr(scoring, "write_json", full)
+    command = ["evaluate", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD, "-device", "cpu"]
+    assert main(command) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("nnunet_cil: No space left on device (")
+    assert error.endswith("run the command again: what is finished is kept.")
+    before = written[0].stat().st_mtime_ns
+    monkeypatch.setattr(scoring, "write_json", write_json)
+    assert main(command) == 0
+    assert written[0].stat().st_mtime_ns == before
+    assert len(calls) == 2

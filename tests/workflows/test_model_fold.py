@@ -1,0 +1,79 @@
+"""The states of a model's fold; one that is not trained, or not on top of the model that is there, is refused."""
+
+import shutil
+
+import pytest
+import torch
+from toy import DATASET, finish_training, write_checkpoint
+from toy_models import PGCD, run, write_model
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.lineage import StepRecord
+from nnunet_cil.training.state import StepState, file_sha256
+from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.planned_experiment import PlannedExperiment
+
+
+def test_an_untrained_step_names_its_command(trained):
+    root, schedule, calls = trained
+    next((root / "results" / DATASET).glob("*step1*/fold_0/checkpoint_final.pth")).unlink()
+    with pytest.raises(CILError, match=r"Step 1 of toy is not trained .*'nnUNetv2_train .* -p nnUNetPlans_toy_step1'"):
+        run(schedule)
+    assert not calls
+
+
+def test_a_training_that_is_not_finished_is_not_begun_anew(trained):
+    root, schedule, calls = trained
+    final = next((root / "results" / DATASET).glob("*step1*/fold_0/checkpoint_final.pth"))
+    shutil.copy(final, final.with_name("checkpoint_best.pth"))
+    final.write_bytes(final.read_bytes()[:100])
+    with pytest.raises(CILError, match=r"fold_0/checkpoint_final.pth is truncated .*remove it and .*step1 --c'"):
+        run(schedule)
+    final.unlink()
+    with pytest.raises(CILError, match=r"Step 1 of toy is not trained to its end .*'nnUNetv2_train .*step1 --c'"):
+        run(schedule)
+    assert not calls
+
+
+def test_a_step_on_top_of_another_model_than_is_there_is_refused(trained):
+    root, schedule, calls = trained
+    first, second = (
+        next((root / "results" / DATASET).glob(f"*step{i}*")) / "fold_0" / "checkpoint_final.pth" for i in range(2)
+    )
+    record = StepRecord(
+        **{"step": 1, "classes": (), "num_cases": None, "versions": {}, "previous_sha256": file_sha256(first)},
+        **dict.fromkeys(("schedule", "dataset", "licence", "trainer", "plans", "configuration", "fold", "date"), ""),
+    )
+    state = StepState(classes=(), lineage=(record,), prototypes=None, stray_free=(), method_state={})
+    torch.save({"network_weights": {}, "init_args": {}, **state.to_checkpoint()}, second)
+    run(schedule)
+    calls.clear()
+    write_model(first, "trained again")
+    with pytest.raises(CILError, match=r"The model of step 0, .* has changed since step 1 was trained on top of it"):
+        run(schedule)
+    assert not calls
+
+
+def test_a_fold_is_begun_broken_trained_and_finished(trained):
+    experiment = Experiment(
+        dataset=DATASET, configuration="3d_fullres", folds=(1,), schedule_name=trained[1], trainers=(PGCD,)
+    )
+    model = PlannedExperiment.read(experiment).model_folds()[0]
+    assert model.name == f"{PGCD}__nnUNetPlans_toy_step0__3d_fullres_fold1"
+
+    def states():
+        return [s for s in ("begun", "broken", "trained", "finished") if getattr(model, f"is_{s}")]
+
+    assert states() == []
+    write_checkpoint(model.folder / "checkpoint_latest.pth", "x")
+    assert states() == ["begun"]
+    model.checkpoint.write_bytes(b"half a checkpoint")
+    assert states() == ["begun", "broken"]
+    model.put_broken_aside()
+    assert states() == ["begun"]
+    assert model.checkpoint.with_suffix(".broken").is_file()
+    write_checkpoint(model.checkpoint, "x")
+    model.put_broken_aside()
+    assert states() == ["begun", "trained"]
+    finish_training(model.folder)
+    assert states() == ["begun", "trained", "finished"]
