@@ -1,4 +1,4 @@
-"""The one place that lists the data sets that can be converted (docs/datasets.md says how to add one)."""
+"""The one place that lists the data sets that can be converted (docs/how-to/add-a-data-set.md says how to add one)."""
 
 from __future__ import annotations
 
