@@ -23,7 +23,7 @@ def test_ci_runs_the_readmes_test_command():
 
 def test_every_trainer_has_its_row_and_every_row_its_trainer():
     shown = set(trainer_names())
-    listed = set(re.findall(r"`(nnUNetTrainer\w+)`", (ROOT / "docs" / "methods" / "README.md").read_text()))
+    listed = set(re.findall(r"`(nnUNetTrainer\w+)`", (ROOT / "docs" / "explanation" / "methods.md").read_text()))
     assert shown - {"nnUNetTrainerCIL"} == listed
 
 
