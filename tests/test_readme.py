@@ -14,37 +14,11 @@ from nnunet_cil.workflows.plan.plan import plan
 
 ROOT = Path(__file__).parents[1]
 
-GENERATED = [
-    ROOT / "docs" / "reference" / f"{name}.md" for name in ("commands", "data-sets", "python", "schedules", "trainers")
-]
-"""Pages that the site writes from the code."""
-
 
 def test_ci_runs_the_readmes_test_command():
     command = 'pip install ".[test]" && pytest'
     assert f"```bash\n{command}\n```" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"\nbash -c '{command}'\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-
-
-def test_readme_stays_short_and_its_links_lead_somewhere():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(readme.splitlines()) <= 100
-    assert len(readme.split()) <= 700
-    for file in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        for link, section in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", file.read_text(encoding="utf-8")):
-            if link.startswith("http"):
-                continue
-            target = file.parent / link if link else file
-            if target.resolve() in GENERATED:
-                continue
-            assert target.exists(), f"{file.name}: {link}"
-            assert not section or section in sections(target), f"{file.name}: {link}#{section}"
-
-
-def sections(file: Path) -> set[str]:
-    """The anchors of a document's headings, as GitHub names them."""
-    headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.M)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_trainer_has_its_row_and_every_row_its_trainer():
@@ -56,7 +30,7 @@ def test_every_trainer_has_its_row_and_every_row_its_trainer():
 def examples(page: str) -> list[str]:
     """Returns the Python code of a how-to."""
     text = (ROOT / "docs" / "how-to" / f"{page}.md").read_text(encoding="utf-8")
-    return re.findall(r"```python\n(.*?)```", text, re.S)
+    return re.findall(r"```python[^\n]*\n(.*?)```", text, re.S)
 
 
 def test_the_readmes_results_are_the_stored_ones():

@@ -26,7 +26,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_others: Any) -> s
         if not (Path(config["config_file_path"]).parent / inside).exists():
             raise PluginError(f"{page.file.src_uri}: there is no {inside} in the repository.")
         if not config["repo_url"]:
-            return f"{match['text']} (`{inside}`)"
+            before = markdown[markdown.rfind("\n\n", 0, match.start()) + 1 : match.start()]
+            in_brackets = before.count("(") > before.count(")")
+            return f"{match['text']}, `{inside}`" if in_brackets else f"{match['text']} (`{inside}`)"
         address = f"{config['repo_url'].rstrip('/')}/blob/HEAD/{inside}" + (f"#{anchor}" if anchor else "")
         return f"[{match['text']}]({address})"
 

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import fences
 import pytest
 from formulas import on_page_content
 from repository_links import on_page_markdown
@@ -44,6 +45,7 @@ def linked(markdown, tmp_path, repo_url=None):
 def test_a_link_out_of_the_site_names_the_file_or_leads_to_the_repository(tmp_path):
     link = "[study](../../benchmarks/a.md#seeds)"
     assert linked(link, tmp_path) == "study (`benchmarks/a.md`)"
+    assert linked(f"(x)\n\n(As a\n{link} shows.)", tmp_path) == "(x)\n\n(As a\nstudy, `benchmarks/a.md` shows.)"
     assert linked(link, tmp_path, "https://x/y/") == "[study](https://x/y/blob/HEAD/benchmarks/a.md#seeds)"
 
 
@@ -64,3 +66,8 @@ def test_equations_in_docstrings_are_not_taken_for_markdown():
     docstring = SimpleNamespace(value="log q_{k} of `a_*b`.\n\nArgs:\n    log_probs: (N, *spatial)\n    *more: x")
     PlainDocstrings().on_object(obj=SimpleNamespace(docstring=docstring))
     assert docstring.value == "log q\\_{k} of `a_*b`.\n\nArgs:\n    log_probs: (N, \\*spatial)\n    *more: x"
+
+
+def test_comments_to_the_tests_are_not_shown():
+    shown = fences.on_page_markdown("```bash\n# not run by the tests: long\nrun # fast\n```\n", page=PAGE)
+    assert shown == "```bash\nrun # fast\n```\n"
