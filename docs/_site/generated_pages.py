@@ -119,10 +119,10 @@ def trainers() -> str:
     lines += [
         "A schedule sets these under `training`, for all steps or for one; `extend` takes them after `--training`."
     ]
-    lines += ["", "| name | values | default | meaning |", "|---|---|---|---|"]
+    lines += ["", "| name | meaning | default | values |", "|---|---|---|---|"]
     for name, kind in types.items():
         default, meaning = TRAINING_SETTINGS[name]
-        lines.append(f"| `{name}` | {_TYPES[kind]} | {default} | {meaning} |")
+        lines.append(f"| `{name}` | {meaning} | {default} | {_TYPES[kind]} |")
     return "\n".join(lines) + "\n"
 
 
@@ -216,6 +216,7 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 """The generated pages, by name; none of them is in docs/."""
 
+_ADDRESS = re.compile(r"(?<![<(`])(https?://[^\s,;)]+[^\s,;).])")
 _TYPES = {bool: "true or false", int: "whole number", float: "number", list: "list", str: "text"}
 
 
@@ -225,9 +226,9 @@ def _trainer(trainer: type) -> Iterator[str]:
     yield _docstring(inspect.cleandoc(trainer.__doc__ or ""))
     parameters = declared(trainer)
     if settable := {name: p for name, p in parameters.items() if p.is_settable}:
-        yield from ("", "| option | values | default | meaning |", "|---|---|---|---|")
+        yield from ("", "| option | meaning | default | values |", "|---|---|---|---|")
     for name, p in settable.items():
-        yield f"| `{name}` | {_values(p)} | {_value(p.default)} | {_text(p.meaning)} |"
+        yield f"| `{name}` | {_text(p.meaning)} | {_value(p.default)} | {_values(p)} |"
     held = [f"`{name}` at {_value(p.default)}" for name, p in parameters.items() if not p.is_settable]
     if held:
         yield from ("", f"Fixed: {', '.join(held)}.")
@@ -286,13 +287,16 @@ def _capitalised(text: str) -> str:
 
 
 def _text(text: str | None) -> str:
-    """Escapes what Markdown would take for its own."""
-    return re.sub(r"([\\`*_{}\[\]|$#])", r"\\\1", " ".join((text or "").split())).replace("<", "&lt;")
+    """Escapes what Markdown would take for its own; addresses become links."""
+    parts = _ADDRESS.split(" ".join((text or "").split()))
+    parts[::2] = [re.sub(r"([\\`*_{}\[\]|$#])", r"\\\1", part).replace("<", "&lt;") for part in parts[::2]]
+    parts[1::2] = [f"<{address}>" for address in parts[1::2]]
+    return "".join(parts)
 
 
 def _docstring(text: str) -> str:
     """Makes Markdown of a docstring: addresses become links."""
-    return re.sub(r"(?<![<(`])(https?://[^\s,;)]+[^\s,;).])", r"<\1>", text)
+    return _ADDRESS.sub(r"<\1>", text)
 
 
 def _anchor(name: str) -> str:

@@ -23,8 +23,8 @@ def test_every_trainer_has_its_section_with_its_options():
     page = generated_pages.trainers()
     for name in trainer_names():
         assert f"\n## {name}\n" in page
-    assert "| `prototype_refresh` | number from 0 to 1 | 0.5 | Share of" in page
-    assert "| `replay_cases` | whole number from 1 to 1,000,000 | 4 | Old training cases" in page
+    assert "| 0.5 | number from 0 to 1 |" in page
+    assert "| `replay_cases` | Old training cases that are kept. | 4 | whole number from 1 to 1,000,000 |" in page
 
 
 def test_every_data_set_has_its_section_with_its_options():
@@ -40,6 +40,7 @@ def test_every_schedule_has_its_section():
     for name in shipped_schedules():
         assert f"\n## {name} " in page
     assert "| 1 | spleen, aorta | `num_epochs = 10`<br>" in page
+    assert "AMOS, <https://arxiv.org/abs/2206.08023>. No" in page
 
 
 @pytest.mark.parametrize("name", [name for names in generated_pages.PUBLIC.values() for name in names])
