@@ -148,7 +148,7 @@ def data_sets() -> str:
             if option != "source":
                 lines += [
                     f"`--{option.replace('_', '-')}`",
-                    f":   {_capitalised(meanings[option])}{_default(parameter)}",
+                    f":   {_capitalised(_spelled_out(meanings[option], module))}{_default(parameter)}",
                     "",
                 ]
     return "\n".join(lines) + "\n"
@@ -261,6 +261,12 @@ def _arguments(docstring: str) -> dict[str, str]:
     section = section.partition("\n\n")[0]
     entries = re.split(r"^    (?=\w+:)", section, flags=re.M)[1:]
     return {name: " ".join(text.split()) for name, _, text in (entry.partition(":") for entry in entries)}
+
+
+def _spelled_out(meaning: str, module: Any) -> str:
+    """Replaces the names of a module's constants by their keys."""
+    constants = {name: value for name, value in vars(module).items() if name.isupper() and isinstance(value, dict)}
+    return re.sub(r"``([A-Z_]+)``", lambda m: ", ".join(constants[m[1]]) if m[1] in constants else m[0], meaning)
 
 
 def _usage(command: argparse.ArgumentParser) -> str:

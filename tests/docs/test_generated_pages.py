@@ -33,6 +33,7 @@ def test_every_data_set_has_its_section_with_its_options():
         assert f"\n## {name}\n" in page
     assert "\n`--names`\n:   A JSON file" in page
     assert "Classes, from number 1 on: spleen, right kidney" in page
+    assert "\n:   One of none, transunet, swin-unetr; none: all are training cases. Default: none.\n" in page
 
 
 def test_every_schedule_has_its_section():

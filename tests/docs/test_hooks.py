@@ -63,9 +63,14 @@ def test_equations_in_docstrings_are_not_taken_for_markdown():
     pytest.importorskip("griffe", reason='needs pip install ".[docs]"')
     from plain_docstrings import PlainDocstrings
 
-    docstring = SimpleNamespace(value="log q_{k} of `a_*b`.\n\nArgs:\n    log_probs: (N, *spatial)\n    *more: x")
+    docstring = SimpleNamespace(
+        value="log q_{k} of `a_*b`, https://x/y_.z.\n\nArgs:\n    log_probs: (N, *spatial)\n    *more: x"
+    )
     PlainDocstrings().on_object(obj=SimpleNamespace(docstring=docstring))
-    assert docstring.value == "log q\\_{k} of `a_*b`.\n\nArgs:\n    log_probs: (N, \\*spatial)\n    *more: x"
+    assert (
+        docstring.value
+        == "log q\\_{k} of `a_*b`, <https://x/y_.z>.\n\nArgs:\n    log_probs: (N, \\*spatial)\n    *more: x"
+    )
 
 
 def test_comments_to_the_tests_are_not_shown():
