@@ -84,7 +84,7 @@ def settable(trainer: type) -> dict[str, Hyperparameter[Any]]:
 
 
 def check(trainer: type, values: Mapping[str, Any], where: str) -> None:
-    """Refuses names that a trainer does not have, and values out of their range.
+    """Refuses names that a trainer does not have, and values out of their range, its own defaults among them.
 
     Args:
         trainer: a trainer class.
@@ -95,6 +95,12 @@ def check(trainer: type, values: Mapping[str, Any], where: str) -> None:
         CILError: with the nearest name, or the range.
     """
     known = settable(trainer)
+    for name, parameter in known.items():
+        expected = parameter.check(getattr(trainer, name))
+        if expected is not None:
+            raise CILError(
+                f"{trainer.__name__} sets {name!r} to {getattr(trainer, name)!r}, but it must be {expected}."
+            )
     for name, value in values.items():
         sets = f"{where} sets the hyper-parameter {name!r}"
         if name not in known:

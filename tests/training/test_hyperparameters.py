@@ -54,6 +54,13 @@ def test_a_plain_value_in_a_subclass_is_another_default():
         check(Changed, {"weight": 6}, "Schedule x")
 
 
+@pytest.mark.parametrize(("name", "value"), [("weight", -1.0), ("weight", 7), ("count", 1.5), ("on", "yes")])
+def test_a_plain_value_out_of_range_is_refused(name, value):
+    trainer = type("Mine", (Parent,), {name: value})
+    with pytest.raises(CILError, match=f"Mine sets '{name}' to {value!r}, but it must be"):
+        check(trainer, {}, "Schedule x")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [

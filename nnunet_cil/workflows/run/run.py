@@ -114,8 +114,9 @@ def _check_trainers(experiment: Experiment) -> None:
     where = f"Schedule {name}"
     first = _first_trainer(experiment)
     if first is not None:
+        trainer = trainer_class(first)
         try:
-            trainer_class(first).check_hyperparameters(steps[0].hyperparameters, where)
+            trainer.check_hyperparameters(steps[0].hyperparameters, where)
         except CILError as error:
             raise CILError(
                 f"{error} It trains step 0 for all trainers; another trainer's hyper-parameters belong in the later steps."

@@ -242,6 +242,15 @@ def test_hyperparameters_of_any_step_are_checked_before_anything_is_done(
     assert not trained
 
 
+def test_a_trainer_that_nnunet_does_not_find_is_no_question_of_hyperparameters(setting, monkeypatch, capsys):
+    schedule, _, _, _ = setting
+    monkeypatch.delenv("nnUNet_extTrainer")
+    assert main(["run", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD, MIB, "--dry-run"]) == 1
+    error = capsys.readouterr().err
+    assert "nnunet_cil trainers" in error
+    assert "later steps" not in error
+
+
 def test_each_trainer_may_train_its_own_step_0(setting, tmp_path, capsys):
     _, trained, _, _ = setting
     schedule = write_schedule(tmp_path, STEPS, hyperparameters={"mib_weight": 5})
