@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.labels import label_map, model_labels
-from nnunet_cil.schedule import Schedule
+from nnunet_cil.schedule import DEFAULT_EPOCHS, Schedule
 
 SCHEMA_VERSION = 1
 
@@ -84,19 +84,24 @@ class StepPlan:
         """The classes whose labels training may see: the refined and the new ones, in channel order."""
         return self.refined + self.new_classes
 
-    def labelled_in(self, case: str) -> tuple[str, ...]:
+    def target_classes_in(self, case: str) -> tuple[str, ...]:
         """Returns the target classes that a case's labels show, in channel order."""
         return tuple(name for name in self.target_classes if name in self.labelled.get(case, self.target_classes))
 
     @property
     def differs_by_case(self) -> bool:
         """The labels of some case do not show every target class."""
-        return any(self.labelled_in(case) != self.target_classes for case in self.labelled)
+        return any(self.target_classes_in(case) != self.target_classes for case in self.labelled)
 
     @property
     def evaluated_classes(self) -> tuple[str, ...]:
         """The seen classes that the data set has labels of, in channel order."""
         return tuple(name for name in self.seen_classes if name in self.dataset_labels)
+
+    @property
+    def num_epochs(self) -> int:
+        """The length of the step's training."""
+        return int(self.training.get("num_epochs", DEFAULT_EPOCHS))
 
     @property
     def num_old_channels(self) -> int:

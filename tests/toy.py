@@ -313,7 +313,7 @@ def checkpoint(trainer, name: str = "final") -> dict:
     return torch.load(f"{trainer.output_folder}/checkpoint_{name}.pth", weights_only=False)
 
 
-def teacher_segments(folder: Path, logits: torch.Tensor, labelled_in=lambda _case: (), stray_free=()) -> dict:
+def teacher_segments(folder: Path, logits: torch.Tensor, labelled_channels_in=lambda _case: (), stray_free=()) -> dict:
     """Returns what ``TeacherVolumes`` writes for cases a and b, with a teacher that puts out ``logits``, (K, *spatial)."""
     from nnunet_cil.training.passes import Ranks
     from nnunet_cil.training.teacher_volumes import TeacherVolumes
@@ -325,7 +325,7 @@ def teacher_segments(folder: Path, logits: torch.Tensor, labelled_in=lambda _cas
     )
     predictor = SimpleNamespace(predict_sliding_window_return_logits=lambda _image: logits.clone())
     cases = SimpleNamespace(cases=dataset.identifiers, dataset=lambda: dataset, ranks=Ranks(rank=0, size=1))
-    TeacherVolumes(folder).write(cases, predictor, labelled_in, stray_free)
+    TeacherVolumes(folder).write(cases, predictor, labelled_channels_in, stray_free)
     assert sorted(f.name for f in folder.iterdir()) == ["a.npz", "b.npz"]
     return {case: np.load(folder / f"{case}.npz")["seg"] for case in "ab"}
 

@@ -102,6 +102,11 @@ def log_end(log: Path) -> str:
         return "\n  ".join(line.rstrip() for line in deque(file, maxlen=8))
 
 
+def epochs_in(log: str) -> list[int]:
+    """Returns the numbers of the epochs that lines of nnU-Net's training log name, in order."""
+    return [int(epoch) for epoch in re.findall(r": Epoch (\d+)\s*$", log, re.M)]
+
+
 def train(arguments: list[str], environment: Mapping[str, str], log: Path, num_epochs: int) -> None:
     """Runs ``nnUNetv2_train`` with a bar over its epochs.
 
@@ -113,8 +118,8 @@ def train(arguments: list[str], environment: Mapping[str, str], log: Path, num_e
     with tqdm(total=num_epochs, unit="epoch", leave=False) as bar:
 
         def watch(line: str) -> None:
-            if match := re.search(r": Epoch (\d+)\s*$", line):
-                bar.update(int(match[1]) - bar.n)
+            if epochs := epochs_in(line):
+                bar.update(epochs[-1] - bar.n)
             elif "Training done" in line:
                 bar.update(num_epochs - bar.n)
                 bar.set_description("predicting the validation cases")

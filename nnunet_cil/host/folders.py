@@ -94,6 +94,11 @@ def model_folder_name(trainer: str, plans: str, configuration: str) -> str:
     return f"{trainer}__{plans}__{configuration}"
 
 
+def logs_folder(dataset: str) -> Path:
+    """Returns the folder that takes the output of nnU-Net's commands: beside the models of a data set, given by its name."""
+    return nnunet_folder("nnUNet_results") / dataset / "cil_logs"
+
+
 def check_room(folder: Path, needed: int, variable: str = "nnUNet_raw") -> None:
     """Refuses to begin what the disk cannot hold.
 

@@ -397,7 +397,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         step = self.step_plan
         if not step.differs_by_case and not step.refined:
             return None
-        return [tuple(step.labels[name] for name in step.labelled_in(key)) for key in keys]
+        return [tuple(step.labels[name] for name in step.target_classes_in(key)) for key in keys]
 
     def labelled_channels_in(self, case: str) -> tuple[int, ...]:
         """Returns the channels that the case's labels show; none where these are the new classes in every case."""

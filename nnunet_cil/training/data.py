@@ -66,7 +66,7 @@ class StepDataset:
         self.volumes: TeacherVolumes | None = None
         """The teacher's segmentations of whole cases; patches carry them as a second channel of the targets."""
 
-    def labelled_in(self, _identifier: str) -> Collection[int]:
+    def target_labels_in(self, _identifier: str) -> Collection[int]:
         """Returns the data set's labels that training may see in a case."""
         return self._target_labels
 
@@ -74,7 +74,7 @@ class StepDataset:
         """Loads a case as nnU-Net: data, segmentation, previous segmentation (here the teacher's), properties."""
         load = self._dataset.load_case if self.volumes is None else partial(self.volumes.load_case, self._dataset)
         data, segmentation, previous, properties = load(identifier)
-        labelled = self.labelled_in(identifier)
+        labelled = self.target_labels_in(identifier)
         locations: dict[Any, Any] = {}
         for key, voxels in properties["class_locations"].items():
             if isinstance(key, tuple):

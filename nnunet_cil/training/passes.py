@@ -188,19 +188,19 @@ def classes_by_label(num_old: int, num_new: int) -> Classes:
 
 
 def confident_classes(
-    num_old: int, threshold: float, labelled_in: Callable[[str], Collection[int]] = lambda _case: ()
+    num_old: int, threshold: float, labelled_channels_in: Callable[[str], Collection[int]] = lambda _case: ()
 ) -> Classes:
     """Chooses the teacher's classes where the step has no label: old classes that it is confident of, and its background.
 
     Args:
         num_old: K, background included.
         threshold: the probability above which the teacher is confident of an old class.
-        labelled_in: case -> the channels that its labels show. An old class among them is taken from the labels there, not from
-            the teacher.
+        labelled_channels_in: case -> the channels that its labels show. An old class among them is taken from the labels
+            there, not from the teacher.
     """
 
     def classes(logits: Tensor, tile: Tile) -> Tensor:
-        decided = [c for c in labelled_in(tile.case) if c < num_old]
+        decided = [c for c in labelled_channels_in(tile.case) if c < num_old]
         logits = logits.float()
         if decided:
             logits = logits.index_fill(1, torch.tensor(decided, device=logits.device), -torch.inf)

@@ -19,7 +19,11 @@ def record_terms(logger: Any, terms: Mapping[str, float], epoch: int) -> None:
 
 def recorded_terms(logger: Any) -> dict[str, list[float]]:
     """Returns each loss term's means, one an epoch, from nnU-Net's logger."""
-    logged = logger.get_checkpoint()
+    return terms_in(logger.get_checkpoint())
+
+
+def terms_in(logged: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    """Returns each loss term's means out of what nnU-Net's logger has kept, as it stands in a checkpoint."""
     return {name.removeprefix(_PREFIX): values for name, values in logged.items() if name.startswith(_PREFIX)}
 
 

@@ -53,7 +53,7 @@ class TeacherVolumes:
         self,
         cases: TrainingPass,
         predictor: nnUNetPredictor,
-        labelled_in: Callable[[str], Collection[int]],
+        labelled_channels_in: Callable[[str], Collection[int]],
         stray_free: Collection[int],
     ) -> None:
         """Segments the cases that are not segmented yet. Returns when every rank is done with its own.
@@ -61,7 +61,7 @@ class TeacherVolumes:
         Args:
             cases: to segment.
             predictor: with the teacher's network.
-            labelled_in: case -> channels that its labels show; the teacher's segmentation leaves them out.
+            labelled_channels_in: case -> channels that its labels show; the teacher's segmentation leaves them out.
             stray_free: channels whose stray regions get the teacher's next most probable class.
         """
         aside = self.folder / f"unfinished_{os.getpid()}"
@@ -71,7 +71,9 @@ class TeacherVolumes:
         for number, case in enumerate(progress, start=1):
             if case not in self:
                 image = np.array(dataset.load_case(case)[0][:], dtype=np.float32)
-                dataset.save_seg(_segmented(image, predictor, labelled_in(case), stray_free), str(aside / case))
+                dataset.save_seg(
+                    _segmented(image, predictor, labelled_channels_in(case), stray_free), str(aside / case)
+                )
                 for file in aside.iterdir():
                     file.replace(self.folder / file.name)
             cases.ranks.barrier_after(number, len(cases.cases))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from nnunet_cil.host.folders import known_dataset, nnunet_folder
+from nnunet_cil.host.folders import known_dataset, logs_folder, nnunet_folder
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on, step_data_sets
 
@@ -73,6 +73,11 @@ class Experiment:
     def name(self) -> str:
         """Returns the name of a folder that belongs to the experiment, whatever the trainers."""
         return f"{self.base_plans}_{self.schedule.name}__{self.configuration}"
+
+    @property
+    def logs(self) -> Path:
+        """Returns the folder that takes the output of nnU-Net's commands, whatever the models are scored on."""
+        return logs_folder(self.dataset_name)
 
     @property
     def arguments(self) -> list[str]:

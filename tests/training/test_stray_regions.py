@@ -109,9 +109,9 @@ def test_classes_without_strays_travel_from_step_to_step_and_none_where_nobody_k
     asked = []
     write = TeacherVolumes.write
 
-    def spy(self, dataset, predictor, labelled_in, stray_free, **more):
+    def spy(self, dataset, predictor, labelled_channels_in, stray_free, **more):
         asked.append(list(stray_free))
-        write(self, dataset, predictor, labelled_in, stray_free, **more)
+        write(self, dataset, predictor, labelled_channels_in, stray_free, **more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TeacherVolumes, "write", spy)

@@ -110,10 +110,9 @@ def _training_options(args: argparse.Namespace) -> TrainingOptions:
 
 def _submit(args: argparse.Namespace, experiment: Experiment, training: TrainingOptions) -> None:
     from nnunet_cil.workflows.run.jobs import job_graph
-    from nnunet_cil.workflows.run.run import logs_folder
     from nnunet_cil.workflows.run.slurm import submit
 
-    logs = logs_folder(experiment)
+    logs = experiment.logs
     jobs = job_graph(experiment, training, evaluation_options(args))
     submit(jobs, logs, key_values("--slurm", args.slurm or ()))
     status = shlex.join(["nnunet_cil", "status", *experiment.arguments])
@@ -124,14 +123,13 @@ def _run_locally(args: argparse.Namespace, experiment: Experiment, training: Tra
     from nnunet_cil.workflows.evaluate.evaluate import evaluated
     from nnunet_cil.workflows.run.jobs import job_graph
     from nnunet_cil.workflows.run.local import run_locally
-    from nnunet_cil.workflows.run.run import logs_folder
 
     jobs = job_graph(experiment, training, evaluation_options(args))
     print(f"{len(jobs)} jobs to do", flush=True)
     # a kill ends the jobs, too; only here, since a pool of processes that inherits this never ends
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run_locally(jobs, logs_folder(experiment), max_jobs=args.max_jobs or 1)
+        run_locally(jobs, experiment.logs, max_jobs=args.max_jobs or 1)
     finally:
         signal.signal(signal.SIGTERM, before)
     return evaluated(experiment, evaluation_options(args)) if training.reaches_the_end(experiment) else None

@@ -68,7 +68,7 @@ class ReplayDataset(StepDataset):
         self.kept: Mapping[str, int] = {}
         """Case -> its group, from 1."""
 
-    def labelled_in(self, identifier: str) -> frozenset[int]:
+    def target_labels_in(self, identifier: str) -> frozenset[int]:
         """Returns the labels that the case's group shows."""
         return self._groups[self.kept.get(identifier, 0)]
 

@@ -39,12 +39,12 @@ def write_training_curves(output: Path, models: Mapping[str, Sequence[ModelFold]
         output: folder.
         models: trainer -> its model of every step, all of one fold.
     """
+    from nnunet_cil.training.progress import terms_in
     from nnunet_cil.training.state import read_checkpoint
 
     def terms(model: ModelFold) -> dict[str, list[float]]:
         logged = read_checkpoint(model.checkpoint)["logging"]
-        found = {k.removeprefix("loss_"): v for k, v in logged.items() if k.startswith("loss_")}
-        return found or {"loss": logged["train_losses"]}
+        return terms_in(logged) or {"loss": logged["train_losses"]}
 
     figure = training_curves({short(t): [terms(m) for m in own] for t, own in models.items()})
     fold = next(iter(models.values()))[0].fold

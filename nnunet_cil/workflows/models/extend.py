@@ -15,7 +15,7 @@ import numpy as np
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import write_json
 from nnunet_cil.host.dataset_json import read_dataset_json
-from nnunet_cil.host.folders import check_room, model_folder_name, nnunet_folder, raw_dataset_folder
+from nnunet_cil.host.folders import check_room, logs_folder, model_folder_name, nnunet_folder, raw_dataset_folder
 from nnunet_cil.host.plans_files import configuration_settings, moved_name, moved_plans, reader_of
 from nnunet_cil.host.preprocess import preprocess
 from nnunet_cil.host.preprocessed import refuse_other_preprocessing
@@ -131,7 +131,7 @@ def extend(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Ex
     check_lineage(trainer, model.lineage, raw.folder.name)
     check_labelled(plan, raw)
     file = _write_plans(model, raw, plan, _moved_plans(model, raw, options.plans_name), target)
-    logs = nnunet_folder("nnUNet_results") / raw.folder.name / "cil_logs"
+    logs = logs_folder(raw.folder.name)
     preprocess(raw.folder.name, model.configuration, file.stem, logs)
     check_preprocessed_labels(file, model.configuration, raw.dataset_json["labels"], plan)
     return Extension(

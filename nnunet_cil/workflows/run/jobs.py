@@ -20,7 +20,7 @@ from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_co
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run.options import TrainingOptions
-from nnunet_cil.workflows.run.run import logs_folder, preprocessing_commands, write_plans
+from nnunet_cil.workflows.run.run import preprocessing_commands, write_plans
 from nnunet_cil.workflows.run.trainings import Training, unfinished_trainings
 
 
@@ -84,7 +84,7 @@ def job_graph(experiment: Experiment, training: TrainingOptions, evaluation: Eva
 
 def _training_jobs(planned: PlannedExperiment, options: TrainingOptions) -> list[Job]:
     """Returns a job a training that is left, behind that of the model which it continues from."""
-    logs = logs_folder(planned.experiment)
+    logs = planned.experiment.logs
     todo = {training.model.name: training for training in unfinished_trainings(planned, options)}
     previous = {later.name: earlier.name for earlier, later in planned.successions()}
     jobs = []
@@ -101,7 +101,7 @@ def _evaluation_job(experiment: Experiment, options: EvaluationOptions, *, after
     trainers = [trainer.removeprefix("nnUNetTrainer") for trainer in experiment.trainers]
     which = _which_cases(experiment, options)
     name = "-".join(["evaluate", experiment.name, "fold", *map(str, experiment.folds), *trainers, *which])
-    log = logs_folder(experiment) / f"{name}.txt"
+    log = experiment.logs / f"{name}.txt"
     command = evaluate_command(experiment, options)
     function = partial(score_models, command[1:], log)
     return Job(name=name, command=shlex.join(command), function=function, log=log, after=after)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.commands import train, user_environment
-from nnunet_cil.host.folders import nnunet_folder
 from nnunet_cil.host.preprocess import missing_commands, preprocess
 from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.workflows.evaluate.cases import check_test_cases
@@ -44,7 +43,7 @@ def run(experiment: Experiment, training: TrainingOptions, evaluation: Evaluatio
     """
     if training.reaches_the_end(experiment):
         check_test_cases(experiment, evaluation)
-    logs = logs_folder(experiment)
+    logs = experiment.logs
     _preprocess_all(experiment, logs)
     planned = write_plans(experiment)
     if _first_trainer(experiment) is None and len(experiment.trainers) > 1:
@@ -77,11 +76,6 @@ def preprocessing_commands(experiment: Experiment) -> list[str]:
     first = experiment.dataset_name
     plans = {name: plans_on(name, first, experiment.base_plans) for name in experiment.data_sets}
     return [shlex.join(c) for d, p in plans.items() for c in missing_commands(d, experiment.configuration, p)]
-
-
-def logs_folder(experiment: Experiment) -> Path:
-    """Returns where the output of nnU-Net's commands goes: beside the models, whatever they are scored on."""
-    return nnunet_folder("nnUNet_results") / experiment.dataset_name / "cil_logs"
 
 
 def write_plans(experiment: Experiment) -> PlannedExperiment:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 
 from nnunet_cil.evaluation.tables import Groups, Table, group_means, number
-from nnunet_cil.schedule import DEFAULT_EPOCHS
+from nnunet_cil.host.commands import epochs_in
 from nnunet_cil.training.catalogue import check_trainer_names
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.model_fold import ModelFold
@@ -32,8 +31,8 @@ def _state(model: ModelFold) -> str:
     if model.is_trained:
         return "trained, not validated"
     logs = sorted(model.folder.glob("training_log_*.txt"), key=lambda f: f.stat().st_mtime)
-    epochs = re.findall(r": Epoch (\d+)\s*$", logs[-1].read_text(errors="replace"), re.M) if logs else []
-    total = model.plan.training.get("num_epochs", DEFAULT_EPOCHS)
+    epochs = epochs_in(logs[-1].read_text(errors="replace")) if logs else []
+    total = model.plan.num_epochs
     return f"epoch {epochs[-1]} of {total}" if epochs else "missing"
 
 

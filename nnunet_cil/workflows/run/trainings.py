@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from nnunet_cil.schedule import DEFAULT_EPOCHS
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run.options import TrainingOptions
@@ -41,7 +40,7 @@ class Training:
     @property
     def num_epochs(self) -> int:
         """Returns how many epochs the step is trained for."""
-        return int(self.model.plan.training.get("num_epochs", DEFAULT_EPOCHS))
+        return self.model.plan.num_epochs
 
 
 def unfinished_trainings(planned: PlannedExperiment, options: TrainingOptions) -> list[Training]:

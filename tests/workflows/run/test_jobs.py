@@ -15,7 +15,6 @@ from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run import jobs as launch
 from nnunet_cil.workflows.run.jobs import Job
-from nnunet_cil.workflows.run.run import logs_folder
 
 
 def test_a_step_comes_after_the_step_before_it_and_the_scores_after_all(experiment):
@@ -67,7 +66,7 @@ def test_another_test_set_is_another_job_behind_the_same_trainings(experiment, t
     own, other = (graph(experiment, output=output) for output in (None, tmp_path / "other"))
     assert [job.name for job in own[:-1]] == [job.name for job in other[:-1]] == list(own[-1].after)
     assert own[-1].name != other[-1].name
-    assert {job.log.parent for job in [*own, *other]} == {logs_folder(experiment)}
+    assert {job.log.parent for job in [*own, *other]} == {experiment.logs}
 
 
 def test_validation_cases_beside_test_cases_are_a_job_of_their_own(experiment):

@@ -21,7 +21,6 @@ from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run import local
 from nnunet_cil.workflows.run.jobs import Job
 from nnunet_cil.workflows.run.local import run_locally
-from nnunet_cil.workflows.run.run import logs_folder
 
 
 def journaling(journal, *, failing=""):
@@ -179,7 +178,7 @@ def test_a_killed_launcher_ends_its_training_and_a_rerun_goes_on_with_it(toy, tm
     assert process.wait(timeout=120) != 0
     assert not (fold / "checkpoint_final.pth").exists()
     assert main(command) == 0
-    (log,) = logs_folder(experiment).glob("*.txt")
+    (log,) = experiment.logs.glob("*.txt")
     calls = [line for line in log.read_text().splitlines() if line.startswith("$ nnUNetv2_train")]
     assert [call.endswith("--c") for call in calls] == [False, True]
     assert (fold / "checkpoint_final.pth").exists()

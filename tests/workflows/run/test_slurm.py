@@ -17,7 +17,6 @@ from nnunet_cil.cli import main
 from nnunet_cil.cli.arguments import key_values
 from nnunet_cil.workflows.run import slurm as cluster
 from nnunet_cil.workflows.run.jobs import Job
-from nnunet_cil.workflows.run.run import logs_folder
 
 
 @pytest.fixture
@@ -53,12 +52,12 @@ def submit(experiment, *parameters):
 
 
 def ids(experiment):
-    stored = json.loads((logs_folder(experiment) / "slurm_jobs.json").read_text())
+    stored = json.loads((experiment.logs / "slurm_jobs.json").read_text())
     return {short(name): int(job_id) for name, job_id in stored.items()}
 
 
 def submission(experiment, job_id):
-    return (logs_folder(experiment) / "submitit" / f"{job_id}_submission.sh").read_text()
+    return (experiment.logs / "submitit" / f"{job_id}_submission.sh").read_text()
 
 
 def dependency(experiment, job_id):
@@ -86,14 +85,14 @@ def test_every_job_is_submitted_behind_those_that_it_needs_and_just_once(experim
     out = capsys.readouterr().out
     assert "  submitted: " not in out
     assert "101  running since an earlier call: nnUNetv2_train" in out
-    assert len(list((logs_folder(experiment) / "submitit").glob("1*_submission.sh"))) == 5
+    assert len(list((experiment.logs / "submitit").glob("1*_submission.sh"))) == 5
 
 
 def test_after_a_failure_what_is_missing_is_submitted_and_the_log_is_shown(experiment, slurm, capsys):
     assert submit(experiment) == 0
     assert list(ids(experiment).values()) == [101, 102, 103, 104, 105, 106]
     finish(experiment, "PGCD 0 0")
-    logs = logs_folder(experiment)
+    logs = experiment.logs
     (job,) = (j for j in graph(experiment) if short(j.name) == "PGCD 1 0")
     job.log.write_text("epoch 1\nCUDA out of memory\n")
     (logs / "submitit" / "102_0_log.out").touch()
