@@ -19,11 +19,12 @@ def stored_leads(step):
     return share_of_lead.leads(schedule, files, step, "all", METHODS, "test")
 
 
-@pytest.mark.parametrize("step", [1, 2])
-def test_the_share_in_the_page_is_that_of_the_stored_results(step):
+@pytest.mark.parametrize(("step", "fraction", "words"), [(1, 2 / 3, "two thirds"), (2, 3 / 4, "three quarters")])
+def test_the_share_in_the_page_is_that_of_the_stored_results(step, fraction, words):
     found = stored_leads(step)
     assert len(found) == 3
-    assert f"{share_of_lead.share(found):.0%}".replace("%", " %") in PAGE.read_text(encoding="utf-8")
+    assert share_of_lead.share(found) == pytest.approx(fraction, abs=0.02)
+    assert f"{words} after step {step}" in " ".join(PAGE.read_text(encoding="utf-8").split())
 
 
 def test_the_share_is_a_ratio_of_means():
