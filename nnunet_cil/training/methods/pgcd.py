@@ -166,12 +166,12 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
 
 
 class nnUNetTrainerPGCDOnly(nnUNetTrainerPGCD):
-    """Ablation: without DAPD."""
+    """Ablation: without the DAPD term."""
 
     dapd_weight = fixed(0.0)
 
 
 class nnUNetTrainerDAPDOnly(nnUNetTrainerPGCD):
-    """Ablation: without PGCD."""
+    """Ablation: without the PGCD term."""
 
     pgcd_weight = fixed(0.0)
