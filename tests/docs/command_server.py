@@ -96,7 +96,9 @@ def execute(arguments):
             runpy.run_module(arguments[2], run_name="__main__", alter_sys=True)
         else:
             sys.argv = arguments[1:]
-            sys.path.insert(0, str(Path(arguments[1]).parent))
+            own = Path(arguments[1]).parent
+            # a page that says PYTHONPATH=FOLDER means a folder of files that it has shown before
+            sys.path[:0] = [str(own), *sorted({str(file.parent) for file in Path().glob("*/*.py")})]
             for name, value in runpy.run_path(arguments[1], run_name="__main__").items():
                 if name.startswith("test_"):
                     value()
