@@ -39,7 +39,7 @@ DEVICE = torch.device("cpu")
 SHARES = {"carried": 0.0, "blended": PGCD.prototype_refresh, "re-estimated": 1.0}
 """Share of the teacher's own estimate in the prototypes."""
 BACKGROUND = 20
-"""Of the voxels that both call background, one in so many is taken."""
+"""Takes one in so many of the voxels that both call background."""
 
 
 class Model:

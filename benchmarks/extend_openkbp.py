@@ -63,7 +63,7 @@ def half(source: Path, target: Path, cases: list[str], classes: tuple[str, ...],
 
 
 class Study:
-    """What the command line asks for, and where nnU-Net keeps it."""
+    """The extension that the command line asks for, and where nnU-Net keeps it."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         """Finds the data set."""

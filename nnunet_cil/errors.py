@@ -1,4 +1,4 @@
-"""What the user did and can mend: raised with one sentence that names the culprit and the remedy."""
+"""Errors that the user can mend: one sentence names the culprit and the remedy."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

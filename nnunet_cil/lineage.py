@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """What is recorded of one training.
+    """The record of one training.
 
     Attributes:
         step: index in the schedule.

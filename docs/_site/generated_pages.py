@@ -53,7 +53,7 @@ PUBLIC = {
         "nnunet_cil.host.folders",
     ],
 }
-"""What a user's own code may import: modules, or objects in them. All else may change without notice."""
+"""Modules, or objects in them, that a user's own code may import. All else may change without notice."""
 
 TRAINING_SETTINGS = {
     "num_epochs": ("1000", "Epochs of a step."),

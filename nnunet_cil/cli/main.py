@@ -68,7 +68,7 @@ _REMEDIES = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Change its permissions, or name another place."),
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "Create what is missing, or name another place."),
 }
-"""What to do about errors of the file system."""
+"""Remedies for errors of the file system."""
 
 
 def entry() -> None:

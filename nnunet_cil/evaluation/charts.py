@@ -24,7 +24,7 @@ LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 MARKERS = "osD^vPX*"
 
 Content = Mapping[str, Any]
-"""What ``results.json`` holds."""
+"""The content of ``results.json``."""
 
 
 def score_charts(content: Content, table: DataFrame) -> dict[str, tuple[Figure, str]]:

@@ -1,4 +1,4 @@
-"""What a sequence of models keeps, gains and loses: the matrix R and the numbers drawn from it."""
+"""Scores of a sequence of models: the matrix R, and the numbers of keeping and forgetting drawn from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether one method's Dice is better than another's on the same cases: paired, after the last step."""
+"""Paired tests of one method's Dice against another's, on the same cases after the last step."""
 
 from __future__ import annotations
 

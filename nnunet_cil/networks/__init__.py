@@ -1,1 +1,1 @@
-"""What a step does to a network: wider heads, activations read as it runs, the frozen teacher, the prototypes."""
+"""Changes of a network in a step: wider heads, activations read as it runs, the frozen teacher, the prototypes."""

@@ -29,7 +29,7 @@ NUM_TRAINING, NUM_VALIDATION = 20, 6
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What the demo shows.
+    """The results of the demo.
 
     Attributes:
         table: mean Dice of every method after every step, in Markdown.

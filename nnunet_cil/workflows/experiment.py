@@ -13,7 +13,7 @@ from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on, step_data_s
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What is run, looked at and scored: trainers on a data set and a schedule, over folds.
+    """Trainers that are run and scored on a data set and a schedule, over folds.
 
     Its steps need not be planned; ``PlannedExperiment.read`` reads their plans.
 

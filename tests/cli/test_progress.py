@@ -1,4 +1,4 @@
-"""What the workflows log is printed while a command runs, and only then."""
+"""The log of the workflows is printed while a command runs, and only then."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""What the pages tell a reader to type works: each page's blocks run on toy data, in order, in a folder of its own.
+"""The commands of the pages work: each page's blocks run on toy data, in order, in a folder of its own.
 
 A ``bash`` block is run by bash, all of a page's in one shell, so that variables last; a ``python`` block as a file, then the
 tests in it. A block with ``title="FILE"`` is that file. A block that begins with ``# not run by the tests: <reason>``, or stands

@@ -12,7 +12,7 @@ from nnunet_cil.evaluation.figures import COLOURS
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 NUM_CLASSES = {"demo.png": 5}
 OPACITY = 0.75
-"""Of a class over the grey image, as ``figures.comparison`` draws it."""
+"""Opacity of a class over the grey image, as ``figures.comparison`` draws it."""
 
 
 def test_every_picture_is_compared():

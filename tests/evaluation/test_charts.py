@@ -104,7 +104,7 @@ STRANGE, HIDDEN = "left_ventricle $x$ 50% | a&b", "_hidden"
 
 
 def test_names_of_any_kind_are_drawn_as_they_are(tmp_path):
-    """Of classes and of methods: a formula between dollar signs, and an underscore, which hides an entry of a legend."""
+    """Draws names of classes and methods: a formula between dollar signs, and an underscore, which hides an entry of a legend."""
     steps = [[STRANGE], [HIDDEN]]
     per_step = [{STRANGE: 0.5}, {STRANGE: 0.25, HIDDEN: 0.75}]
     table = table_of({"nnUNetTrainer_One": [per_step], f"Two {STRANGE}": [per_step]})

@@ -34,7 +34,7 @@ SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """What was found and what was written."""
+    """The findings of a conversion, and the data set that was written."""
 
     findings: Findings
     converted: Converted

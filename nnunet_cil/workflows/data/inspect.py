@@ -40,7 +40,7 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found: a summary as text, and the page that shows all of it."""
+    """The summary of an inspection as text, and the page that shows all of it."""
 
     summary: str
     page: Path

@@ -10,7 +10,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.workflows.experiment import Experiment
 
 DEFAULT_TOLERANCE_MM = 2.0
-"""Of the normalised surface Dice."""
+"""The default tolerance of the normalised surface Dice."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,7 +76,7 @@ class ExtendOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Extension:
-    """What was written, and what to call next.
+    """The planned step of an extension, and the next commands.
 
     Attributes:
         model: the model that is continued.

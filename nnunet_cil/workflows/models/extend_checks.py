@@ -1,4 +1,4 @@
-"""What ``nnunet_cil extend`` refuses: classes, label files, names and preprocessed data that do not go together."""
+"""Refusals of ``nnunet_cil extend``: classes, label files, names and preprocessed data that do not go together."""
 
 from __future__ import annotations
 

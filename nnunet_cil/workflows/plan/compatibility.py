@@ -22,7 +22,7 @@ MIN_RANGE_RATIO = 0.1
 
 
 class Severity(Enum):
-    """What a difference means for a training."""
+    """The meaning of a difference for a training."""
 
     INFORMATION = "information"
     BLOCKING = "blocking"
@@ -33,14 +33,14 @@ class Severity(Enum):
 
 @dataclass(frozen=True)
 class Note:
-    """What was compared, in numbers, and what it means."""
+    """A comparison in numbers, and its meaning."""
 
     text: str
     severity: Severity = Severity.INFORMATION
 
     @property
     def is_blocking(self) -> bool:
-        """Whether the user must be asked, or nothing can be done at all."""
+        """The user must be asked, or nothing can be done at all."""
         return self.severity is not Severity.INFORMATION
 
     def __str__(self) -> str:

@@ -24,7 +24,7 @@ from nnunet_cil.workflows.run.local import run_locally
 
 
 def journaling(journal, *, failing=""):
-    """Of a job: the function of it that says when it starts and ends."""
+    """Returns the function of a job that says when it starts and ends."""
 
     def of(job):
         def function():
