@@ -7,6 +7,7 @@ from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 from torch import Tensor, distributed
 from torch.nn import functional as F
 
+from nnunet_cil.losses.precision import full_precision
 from nnunet_cil.losses.sums import sums_by_class
 
 
@@ -103,28 +104,31 @@ def prototype_centre(prototypes: Tensor, known: Tensor) -> Tensor:
 def prototype_similarity(features: Tensor, prototypes: Tensor, known: Tensor, *, temperature: float) -> Tensor:
     """Computes the similarity of each voxel to each class, pi(v) = softmax_c(cos(F(v) - m, P_c - m) / temperature).
 
-    m is the mean of the prototypes. Without the centring all cosines are near 1, and the similarities hardly differ.
+    The softmax is over the known classes, and m is the mean of their prototypes. Without the centring all cosines are near 1,
+    and the similarities hardly differ.
 
     Source: our reading of Zhu et al. 2025, https://arxiv.org/abs/2511.07749; the equation is ours.
 
     Args:
         features: (batch, channels, *spatial) float.
         prototypes: (K, channels) float32.
-        known: (K,) bool, at least one; a class without a prototype gets similarity 0.
+        known: (K,) bool, the classes that have a prototype; another one gets similarity 0.
         temperature: of the softmax, > 0.
 
     Returns:
-        (batch, K, *spatial) float32, sums to 1 over the classes; no gradient.
+        (batch, K, *spatial) float32, also under autocast; sums to 1 over the classes, and is 0 where no class has a prototype.
+        No gradient.
     """
-    centre = prototype_centre(prototypes, known)
-    directions = F.normalize(prototypes - centre, dim=1)
-    flat = features.flatten(2).float()
-    projections = torch.cat([directions, centre[None]]) @ flat
-    norm_squared = flat.square().sum(1) - 2 * projections[:, -1] + centre.square().sum()
-    scale = norm_squared.clamp(min=1e-12).rsqrt() / temperature
-    offset = (directions @ centre).masked_fill(~known, torch.inf)  # a similarity of 0
-    scores = projections[:, :-1].sub_(offset[:, None]).mul_(scale[:, None])
-    return scores.softmax(1).view(*scores.shape[:2], *features.shape[2:])
+    with full_precision(features.device):
+        centre = prototype_centre(prototypes, known)
+        directions = F.normalize(prototypes - centre, dim=1)
+        # the centre goes first: |F|^2 - 2 F m + |m|^2 has no digits left where the features are far from 0
+        centred = features.flatten(2).float() - centre[:, None]
+        scale = centred.square().sum(1).clamp(min=1e-24).rsqrt() / temperature
+        scores = (directions @ centred).mul_(scale[:, None])
+        unknown = ~known[:, None]
+        similarity = scores.masked_fill_(unknown, -torch.inf).softmax(1).masked_fill_(unknown, 0)
+    return similarity.view(*similarity.shape[:2], *features.shape[2:])
 
 
 def cosine_alignment(local: Tensor, reference: Tensor, used: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nnunet_cil.losses.precision import full_precision
 from nnunet_cil.losses.prototypes import sum_over_ranks
 from nnunet_cil.losses.segmentation import (
     labelled_dice_loss,
@@ -224,11 +225,3 @@ class StepLoss(nn.Module, ABC):
 def resized(labels: Tensor, size: torch.Size) -> Tensor:
     """Resizes (batch, 1, *spatial) labels by nearest neighbour, as nnU-Net does with the targets of the lower scales."""
     return F.interpolate(labels.float(), size, mode="nearest-exact").to(labels.dtype)
-
-
-def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Returns a context without nnU-Net's autocast: sums over many voxels overflow in half precision."""
-    if device.type == "cuda":
-        context: AbstractContextManager[None] = torch.autocast("cuda", enabled=False)
-        return context
-    return nullcontext()

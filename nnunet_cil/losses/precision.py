@@ -1,0 +1,19 @@
+"""Full precision inside of a training in mixed precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Returns a context without autocast: sums over many voxels overflow, or lose their digits, in half precision.
+
+    Args:
+        device: of the tensors. Autocast is set for each kind of device by itself.
+    """
+    if torch.amp.is_autocast_available(device.type):
+        context: AbstractContextManager[None] = torch.autocast(device.type, enabled=False)
+        return context
+    return nullcontext()
