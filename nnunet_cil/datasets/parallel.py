@@ -8,6 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.host.processes import end_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,7 +34,7 @@ def in_parallel(
         yield from tqdm(map(function, items), desc=text, total=len(items), unit="case")
         return
     try:
-        with ProcessPoolExecutor(min(num_processes, len(items))) as pool:
+        with ProcessPoolExecutor(min(num_processes, len(items)), initializer=end_with_parent) as pool:
             yield from tqdm(pool.map(function, items), desc=text, total=len(items), unit="case")
     except BrokenProcessPool as error:
         raise CILError(

@@ -6,14 +6,13 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.host.processes import lines_of, started
 from nnunet_cil.shipped import trainers_folder
 
 _ENTRY_POINTS = {
@@ -25,6 +24,12 @@ _ENTRY_POINTS = {
     "nnunet_cil": "nnunet_cil.cli:entry",
 }
 """Command -> the function that it calls, since the scripts may not be on the PATH."""
+
+
+_SIGKILL = 9
+"""Not in Windows' ``signal``."""
+
+_END_WITH_PARENT = "from nnunet_cil.host.processes import end_with_parent; end_with_parent(politely=True)"
 
 
 class CommandError(CILError):
@@ -58,40 +63,37 @@ def call(
 ) -> None:
     """Runs one of nnU-Net's commands with this Python, its output in ``log``.
 
-    When this process is interrupted, so is the command: also where Ctrl-C does not reach it by itself.
+    When this process is interrupted, so is the command: also where Ctrl-C does not reach it by itself. When this process is
+    killed, the command ends, too (on Linux). When the command is killed, its own workers end.
 
     Raises:
-        CommandError: it failed; with the end of its log.
+        CommandError: it failed, or was killed; with the end of its log.
     """
     module, function = _ENTRY_POINTS[command].split(":")
-    code = f"from {module} import {function}; {function}()"
+    code = f"{_END_WITH_PARENT}; from {module} import {function}; {function}()"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("a", buffering=1, encoding="utf-8") as file,
-        subprocess.Popen(
-            [sys.executable, "-c", code, *arguments],
-            env=dict(environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process,
-    ):
-        assert process.stdout is not None
+    with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {shlex.join([command, *arguments])}\n")
-        try:
-            for line in process.stdout:
-                file.write(line)
-                watch(line)
-        except BaseException:
-            with suppress(ValueError):  # Windows, where Ctrl-C has reached it
-                process.send_signal(signal.SIGINT)
-            raise
+    begin = log.stat().st_size
+    with started([sys.executable, "-c", code, *arguments], environment, log) as process:
+        for line in lines_of(process, log, begin):
+            watch(line)
     if process.returncode:
         raise CommandError(
-            f"'{shlex.join([command, *arguments])}' failed with status {process.returncode}. Its log is {log}; it "
-            f"ends:\n  {log_end(log)}"
+            f"'{shlex.join([command, *arguments])}' {_ending(process.returncode)} Its log is {log}; it ends:\n  {log_end(log)}"
         )
+
+
+def _ending(status: int) -> str:
+    """Returns how a command ended that did not succeed, in a sentence without its subject."""
+    if status == -_SIGKILL:
+        return (
+            "was killed by the system, most likely since memory ran out. Give it more memory, or fewer processes "
+            "(nnUNet_n_proc_DA, nnUNet_def_n_proc), and run the same again: it goes on where it was."
+        )
+    if status < 0:
+        return f"was ended by the signal {signal.Signals(-status).name}. Run the same again: it goes on where it was."
+    return f"failed with status {status}."
 
 
 def log_end(log: Path) -> str:

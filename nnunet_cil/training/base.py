@@ -20,6 +20,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, distributed, nn
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.host.processes import let_forks_end_with_parent
 from nnunet_cil.labels import lookup_table, refuse_regions
 from nnunet_cil.lineage import NOT_FINAL, StepRecord, validation_dice
 from nnunet_cil.model_card import model_card
@@ -257,6 +258,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         """Takes over from the previous step, from step 1 on; then starts as nnU-Net. A finished step gets no more epochs."""
+        let_forks_end_with_parent()  # nnU-Net's data workers would wait for ever
         if not self.was_initialized:
             self.initialize()
         if self.is_trained and self.current_epoch < self.num_epochs:

@@ -20,6 +20,7 @@ from nnunet_cil.evaluation.significance import paired_tests
 from nnunet_cil.evaluation.summary import latex, summary
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.folders import nnunet_folder, num_processes
+from nnunet_cil.host.processes import end_with_parent
 from nnunet_cil.training.catalogue import check_trainer_names
 from nnunet_cil.workflows.evaluate.cases import describe_cases, passes_over_test_cases, references_sha256, test_sets
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
@@ -94,7 +95,7 @@ def _predict_and_score(
     tests = {fold: test_sets(planned, fold, options, output) for fold in planned.experiment.folds}
     predictions: dict[ModelFold, list[Prediction]] = {}
     table = score_table([])
-    with ProcessPoolExecutor(num_processes()) as pool:
+    with ProcessPoolExecutor(num_processes(), initializer=end_with_parent) as pool:
         for index, (model, digest) in enumerate(digests.items(), start=1):
             logger.info(f"[{index}/{len(digests)}] {model.trainer}, step {model.step}, fold {model.fold}")
             predictions[model] = predictions_of(
