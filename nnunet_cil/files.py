@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import math
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,19 +28,121 @@ def moved_into_place(file: Path) -> Iterator[Path]:
     temporary.replace(file)
 
 
+MAX_JSON_DEPTH = 64
+"""How deep objects and lists may be nested in a JSON file; nnU-Net's own files need eight."""
+
+_MAX_DIGITS = 300
+"""The most digits of a whole number in a JSON file: no number with more fits into a floating point number."""
+
+
 def read_json(file: Path, remedy: str) -> dict[str, Any]:
-    """Reads a JSON object; ``remedy`` says what to do when the file is missing.
+    """Reads a JSON object; ``remedy`` says what to do when the file is missing or holds something else.
 
     Raises:
-        CILError: the file is missing, or is not JSON in UTF-8.
+        CILError: the file is missing or cannot be read, is not JSON in UTF-8, names a key twice, is nested too deep, or holds
+            no object.
     """
-    if not file.is_file():
-        raise CILError(f"{file} is missing. {remedy}")
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # also of bytes that are not UTF-8
-        raise CILError(f"{file} is not valid JSON in UTF-8: {error}.") from error
+    content = _read_any_json(file, remedy)
+    if not isinstance(content, dict):
+        raise CILError(f"{file} holds {json_type(content)}, but must hold a JSON object in braces. {remedy}".rstrip())
     return content
+
+
+def read_json_list(file: Path, remedy: str) -> list[Any]:
+    """Reads a JSON list; otherwise as ``read_json``."""
+    content = _read_any_json(file, remedy)
+    if not isinstance(content, list):
+        raise CILError(f"{file} holds {json_type(content)}, but must hold a JSON list in brackets. {remedy}".rstrip())
+    return content
+
+
+def _read_any_json(file: Path, remedy: str) -> Any:
+    try:
+        content = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CILError(f"{file} is missing. {remedy}".rstrip()) from error
+    except OSError as error:
+        if os.path.isdir(file):  # unlike Path.is_dir, never an error
+            raise CILError(f"{file} is a folder, but must be a JSON file. Move it away. {remedy}".rstrip()) from error
+        raise CILError(f"{file} cannot be read ({error.strerror}). Correct its permissions, or restore it.") from error
+    try:
+        return parse_json(content)
+    except ValueError as error:
+        raise CILError(f"{file} is not valid JSON: {error}. Correct it there, or restore the file.") from error
+
+
+def parse_json(content: str | bytes) -> Any:
+    """Parses JSON in UTF-8 strictly: no key twice in an object, no nesting or number beyond all use.
+
+    NaN and infinite numbers are read, since nnU-Net's summaries hold them.
+
+    Raises:
+        ValueError: a plain reason, as a part of a sentence.
+    """
+    try:
+        text = content if isinstance(content, str) else content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not UTF-8") from error
+    if text.startswith("\ufeff"):
+        raise ValueError("it begins with a byte order mark, which nnU-Net cannot read (save it as UTF-8 without one)")
+    if not text.strip():
+        raise ValueError("it is empty")
+    try:
+        parsed = json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_whole_number)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    except json.JSONDecodeError as error:
+        reason = error.msg[0].lower() + error.msg[1:]
+        raise ValueError(f"{reason}, line {error.lineno}, column {error.colno}") from error
+    _check_depth(parsed)
+    if "\\u" in text:
+        try:
+            json.dumps(parsed, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError("it holds half of a character (a lone surrogate, \\ud800 to \\udfff)") from error
+    return parsed
+
+
+_TOO_DEEP = f"objects or lists are nested more than {MAX_JSON_DEPTH} deep"
+
+
+def json_type(value: object) -> str:
+    """Returns what a value is in JSON's words, with an article."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names: dict[type, str] = {str: "a text", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return names[type(value)]
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object names {shortened(twice)} twice")
+    return content
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return int(digits)
+
+
+def _check_depth(content: Any) -> None:
+    level = [content]
+    for _ in range(MAX_JSON_DEPTH + 1):
+        level = [value for value in level if isinstance(value, (dict, list))]
+        if not level:
+            return
+        level = [v for value in level for v in (value.values() if isinstance(value, dict) else value)]
+    raise ValueError(_TOO_DEEP)
+
+
+def shortened(value: object) -> str:
+    """Returns a value as messages show it: at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def write_json(file: Path, content: Any) -> None:

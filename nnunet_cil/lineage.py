@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +84,10 @@ def validation_means(fold: Path) -> dict[str, dict[str, float]]:
     try:
         if (summary.parent / NOT_FINAL).is_file() or summary.stat().st_mtime < checkpoint.stat().st_mtime:
             return {}
-        means: dict[str, dict[str, float]] = json.loads(summary.read_text(encoding="utf-8")).get("mean", {})
-    except (OSError, json.JSONDecodeError):
+        means = read_json(summary, "").get("mean")
+    except (OSError, CILError):
+        return {}
+    if not isinstance(means, dict) or not all(isinstance(scores, dict) for scores in means.values()):
         return {}
     return means
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.files import read_json
 from nnunet_cil.names import is_dataset_id, is_dataset_name, valid_name
 from nnunet_cil.shipped import schedules_folder
 
@@ -87,16 +87,10 @@ def load_schedule(name_or_path: str | Path) -> Schedule:
                 f"{did_you_mean(str(name_or_path), shipped)}."
             )
         path = shipped[str(name_or_path)]
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CILError(f"{path} is not valid JSON: {error}.") from error
-    return _parse(content, str(path))
+    return _parse(read_json(path, "A schedule has 'name' and 'steps'."), str(path))
 
 
-def _parse(content: Any, file: str) -> Schedule:
-    if not isinstance(content, dict):
-        raise CILError(f"{file}: a schedule is a JSON object with 'name' and 'steps'.")
+def _parse(content: Mapping[str, Any], file: str) -> Schedule:
     _known_keys(content, _SCHEDULE_KEYS, file)
     name = valid_name(content.get("name"), f"{file}: 'name' is {content.get('name')!r}, but it")
     cases = content.get("cases", "shared")

@@ -41,7 +41,7 @@ STEP = {"classes": ["liver"]}
     ("content", "message"),
     [
         ("{nonsense", "mine.json is not valid JSON"),
-        ([], "a schedule is a JSON object"),
+        ([], "holds a list, but must hold a JSON object in braces. A schedule has"),
         ({"name": "a", "steps": []}, "'steps' must be a list with at least one step"),
         ({"name": "a__b", "steps": [STEP]}, "'name' is 'a__b'"),
         ({"name": "a", "stepps": [STEP]}, r"unknown key 'stepps' \(did you mean 'steps'\?\)"),

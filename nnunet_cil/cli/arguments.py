@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import parse_json
 
 if TYPE_CHECKING:
     from nnunet_cil.workflows.evaluate.options import EvaluationOptions
@@ -161,7 +161,7 @@ def key_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
         if not key or not separator:
             raise CILError(f"{option} takes KEY=VALUE, not {pair!r}.")
         try:
-            found[key] = json.loads(value)
-        except json.JSONDecodeError:
+            found[key] = parse_json(value)
+        except ValueError:
             found[key] = value
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from nnunet_cil.datasets.findings import Examined, Findings
 from nnunet_cil.datasets.parallel import in_parallel
 from nnunet_cil.datasets.volumes import Source, read_file, write_volume
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import moved_into_place, write_json
+from nnunet_cil.files import moved_into_place, read_json, write_json
 from nnunet_cil.host.folders import check_room
 from nnunet_cil.host.splits import NUM_FOLDS, SPLIT_SEED, SPLITS_FILE
 
@@ -196,10 +195,4 @@ def _check_room(target: Path, todo: Sequence[Examined], transfer: Transfer) -> N
 
 def _read_json(file: Path) -> dict[str, Any]:
     """Reads a JSON object; empty where there is no file."""
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise CILError(
-            f"{file} is not valid JSON: {error}. Remove that folder, or choose another data set ID."
-        ) from error
-    return content
+    return read_json(file, "Remove that folder, or choose another data set ID.") if file.exists() else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from nnunet_cil.datasets.download import Case, Dataset, Part, Problem, find_files, root_with, unpaired
 from nnunet_cil.datasets.volumes import ImageFile
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import read_json
 
 ENDINGS = r"\.(?:nii\.gz|nii|nrrd|mha|mhd)"
 """Endings of files that SimpleITK reads as one volume."""
@@ -73,11 +73,8 @@ def _has(source: Path, name: str) -> bool:
 
 
 def _read_names(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CILError(f"{file} cannot be read as JSON ({error}). It should look like {EXAMPLE}.") from error
-    labels = content.get("labels") if isinstance(content, dict) else None
+    content = read_json(file, f"It should look like {EXAMPLE}.")
+    labels = content.get("labels")
     if not isinstance(labels, dict) or not labels:
         raise CILError(f"{file} has no 'labels'. It should look like {EXAMPLE}.")
     labels.pop("background", None)

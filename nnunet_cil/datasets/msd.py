@@ -5,7 +5,6 @@ Source: Antonelli et al. 2022, https://doi.org/10.1038/s41467-022-30695-9, http:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from nnunet_cil.datasets.download import Case, Dataset, Part, Problem, chosen_parts, root_with
 from nnunet_cil.datasets.volumes import ImageFile, OneOfSeries, Source
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import read_json
 
 
 def find(source: Path, *, cases: Mapping[str, Sequence[str]] | None = None) -> Dataset:
@@ -66,10 +66,10 @@ def _name(root: Path, content: dict[str, Any]) -> str:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    content = read_json(file, "Every task of the Decathlon has one.")
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if all(content[key] for key in ("name", "labels", "modality", "training")):
             return content
-    except (ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
         raise CILError(f"{file} is not the dataset.json of a Decathlon task: it lacks {error}.") from error
     raise CILError(f"{file} is not the dataset.json of a Decathlon task: it lists no training cases.")

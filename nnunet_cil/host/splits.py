@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import read_json_list
 
 NUM_FOLDS = 5
 """The number of folds that nnU-Net splits into."""
@@ -22,7 +22,7 @@ SPLITS_FILE = "splits_final.json"
 def read_validation_folds(folder: Path) -> list[list[str]]:
     """Reads the validation cases of each fold from a preprocessed data set; empty where it has no split yet."""
     file = folder / SPLITS_FILE
-    splits = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    splits = read_json_list(file, "Remove it, and nnU-Net writes its own.") if file.exists() else []
     return [[str(case) for case in split["val"]] for split in splits]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.commands import call, python_path, train
 from nnunet_cil.host.folders import model_folder_name
 from nnunet_cil.schedule import Schedule, load_schedule
@@ -25,6 +26,7 @@ SCHEDULE, CONFIGURATION, PLANS = "phantom_2-2-1", "2d", "nnUNetPlansSmall"
 METHODS = {"fine-tuning": "nnUNetTrainerFineTune", "PGCD": "nnUNetTrainerPGCD"}
 FIRST_TRAINER = "nnUNetTrainerPGCD"
 NUM_TRAINING, NUM_VALIDATION = 20, 6
+_AGAIN = "Remove the demo's folder, and run 'nnunet_cil demo' again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +140,9 @@ def _write_split(output: Path) -> None:
 
 def _write_base_plans(output: Path) -> None:
     """Writes plans of a network that a laptop trains in minutes."""
-    from nnunet_cil.files import write_json
     from nnunet_cil.host.plans_files import small_plans
 
-    base = json.loads((_preprocessed(output) / "nnUNetPlans.json").read_text())
+    base = read_json(_preprocessed(output) / "nnUNetPlans.json", _AGAIN)
     size = base["configurations"][CONFIGURATION]["patch_size"]
     plans = small_plans(base, PLANS, CONFIGURATION, features=[16, 32, 64], patch_size=size, batch_size=8)
     write_json(_base_plans(output), plans)
@@ -189,8 +190,8 @@ def _report(output: Path, schedule: Schedule) -> DemoResult:
 
 def _scores(model: Path) -> dict[str, float]:
     """Reads each class's mean Dice from nnU-Net's summary of the validation cases."""
-    labels = json.loads((model / "dataset.json").read_text())["labels"]
-    summary = json.loads((model / "fold_0" / "validation" / "summary.json").read_text())["mean"]
+    labels = read_json(model / "dataset.json", _AGAIN)["labels"]
+    summary = read_json(model / "fold_0" / "validation" / "summary.json", _AGAIN)["mean"]
     return {name: float(summary[str(channel)]["Dice"]) for name, channel in labels.items() if name != "background"}
 
 

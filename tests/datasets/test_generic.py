@@ -9,7 +9,7 @@ from nnunet_cil.errors import CILError
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "is not valid JSON"),
         ('{"name": "A"}', "has no 'labels'"),
         ('{"name": "A", "labels": {"liver": 0}}', "whole number above 0"),
         ('{"name": "A", "labels": {"liver": 1, "spleen": 1}}', "of its own"),

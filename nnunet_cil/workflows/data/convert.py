@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -24,7 +23,7 @@ from nnunet_cil.datasets.convert import (
 )
 from nnunet_cil.datasets.findings import Findings
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import write_json
+from nnunet_cil.files import read_json_list, write_json
 from nnunet_cil.host.folders import check_room, new_dataset_folder, nnunet_folder, num_processes
 from nnunet_cil.host.splits import SPLITS_FILE
 
@@ -110,7 +109,7 @@ def _hand_over_splits(target: Path, findings: Findings) -> None:
     """Puts the data set's split where nnU-Net looks for it; without nnUNet_preprocessed it stays in the raw folder."""
     folds = splits([e.case for e in findings.examined])
     earlier = target / SPLITS_FILE
-    if earlier.is_file() and json.loads(earlier.read_text(encoding="utf-8")) != folds:
+    if earlier.is_file() and read_json_list(earlier, "Remove it.") != folds:
         raise CILError(
             f"{target} was converted with another split. Remove {earlier}, and the file of that name in nnUNet_preprocessed, or "
             "choose another data set ID."
@@ -118,7 +117,7 @@ def _hand_over_splits(target: Path, findings: Findings) -> None:
     if not folds or not os.environ.get("nnUNet_preprocessed"):
         return
     file = nnunet_folder("nnUNet_preprocessed") / target.name / SPLITS_FILE
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != folds:
+    if file.is_file() and read_json_list(file, "Remove it.") != folds:
         raise CILError(f"{file} holds another split than the data set's. Remove it, or choose another data set ID.")
     file.parent.mkdir(exist_ok=True)
     write_json(file, folds)

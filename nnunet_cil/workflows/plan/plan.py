@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_cil.errors import did_you_mean
-from nnunet_cil.files import write_json
+from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.folders import dataset_name
 from nnunet_cil.host.preprocessed import preprocessed_configurations
 from nnunet_cil.labels import check_labelled_classes, labelled_classes
@@ -166,9 +165,8 @@ def _write_changed(data: Sequence[PreprocessedData], steps: Sequence[StepPlan], 
         CILError: a model was trained with plans that would change.
     """
     contents = [step_plans_file(d.plans, f.stem, s) for d, s, f in zip(data, steps, files, strict=True)]
-    changed = [
-        not f.is_file() or json.loads(f.read_text(encoding="utf-8")) != c for f, c in zip(files, contents, strict=True)
-    ]
+    redo = "Remove it and run 'nnunet_cil plan' again."
+    changed = [not f.is_file() or read_json(f, redo) != c for f, c in zip(files, contents, strict=True)]
     for file, is_changed in zip(files, changed, strict=True):
         if is_changed and file.is_file():
             refuse_if_trained(file.parent.name, file.stem)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import read_json
 from nnunet_cil.host.folders import nnunet_folder
 from nnunet_cil.step_plans import StepPlan
+
+_REDO = "Remove it and run 'nnunet_cil plan' again."
 
 
 def step_plans_file(base: Mapping[str, Any], plans_name: str, step: StepPlan) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def planned_first_trainer(file: Path) -> str | None:
     """Returns whose step 0 the plans file of step 1 continues; None: each trainer's own, or there is no file."""
     if not file.is_file():
         return None
-    first: str | None = json.loads(file.read_text(encoding="utf-8"))["cil"]["previous"]["trainer"]
+    first: str | None = read_json(file, _REDO)["cil"]["previous"]["trainer"]
     return first
 
 
