@@ -110,9 +110,9 @@ def trainers() -> str:
 
     door = runpy.run_path(str(trainers_file()))
     lines = ["# Trainers and their options", ""]
-    lines += ["`-tr` of every command takes one of these. A schedule sets their options under `hyperparameters`, and"]
-    lines += ["`nnunet_cil extend` takes them after `--hyperparameters`. [The methods](../explanation/methods.md) and"]
-    lines += ["[PGCD](../explanation/pgcd.md) are explained elsewhere."]
+    lines += ["`-tr` takes one of these, but not the base, nnUNetTrainerCIL. A schedule sets their options under"]
+    lines += ["`hyperparameters`, and `nnunet_cil extend` takes them after `--hyperparameters`. [The"]
+    lines += ["methods](../explanation/methods.md) and [PGCD](../explanation/pgcd.md) are explained elsewhere."]
     for name in sorted(door["__all__"], key=lambda name: (name == "nnUNetTrainerCIL", name != "nnUNetTrainerPGCD")):
         lines += ["", f"## {name}", "", *_trainer(door[name])]
     lines += ["", "## Settings of nnU-Net's training { #training }", ""]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # argparse has no public name for it
 
 
-def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of run, status and evaluate that say which models are meant.
+def add_schedule_arguments(parser: argparse.ArgumentParser, *, trainers: str = "one trainer or several") -> None:
+    """Adds the arguments of run, status and evaluate that say which models are meant; ``trainers`` is the help of -tr.
 
     The usage gives the order that works: FOLD and -tr take all that follows.
     """
@@ -39,7 +39,7 @@ def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         required=True,
         metavar="TRAINER",
-        help="one trainer or several",
+        help=trainers,
     )
     parser.add_argument(
         "-p",
@@ -75,9 +75,11 @@ def add_test_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+COMPARED_TRAINERS = "trainers; the first is compared with the others"
+
 WHICH_CASES = (
-    "Without -i and -l, the cases are imagesTs with labelsTs of the raw data set, or else the fold's validation cases. Where a "
-    "schedule has several data sets, they are those of each; a class is scored on the data sets that label it."
+    "Without -i and -l, the cases are imagesTs with labelsTs of the raw data set, or else the fold's validation cases. With "
+    "several data sets, the cases of each count; a class is scored on the data sets that label it."
 )
 
 

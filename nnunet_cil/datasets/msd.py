@@ -21,7 +21,7 @@ def find(source: Path, *, cases: Mapping[str, Sequence[str]] | None = None) -> D
 
     Args:
         source: ``Task04_Hippocampus``, or what holds it.
-        cases: ``{"train": [...], "test": [...]}`` to take just these of them; None: all are training cases.
+        cases: ``{"train": [...], "test": [...]}`` to take just these of them; without it, all are training cases.
 
     Raises:
         CILError: no task, a ``dataset.json`` of another kind, or unknown cases.

@@ -100,10 +100,9 @@ def find(
     Args:
         source: the clone, or its folder ``provided-data``.
         classes: organs, to become label 1, 2, ...
-        cases: ``{"train": [...], "test": [...]}`` to take just these; None: ``train-pats`` and ``validation-pats``
+        cases: ``{"train": [...], "test": [...]}`` to take just these; without it, ``train-pats`` and ``validation-pats``
             are training cases, ``test-pats`` test cases.
-        keep_incomplete: keep patients who lack a contour. They have the organ, only unlabelled, so they
-            are left out by default.
+        keep_incomplete: keep patients who lack a contour, left out by default: their organ is there, unlabelled.
 
     Raises:
         CILError: no patients, or unknown organs or cases.

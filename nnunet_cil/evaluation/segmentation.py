@@ -63,7 +63,7 @@ def case_scores(
         ValueError: other shapes.
     """
     if prediction.shape != reference.shape:
-        raise ValueError(f"The prediction has the shape {prediction.shape}, the truth {reference.shape}.")
+        raise ValueError(f"The prediction has the shape {prediction.shape}, the reference {reference.shape}.")
     boxes = [label_boxes(labels) for labels in (prediction, reference)]
     scores = {}
     for name, numbers in classes.items():

@@ -75,7 +75,7 @@ def overview(content: Mapping[str, Any]) -> list[Section]:
         Section("Over the whole schedule", _SCHEDULE_TEXT, schedule_table(dice)),
         Section(
             "Distances after the last step",
-            "Mean over all classes; where one of prediction and truth lacks a class there is no distance (missing).",
+            "Mean over all classes; where one of prediction and reference lacks a class there is no distance (missing).",
             Table(["method", "HD95 mm", "ASD mm", tolerance], distances),
         ),
     ]

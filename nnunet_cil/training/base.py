@@ -53,8 +53,8 @@ from nnunet_cil.training.teacher_volumes import TeacherVolumes, volume_predictor
 _CUDA = torch.device("cuda")
 
 NEW_CLASS_NOISE = "How far a new class's weights start from a copy of the background's."
-TEACHER_VOLUMES = "The teacher first segments whole training volumes, which the loss gets as Batch.volume_classes."
-DROP_STRAYS = "In these, stray regions of classes that had none in their labels give way to the teacher's next choice."
+TEACHER_VOLUMES = "The teacher first segments whole training volumes."
+DROP_STRAYS = "In the teacher's volumes, stray regions of classes whose labels had none give way to its next choice."
 """Meanings of hyper-parameters that methods declare with other defaults."""
 
 

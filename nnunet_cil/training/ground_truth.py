@@ -1,4 +1,4 @@
-"""Ground truth of nnU-Net's final validation: numbered as the model's channels, with scores of labelled classes only."""
+"""Reference labels of nnU-Net's final validation: numbered as the model's channels, with scores of labelled classes only."""
 
 from __future__ import annotations
 

@@ -169,5 +169,5 @@ def test_classes_are_matched_by_name_whatever_their_numbers():
     prediction, reference = cube((1, 1, 1)) * 1 + cube((8, 8, 8)) * 2, cube((1, 1, 1)) * 7 + cube((8, 8, 8)) * 3
     result = case_scores(prediction, reference, (1, 1, 1), {"x": (1, 7), "y": (2, 3)}, tolerance_mm=1)
     assert result["x"].dice == result["y"].dice == 1
-    with pytest.raises(ValueError, match=r"shape \(16, 16, 16\), the truth \(2, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"shape \(16, 16, 16\), the reference \(2, 2, 2\)"):
         case_scores(prediction, reference[:2, :2, :2], (1, 1, 1), {"x": (1, 7)}, tolerance_mm=1)

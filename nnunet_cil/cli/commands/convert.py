@@ -65,7 +65,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "--keep-incomplete",
         action="store_true",
         default=None,
-        help="keep patients who lack a contour. They are left out by default, since they have the organ (openkbp)",
+        help="keep patients who lack a contour, left out by default: their organ is there, unlabelled (openkbp)",
     )
     own.add_argument("--names", type=Path, metavar="FILE", help="JSON file with the classes (generic)")
     parser.set_defaults(resumes=True)

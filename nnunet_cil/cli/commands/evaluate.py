@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nnunet_cil.cli.arguments import (
+    COMPARED_TRAINERS,
     WHICH_CASES,
     Commands,
     add_schedule_arguments,
@@ -24,7 +25,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "ASD, normalised surface Dice; classes are matched by name), and writes tables, figures and report.html. Skips what is "
         "done already. " + WHICH_CASES,
     )
-    add_schedule_arguments(parser)
+    add_schedule_arguments(parser, trainers=COMPARED_TRAINERS)
     add_test_arguments(parser)
     parser.add_argument(
         "--tolerance",

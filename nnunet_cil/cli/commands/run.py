@@ -8,6 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from nnunet_cil.cli.arguments import (
+    COMPARED_TRAINERS,
     WHICH_CASES,
     Commands,
     add_schedule_arguments,
@@ -34,7 +35,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "steps as 'nnunet_cil evaluate' does. Skips what is finished and resumes what was interrupted: after a crash, run it "
         "again. Trains step 0 once for all trainers, unless it was planned otherwise before. " + WHICH_CASES,
     )
-    add_schedule_arguments(parser)
+    add_schedule_arguments(parser, trainers=COMPARED_TRAINERS)
     add_test_arguments(parser)
     parser.add_argument(
         "-num_gpus",
@@ -56,8 +57,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--launcher",
         choices=["slurm", "local"],
-        help="start a job for each step, fold and trainer, with submitit: slurm submits the jobs with their dependencies and "
-        "returns; local runs them on this machine (default: one training after the other)",
+        help="start a job for each step, fold and trainer, with submitit; the data must be preprocessed. slurm submits the jobs "
+        "with their dependencies and returns; local runs them on this machine (default: one training after the other)",
     )
     parser.add_argument(
         "--slurm",

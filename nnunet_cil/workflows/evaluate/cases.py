@@ -223,7 +223,7 @@ def cases_of(model: ModelFold, test: TestSet | None) -> list[Case]:
     ]
     for case in cases:
         if not case.reference.is_file():
-            raise CILError(f"Case {case.name!r} has no true labels: {case.reference} is missing.")
+            raise CILError(f"Case {case.name!r} has no reference labels: {case.reference} is missing.")
     return cases
 
 

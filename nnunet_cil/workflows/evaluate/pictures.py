@@ -79,7 +79,7 @@ def write_overlays(
 def _overlay(case: Case, finals: Mapping[str, tuple[ModelFold, Sequence[Prediction]]], title: str) -> Figure:
     classes = next(model.plan.seen_classes for model, _ in finals.values())
     background, aspect = read_slices(case.image)
-    labels = {"truth": _by_class(read_slices(case.reference)[0], case.labels, classes)}
+    labels = {"reference": _by_class(read_slices(case.reference)[0], case.labels, classes)}
     for trainer, (model, predictions) in finals.items():
         file = next(p.file for p in predictions if p.case.name == case.name)
         labels[short(trainer)] = _by_class(read_slices(file)[0], model.plan.labels, classes)

@@ -148,7 +148,7 @@ def test_validation_predictions_of_an_earlier_checkpoint_are_refused(trained, ca
 def test_a_case_without_true_labels(trained):
     root, schedule, calls = trained
     (root / "raw" / DATASET / "labelsTs" / "t1.nii.gz").unlink()
-    with pytest.raises(CILError, match="Case 't1' has no true labels"):
+    with pytest.raises(CILError, match="Case 't1' has no reference labels"):
         run(schedule)
     assert not calls
 

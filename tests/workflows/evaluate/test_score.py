@@ -77,7 +77,7 @@ def test_dice_is_nnunets(trained, tmp_path):
         (lambda f: f.write_bytes(gzip.compress(b"no image" * 100)), "t1.nii.gz cannot be read"),
     ],
 )
-def test_truth_that_does_not_fit(trained, break_it, message):
+def test_a_reference_that_does_not_fit_is_refused(trained, break_it, message):
     root, schedule, _ = trained
     break_it(root / "raw" / DATASET / "labelsTs" / "t1.nii.gz")
     with pytest.raises(CILError, match=message):
