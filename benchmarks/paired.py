@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scores import read_scores
-from study_tables import group_means, groups, method_of, schedule_file
+from scores import method_of, read_scores, step_of
+from study_tables import group_means, groups, schedule_file
 
 from nnunet_cil.schedule import Schedule, load_schedule
 
@@ -36,10 +36,10 @@ def pairs(schedule: Schedule, reference: str, files: list[Path], cases: str) -> 
     for file in files:
         rows = read_scores(file, cases)
         for row, folds in rows.items():
-            against = rows.get(f"{reference}_step{row[-1]}", {})
+            against = rows.get(f"{reference}_step{step_of(row)}", {})
             if not against:
                 continue
-            for name, group in groups(schedule, int(row[-1])).items():
+            for name, group in groups(schedule, step_of(row)).items():
                 own, others = group_means(folds, group), group_means(against, group)
                 values = [(own[f], others[f]) for f in sorted(own.keys() & others.keys())]
                 found.setdefault(row, {}).setdefault(name, []).extend(values)
@@ -75,7 +75,7 @@ def means_table(found: Pairs, reference: str, step: int) -> str:
 def table(found: dict[str, dict[str, list[float]]]) -> str:
     """Returns Markdown: mean ± standard deviation, and in how many pairs the row is ahead."""
     lines = ["| model | old | new | all | pairs |", "|---|---|---|---|---|"]
-    for row, by_group in sorted(found.items(), key=lambda item: (item[0][-1], item[0])):
+    for row, by_group in sorted(found.items(), key=lambda item: (step_of(item[0]), item[0])):
         num_pairs = len(by_group["all"])
         if num_pairs > 1:
             cells = [
@@ -89,11 +89,13 @@ def table(found: dict[str, dict[str, list[float]]]) -> str:
 def figure(found: dict[str, dict[str, list[float]]], reference: str) -> Figure:
     """Draws every pair as a dot, their mean as a line; one row of axes a step. Rows with a changed setting are left out."""
     shown = {row: by_group for row, by_group in found.items() if "(" not in row and len(by_group["all"]) > 1}
-    steps = sorted({row[-1] for row in shown})
+    steps = sorted({step_of(row) for row in shown})
     drawn = Figure(figsize=(10, 0.8 + 0.25 * len(shown) + 0.4 * len(steps)), layout="constrained")
     axes = drawn.subplots(len(steps), 3, sharex=True, sharey="row", squeeze=False)
     for line, step in zip(axes, steps, strict=True):
-        order = sorted((row for row in shown if row[-1] == step), key=lambda row: float(np.mean(shown[row]["all"])))
+        order = sorted(
+            (row for row in shown if step_of(row) == step), key=lambda row: float(np.mean(shown[row]["all"]))
+        )
         for ax, group in zip(line, ("old", "new", "all"), strict=True):
             for y, row in enumerate(order):
                 draw_pairs(ax, y, shown[row][group])

@@ -60,6 +60,16 @@ def row_name(row: Row) -> str:
     return f"step{row['step']}" if row["step"] == "0" else f"{row['method']}{setting}_step{row['step']}"
 
 
+def method_of(model: str) -> str:
+    """Returns the method, with its setting, of a model that ``row_name`` has named; ``step0`` stays."""
+    return model.rsplit("_step", 1)[0]
+
+
+def step_of(model: str) -> int:
+    """Returns the step of a model that ``row_name`` has named."""
+    return int(model.rpartition("step")[2])
+
+
 def read_scores(file: Path, cases: str) -> dict[str, dict[int, Dice]]:
     """Reads a table as model -> fold -> class -> case -> Dice, in the order of the names."""
     found: dict[str, dict[int, Dice]] = {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scores import Dice, mean_dice, read_scores, results_file
+from scores import Dice, mean_dice, method_of, read_scores, results_file, step_of
 
 from nnunet_cil.evaluation.scores import score_table
 from nnunet_cil.evaluation.significance import paired_tests
@@ -48,22 +48,17 @@ def group_means(folds: Folds, group: Sequence[str]) -> dict[int, float]:
     return {fold: float(np.mean([found[c] for c in group])) for fold, found in means.items()}
 
 
-def method_of(model: str) -> str:
-    """Returns the method, with its setting, of a model that ``scores.row_name`` has named; ``step0`` stays."""
-    return model.rsplit("_step", 1)[0]
-
-
 def chosen(scores: Mapping[str, Folds], methods: Collection[str]) -> dict[str, Folds]:
     """Returns step 0 and the models of the methods (of all, where none is named), in the order of the steps."""
     kept = [m for m in scores if not methods or method_of(m) in (*methods, "step0")]
-    return {model: scores[model] for model in sorted(kept, key=lambda m: (m[-1], m))}
+    return {model: scores[model] for model in sorted(kept, key=lambda m: (step_of(m), m))}
 
 
 def table(schedule: Schedule, scores: Mapping[str, Folds], joint: Folds | None = None) -> str:
     """Returns Markdown: mean Dice over the cases; then mean and (smallest to largest) over the folds."""
     classes = [c for s in schedule.steps for c in s.classes]
     lines = [f"| model | {' | '.join(classes)} | old | new | all | folds |", "|" + "---|" * (len(classes) + 5)]
-    rows = [(model, folds, groups(schedule, int(model[-1]))) for model, folds in scores.items()]
+    rows = [(model, folds, groups(schedule, step_of(model))) for model, folds in scores.items()]
     if joint is not None:
         rows.append(("joint", joint, {"old": [], "new": classes, "all": classes}))
     for model, folds, own in rows:
@@ -87,13 +82,13 @@ def differences(schedule: Schedule, scores: Mapping[str, Folds], reference: str)
     """
     lines = ["| model | old | new | all | folds |", "|---|---|---|---|---|"]
     for model, folds in scores.items():
-        name = f"{reference}_step{model[-1]}"
+        name = f"{reference}_step{step_of(model)}"
         against = scores.get(name, {})
         common = sorted(folds.keys() & against.keys())
         if not common or model == name:
             continue
         own, others = ({f: found[f] for f in common} for found in (folds, against))
-        learnt = groups(schedule, int(model[-1]))
+        learnt = groups(schedule, step_of(model))
         both = score_table(
             {"trainer": trainer, "step": 0, **row}
             for trainer, f in ((model, own), (name, others))
@@ -112,8 +107,8 @@ def differences(schedule: Schedule, scores: Mapping[str, Folds], reference: str)
 def case_rows(folds: Folds) -> list[dict[str, Any]]:
     """Returns rows as those of ``per_case.csv``. All folds have the same test cases, each has validation cases of its own."""
     return [
-        {"case": case, "class": name, "dice": value}
-        for dice in folds.values()
+        {"fold": fold, "case": case, "class": name, "dice": value}
+        for fold, dice in folds.items()
         for name, values in dice.items()
         for case, value in values.items()
     ]

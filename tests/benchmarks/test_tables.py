@@ -1,6 +1,7 @@
 """benchmarks/fill_tables.py: the tables in the notebook and on the results page are those of the stored results."""
 
 import csv
+import json
 import math
 import sys
 from pathlib import Path
@@ -189,3 +190,55 @@ def test_pandas_opens_a_published_table():
     keys = ["method", "setting", "step", "fold", "cases", "case", "class"]
     assert not table.duplicated(keys).any()
     assert table["dice"].between(0, 1).all()
+
+
+TWELVE = [f"organ {i:02}" for i in range(1, 13)]
+
+
+@pytest.fixture
+def twelve_steps(tmp_path):
+    """A schedule of 12 steps, and the scores of two methods: c cases of class c, and MiB lies 0.01 times the step behind."""
+    steps = [{"classes": [name]} for name in TWELVE]
+    schedule = tmp_path / "twelve.json"
+    schedule.write_text(json.dumps({"name": "twelve", "citation": "a test", "steps": steps}))
+    rows = []
+    for fold in (0, 1):
+        for step in range(12):
+            for method, less in (("PGCD", 0.0), ("MiB2", 0.01 * step)) if step else (("", 0.0),):
+                values = {name: [0.9 - less, 0.8 - less] for name in TWELVE[: step + 1]}
+                rows += make_rows(method, step, fold, values)
+    scores.write_rows(tmp_path / "twelve.csv", rows)
+    return schedule, tmp_path / "twelve.csv"
+
+
+@pytest.mark.parametrize(
+    ("model", "step"), [("step0", 0), ("MiB_step1", 1), ("MiB2_step11", 11), ("A(from_step=2)_step10", 10)]
+)
+def test_the_step_of_a_model_is_the_whole_number_at_the_end_of_its_name(model, step):
+    assert scores.step_of(model) == step
+
+
+def test_a_table_of_twelve_steps_is_in_their_order_and_knows_old_from_new(twelve_steps, capsys, monkeypatch):
+    schedule, file = twelve_steps
+    command = ["study_tables.py", str(schedule), "--results", str(file), "--cases", "test", "--against", "PGCD"]
+    monkeypatch.setattr(sys, "argv", command)
+    study_tables.main()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    names = [row[0] for row in rows if len(row) == 17][2:]
+    assert names == ["step0", *(f"{method}_step{step}" for step in range(1, 12) for method in ("MiB2", "PGCD"))]
+    last = next(row for row in rows if row[:1] == ["MiB2_step11"])
+    assert last[-4:-1] == ["0.740 (0.740 to 0.740)"] * 3
+    assert [row[0] for row in rows if len(row) == 5][2:] == [f"MiB2_step{step}" for step in range(1, 12)]
+    (tenth,) = (row for row in rows if len(row) == 5 and row[0] == "MiB2_step10")
+    assert tenth[1].startswith("-0.100, -0.100 (")
+
+
+def test_pairs_of_twelve_steps_are_of_the_same_step(twelve_steps):
+    schedule, file = load_schedule(str(twelve_steps[0])), twelve_steps[1]
+    found = paired.differences(schedule, "PGCD", [file], "test")
+    for step in range(1, 12):
+        assert found[f"MiB2_step{step}"]["new"] == pytest.approx([-0.01 * step] * 2)
+    rows = [line.split(" ")[1] for line in paired.table(found).splitlines()[2:]]
+    assert rows == [f"MiB2_step{step}" for step in range(1, 12)]
+    titles = [ax.get_title() for ax in paired.figure(found, "PGCD").axes[::3]]
+    assert titles == [f"old classes, after step {step}" for step in range(1, 12)]
