@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from nnunet_cil.evaluation.scores import case_means, last_rows, rows_of
+from nnunet_cil.evaluation.scores import last_rows, rows_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 SIGNIFICANCE_TEXT = (
     "The first method against each other one: Wilcoxon signed-rank test, two-sided, over the cases' mean Dice after the "
-    "last step; p values corrected for the number of tests (Benjamini-Hochberg). It tells of cases, not of trainings: "
-    "for those, look at the spread over folds."
+    "last step; p values corrected for the number of tests (Benjamini-Hochberg). Where a class of a case has a Dice with one "
+    "of the two methods only, it counts for neither (left out). The test tells of cases, not of trainings: for those, look at "
+    "the spread over folds."
 )
 
 
@@ -28,7 +30,8 @@ class PairedTest:
         group: "old", "new" or "all" classes of the last step.
         method: a trainer.
         other: another one.
-        num_cases: cases for which both have a score.
+        num_cases: pairs, which are the cases where some class has a Dice with both.
+        num_left_out: Dice values, of a case, class and fold, that one has and the other has not.
         median_difference: of Dice, ``method`` less ``other``.
         p: two-sided; 1 where no case differs.
         p_corrected: after Benjamini and Hochberg (1995), over all tests that were made together.
@@ -38,6 +41,7 @@ class PairedTest:
     method: str
     other: str
     num_cases: int
+    num_left_out: int
     median_difference: float
     p: float
     p_corrected: float
@@ -57,10 +61,8 @@ def paired_tests(table: DataFrame, old: Sequence[str], new: Sequence[str]) -> li
     first, *others = rows
     tests: list[PairedTest] = []
     for group, classes in (("old", old), ("new", new), ("all", [*old, *new])):
-        own = case_means(rows[first], classes)
         for other in others:
-            theirs = case_means(rows[other], classes)
-            difference = np.array([own[case] - theirs[case] for case in own if case in theirs])
+            difference, num_left_out = case_differences(rows[first], rows[other], classes)
             if not difference.size:
                 continue
             p = float(wilcoxon(difference).pvalue) if difference.any() else 1.0
@@ -70,6 +72,7 @@ def paired_tests(table: DataFrame, old: Sequence[str], new: Sequence[str]) -> li
                     method=first,
                     other=other,
                     num_cases=difference.size,
+                    num_left_out=num_left_out,
                     median_difference=float(np.median(difference)),
                     p=p,
                     p_corrected=p,
@@ -79,3 +82,27 @@ def paired_tests(table: DataFrame, old: Sequence[str], new: Sequence[str]) -> li
         return []
     corrected = false_discovery_control([test.p for test in tests])
     return [replace(test, p_corrected=float(p)) for test, p in zip(tests, corrected, strict=True)]
+
+
+def case_differences(rows: DataFrame, others: DataFrame, classes: Sequence[str]) -> tuple[npt.NDArray[np.float64], int]:
+    """Subtracts two methods' mean Dice, case by case, over the same classes and folds.
+
+    Where the reference lacks a class, a false prediction scores 0 and a right one nothing. So each mean goes over what both
+    methods have.
+
+    Args:
+        rows: scores of a method after one step.
+        others: those of the other.
+        classes: whose mean is taken.
+
+    Returns:
+        (cases,) differences, of the cases where a class has a Dice with both; and how many Dice values were left out, since only
+        one of the two has them.
+    """
+    key, own, theirs = ["fold", "case", "class"], "dice_x", "dice_y"  # pandas' names of the two columns
+    both = rows[[*key, "dice"]].merge(others[[*key, "dice"]], on=key)
+    both = both[both["class"].isin(list(classes))]
+    defined = both.dropna(subset=[own, theirs])
+    means = defined.groupby("case", sort=False)[[own, theirs]].mean()
+    num_left_out = int((both[own].isna() != both[theirs].isna()).sum())
+    return (means[own] - means[theirs]).to_numpy(np.float64), num_left_out

@@ -110,12 +110,13 @@ def _significance(content: Mapping[str, Any]) -> Table:
             c["group"],
             f"{short(c['method'])} - {short(c['other'])}",
             str(c["num_cases"]),
+            str(c["num_left_out"]),
             f"{c['median_difference']:+.3f}",
             *(f"{c[p]:.2g}" for p in ("p", "p_corrected")),
         ]
         for c in content["significance"]
     ]
-    return Table(["classes", "difference", "cases", "median", "p", "p corrected"], body)
+    return Table(["classes", "difference", "cases", "left out", "median", "p", "p corrected"], body)
 
 
 def _final(folds: Sequence[Mapping[str, Any]], metric: str) -> str:

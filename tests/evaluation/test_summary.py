@@ -1,12 +1,14 @@
 """What is said of the scores of all cases, for reading and for a paper."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 
 from nnunet_cil.evaluation.charts import _lost, class_dots, curves
 from nnunet_cil.evaluation.results import mean_matrix, results
 from nnunet_cil.evaluation.scores import METRICS, score_table
+from nnunet_cil.evaluation.significance import paired_tests
 from nnunet_cil.evaluation.summary import latex, overview, summary
 from nnunet_cil.evaluation.tables import SCHEDULE_NUMBERS
 
@@ -58,3 +60,29 @@ def test_names_of_any_kind_are_escaped_in_summary_and_latex():
     table = latex(content)
     assert r"\caption{Dice after the last step of my\_schedule\_50\% on Dataset001\_A\$B, 2d.}" in table
     assert r"\_One & 0.500" in table
+
+
+def test_the_table_of_tests_says_how_many_pairs_there_are_and_what_was_left_out():
+    rows = [
+        {"trainer": trainer, "step": 0, "fold": 0, "case": f"k{case}", "class": name, "dice": dice}
+        for trainer, lacks in (("nnUNetTrainerA", 0.0), ("nnUNetTrainerB", math.nan))
+        for case in range(7)
+        for name, dice in (("liver", 0.5 + case / 20), ("spleen", lacks if case < 3 else 0.6))
+    ]
+    steps = [["liver", "spleen"]]
+    table = score_table(rows)
+    content = {
+        **{
+            "schedule": "s",
+            "dataset": "d",
+            "configuration": "2d",
+            "steps": steps,
+            "cases": "test",
+            "tolerance_mm": 1.0,
+        },
+        "significance": [asdict(test) for test in paired_tests(table, [], steps[0])],
+        "trainers": results(table, steps),
+    }
+    lines = [" ".join(line.split()) for line in summary(content).splitlines()]
+    assert "| classes | difference | cases | left out | median | p | p corrected |" in lines
+    assert "| new | A - B | 7 | 3 | +0.000 | 1 | 1 |" in lines
