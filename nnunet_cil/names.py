@@ -26,6 +26,13 @@ def valid_name(name: object, beginning: str) -> str:
     return name
 
 
+def is_path_component(name: object) -> bool:
+    """Returns whether this is text that can name one file or folder, on any system, and leads nowhere else."""
+    if not isinstance(name, str) or not name or name != name.strip() or name.endswith("."):
+        return False
+    return not any(character in '/\\:*?"<>|' or not character.isprintable() for character in name)
+
+
 def is_dataset_name(text: str) -> bool:
     """Returns whether nnU-Net could call a data set so: DatasetXXX_NAME."""
     return _DATASET_NAME.fullmatch(text) is not None

@@ -3,7 +3,7 @@
 import pytest
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.names import is_dataset_id, is_dataset_name, valid_name
+from nnunet_cil.names import is_dataset_id, is_dataset_name, is_path_component, valid_name
 
 
 @pytest.mark.parametrize("name", ["a", "btcv_8-5", "left.kidney", "7"])
@@ -24,3 +24,16 @@ def test_data_sets_are_known_by_name_or_id():
     assert not any(map(is_dataset_name, ("Dataset17_BTCV", "BTCV", "Dataset017_", "17")))
     assert all(map(is_dataset_id, ("1", "017", "999")))
     assert not any(map(is_dataset_id, ("0", "1000", "-1", "x", "")))
+
+
+@pytest.mark.parametrize("name", ["Dataset017_Toy", "nnUNetPlans_toy_step0", "3d_fullres", "Über.uns", "a b"])
+def test_a_name_of_one_file_is_a_path_component(name):
+    assert is_path_component(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "a/b", "/a", "a\\b", "C:", "a\0b", "a\nb", " a", "a ", "a.", "a|b", "*", None, 1, b"a", ["a"]],
+)
+def test_what_leads_elsewhere_is_no_path_component(name):
+    assert not is_path_component(name)

@@ -167,3 +167,15 @@ def key_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             found[key] = value
     return found
+
+
+def add_trusted_packages(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--trust-package``."""
+    parser.add_argument(
+        "--trust-package",
+        dest="trusted",
+        nargs="+",
+        default=[],
+        metavar="PACKAGE",
+        help="packages besides nnU-Net's own whose network classes the model's plans may name: they are imported and run",
+    )

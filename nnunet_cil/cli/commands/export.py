@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_cil.cli.arguments import Commands
+from nnunet_cil.cli.arguments import Commands, add_trusted_packages
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -33,6 +33,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         action="store_true",
         help="write one archive, for nnUNetv2_install_pretrained_model_from_zip",
     )
+    add_trusted_packages(parser)
     return parser
 
 
@@ -40,5 +41,5 @@ def execute(args: argparse.Namespace) -> int:
     """Carries the command out and returns the exit status."""
     from nnunet_cil.workflows.models.export import export
 
-    print(export(args.model, args.output, zipped=args.zip))
+    print(export(args.model, args.output, zipped=args.zip, trusted=args.trusted))
     return 0

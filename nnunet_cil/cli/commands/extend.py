@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from nnunet_cil.cli.arguments import Commands, key_values
+from nnunet_cil.cli.arguments import Commands, add_trusted_packages, key_values
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -90,6 +90,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--force", action="store_true", help="go on although the check of compatibility found something blocking"
     )
+    add_trusted_packages(parser)
     parser.set_defaults(resumes=True)
     return parser
 
@@ -109,6 +110,7 @@ def execute(args: argparse.Namespace) -> int:
         training=key_values("--training", args.training),
         hyperparameters=key_values("--hyperparameters", args.hyperparameters),
         force=args.force,
+        trusted=tuple(args.trusted),
     )
     found = extend(args.model, args.dataset, options)
     print(f"\nOld classes: {', '.join(found.plan.old_classes)}; new classes: {', '.join(found.plan.new_classes)}")

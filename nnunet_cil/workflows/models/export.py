@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.folders import model_folder_name
+from nnunet_cil.host.networks import check_network_classes
 from nnunet_cil.lineage import validation_dice
 from nnunet_cil.model_card import model_card
-from nnunet_cil.workflows.models.trained_model import check_network, final_checkpoints
+from nnunet_cil.workflows.models.trained_model import check_network, final_checkpoints, refuse_paths
 
 PLAIN_TRAINER = "nnUNetTrainer"
 
 
-def export(model: Path, output: Path, *, zipped: bool = False) -> Path:
+def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence[str] = ()) -> Path:
     """Writes what prediction needs, under nnU-Net's own trainer name, with the lineage in dataset.json.
 
     Args:
@@ -28,21 +29,27 @@ def export(model: Path, output: Path, *, zipped: bool = False) -> Path:
         output: takes ``DatasetXXX_NAME/nnUNetTrainer__PLANS__CONFIG``, as nnUNet_results does; with ``zipped`` the name
             of the archive, for ``nnUNetv2_install_pretrained_model_from_zip``.
         zipped: whether to write one archive.
+        trusted: packages besides nnU-Net's own whose classes the plans may name.
 
     Returns:
         The model's folder, or the archive.
 
     Raises:
-        CILError: not a model folder, no fold is trained, a network that nnU-Net's own trainer does not build, or the
-            target is there already.
+        CILError: not a model folder, no fold is trained, a network that nnU-Net's own trainer does not build, names that would
+            lead elsewhere, or the target is there already.
     """
+    from nnunet_cil.training.state import read_checkpoint
+
     checkpoints = final_checkpoints(model)
     plans = read_json(model / "plans.json", "Give a model folder, with plans.json and fold_X.")
     plans.pop("cil", None)
     dataset_json = read_json(model / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
+    first = read_checkpoint(next(iter(checkpoints.values())))
+    refuse_paths(model, plans, first)
+    check_network_classes(model / "plans.json", plans, trusted)
     if zipped and output.suffix != ".zip":
         output = output.with_name(f"{output.name}.zip")
-    name = model_folder_name(PLAIN_TRAINER, plans["plans_name"], _configuration(checkpoints))
+    name = model_folder_name(PLAIN_TRAINER, plans["plans_name"], first["init_args"]["configuration"])
     model_name = Path(plans["dataset_name"]) / name
     final = output if zipped else output / model_name
     if final.exists():
@@ -53,7 +60,7 @@ def export(model: Path, output: Path, *, zipped: bool = False) -> Path:
         raise CILError(f"{output} is no folder. Choose another place.") from error
     with tempfile.TemporaryDirectory(dir=final.parent, prefix=".export_") as aside:
         exported = Path(aside) / "results" / model_name
-        origins = {f: _export_fold(file, exported / f, plans, dataset_json) for f, file in checkpoints.items()}
+        origins = {f: _export_fold(file, exported / f, plans, dataset_json, trusted) for f, file in checkpoints.items()}
         write_json(exported / "plans.json", plans)
         provenance = {
             "version": __version__,
@@ -66,20 +73,16 @@ def export(model: Path, output: Path, *, zipped: bool = False) -> Path:
     return final
 
 
-def _configuration(checkpoints: Mapping[str, Path]) -> str:
-    from nnunet_cil.training.state import read_checkpoint
-
-    return str(read_checkpoint(next(iter(checkpoints.values())))["init_args"]["configuration"])
-
-
-def _export_fold(file: Path, target: Path, plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> dict[str, Any]:
+def _export_fold(
+    file: Path, target: Path, plans: Mapping[str, Any], dataset_json: Mapping[str, Any], trusted: Sequence[str]
+) -> dict[str, Any]:
     """Writes the fold's weights and model card; returns where they come from."""
     import torch
 
     from nnunet_cil.training.state import PROVENANCE_KEY, file_sha256, lineage_of, read_checkpoint
 
     checkpoint = read_checkpoint(file)
-    check_network(file, checkpoint, plans, dataset_json, f"{file} cannot be exported")
+    check_network(file, checkpoint, plans, dataset_json, f"{file} cannot be exported", trusted)
     lineage, dice = lineage_of(checkpoint), validation_dice(file.parent, dataset_json["labels"])
     if lineage:
         lineage = (*lineage[:-1], replace(lineage[-1], dice=dice or lineage[-1].dice))

@@ -60,6 +60,7 @@ class ExtendOptions:
         training: overrides of nnU-Net's training, as in a schedule.
         hyperparameters: hyper-parameters of that trainer, as in a schedule.
         force: go on where model and data set differ in a way that blocks otherwise.
+        trusted: packages besides nnU-Net's own whose classes the model's plans may name.
     """
 
     trainer: str = "nnUNetTrainerPGCD"
@@ -72,6 +73,7 @@ class ExtendOptions:
     training: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     force: bool = False
+    trusted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ def extend(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Ex
     Raises:
         CILError: anything that cannot work, or is blocking and not forced; all but wrong label values before the long work.
     """
-    model = read_model(model_folder)
+    model = read_model(model_folder, options.trusted)
     if options.configuration not in (None, model.configuration):
         raise CILError(f"{model.folder} is a {model.configuration} model, not {options.configuration}. Leave -c out.")
     trainer = trainer_class(options.trainer)

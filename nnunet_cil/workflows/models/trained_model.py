@@ -11,10 +11,11 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json
 from nnunet_cil.host.dataset_json import read_dataset_json
-from nnunet_cil.host.networks import plain_network
+from nnunet_cil.host.networks import check_network_classes, plain_network
 from nnunet_cil.host.plans_files import configuration_settings, unmoved_name
 from nnunet_cil.labels import refuse_regions
 from nnunet_cil.lineage import StepRecord, foreign_record
+from nnunet_cil.names import is_path_component
 from nnunet_cil.step_plans import StepPlan, read_step_plan
 
 
@@ -68,11 +69,15 @@ class TrainedModel:
         return configuration_settings(self.plans, self.configuration)
 
 
-def read_model(folder: Path) -> TrainedModel:
+def read_model(folder: Path, trusted: Sequence[str] = ()) -> TrainedModel:
     """Reads a model folder.
 
+    Args:
+        folder: ``TRAINER__PLANS__CONFIGURATION``, anywhere.
+        trusted: packages besides nnU-Net's own whose classes its plans may name.
+
     Raises:
-        CILError: not the folder of an nnU-Net v2 model, or folds that know different classes.
+        CILError: not the folder of an nnU-Net v2 model, folds that know different classes, or names that would lead elsewhere.
         NotImplementedError: regions, or a cascade.
     """
     from nnunet_cil.training.state import foreground_classes, lineage_of, read_checkpoint
@@ -91,6 +96,7 @@ def read_model(folder: Path) -> TrainedModel:
             raise CILError(
                 f"{folder}: {fold} knows {foreground_classes(content)}, but the first fold {classes}. Remove one."
             )
+    refuse_paths(folder, plans, first)
     lineage = lineage_of(first) or (foreign_record(first, classes),)
     model = TrainedModel(
         folder=folder,
@@ -106,7 +112,7 @@ def read_model(folder: Path) -> TrainedModel:
     if model.settings.get("previous_stage"):
         raise NotImplementedError(f"{folder} is a cascade; nnunet_cil extends 2d, 3d_lowres and 3d_fullres only.")
     for fold, file in checkpoints.items():
-        check_network(file, contents[fold], plans, dataset_json, f"{folder} cannot be extended")
+        check_network(file, contents[fold], plans, dataset_json, f"{folder} cannot be extended", trusted)
     return model
 
 
@@ -147,8 +153,41 @@ def final_checkpoints(model: Path) -> dict[str, Path]:
     return found
 
 
+def refuse_paths(folder: Path, plans: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
+    """Refuses names in a model that would be more than one part of a path: files would be written elsewhere.
+
+    Args:
+        folder: the model's.
+        plans: its plans.json.
+        checkpoint: the content of one of its checkpoints.
+
+    Raises:
+        CILError: says which name.
+    """
+    names = {
+        "dataset_name in plans.json": plans.get("dataset_name"),
+        "plans_name in plans.json": plans.get("plans_name"),
+        "the configuration in its checkpoint": checkpoint["init_args"]["configuration"],
+        "the trainer in its checkpoint": checkpoint["trainer_name"],
+        **{f"the configuration {name!r} in plans.json": name for name in plans["configurations"]},
+    }
+    for name, settings in plans["configurations"].items():
+        if "data_identifier" in settings:
+            names[f"data_identifier of {name!r} in plans.json"] = settings["data_identifier"]
+    for what, name in names.items():
+        if not is_path_component(name):
+            raise CILError(
+                f"{folder}: {what} is {name!r}, which is no name of a file or folder. Do not use this model."
+            )
+
+
 def check_network(
-    file: Path, checkpoint: Mapping[str, Any], plans: Mapping[str, Any], dataset_json: Mapping[str, Any], verdict: str
+    file: Path,
+    checkpoint: Mapping[str, Any],
+    plans: Mapping[str, Any],
+    dataset_json: Mapping[str, Any],
+    verdict: str,
+    trusted: Sequence[str] = (),
 ) -> None:
     """Refuses weights that the network of plain nnU-Net does not take.
 
@@ -158,10 +197,12 @@ def check_network(
         plans: the model's.
         dataset_json: the model's.
         verdict: the message's beginning.
+        trusted: packages besides nnU-Net's own whose classes the plans may name.
 
     Raises:
-        CILError: names the trainer that built another network.
+        CILError: names the class that is not to be imported, or the trainer that built another network.
     """
+    check_network_classes(file.parent.parent / "plans.json", plans, trusted)
     network = plain_network(plans, dataset_json, str(checkpoint["init_args"]["configuration"]))
     try:
         network.load_state_dict(checkpoint["network_weights"])

@@ -221,3 +221,47 @@ def test_a_network_that_plain_nnunet_would_not_build_is_refused(models, tmp_path
     with pytest.raises(CILError, match="plain nnU-Net builds another network"):
         export(models[1], tmp_path / "plain")
     assert not list((tmp_path / "plain").rglob("checkpoint*"))
+
+
+RUNS_CODE = {"network_class_name": "pathlib.Path.touch", "arch_kwargs": {}, "_kw_requires_import": []}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p.update(dataset_name="../Dataset001_A"), "dataset_name in plans.json is '../Dataset001_A'"),
+        (lambda p: p.update(dataset_name="/tmp/Dataset001_A"), "dataset_name"),
+        (lambda p: p.update(plans_name="a/../../b"), "plans_name in plans.json is 'a/../../b', which is no name of"),
+        (lambda p: p.update(plans_name="a\\b"), "plans_name"),
+        (lambda p: p.update(plans_name=None), "plans_name"),
+        (lambda p: p["configurations"]["3d_fullres"].update(data_identifier="../x"), "data_identifier of '3d_fullres'"),
+        (lambda p: p["configurations"].update({"../2d": p["configurations"]["2d"]}), "the configuration '../2d'"),
+        (lambda p: p["configurations"]["2d"].update(architecture=RUNS_CODE), "names 'pathlib.Path.touch'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["export", "extend", "zip"])
+def test_a_models_plans_neither_lead_elsewhere_nor_run_code(models, tmp_path, capsys, command, change, message):
+    plans = json.loads((models[1] / "plans.json").read_text())
+    change(plans)
+    (models[1] / "plans.json").write_text(json.dumps(plans))
+    before = sorted(tmp_path.rglob("*"))
+    out = tmp_path / "out"
+    words = {
+        "export": ["export", models[1], out],
+        "extend": ["extend", models[1], 17],
+        "zip": ["export", models[1], out, "--zip"],
+    }
+    assert main([str(word) for word in words[command]]) == 1
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("key", ["configuration", "trainer_name"])
+def test_a_models_checkpoint_does_not_lead_elsewhere(models, tmp_path, key):
+    file = models[1] / "fold_0/checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    (content["init_args"] if key == "configuration" else content)[key] = "x/../../../y"
+    torch.save(content, file)
+    with pytest.raises(CILError, match="which is no name of a file or folder"):
+        export(models[1], tmp_path / "plain")
+    assert not (tmp_path / "plain").exists()
