@@ -1,6 +1,6 @@
 """Errors that the user can mend: one sentence names the culprit and the remedy."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -16,3 +16,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if close:
         return f" (did you mean {lowered[close[0]]!r}?)"
     return f" (known: {', '.join(map(repr, known))})" if known else ""
+
+
+_MOST_NAMED = 3
+"""The number of names that a message spells out."""
+
+
+def few_names(names: Sequence[str]) -> str:
+    """Returns names for a message: the first few, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(map(repr, names[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")

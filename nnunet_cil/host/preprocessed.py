@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shlex
 from collections.abc import Mapping
@@ -71,6 +72,41 @@ def _preprocessing_settings(plans: Mapping[str, Any], configuration: str) -> dic
     settings = configuration_settings(plans, configuration)
     own = {name: settings.get(name) for name in _PREPROCESSING_SETTINGS}
     return own | {name: plans.get(name) for name in _SHARED_SETTINGS}
+
+
+def preprocessed_cases(preprocessed: Path) -> list[str]:
+    """Returns the cases of a folder that nnU-Net has filled with preprocessed data, by name.
+
+    Raises:
+        CILError: a case lacks one of its files, or the folder holds files that nnU-Net did not write.
+    """
+    files: dict[str, set[str]] = {}
+    for name in sorted(os.listdir(preprocessed)) if preprocessed.is_dir() else ():
+        case, ending = _case_and_ending(name)
+        if not ending:
+            raise CILError(f"{preprocessed} holds {name!r}, which nnU-Net did not write and may fail on. Remove it.")
+        files.setdefault(case, set()).add(ending)
+    endings = set().union(*files.values())
+    if ".npz" in endings and ".b2nd" in endings:
+        raise CILError(
+            f"{preprocessed} holds cases of two versions of nnU-Net, in .npz and in .b2nd files. Remove the folder, and "
+            "preprocess the data set again."
+        )
+    for case, own in files.items():
+        needed = {".npz", ".pkl"} if ".npz" in endings else {".b2nd", "_seg.b2nd", ".pkl"}
+        if missing := sorted(needed - own):
+            raise CILError(
+                f"Case {case!r} in {preprocessed} is incomplete ({case}{missing[0]} is missing). Preprocess the data set again."
+            )
+    return list(files)
+
+
+def _case_and_ending(name: str) -> tuple[str, str]:
+    """Splits the name of a preprocessed file; an empty ending stands for none of nnU-Net's. .npy is an unpacked .npz."""
+    for ending in ("_seg.b2nd", ".b2nd", ".pkl", ".npz", "_seg.npy", ".npy"):
+        if name.endswith(ending) and not name.startswith("."):
+            return name.removesuffix(ending), ending
+    return name, ""
 
 
 def scan_labels(folder: Path, plans: Mapping[str, Any], labels: Mapping[str, int]) -> dict[str, set[int]]:

@@ -20,7 +20,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, distributed, nn
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.host.preprocessed import preprocessed_cases
 from nnunet_cil.host.processes import let_forks_end_with_parent
+from nnunet_cil.host.splits import Fold, fold_of
 from nnunet_cil.labels import lookup_table, refuse_regions
 from nnunet_cil.lineage import NOT_FINAL, StepRecord, validation_dice
 from nnunet_cil.model_card import model_card
@@ -32,7 +34,7 @@ from nnunet_cil.step_plans import read_step_plan
 from nnunet_cil.training import hyperparameters
 from nnunet_cil.training.batch import Batch, labelled_mask, read_batch
 from nnunet_cil.training.catalogue import check_data, check_lineage
-from nnunet_cil.training.data import MapLabels, StepDataset, evenly_spaced, narrowed_split
+from nnunet_cil.training.data import MapLabels, StepDataset, evenly_spaced
 from nnunet_cil.training.ground_truth import drop_unlabelled_scores, write_in_channels
 from nnunet_cil.training.hyperparameters import fixed, number
 from nnunet_cil.training.passes import Ranks, TrainingPass, classes_by_label, student_forward
@@ -181,8 +183,13 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         return (-1, *self.label_manager.all_labels)
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """Splits as nnU-Net, narrowed to the step's cases."""
-        return narrowed_split(super().do_split(), self.step_cases, f"Fold {self.fold}", f"step {self.step_plan.step}")
+        """Splits as nnU-Net, narrowed to the step's cases; refuses a split that nnU-Net would fail on or replace by another."""
+        cases = preprocessed_cases(Path(self.preprocessed_dataset_folder))
+        fold_of(Path(self.preprocessed_dataset_folder_base), self.fold, cases)
+        training, validation = super().do_split()
+        fold = Fold(training=tuple(training), validation=tuple(validation))
+        narrowed = fold.narrowed(self.step_cases, f"Fold {self.fold}", f"step {self.step_plan.step}")
+        return list(narrowed.training), list(narrowed.validation)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, Any, Any, Any]:
         """Configures as nnU-Net, with the mirror axes of the schedule (volume axes; a 2D patch has the last two)."""

@@ -15,8 +15,6 @@ from nnunetv2.inference.sliding_window_prediction import compute_steps_for_slidi
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from torch import Tensor
 
-from nnunet_cil.errors import CILError
-
 if TYPE_CHECKING:
     from nnunet_cil.training.teacher_volumes import TeacherVolumes
 
@@ -84,32 +82,6 @@ class StepDataset:
         if identifier in self.old_locations:
             locations[OLD_CLASSES] = self.old_locations[identifier]
         return data, segmentation, previous, {**properties, "class_locations": locations}
-
-
-def narrowed_split(
-    split: tuple[list[str], list[str]], cases: Collection[str] | None, fold: str, step: str
-) -> tuple[list[str], list[str]]:
-    """Narrows training and validation cases to those of a step.
-
-    Args:
-        split: nnU-Net's, of the fold.
-        cases: the step's; None for all.
-        fold: its name, for the message.
-        step: its name, for the message.
-
-    Raises:
-        CILError: no training or no validation case is left.
-    """
-    if cases is None:
-        return split
-    training, validation = ([key for key in keys if key in cases] for keys in split)
-    for what, keys in (("training", training), ("validation", validation)):
-        if not keys:
-            raise CILError(
-                f"{fold} has no {what} case among the {len(cases)} cases of {step}. Use another fold, fewer steps or shared "
-                "cases."
-            )
-    return training, validation
 
 
 class Tile(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from nnunetv2.evaluation.evaluate_predictions import load_summary_json, save_summary_json
 
+from nnunet_cil.host.splits import SPLITS_FILE
 from nnunet_cil.labels import lookup_table
 from nnunet_cil.step_plans import StepPlan
 
@@ -26,8 +27,8 @@ def write_in_channels(source: Path, target: Path, files: Iterable[str], step: St
     """
     table = lookup_table(step.evaluation_label_map, step.dataset_labels.values())
     (target / "gt_segmentations").mkdir(parents=True, exist_ok=True)
-    if (source / "splits_final.json").is_file():
-        shutil.copyfile(source / "splits_final.json", target / "splits_final.json")
+    if (source / SPLITS_FILE).is_file():
+        shutil.copyfile(source / SPLITS_FILE, target / SPLITS_FILE)
     for name in files:
         labels, properties = reader_writer.read_seg(str(source / "gt_segmentations" / name))
         mapped = table[labels[0].astype(np.int64) + 1]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.commands import call, python_path, train
 from nnunet_cil.host.folders import model_folder_name
+from nnunet_cil.host.splits import SPLITS_FILE
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.shipped import trainers_folder
 
@@ -135,7 +136,7 @@ def _write_split(output: Path) -> None:
     """Writes one fold, whose validation cases are the last ones."""
     cases = [f"phantom_{i:04d}" for i in range(NUM_TRAINING + NUM_VALIDATION)]
     split = [{"train": cases[:NUM_TRAINING], "val": cases[NUM_TRAINING:]}]
-    (_preprocessed(output) / "splits_final.json").write_text(json.dumps(split))
+    (_preprocessed(output) / SPLITS_FILE).write_text(json.dumps(split))
 
 
 def _write_base_plans(output: Path) -> None:

@@ -20,7 +20,7 @@ from nnunet_cil.host.plans_files import configuration_settings, moved_name, move
 from nnunet_cil.host.preprocess import preprocess
 from nnunet_cil.host.preprocessed import refuse_other_preprocessing
 from nnunet_cil.host.raw_dataset import RawData, Sample, read_raw
-from nnunet_cil.host.splits import check_split
+from nnunet_cil.host.splits import fold_of
 from nnunet_cil.labels import check_labelled_classes, labelled_classes, model_labels, refuse_regions
 from nnunet_cil.names import valid_name
 from nnunet_cil.schedule import check_training_settings
@@ -123,7 +123,8 @@ def extend(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Ex
     folds = chosen_folds(model, options.folds)
     raw, new = _read_data(model, dataset, options)
     target = nnunet_folder("nnUNet_preprocessed") / raw.folder.name
-    check_split(target, folds, len(raw.cases))
+    for fold in folds:
+        fold_of(target, fold, list(raw.cases))
     check_present(raw, (*options.refine, *new))
     notes = _compare(model, raw, force=options.force)
 

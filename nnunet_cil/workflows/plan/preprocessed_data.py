@@ -14,7 +14,7 @@ from nnunet_cil.files import read_json
 from nnunet_cil.host.folders import dataset_id, nnunet_folder
 from nnunet_cil.host.preprocess import PLANNERS, missing_commands
 from nnunet_cil.host.preprocessed import scan_labels
-from nnunet_cil.host.splits import deal_cases, validation_folds
+from nnunet_cil.host.splits import deal_cases, split_of
 from nnunet_cil.labels import labelled_classes
 from nnunet_cil.schedule import Schedule
 from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on
@@ -145,7 +145,8 @@ def deal_among_steps(
                 f"Schedule {schedule.name} deals cases out to {len(steps)} steps, but there are only {len(names)} cases"
                 f"{'' if len(data) == 1 else f' in {name}'}."
             )
-        for step, hand in zip(steps, deal_cases(len(steps), names, validation_folds(found.folder, names)), strict=True):
+        folds = [fold.validation for fold in split_of(found.folder, names)]
+        for step, hand in zip(steps, deal_cases(len(steps), names, folds), strict=True):
             cases[step] = hand
     return cases
 

@@ -152,7 +152,7 @@ def test_where_there_are_no_test_cases_the_validation_cases_are_predicted(scored
     shutil.rmtree(tmp_path / "nnunet" / "raw" / NEW / "labelsTs")
     with pytest.raises(CILError, match=rf"{NEW} has no cases to score on: neither imagesTs .* of fold 0 in"):
         evaluate(experiment, CPU)
-    (new / "splits_final.json").write_text(json.dumps([{"train": [], "val": ["new_1", "new_4"]}]))
+    (new / "splits_final.json").write_text(json.dumps([{"train": ["new_0", "new_2"], "val": ["new_1", "new_4"]}]))
     images = []
 
     def predict(arguments, *_):
@@ -171,7 +171,7 @@ def test_where_there_are_no_test_cases_the_validation_cases_are_predicted(scored
 def test_validation_cases_of_every_data_set_are_predicted_where_they_are_asked_for(scored, new, monkeypatch):
     experiment, _ = scored
     monkeypatch.setattr(whole, "_write_pictures", lambda *_: None)
-    (new / "splits_final.json").write_text(json.dumps([{"train": [], "val": ["new_1", "new_4"]}]))
+    (new / "splits_final.json").write_text(json.dumps([{"train": ["new_0", "new_2"], "val": ["new_1", "new_4"]}]))
     images = []
 
     def predict(arguments, *_):
