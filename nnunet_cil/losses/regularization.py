@@ -53,7 +53,7 @@ def _bin_means(x: Tensor, axis: int, scales: Sequence[int]) -> list[Tensor]:
 def importance_penalty(
     parameters: Mapping[str, Tensor], anchors: Mapping[str, Tensor], importances: Mapping[str, Tensor]
 ) -> Tensor:
-    """Computes the penalty on changed weights, L = 1/2 sum_i F_i (theta_i - theta*_i)^2.
+    """Computes the penalty on changed weights, L = 1/2 sum_i I_i (theta_i - theta*_i)^2.
 
     The sum goes over the parameters that have an importance.
 
@@ -62,7 +62,7 @@ def importance_penalty(
     Args:
         parameters: theta by name, float, with gradient.
         anchors: theta* by name, float; of a tensor that has grown since, the first rows are compared.
-        importances: F by name, float, shapes as the anchors'; at least one.
+        importances: I by name, float, shapes as the anchors'; at least one.
 
     Returns:
         () float >= 0; 0, with a gradient of 0, where no weight has changed.

@@ -19,7 +19,7 @@ from nnunet_cil.training.step_loss import LossSetup, StepLoss
 
 
 class EWCLoss(StepLoss):
-    """L = L_seg + ewc_weight/2 sum_i F_i (theta_i - theta*_i)^2, theta* the weights at the step's start.
+    """L = L_seg + ewc_weight/2 sum_i I_i (theta_i - theta*_i)^2, theta* the weights at the step's start.
 
     L_seg: plain cross-entropy (label 0 is background) + Dice of the new classes. Source: Kirkpatrick et al. 2017,
     https://arxiv.org/abs/1612.00796.
@@ -93,7 +93,7 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
         )
 
     def _importances(self, network: nn.Module, log_likelihood: Callable[[Tensor, Tile], Tensor]) -> dict[str, Tensor]:
-        """Computes F_i = E[(d log p(y|x) / d theta_i)^2], log p the mean over the voxels of a patch (or slice) of the step.
+        """Computes I_i = E[(d log p(y|x) / d theta_i)^2], log p the mean over the voxels of a patch (or slice) of the step.
 
         Parameters of lower scales' segmentation layers, which do not reach the full-resolution output, get 0.
         """

@@ -21,10 +21,11 @@ POD_SCALES = (1, 2, 4)
 
 
 class PLOPLoss(StepLoss):
-    """L = L_seg + pod_weight sqrt((K+N)/N) 1/L sum_l ||Psi(x_l) - Psi(x'_l)||, over encoder stages and the last decoder features.
+    """L = L_seg + pod_weight sqrt((K+N)/N) 1/n sum_l ||Psi(x_l) - Psi(x'_l)||, over n layers.
 
-    L_seg, at every scale: nu times the cross-entropy against labels that the teacher fills where it is confident
-    (u < tau_c; other unlabelled voxels do not count), nu the share of filled voxels of an image, + Dice of the new classes.
+    The layers are the encoder's stages and the decoder's end. L_seg, at every scale: nu times the cross-entropy against
+    labels that the teacher fills where it is confident (u < tau_c; other unlabelled voxels do not count), nu the share of
+    filled voxels of an image, + Dice of the new classes.
     Source: Douillard et al. 2021, https://arxiv.org/abs/2011.11390; the Dice is ours.
     """
 
