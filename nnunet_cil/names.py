@@ -7,8 +7,8 @@ import re
 from nnunet_cil.errors import CILError
 
 _PART_OF_A_FOLDERS_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-_DATASET_NAME = re.compile(r"Dataset\d{3}_.+")
-_DATASET_ID = re.compile(r"0*[1-9]\d{0,2}")
+_DATASET_NAME = re.compile(r"Dataset([0-9]{3}|[1-9][0-9]{3,8})_.+")
+_DATASET_ID = re.compile(r"0*[1-9][0-9]{0,8}")
 
 
 def valid_name(name: object, beginning: str) -> str:
@@ -34,12 +34,12 @@ def is_path_component(name: object) -> bool:
 
 
 def is_dataset_name(text: str) -> bool:
-    """Returns whether nnU-Net could call a data set so: DatasetXXX_NAME."""
-    return _DATASET_NAME.fullmatch(text) is not None
+    """Returns whether nnU-Net could call a data set so: DatasetXXX_NAME, with an ID of three digits or, from 1000 on, more."""
+    return is_path_component(text) and _DATASET_NAME.fullmatch(text) is not None
 
 
 def is_dataset_id(text: str) -> bool:
-    """Returns whether this is the ID of a data set, with or without leading zeros: 1 to 999."""
+    """Returns whether this is the ID of a data set, with or without leading zeros: 1 or more."""
     return _DATASET_ID.fullmatch(text) is not None
 
 

@@ -20,10 +20,19 @@ def test_names_that_are_no_part_of_a_folders_name_are_refused_with_the_callers_w
 
 
 def test_data_sets_are_known_by_name_or_id():
-    assert all(map(is_dataset_name, ("Dataset017_BTCV", "Dataset001_A b")))
-    assert not any(map(is_dataset_name, ("Dataset17_BTCV", "BTCV", "Dataset017_", "17")))
-    assert all(map(is_dataset_id, ("1", "017", "999")))
-    assert not any(map(is_dataset_id, ("0", "1000", "-1", "x", "")))
+    assert all(map(is_dataset_name, ("Dataset017_BTCV", "Dataset001_A b", "Dataset2025_CT")))
+    others = (
+        "Dataset17_BTCV",
+        "Dataset0017_BTCV",
+        "BTCV",
+        "Dataset017_",
+        "17",
+        "Dataset017_A/..",
+        "Dataset\u0660\u0661\u0667_A",
+    )
+    assert not any(map(is_dataset_name, others))
+    assert all(map(is_dataset_id, ("1", "017", "999", "1000", "02025")))
+    assert not any(map(is_dataset_id, ("0", "-1", "x", "", "1.0", " 1", "\u0667", "9" * 5000)))
 
 
 @pytest.mark.parametrize("name", ["Dataset017_Toy", "nnUNetPlans_toy_step0", "3d_fullres", "Über.uns", "a b"])

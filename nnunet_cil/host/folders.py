@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.names import is_dataset_name
+from nnunet_cil.names import is_dataset_id, is_dataset_name
 
 
 def nnunet_folder(variable: str) -> Path:
@@ -28,64 +29,152 @@ def num_processes() -> int:
     return int(value)
 
 
+_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+"""The variables of the folders in which nnU-Net looks for an ID."""
+
+
 def dataset_name(name_or_id: str | int) -> str:
-    """Returns a data set's name, from '17' or 'Dataset017_BTCV'; it must be in nnUNet_preprocessed."""
-    folder, asked = nnunet_folder("nnUNet_preprocessed"), str(name_or_id)
-    found = _find_dataset(folder, asked)
-    if found is None and not asked.isdigit() and not is_dataset_name(asked):
-        raise CILError(f"{asked!r} names no data set of nnU-Net. Give its ID, or its folder's name, DatasetXXX_NAME.")
-    if found is None:
-        number = asked if asked.isdigit() else dataset_id(asked)
+    """Returns a data set's name, from '17' or 'Dataset017_BTCV'; it must be in nnUNet_preprocessed.
+
+    Raises:
+        CILError: it is not there, or nnU-Net finds several by the ID.
+    """
+    folder, name = nnunet_folder("nnUNet_preprocessed"), _full_name(str(name_or_id))
+    if name is None or not (folder / name).is_dir():
+        number = str(name_or_id) if name is None else id_argument(name)
+        add = "" if name is not None and "nnUNet_raw" in _places(name) else "Add it to nnUNet_raw. "
         raise CILError(
-            f"There is no preprocessed data set {asked!r} in {folder}. Run 'nnUNetv2_plan_and_preprocess -d {number}' first."
+            f"There is no preprocessed data set {str(name_or_id)!r} in {folder}{_found_elsewhere(name)}. {add}Run "
+            f"'nnUNetv2_plan_and_preprocess -d {number}' first."
         )
-    return found
-
-
-def dataset_id(name: str) -> int:
-    """Returns a data set's ID, which ``-d`` of nnU-Net's commands takes: 17 for 'Dataset017_BTCV'."""
-    return int(name[7:10])
+    return name
 
 
 def raw_dataset_folder(name_or_id: str | int) -> Path:
-    """Returns a data set's folder in nnUNet_raw, from '17' or 'Dataset017_BTCV'."""
+    """Returns a data set's folder in nnUNet_raw, from '17' or 'Dataset017_BTCV'.
+
+    Raises:
+        CILError: it is not there, or nnU-Net finds several by the ID.
+    """
+    name = _full_name(str(name_or_id))
     folder = nnunet_folder("nnUNet_raw")
-    found = _find_dataset(folder, str(name_or_id))
-    if found is None:
+    if name is None or not (folder / name).is_dir():
         raise CILError(
-            f"There is no data set {str(name_or_id)!r} in {folder} (its folder is called DatasetXXX_NAME). 'nnunet_cil "
-            "convert' makes one."
+            f"There is no data set {str(name_or_id)!r} in {folder} (its folder is called DatasetXXX_NAME)"
+            f"{_found_elsewhere(name)}. 'nnunet_cil convert' makes one."
         )
-    return folder / found
+    return folder / name
 
 
 def known_dataset(name_or_id: str | int) -> str:
-    """Returns a data set's name, from '17' or 'Dataset017_BTCV'; it need not be preprocessed yet."""
-    try:
-        return dataset_name(name_or_id)
-    except CILError:
-        return raw_dataset_folder(name_or_id).name
+    """Returns a data set's name, from '17' or 'Dataset017_BTCV'; it need not be preprocessed yet.
+
+    Raises:
+        CILError: it is neither preprocessed nor in nnUNet_raw, or nnU-Net finds several by the ID.
+    """
+    name = _full_name(str(name_or_id))
+    if name is not None and (nnunet_folder("nnUNet_preprocessed") / name).is_dir():
+        return name
+    return raw_dataset_folder(name_or_id).name
 
 
-def _find_dataset(folder: Path, asked: str) -> str | None:
-    if not asked.isdigit():
-        return asked if is_dataset_name(asked) and (folder / asked).is_dir() else None
-    prefix = f"Dataset{int(asked):03d}_"
-    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name.startswith(prefix))
-    if len(found) > 1:
-        raise CILError(f"The ID {asked} is ambiguous in {folder}: {', '.join(found)}.")
-    return found[0] if found else None
+def dataset_id(name: str) -> int:
+    """Returns the ID in a data set's name: 17 for 'Dataset017_BTCV', 1234 for 'Dataset1234_BTCV'."""
+    return int(name.removeprefix("Dataset").partition("_")[0])
 
 
-def new_dataset_folder(dataset_id: int, name: str) -> Path:
-    """Returns ``nnUNet_raw/DatasetXXX_NAME`` for a conversion; refuses an ID that another data set has."""
-    if not 1 <= dataset_id <= 999:
-        raise CILError(f"A data set ID is a number from 1 to 999, not {dataset_id}.")
-    raw = nnunet_folder("nnUNet_raw")
-    folder = raw / f"Dataset{dataset_id:03d}_{name}"
-    others = [p.name for p in raw.glob(f"Dataset{dataset_id:03d}_*") if p.name != folder.name]
-    if others:
-        raise CILError(f"The ID {dataset_id} belongs to {others[0]} in {raw}. Choose another one.")
+def id_argument(name: str) -> str:
+    """Returns a data set's ID as ``-d`` takes it, of those of nnU-Net's commands that take no name.
+
+    Raises:
+        CILError: nnU-Net finds another data set by that ID, too.
+    """
+    _refuse_several(dataset_id(name), {name})
+    return str(dataset_id(name))
+
+
+def _full_name(asked: str) -> str | None:
+    """Returns the name of the data set with an ID, or the name that was given; None for an ID that no data set has.
+
+    Raises:
+        CILError: nnU-Net finds several data sets by the ID, or one with another ID; or it is neither ID nor name.
+    """
+    if is_dataset_id(asked):
+        _refuse_several(int(asked))
+        return next(iter(_found_by_id(int(asked))), None)
+    name = asked.rstrip("/")  # as a shell completes it
+    if not is_dataset_name(name):
+        raise CILError(
+            f"{asked!r} names no data set of nnU-Net. Give its ID, or its folder's name, DatasetXXX_NAME with three digits."
+        )
+    return name
+
+
+def _found_by_id(number: int) -> dict[str, list[str]]:
+    """Returns the data sets that nnU-Net finds by an ID, in its three folders: name -> the folders' variables.
+
+    As nnU-Net does, it takes all folders whose names begin with ``Dataset`` and the ID, so 123 finds Dataset1234_X, too.
+    """
+    prefix = f"Dataset{number:03d}"
+    found: dict[str, list[str]] = {}
+    for variable in _FOLDERS:
+        folder = os.environ.get(variable, "")
+        for entry in sorted(Path(folder).iterdir()) if os.path.isdir(folder) else ():
+            if entry.name.startswith(prefix) and entry.is_dir():
+                found.setdefault(entry.name, []).append(variable)
+    return found
+
+
+def _places(name: str) -> list[str]:
+    """Returns the variables of the folders that hold a data set of this name."""
+    return _found_by_id(dataset_id(name)).get(name, [])
+
+
+def _refuse_several(number: int, expected: Collection[str] = ()) -> None:
+    """Refuses an ID by which nnU-Net finds several data sets, or one of another ID.
+
+    Args:
+        number: the ID.
+        expected: the names that it may find; empty for any one of that ID.
+    """
+    found = _found_by_id(number)
+    told = ", ".join(f"{name} ({', '.join(variables)})" for name, variables in found.items())
+    if len(found.keys() | expected) > 1:
+        raise CILError(
+            f"nnU-Net finds several data sets by the ID {number}: {told}. Rename all folders of the one that you do not mean, so "
+            "that it has an ID of its own, or move them elsewhere."
+        )
+    for name in found:
+        if not is_dataset_name(name) or dataset_id(name) != number:
+            raise CILError(
+                f"nnU-Net takes {told} for the data set {number}, which would be called Dataset{number:03d}_NAME. Rename it, or "
+                "give the ID that you mean."
+            )
+
+
+def _found_elsewhere(name: str | None) -> str:
+    """Tells which data sets nnU-Net finds by the ID in a name; blank where there are none."""
+    found = _found_by_id(dataset_id(name)) if name is not None else {}
+    told = ", ".join(f"{other} in {' and '.join(variables)}" for other, variables in found.items())
+    return f", only {told}" if found else ""
+
+
+def new_dataset_folder(number: int, name: str) -> Path:
+    """Returns ``nnUNet_raw/DatasetXXX_NAME`` for a conversion.
+
+    Args:
+        number: the data set's ID.
+        name: its own.
+
+    Raises:
+        CILError: in one of nnU-Net's folders, another data set has the ID.
+    """
+    if not 1 <= number <= 999:
+        raise CILError(f"A data set ID is a number from 1 to 999, not {number}.")
+    folder = nnunet_folder("nnUNet_raw") / f"Dataset{number:03d}_{name}"
+    for other, variables in _found_by_id(number).items():
+        if other != folder.name:
+            raise CILError(f"The ID {number} belongs to {other} in {' and '.join(variables)}. Choose another one.")
     return folder
 
 

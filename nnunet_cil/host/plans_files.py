@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from nnunet_cil.errors import CILError
 from nnunet_cil.host.folders import dataset_id
 from nnunet_cil.names import valid_name
 
@@ -65,6 +67,24 @@ def reader_of(plans: Mapping[str, Any]) -> str:
     return str(plans.get("image_reader_writer", ""))
 
 
+def refuse_other_data_set(plans: Mapping[str, Any], file: Path) -> None:
+    """Refuses plans of another data set than they lie with: nnU-Net would train on that, and write its models there.
+
+    Args:
+        plans: the content of the file.
+        file: in the preprocessed data set.
+
+    Raises:
+        CILError: the data set was renamed, or the file copied from another one.
+    """
+    name, folder = plans.get("dataset_name"), file.parent.name
+    if name != folder:
+        redo = "run 'nnunet_cil plan' again" if "cil" in plans else f'write "dataset_name": "{folder}" there'
+        raise CILError(
+            f"{file} says that it is of the data set {name!r}, on which nnU-Net would train. Rename the folder back, or {redo}."
+        )
+
+
 def moved_name(plans_name: str, source: str) -> str:
     """Returns the name that the plans ``plans_name`` get once they are moved from the data set ``source``."""
     return f"{unmoved_name(plans_name)}From{dataset_id(source):03d}"
@@ -72,7 +92,7 @@ def moved_name(plans_name: str, source: str) -> str:
 
 def unmoved_name(plans_name: str) -> str:
     """Returns the name that moved plans had on the data set that they come from."""
-    return re.sub(r"From[0-9]{3}$", "", plans_name)
+    return re.sub(r"From[0-9]{3,}$", "", plans_name)
 
 
 def moved_plans(

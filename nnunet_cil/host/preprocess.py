@@ -10,7 +10,7 @@ from pathlib import Path
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json
 from nnunet_cil.host.commands import call, user_environment
-from nnunet_cil.host.folders import dataset_id, nnunet_folder
+from nnunet_cil.host.folders import id_argument, nnunet_folder
 from nnunet_cil.host.plans_files import configuration_settings
 
 logger = logging.getLogger(__name__)
@@ -47,11 +47,11 @@ def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[
     """Returns nnU-Net's commands that are left before a configuration can be trained; empty where all is there.
 
     Raises:
-        CILError: there are no plans, and nnU-Net makes none of that name, or no such configuration.
+        CILError: there are no plans, and nnU-Net makes none of that name, or no such configuration; or it finds several data
+            sets by the ID.
     """
     folder = nnunet_folder("nnUNet_preprocessed") / dataset
     plans = folder / f"{base_plans}.json"
-    which = ["-d", str(dataset_id(dataset))]
     if not plans.is_file():
         if base_plans not in PLANNERS:
             raise CILError(
@@ -62,14 +62,16 @@ def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[
                 f"nnU-Net plans no configuration {configuration!r}{did_you_mean(configuration, _CONFIGURATIONS)}."
             )
         how = ["-c", configuration, "-pl", PLANNERS[base_plans], "--verify_dataset_integrity"]
-        return [["nnUNetv2_plan_and_preprocess", *which, *how]]
+        return [["nnUNetv2_plan_and_preprocess", "-d", id_argument(dataset), *how]]
     commands = []
     if not (folder / "dataset_fingerprint.json").is_file():  # plans from elsewhere; training wants it all the same
-        commands.append(["nnUNetv2_extract_fingerprint", *which, "--verify_dataset_integrity"])
+        commands.append(["nnUNetv2_extract_fingerprint", "-d", id_argument(dataset), "--verify_dataset_integrity"])
     content = read_json(plans, "")
     known = configuration in content["configurations"]  # what is wrong with it, plan says
     if known and not _is_complete(folder / configuration_settings(content, configuration)["data_identifier"]):
-        commands.append(["nnUNetv2_preprocess", *which, "-c", configuration, "-plans_name", base_plans])
+        commands.append(
+            ["nnUNetv2_preprocess", "-d", id_argument(dataset), "-c", configuration, "-plans_name", base_plans]
+        )
     return commands
 
 

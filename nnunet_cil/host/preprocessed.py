@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json
-from nnunet_cil.host.folders import dataset_id
+from nnunet_cil.host.folders import id_argument
 from nnunet_cil.host.plans_files import configuration_settings
 
 _PREPROCESSING_SETTINGS = (
@@ -126,10 +126,9 @@ def scan_labels(folder: Path, plans: Mapping[str, Any], labels: Mapping[str, int
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
     from tqdm import tqdm
 
-    words = ["nnUNetv2_preprocess", "-d", str(dataset_id(folder.name)), "-plans_name", plans["plans_name"]]
-    command = f"'{shlex.join(words)}'"
     configurations = preprocessed_configurations(folder, plans)
     if not configurations:
+        command = _preprocess_command(folder.name, plans)
         raise CILError(f"No configuration of {folder.name} is preprocessed yet. Run {command} first.")
     preprocessed = folder / plans["configurations"][configurations[0]]["data_identifier"]
     data = infer_dataset_class(str(preprocessed))(str(preprocessed))
@@ -141,7 +140,7 @@ def scan_labels(folder: Path, plans: Mapping[str, Any], labels: Mapping[str, int
         except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise CILError(
                 f"Case {case!r} in {preprocessed} is incomplete or damaged ({type(error).__name__}: {error}). Preprocess it "
-                f"again: {command}."
+                f"again: {_preprocess_command(folder.name, plans)}."
             ) from error
         if not values <= allowed:
             raise CILError(
@@ -150,6 +149,11 @@ def scan_labels(folder: Path, plans: Mapping[str, Any], labels: Mapping[str, int
             )
         present[case] = values
     return present
+
+
+def _preprocess_command(dataset: str, plans: Mapping[str, Any]) -> str:
+    words = ["nnUNetv2_preprocess", "-d", id_argument(dataset), "-plans_name", plans["plans_name"]]
+    return f"'{shlex.join(words)}'"
 
 
 def _values(segmentation: npt.NDArray[Any]) -> set[int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json
 from nnunet_cil.host.folders import dataset_id, model_folder_name, nnunet_folder
+from nnunet_cil.host.plans_files import refuse_other_data_set
 from nnunet_cil.step_plans import StepPlan, read_step_plan
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.model_fold import ModelFold, StepModel
@@ -102,6 +103,7 @@ def _read(experiment: Experiment, file: Path) -> StepPlan:
     dataset_json = read_json(file.parent / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
     plan = shlex.join(["nnunet_cil", "plan", experiment.dataset_name, str(experiment.schedule_name)])
     plans = read_json(file, f"Run '{plan} -p {experiment.base_plans}' first.")
+    refuse_other_data_set(plans, file)
     if experiment.configuration not in plans["configurations"]:
         known = did_you_mean(experiment.configuration, plans["configurations"])
         raise CILError(f"The plans {file} have no configuration {experiment.configuration!r}{known}.")

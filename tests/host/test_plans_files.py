@@ -13,6 +13,7 @@ from nnunet_cil.host.preprocessed import preprocessed_configurations, refuse_oth
 def test_a_moved_name_tells_the_last_data_set_only():
     assert moved_name("nnUNetPlans", "Dataset017_Toy") == "nnUNetPlansFrom017"
     assert moved_name("nnUNetPlansFrom017", "Dataset003_Other") == "nnUNetPlansFrom003"
+    assert moved_name("nnUNetPlansFrom2025", "Dataset1234_Other") == "nnUNetPlansFrom1234"
     assert unmoved_name("nnUNetPlansFrom017") == unmoved_name("nnUNetPlans") == "nnUNetPlans"
 
 

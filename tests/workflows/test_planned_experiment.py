@@ -1,5 +1,8 @@
 """An experiment's models come from the plans of its steps, which are read once."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from toy import DATASET, ORGANS, write_schedule
 
@@ -39,6 +42,24 @@ def test_each_trainers_models_follow_each_other_in_every_fold(experiment):
         for earlier, later in PlannedExperiment.read(experiment).successions()
     ]
     assert found == [(t, s, t, s + 1, fold, fold) for t in (MIB, PGCD) for s in (0, 1) for fold in (0, 1)]
+
+
+def test_the_plans_of_a_renamed_data_set_are_refused(experiment, toy):
+    plan(17, experiment.schedule_name)
+    renamed = toy.rename(toy.parent / "Dataset017_Abdomen")
+    (toy.parents[1] / "raw" / DATASET).rename(toy.parents[1] / "raw" / renamed.name)
+    with pytest.raises(
+        CILError, match=rf"_step0\.json says that it is of the data set '{DATASET}'.* 'nnunet_cil plan' again"
+    ):
+        PlannedExperiment.read(replace(experiment, dataset="Dataset017_Abdomen"))
+    with pytest.raises(
+        CILError, match=r"nnUNetPlans\.json says .*write \"dataset_name\": \"Dataset017_Abdomen\" there"
+    ):
+        plan(17, experiment.schedule_name)
+    base = json.loads((renamed / "nnUNetPlans.json").read_text())
+    (renamed / "nnUNetPlans.json").write_text(json.dumps({**base, "dataset_name": renamed.name}))
+    plan(17, experiment.schedule_name)
+    assert PlannedExperiment.read(replace(experiment, dataset="17")).models()[0].dataset == renamed.name
 
 
 def test_steps_that_are_not_planned_name_the_command(experiment):

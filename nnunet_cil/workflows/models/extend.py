@@ -15,7 +15,14 @@ import numpy as np
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import write_json
 from nnunet_cil.host.dataset_json import read_dataset_json
-from nnunet_cil.host.folders import check_room, logs_folder, model_folder_name, nnunet_folder, raw_dataset_folder
+from nnunet_cil.host.folders import (
+    check_room,
+    id_argument,
+    logs_folder,
+    model_folder_name,
+    nnunet_folder,
+    raw_dataset_folder,
+)
 from nnunet_cil.host.plans_files import configuration_settings, moved_name, moved_plans, reader_of
 from nnunet_cil.host.preprocess import preprocess
 from nnunet_cil.host.preprocessed import refuse_other_preprocessing
@@ -152,6 +159,7 @@ def extend(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Ex
 def _read_data(model: TrainedModel, dataset: str | int, options: ExtendOptions) -> tuple[RawData, tuple[str, ...]]:
     """Reads the raw data set, and finds the classes to learn from it."""
     folder = raw_dataset_folder(dataset)
+    id_argument(folder.name)  # which nnU-Net preprocesses it by
     dataset_json = read_dataset_json(folder / "dataset.json")
     refuse_regions(dataset_json)
     new = new_classes(model, folder.name, dataset_json["labels"], classes=options.classes, refine=options.refine)

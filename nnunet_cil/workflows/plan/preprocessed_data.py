@@ -11,7 +11,8 @@ from typing import Any
 
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json
-from nnunet_cil.host.folders import dataset_id, nnunet_folder
+from nnunet_cil.host.folders import id_argument, nnunet_folder
+from nnunet_cil.host.plans_files import refuse_other_data_set
 from nnunet_cil.host.preprocess import PLANNERS, missing_commands
 from nnunet_cil.host.preprocessed import scan_labels
 from nnunet_cil.host.splits import deal_cases, split_of
@@ -51,7 +52,7 @@ def read_base_plans(dataset: str, base_plans: str) -> dict[str, Any]:
         base_plans: the name of the plans.
 
     Raises:
-        CILError: they are missing, or are those of a step.
+        CILError: they are missing, or are those of a step or of another data set.
     """
     folder = nnunet_folder("nnUNet_preprocessed") / dataset
     file = folder / f"{base_plans}.json"
@@ -61,9 +62,12 @@ def read_base_plans(dataset: str, base_plans: str) -> dict[str, Any]:
             f"{folder} has no plans {base_plans!r}{did_you_mean(base_plans, known)}. Give the name of plans with -p."
         )
     planner = f" -pl {PLANNERS[base_plans]}" if base_plans in PLANNERS and base_plans != "nnUNetPlans" else ""
-    redo = f"Run 'nnUNetv2_plan_and_preprocess -d {dataset_id(dataset)}{planner}' first."
-    read_json(folder / "dataset.json", redo)  # nnU-Net writes it with the plans
+    with_plans = folder / "dataset.json"  # nnU-Net writes it with the plans
+    is_there = file.is_file() and with_plans.is_file()
+    redo = "" if is_there else f"Run 'nnUNetv2_plan_and_preprocess -d {id_argument(dataset)}{planner}' first."
+    read_json(with_plans, redo)
     plans = read_json(file, redo)
+    refuse_other_data_set(plans, file)
     if "cil" in plans:
         raise CILError(f"{base_plans!r} is itself the plans of a step; give the base plans with -p.")
     return plans

@@ -10,7 +10,7 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.dataset_json import preprocessed_or_raw
-from nnunet_cil.host.folders import dataset_id, known_dataset, nnunet_folder, raw_dataset_folder
+from nnunet_cil.host.folders import id_argument, known_dataset, nnunet_folder, raw_dataset_folder
 from nnunet_cil.host.plans_files import moved_name, moved_plans, reader_of
 from nnunet_cil.host.preprocessed import preprocessed_configurations, refuse_other_preprocessing
 from nnunet_cil.host.raw_dataset import read_raw
@@ -64,7 +64,8 @@ def check_data_sets(schedule: Schedule, datasets: Sequence[str], base_plans: str
         force: other channels than those of the first data set are all right; so they are once its plans are moved.
 
     Raises:
-        CILError: a class that is not in its step's data set, other channels, or another format of files.
+        CILError: a class that is not in its step's data set, other channels, another format of files, or an ID by which nnU-Net
+            finds several data sets.
         NotImplementedError: regions.
     """
     first = datasets[0]
@@ -81,6 +82,8 @@ def check_data_sets(schedule: Schedule, datasets: Sequence[str], base_plans: str
         if name != first:
             channels = compare_channels(known[first]["channel_names"], content["channel_names"])
             is_moved = (_preprocessed(name) / f"{plans_on(name, first, base_plans)}.json").is_file()
+            if not is_moved:
+                id_argument(name)  # which nnU-Net preprocesses it by
             _refuse_blocking([channels], first, name, force=force or is_moved)
 
 
@@ -96,8 +99,7 @@ def move_plans(datasets: Sequence[str], base_plans: str, *, force: bool = False)
         CILError: a data set is not compatible, or its folder of preprocessed data is filled by other plans.
     """
     first, *others = dict.fromkeys(datasets)
-    redo = f"Run 'nnUNetv2_plan_and_preprocess -d {dataset_id(first)}' first."
-    base = read_json(_preprocessed(first) / f"{base_plans}.json", redo)
+    base = read_json(_preprocessed(first) / f"{base_plans}.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
     for name in others:
         file = _preprocessed(name) / f"{plans_on(name, first, base_plans)}.json"
         written = read_json(file, "") if file.is_file() else None

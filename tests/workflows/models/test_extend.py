@@ -256,6 +256,16 @@ def test_label_numbers_that_changed_since_the_preprocessing_are_refused(unproces
         extend(unprocessed, 18, ExtendOptions(classes=("kidney",)))
 
 
+@pytest.mark.parametrize("asked", ["018", NEW])
+def test_a_copied_model_whose_data_set_has_the_id_of_the_users_own_is_refused(unprocessed, asked):
+    foreign = root_of(unprocessed) / "results" / "Dataset018_Foreign" / unprocessed.name
+    shutil.copytree(unprocessed, foreign)
+    before = sorted(root_of(unprocessed).rglob("*"))
+    with pytest.raises(CILError, match=rf"by the ID 18: {NEW} .*, Dataset018_Foreign \(nnUNet_results\)\. .*move them"):
+        extend(foreign, asked, ExtendOptions(name="again"))
+    assert sorted(root_of(unprocessed).rglob("*")) == before
+
+
 # --- partial labels and refinement --------------------------------------------------------------------------
 
 
