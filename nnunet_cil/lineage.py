@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json
 
@@ -23,6 +24,7 @@ class StepRecord:
         schedule: its name; empty for a model that was not trained in steps.
         dataset: nnU-Net's name of the data set.
         num_cases: training cases of the fold; None where that is not known.
+        case_hashes: the training and validation cases of the fold, without their names; None where they are not known.
         licence: of the data set, as its dataset.json says; empty where it says nothing.
         trainer: class name.
         plans: name.
@@ -32,8 +34,8 @@ class StepRecord:
         versions: package -> version.
         previous_sha256: of the checkpoint that it continued from; None at step 0.
         saw_old_labels: whether earlier steps' labels were used, too, as joint training and replay do.
-        dice: class -> mean Dice on the fold's validation cases, as nnU-Net's summary says; empty where that is not known. A
-            record gets it when the next step begins.
+        dice: class -> mean Dice on the fold's validation cases, as nnU-Net's summary says; empty where that is not known, and
+            in fold ``all``, which has none. A record gets it when the next step begins.
     """
 
     step: int
@@ -50,6 +52,7 @@ class StepRecord:
     versions: Mapping[str, str]
     previous_sha256: str | None
     saw_old_labels: bool = False
+    case_hashes: CaseHashes | None = None
     dice: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -58,17 +61,26 @@ class StepRecord:
         return "" if self.num_cases is None else str(self.num_cases)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record as plain Python."""
-        return {**dataclasses.asdict(self), "classes": list(self.classes)}
+        """Returns the record as plain Python, without hashes of cases where these are not known."""
+        content = {**dataclasses.asdict(self), "classes": list(self.classes)}
+        del content["case_hashes"]
+        return content if self.case_hashes is None else {**content, "case_hashes": self.case_hashes.to_json()}
 
 
 def read_lineage(stored: Sequence[Mapping[str, Any]]) -> tuple[StepRecord, ...]:
     """Reads a list of what ``to_json`` has written; keys that a later version added are left out."""
-    names = [f.name for f in dataclasses.fields(StepRecord)]
-    return tuple(
-        StepRecord(**{**{n: record[n] for n in names if n in record}, "classes": tuple(record["classes"])})
-        for record in stored
-    )
+    return tuple(_read_record(record) for record in stored)
+
+
+def _read_record(stored: Mapping[str, Any]) -> StepRecord:
+    """Reads a record; early versions took scores of fold ``all``, which are of training cases, for validation scores."""
+    content = {f.name: stored[f.name] for f in dataclasses.fields(StepRecord) if f.name in stored}
+    content["classes"] = tuple(stored["classes"])
+    if (hashes := stored.get("case_hashes")) is not None:
+        content["case_hashes"] = CaseHashes.from_json(hashes)
+    if stored.get("fold") == "all":
+        content["dice"] = {}
+    return StepRecord(**content)
 
 
 NOT_FINAL = "not_of_the_final_checkpoint.txt"
@@ -93,8 +105,11 @@ def validation_means(fold: Path) -> dict[str, dict[str, float]]:
 
 
 def validation_dice(fold: Path, labels: Mapping[str, int]) -> dict[str, float]:
-    """Returns class -> mean Dice of a fold's final validation, without classes that no case has; empty where there is none."""
-    means = validation_means(fold)
+    """Returns class -> mean Dice of a fold's final validation, without classes that no case has; empty where there is none.
+
+    Fold ``all`` has no validation cases: what nnU-Net calls its validation are scores of training cases.
+    """
+    means = validation_means(fold) if fold.name != "fold_all" else {}
     dice = {name: means[str(label)]["Dice"] for name, label in labels.items() if str(label) in means}
     return {name: value for name, value in dice.items() if not math.isnan(value)}
 

@@ -37,7 +37,7 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
             "|---|---|---|---|---|---|---|---|",
             *classes,
             "",
-            "Dice: mean over this fold's validation cases, against all of the data set's labels; blank: not measured.",
+            _dice_text(own.fold),
             "",
             *_after_each_step(lineage, dice),
             "## Data",
@@ -73,6 +73,13 @@ def _row(channel: int, name: str, record: StepRecord, dice: Mapping[str, float])
     origin = [str(record.step), record.dataset, record.cases_text, record.trainer, record.date[:10]]
     cells = [str(channel), markdown_text(name), *origin, "" if math.isnan(score) else f"{score:.3f}"]
     return f"| {' | '.join(cells)} |"
+
+
+def _dice_text(fold: str) -> str:
+    """Says what the column of Dice is."""
+    if fold == "all":
+        return "Dice: not measured, since fold all has no validation cases. Score the model on test cases."
+    return "Dice: mean over this fold's validation cases, against all of the data set's labels; blank: not measured."
 
 
 def _exceptions(lineage: Sequence[StepRecord]) -> str:

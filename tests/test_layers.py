@@ -7,8 +7,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nnunet_cil"
 LAYERS = {
+    "case_hashes": 0,
     "errors": 0,
     "files": 0,
+    "fold_cases": 0,
     "lineage": 0,
     "model_card": 0,
     "names": 0,

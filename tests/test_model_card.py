@@ -2,24 +2,9 @@
 
 import dataclasses
 
-from nnunet_cil.lineage import StepRecord
-from nnunet_cil.model_card import model_card
+from toy_records import RECORD
 
-RECORD = StepRecord(
-    step=0,
-    classes=("liver",),
-    schedule="toy",
-    dataset="Dataset017_Toy",
-    num_cases=4,
-    licence="",
-    trainer="nnUNetTrainerPGCD",
-    plans="nnUNetPlans_toy_step0",
-    configuration="3d_fullres",
-    fold="0",
-    date="2026-01-02T03:04:05+00:00",
-    versions={"nnunetv2": "2.8.1"},
-    previous_sha256=None,
-)
+from nnunet_cil.model_card import model_card
 
 
 def test_a_class_is_a_row_with_its_origin_and_its_dice():

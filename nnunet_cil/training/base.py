@@ -19,12 +19,13 @@ from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, distributed, nn
 
+from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.preprocessed import preprocessed_cases
 from nnunet_cil.host.processes import let_forks_end_with_parent
 from nnunet_cil.host.splits import Fold, fold_of
 from nnunet_cil.labels import lookup_table, refuse_regions
-from nnunet_cil.lineage import NOT_FINAL, StepRecord, validation_dice
+from nnunet_cil.lineage import StepRecord, validation_dice
 from nnunet_cil.model_card import model_card
 from nnunet_cil.networks.features import FeatureReader, bare_network, num_features
 from nnunet_cil.networks.heads import widen_heads
@@ -33,9 +34,10 @@ from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.step_plans import read_step_plan
 from nnunet_cil.training import hyperparameters
 from nnunet_cil.training.batch import Batch, labelled_mask, read_batch
+from nnunet_cil.training.cases import check_before_training
 from nnunet_cil.training.catalogue import check_data, check_lineage
 from nnunet_cil.training.data import MapLabels, StepDataset, evenly_spaced
-from nnunet_cil.training.ground_truth import drop_unlabelled_scores, write_in_channels
+from nnunet_cil.training.final_validation import final_validation
 from nnunet_cil.training.hyperparameters import fixed, number
 from nnunet_cil.training.passes import Ranks, TrainingPass, classes_by_label, student_forward
 from nnunet_cil.training.progress import plot_terms, record_terms, recorded_terms
@@ -65,7 +67,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     A method overrides ``build_step_loss`` and declares its hyper-parameters. A step after the first, from start to end:
 
-    - ``on_train_start`` calls ``_take_over``: the previous checkpoint gives teacher, initial weights and prototypes.
+    - ``on_train_start`` checks the cases, and calls ``_take_over``: the previous checkpoint gives teacher, initial weights
+      and prototypes.
     - ``train_step`` calls ``_batch_context``, which makes the ``Batch`` that the loss reads (``StepLoss.on``).
     - ``on_train_end`` collects the prototypes; ``save_checkpoint`` adds the ``StepState`` to nnU-Net's file.
 
@@ -127,6 +130,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """Records of the earlier steps."""
         self.num_cases = 0
         """Training cases, once they are loaded."""
+        self.case_hashes: CaseHashes | None = None
+        """The fold's cases, once the training has begun; None in one that began before they were recorded."""
         self._date = ""
         self._previous_sha256: str | None = None
         self._is_resumed = False
@@ -204,48 +209,16 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         return rotation, dummy_2d, patch_size, mirror_axes
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Validates as nnU-Net, against labels that are numbered as the model's channels.
+        """Validates as nnU-Net, against labels that are numbered as the model's channels, and on cases not trained on.
 
         Removes teacher volumes that an interrupted end of the training left behind.
         """
-        folder = Path(self.output_folder) / "validation"
         if self.is_trained:
             self._remove_volumes()
-        elif self.local_rank == 0:
-            folder.mkdir(exist_ok=True)
-            (folder / NOT_FINAL).write_text("Predictions of checkpoint_best.pth.\n", encoding="utf-8")
-        original: str = self.preprocessed_dataset_folder_base  # type: ignore[has-type]
-        self.preprocessed_dataset_folder_base = self._ground_truth_folder()
-        try:
+        with final_validation(self):
             super().perform_actual_validation(save_probabilities)
-        finally:
-            self.preprocessed_dataset_folder_base = original
-        if self.local_rank == 0:
-            self._score_validation(folder / "summary.json")
-
-    def _ground_truth_folder(self) -> str:
-        """Returns the folder with the labels for nnU-Net's validation, written with the model's numbers if need be."""
-        folder = Path(self.preprocessed_dataset_folder_base)
-        if self.step_plan.is_numbered_as_the_data_set:
-            return str(folder)
-        target = Path(self.output_folder) / "validation_labels"
-        files = [case + self.dataset_json["file_ending"] for case in self.ranks.share(self.do_split()[1])]
-        write_in_channels(folder, target, files, self.step_plan, self.plans_manager.image_reader_writer_class())
-        self.ranks.barrier()
-        return str(target)
-
-    def _score_validation(self, summary: Path) -> None:
-        """Drops scores of unlabelled classes from nnU-Net's summary; those of the final checkpoint enter the model card."""
-        mean = drop_unlabelled_scores(summary, self.step_plan, self.dataset_json["file_ending"])
-        if mean is not None:
-            self.print_to_log_file(
-                f"The labels do not show every class in every case. Mean Validation Dice of what they show: {mean:.4f}",
-                also_print_to_console=True,
-            )
-        if not self.is_trained:
-            return
-        (summary.parent / NOT_FINAL).unlink(missing_ok=True)
-        self._write_model_card(validation_dice(Path(self.output_folder), self.step_plan.labels))
+        if self.is_trained and self.local_rank == 0:
+            self._write_model_card(validation_dice(Path(self.output_folder), self.step_plan.labels))
 
     def initialize(self) -> None:
         """Initializes as nnU-Net, and hooks the reader of the features into the network."""
@@ -273,23 +246,40 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                 f"{self.output_folder} is finished after {self.current_epoch} epochs, and {self.num_epochs} are asked for. A "
                 "finished step is not trained on: later steps know it by its hash. Give the longer one a schedule of its own."
             )
-        if self.step_plan.previous is not None and not self.is_trained:
-            self._take_over()
-            self.loss = self.build_step_loss()
+        if not self.is_trained:
+            self._begin_step()
         super().on_train_start()
+
+    def _begin_step(self) -> None:
+        """Holds the fold's cases against the records; takes over from the previous step, from step 1 on."""
+        previous = self._read_previous()
+        earlier = () if previous is None else previous.state.lineage
+        self.case_hashes = check_before_training(self, earlier, is_resumed=self._is_resumed)
+        if previous is not None:
+            self._take_over(previous)
+            self.loss = self.build_step_loss()
+
+    def say(self, text: str) -> None:
+        """Logs a line that the user also sees on the screen."""
+        self.print_to_log_file(text, also_print_to_console=True)
 
     @property
     def is_trained(self) -> bool:
         """True once the step's own prototypes are there, which are collected last."""
         return self.prototypes is not None and len(self.prototypes.counts) > len(self.step_plan.seen_classes)
 
-    def _take_over(self) -> None:
-        """Sets teacher and teacher volumes; a training that begins also gets weights, prototypes and the method's state."""
-        assert self.step_plan.previous is not None
+    def _read_previous(self) -> PreviousStep | None:
+        """Reads the previous step's model; None at step 0."""
+        if self.step_plan.previous is None:
+            return None
         file = previous_checkpoint(self.step_plan.previous, type(self).__name__, self.configuration_name, self.fold)
         began_with = self._previous_sha256 if self._is_resumed else None
         previous = read_previous_step(file, self.step_plan.old_classes, self.bare_network.state_dict(), began_with)
         check_lineage(type(self), previous.state.lineage, str(self.plans_manager.dataset_name))
+        return previous
+
+    def _take_over(self, previous: PreviousStep) -> None:
+        """Sets teacher and teacher volumes; a training that begins also gets weights, prototypes and the method's state."""
         self.teacher = self._build_teacher(previous)
         if self.teacher_volumes:
             self.volumes = self._segment_volumes(self.teacher, previous.state.stray_free)
@@ -305,7 +295,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self.begin_step(previous.state.method_state)
         self.print_to_log_file(
             f"Step {self.step_plan.step} of {self.step_plan.schedule}: learning "
-            f"{', '.join(self.step_plan.new_classes)} on top of {file}"
+            f"{', '.join(self.step_plan.new_classes)} on top of {previous.file}"
         )
 
     def _build_teacher(self, previous: PreviousStep) -> Teacher:
@@ -500,6 +490,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             self,
             self.step_plan,
             num_cases=self.num_cases,
+            case_hashes=self.case_hashes,
             date=self._date,
             previous_sha256=self._previous_sha256,
             saw_old_labels=self.needs_old_data and self.step_plan.step > 0,
@@ -514,5 +505,5 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self.method_state = state.method_state
         *earlier, own = state.lineage
         self.lineage, self._previous_sha256 = tuple(earlier), own.previous_sha256
-        self._date, self.num_cases = own.date, own.num_cases or 0
+        self._date, self.num_cases, self.case_hashes = own.date, own.num_cases or 0, own.case_hashes
         self._is_resumed = True

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nnunet_cil import __version__
+from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import moved_into_place
 from nnunet_cil.host.folders import model_folder_name, nnunet_folder
@@ -112,11 +113,13 @@ class PreviousStep:
     Attributes:
         weights: its state dict.
         state: without prototypes for a model that was not trained in steps.
+        file: its checkpoint.
         sha256: of its checkpoint.
     """
 
     weights: dict[str, Tensor]
     state: StepState
+    file: Path
     sha256: str
 
 
@@ -194,6 +197,7 @@ def training_record(
     step: StepPlan,
     *,
     num_cases: int,
+    case_hashes: CaseHashes | None,
     date: str,
     previous_sha256: str | None,
     saw_old_labels: bool,
@@ -206,6 +210,7 @@ def training_record(
         schedule=step.schedule,
         dataset=str(trainer.plans_manager.dataset_name),
         num_cases=num_cases,
+        case_hashes=case_hashes,
         licence=str(dataset_json.get("licence") or dataset_json.get("license") or ""),
         trainer=type(trainer).__name__,
         plans=str(trainer.plans_manager.plans_name),
@@ -301,7 +306,7 @@ def read_previous_step(
             f"The previous step's model {file} has changed since this training began (SHA-256 {sha256[:12]}..., was "
             f"{str(began_with)[:12]}...). Restore it, or start this step anew without --c."
         )
-    return PreviousStep(weights=weights, state=state, sha256=sha256)
+    return PreviousStep(weights=weights, state=state, file=file, sha256=sha256)
 
 
 def lineage_of(checkpoint: Mapping[str, Any]) -> tuple[StepRecord, ...]:

@@ -1,0 +1,81 @@
+"""What a step adds to nnU-Net's final validation: checked cases, labels numbered as the model's channels, fitting scores."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_cil.lineage import NOT_FINAL
+from nnunet_cil.training.cases import check_before_validation
+from nnunet_cil.training.ground_truth import drop_unlabelled_scores, write_in_channels
+
+if TYPE_CHECKING:
+    from nnunet_cil.training.base import nnUNetTrainerCIL
+
+
+@contextmanager
+def final_validation(trainer: nnUNetTrainerCIL) -> Iterator[None]:
+    """Makes nnU-Net's final validation one of a step, as long as the context lasts.
+
+    Args:
+        trainer: with the weights that are validated.
+
+    Raises:
+        CILError: the fold's split has changed, and the model was trained on its validation cases.
+    """
+    check_before_validation(trainer)
+    folder, ending = Path(trainer.output_folder) / "validation", trainer.dataset_json["file_ending"]
+    if trainer.local_rank == 0:
+        _prepare_folder(folder, trainer.do_split()[1], ending, is_final=trainer.is_trained)
+    original: str = trainer.preprocessed_dataset_folder_base
+    trainer.preprocessed_dataset_folder_base = _ground_truth_folder(trainer)
+    try:
+        yield
+    finally:
+        trainer.preprocessed_dataset_folder_base = original
+    if trainer.local_rank != 0:
+        return
+    mean = drop_unlabelled_scores(folder / "summary.json", trainer.step_plan, ending)
+    if mean is not None:
+        trainer.say(
+            f"The labels do not show every class in every case. Mean Validation Dice of what they show: {mean:.4f}"
+        )
+    if trainer.fold == "all":
+        trainer.say("Fold all has no validation cases: what nnU-Net scores here are training cases.")
+    if trainer.is_trained:
+        (folder / NOT_FINAL).unlink(missing_ok=True)
+
+
+def _prepare_folder(folder: Path, cases: Collection[str], file_ending: str, *, is_final: bool) -> None:
+    """Removes the scores and what was predicted for other cases from nnU-Net's folder ``validation``.
+
+    nnU-Net scores every prediction that lies there, also those that an earlier training left under another split.
+
+    Args:
+        folder: nnU-Net's.
+        cases: that are going to be predicted.
+        file_ending: of predictions.
+        is_final: whether the final checkpoint predicts; otherwise a note beside the predictions says so.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").unlink(missing_ok=True)
+    for file in folder.iterdir():
+        ending = next((e for e in (file_ending, ".npz", ".pkl") if file.name.endswith(e)), None)
+        if ending is not None and file.name.removesuffix(ending) not in cases:
+            file.unlink()
+    if not is_final:
+        (folder / NOT_FINAL).write_text("Predictions of checkpoint_best.pth.\n", encoding="utf-8")
+
+
+def _ground_truth_folder(trainer: nnUNetTrainerCIL) -> str:
+    """Returns the folder with the labels for nnU-Net's validation, written with the model's numbers if need be."""
+    folder = Path(trainer.preprocessed_dataset_folder_base)
+    if trainer.step_plan.is_numbered_as_the_data_set:
+        return str(folder)
+    target = Path(trainer.output_folder) / "validation_labels"
+    files = [case + trainer.dataset_json["file_ending"] for case in trainer.ranks.share(trainer.do_split()[1])]
+    write_in_channels(folder, target, files, trainer.step_plan, trainer.plans_manager.image_reader_writer_class())
+    trainer.ranks.barrier()
+    return str(target)

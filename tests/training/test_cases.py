@@ -1,0 +1,180 @@
+"""The cases of a step's fold: recorded, and held against the split before training, going on and validating."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from toy import DATASET, ORGANS, SHORT, checkpoint, make_trainer, plan_toy, set_environment, train
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.lineage import read_lineage, validation_dice
+from nnunet_cil.training.final_validation import _prepare_folder
+
+FINE_TUNE = "nnUNetTrainerFineTune"
+STEPS = ["nnUNetPlans_toy_step0", "nnUNetPlans_toy_step1"]
+CASES = [f"case_{i}" for i in range(6)]
+
+
+def write_split(root, validation, training=None):
+    split = {"train": training or [c for c in CASES if c not in validation], "val": list(validation)}
+    (root / "preprocessed" / DATASET / "splits_final.json").write_text(json.dumps([split]))
+
+
+@pytest.fixture(scope="module")
+def trained(_toy_root, tmp_path_factory):
+    """nnU-Net's folders with step 0 trained on cases 0, 2, 3, 5, and validated on 1 and 4."""
+    root = tmp_path_factory.mktemp("cases") / "nnunet"
+    shutil.copytree(_toy_root, root)
+    write_split(root, ["case_1", "case_4"])
+    with pytest.MonkeyPatch.context() as patch:
+        set_environment(patch, root)
+        plan_toy(root.parent, first_trainer=FINE_TUNE, training={**SHORT, "num_epochs": 1})
+        train(FINE_TUNE, STEPS[0])
+    return root
+
+
+@pytest.fixture
+def root(trained, tmp_path, monkeypatch):
+    """A copy of it."""
+    shutil.copytree(trained, tmp_path / "nnunet")
+    set_environment(monkeypatch, tmp_path / "nnunet")
+    return tmp_path / "nnunet"
+
+
+def final_checkpoint(root):
+    return next((root / "results" / DATASET).glob("*step0*/fold_0/checkpoint_final.pth"))
+
+
+def loaded(step=0, name="final"):
+    """A trainer that has loaded its checkpoint, as --c and --val do."""
+    trainer = make_trainer(FINE_TUNE, STEPS[step], resume=True)
+    trainer.load_checkpoint(f"{trainer.output_folder}/checkpoint_{name}.pth")
+    return trainer
+
+
+def without_record(file):
+    """Makes a checkpoint one of an early version."""
+    content = torch.load(file, weights_only=False)
+    del content["cil"]["lineage"][-1]["case_hashes"]
+    torch.save(content, file)
+
+
+def test_a_checkpoint_records_the_cases_of_its_fold_without_their_names(root):
+    stored = torch.load(final_checkpoint(root), weights_only=False)["cil"]["lineage"]
+    assert not any(case in json.dumps(stored) for case in CASES)
+    hashes = read_lineage(stored)[0].case_hashes
+    assert hashes.trained_on(CASES) == ["case_0", "case_2", "case_3", "case_5"]
+    assert len(hashes.validation) == 2
+
+
+def test_a_step_is_not_trained_where_it_would_validate_on_an_earlier_steps_training_cases(root):
+    write_split(root, ["case_3", "case_1"])
+    trainer = make_trainer(FINE_TUNE, STEPS[1])
+    with pytest.raises(
+        CILError, match=r"validates on 'case_3', but step 0 .*Restore .*splits_final\.json, or train step 0"
+    ):
+        trainer.run_training()
+    assert not list(Path(trainer.output_folder).glob("checkpoint_*"))
+    write_split(root, ["case_1", "case_4"])  # the remedy
+    trainer = train(FINE_TUNE, STEPS[1])
+    records = read_lineage(checkpoint(trainer)["cil"]["lineage"])
+    assert [r.case_hashes.trained_on(CASES) for r in records] == [["case_0", "case_2", "case_3", "case_5"]] * 2
+    assert records[0].case_hashes.key != records[1].case_hashes.key
+
+
+def test_a_split_that_leaves_out_more_cases_leaks_nothing(root):
+    write_split(root, ["case_4"], training=["case_0", "case_2"])
+    trainer = make_trainer(FINE_TUNE, STEPS[1])
+    trainer.on_train_start()
+    assert trainer.case_hashes.trained_on(CASES) == ["case_0", "case_2"]
+
+
+def test_a_training_does_not_go_on_under_another_split(root):
+    final = final_checkpoint(root)
+    began_with = read_lineage(torch.load(final, weights_only=False)["cil"]["lineage"])[0].case_hashes
+    write_split(root, ["case_1"])
+    resumed = loaded()
+    resumed.prototypes = None  # as if interrupted: a step's own are collected last
+    with pytest.raises(CILError, match=r"\(training cases: 'case_4' new; validation cases: 1 gone\)\. Restore"):
+        resumed.run_training()
+    write_split(root, ["case_1", "case_4"])
+    resumed = loaded()
+    resumed.prototypes = None
+    resumed.on_train_start()
+    assert resumed.step_record().case_hashes == began_with
+
+
+def test_a_model_without_a_record_is_used_with_a_remark(root):
+    without_record(final_checkpoint(root))
+    write_split(root, ["case_0"])
+    trainer = make_trainer(FINE_TUNE, STEPS[1])
+    trainer.on_train_start()
+    assert "It is not recorded which cases of Dataset017_Toy step 0" in Path(trainer.log_file).read_text()
+    resumed = loaded()
+    resumed.prototypes = None
+    resumed.on_train_start()
+    assert resumed.step_record().case_hashes is None  # of the epochs before nothing is known
+
+
+def test_training_cases_are_not_validated_on(root, monkeypatch):
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    calls = []
+    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", lambda *_arguments: calls.append(1))
+    write_split(root, ["case_5", "case_4"])
+    trainer = loaded()
+    with pytest.raises(CILError, match=r"Fold 0 of Dataset017_Toy validates on 'case_5', but step 0"):
+        trainer.perform_actual_validation()
+    assert calls == []
+    assert not (Path(trainer.output_folder) / "validation").exists()
+
+
+def test_a_validation_holds_no_predictions_of_an_earlier_split(root):
+    """Scored by nnU-Net, whose summary counts every prediction in the folder."""
+    folder = final_checkpoint(root).parent / "validation"
+    folder.mkdir()
+    for case in ("case_0", "case_4"):
+        shutil.copyfile(
+            root / "preprocessed" / DATASET / "gt_segmentations" / f"{case}.nii.gz", folder / f"{case}.nii.gz"
+        )
+    loaded().perform_actual_validation()
+    summary = json.loads((folder / "summary.json").read_text())
+    found = sorted(Path(case["prediction_file"]).name for case in summary["metric_per_case"])
+    assert found == ["case_1.nii.gz", "case_4.nii.gz"] == sorted(f.name for f in folder.glob("*.nii.gz"))
+
+
+def test_what_belongs_to_other_cases_goes_and_the_users_own_files_stay(tmp_path):
+    names = ["a.b.tif", "a.b.npz", "a.b.pkl", "a.tif", "c.tif", "c.npz", "summary.json", "notes.txt", "postprocessing"]
+    for name in names:
+        (tmp_path / name).write_text("")
+    _prepare_folder(tmp_path, ["a.b"], ".tif", is_final=True)
+    assert sorted(f.name for f in tmp_path.iterdir()) == [
+        "a.b.npz",
+        "a.b.pkl",
+        "a.b.tif",
+        "notes.txt",
+        "postprocessing",
+    ]
+
+
+def test_fold_all_has_no_validation_scores(root, monkeypatch):
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    def scores_of_training_cases(trainer, *_arguments):
+        summary = {"mean": {"1": {"Dice": 0.87}, "2": {"Dice": 0.86}}, "metric_per_case": [], "foreground_mean": {}}
+        (Path(trainer.output_folder) / "validation" / "summary.json").write_text(json.dumps(summary))
+
+    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", scores_of_training_cases)
+    trainer = train(FINE_TUNE, STEPS[0], fold="all")
+    hashes = read_lineage(checkpoint(trainer)["cil"]["lineage"])[0].case_hashes
+    assert (len(hashes.training), hashes.validation) == (6, ())
+    trainer.perform_actual_validation()
+    fold = Path(trainer.output_folder)
+    assert validation_dice(fold, trainer.step_plan.labels) == {}
+    card = (fold / "MODEL_CARD.md").read_text()
+    assert f"| 1 | {ORGANS[0]} | 0 | {DATASET} | 6 | {FINE_TUNE} |" in card
+    assert "0.8" not in card
+    assert "Dice: not measured, since fold all has no validation cases" in card
+    assert "what nnU-Net scores here are training cases" in Path(trainer.log_file).read_text()
