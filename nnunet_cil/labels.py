@@ -12,15 +12,6 @@ import numpy.typing as npt
 from nnunet_cil.errors import CILError, did_you_mean
 
 
-def refuse_regions(dataset_json: Mapping[str, Any]) -> None:
-    """Refuses regions (overlapping classes, a sigmoid each): they have no place in a softmax that grows."""
-    for name, value in dataset_json["labels"].items():
-        if isinstance(value, (list, tuple)):
-            raise NotImplementedError(
-                f"Label {name!r} of the data set is a region {list(value)}; nnunet_cil supports plain labels only."
-            )
-
-
 def model_labels(classes: Sequence[str], *, ignore: bool) -> dict[str, int]:
     """Returns name -> channel of a model that knows ``classes``, as nnU-Net wants it in ``dataset.json``.
 
@@ -79,13 +70,11 @@ def check_labelled_classes(dataset_json: Mapping[str, Any], cases: Collection[st
         dataset: its name, for the message.
 
     Raises:
-        CILError: no lists of names by pattern, a class that the data set does not have, or a pattern that fits no case: the
-            cases that were meant would count as labelling everything.
+        CILError: a class that the data set does not have, or a pattern that fits no case: the cases that were meant would
+            count as labelling everything.
     """
     patterns = dataset_json.get("labelled_classes", {})
     where = f"'labelled_classes' in dataset.json of {dataset}"
-    if not isinstance(patterns, Mapping) or not all(isinstance(names, list) for names in patterns.values()):
-        raise CILError(f'{where} is no list of classes for every pattern of case names: {{"siteA_*": ["liver"]}}.')
     known = [name for name in dataset_json["labels"] if name not in ("background", "ignore")]
     for pattern, names in patterns.items():
         for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from nnunet_cil.errors import CILError
 
@@ -41,6 +42,15 @@ def is_dataset_name(text: str) -> bool:
 def is_dataset_id(text: str) -> bool:
     """Returns whether this is the ID of a data set, with or without leading zeros: 1 or more."""
     return _DATASET_ID.fullmatch(text) is not None
+
+
+def is_readable(name: object) -> bool:
+    """Returns whether this is text that is not blank, and has no line break or other control character."""
+    return (
+        isinstance(name, str)
+        and bool(name.strip())
+        and not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name)
+    )
 
 
 def markdown_text(text: str) -> str:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.labels import check_classes, label_map, lookup_table, model_labels, refuse_regions
+from nnunet_cil.labels import check_classes, label_map, lookup_table, model_labels
 from nnunet_cil.training.data import OLD_CLASSES, MapLabels, StepDataset, Tile, evenly_spaced, tiles
 from nnunet_cil.training.locations import LOCATIONS_PER_CLASS, OldClassLocations
 
@@ -26,11 +26,6 @@ def test_hidden_labels_become_background_and_ignore_stays_ignore():
     mapped = MapLabels(table)(segmentation=torch.tensor([[[-1, 0, 1], [2, 3, 4]]], dtype=torch.int16))["segmentation"]
     assert mapped.tolist() == [[[-1, 0, 2], [0, 0, 3]]]
     assert mapped.dtype == torch.int16
-
-
-def test_regions_are_refused():
-    with pytest.raises(NotImplementedError, match=r"'tumour' of the data set is a region \[1, 2\]"):
-        refuse_regions({"labels": {"background": 0, "tumour": [1, 2]}})
 
 
 def test_a_class_that_the_data_set_lacks_is_answered_with_the_nearest():

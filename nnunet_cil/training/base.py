@@ -21,10 +21,11 @@ from torch import Tensor, distributed, nn
 
 from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
+from nnunet_cil.host.dataset_json import checked_dataset_json
 from nnunet_cil.host.preprocessed import preprocessed_cases
 from nnunet_cil.host.processes import let_forks_end_with_parent
 from nnunet_cil.host.splits import Fold, fold_of
-from nnunet_cil.labels import lookup_table, refuse_regions
+from nnunet_cil.labels import lookup_table
 from nnunet_cil.lineage import StepRecord, validation_dice
 from nnunet_cil.model_card import model_card
 from nnunet_cil.networks.features import FeatureReader, bare_network, num_features
@@ -103,7 +104,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             CILError: the block is missing or unusable, or the trainer cannot train the step.
             NotImplementedError: regions or a cascade.
         """
-        refuse_regions(dataset_json)
+        dataset_json = checked_dataset_json(dataset_json, f"dataset.json of {plans.get('dataset_name')}")
         step_plan = read_step_plan(plans, dataset_json)
         if PlansManager(plans).get_configuration(configuration).previous_stage_name is not None:
             raise NotImplementedError(

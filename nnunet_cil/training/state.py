@@ -22,6 +22,7 @@ from nnunet_cil import __version__
 from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import moved_into_place
+from nnunet_cil.host.dataset_json import checked_dataset_json
 from nnunet_cil.host.folders import model_folder_name, nnunet_folder
 from nnunet_cil.lineage import StepRecord, foreign_record, read_lineage, validation_dice
 from nnunet_cil.networks.heads import HEAD_PREFIX, num_output_channels
@@ -152,7 +153,11 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(checkpoint, dict) or not {"network_weights", "init_args"} <= set(checkpoint):
         raise CILError(f"{file} is not a checkpoint of nnU-Net: it has no 'network_weights' and 'init_args'.")
-    return checkpoint
+    arguments = checkpoint["init_args"]
+    if not isinstance(arguments, dict) or not {"plans", "configuration", "fold", "dataset_json"} <= set(arguments):
+        raise CILError(f"{file} is not a checkpoint of nnU-Net: its 'init_args' do not say what it was trained on.")
+    dataset_json = checked_dataset_json(arguments["dataset_json"], f"dataset.json in {file}")
+    return {**checkpoint, "init_args": {**arguments, "dataset_json": dataset_json}}
 
 
 def read_step_state(file: Path, classes: Sequence[str]) -> StepState:
@@ -322,7 +327,7 @@ def foreground_classes(checkpoint: Mapping[str, Any]) -> list[str]:
     """Returns the foreground classes of a model, in channel order."""
     labels = checkpoint["init_args"]["dataset_json"]["labels"]
     names = [name for name in labels if name not in ("background", "ignore")]
-    return sorted(names, key=lambda name: labels[name] if isinstance(labels[name], int) else -1)
+    return sorted(names, key=lambda name: int(labels[name]))
 
 
 def _check_architecture(

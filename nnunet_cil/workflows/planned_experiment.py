@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json
+from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import dataset_id, model_folder_name, nnunet_folder
 from nnunet_cil.host.plans_files import refuse_other_data_set
 from nnunet_cil.step_plans import StepPlan, read_step_plan
@@ -100,7 +101,7 @@ class PlannedExperiment:
 
 
 def _read(experiment: Experiment, file: Path) -> StepPlan:
-    dataset_json = read_json(file.parent / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
+    dataset_json = read_dataset_json(file.parent / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
     plan = shlex.join(["nnunet_cil", "plan", experiment.dataset_name, str(experiment.schedule_name)])
     plans = read_json(file, f"Run '{plan} -p {experiment.base_plans}' first.")
     refuse_other_data_set(plans, file)

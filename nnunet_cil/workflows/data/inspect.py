@@ -26,10 +26,10 @@ from nnunet_cil.evaluation.figures import comparison
 from nnunet_cil.evaluation.report import Picture, page
 from nnunet_cil.evaluation.summary import Section
 from nnunet_cil.evaluation.tables import Table, number
-from nnunet_cil.files import moved_into_place, read_json
+from nnunet_cil.files import moved_into_place
+from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import num_processes, raw_dataset_folder
 from nnunet_cil.host.images import read_slices
-from nnunet_cil.labels import refuse_regions
 
 NUM_SLICES = 3
 """The number of slices that each picture shows."""
@@ -60,7 +60,7 @@ def inspect(dataset: str | int, *, output: Path | None = None, num_pictures: int
     if output is not None and output.exists():
         raise CILError(f"{output} exists already. Give -o another name.")
     folder = raw_dataset_folder(dataset)
-    content = read_json(folder / "dataset.json", "Every raw data set of nnU-Net has one.")
+    content = read_dataset_json(folder / "dataset.json")
     cases = measure(folder, content)
     classes = foreground(content)
     facts = [*_facts(content, cases, classes), *_unpaired(folder, content, cases)]
@@ -77,8 +77,7 @@ def inspect(dataset: str | int, *, output: Path | None = None, num_pictures: int
 
 def foreground(content: Mapping[str, Any]) -> dict[str, int]:
     """Returns the foreground classes of a ``dataset.json``: class -> label."""
-    refuse_regions(content)
-    return {name: int(n) for name, n in content["labels"].items() if name not in ("background", "ignore")}
+    return {name: number for name, number in content["labels"].items() if name not in ("background", "ignore")}
 
 
 def measure(folder: Path, content: Mapping[str, Any]) -> list[CaseStatistics]:

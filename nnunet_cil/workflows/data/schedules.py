@@ -13,7 +13,7 @@ from pathlib import Path
 from nnunet_cil.datasets.statistics import class_statistics
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.tables import Table
-from nnunet_cil.files import read_json
+from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import raw_dataset_folder
 from nnunet_cil.schedule import DEFAULT_EPOCHS, Schedule, load_schedule, shipped_schedules
 from nnunet_cil.workflows.data.inspect import foreground, measure
@@ -120,7 +120,7 @@ def new(
 
 def _ordered(folder: Path, order: str, seed: int) -> list[str]:
     """Returns the classes of a raw data set in that order."""
-    content = read_json(folder / "dataset.json", "Every raw data set of nnU-Net has one.")
+    content = read_dataset_json(folder / "dataset.json")
     numbers = foreground(content)
     classes = sorted(numbers, key=lambda name: numbers[name])
     if order == "size":

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import files_sha256, read_json
+from nnunet_cil.files import files_sha256
+from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
 from nnunet_cil.host.raw_dataset import read_raw
 from nnunet_cil.host.splits import SPLITS_FILE, read_validation_folds
@@ -162,7 +163,7 @@ def _validation_set(dataset: str, fold: int | str, output: Path) -> TestSet:
             f"{dataset} has no cases to score on: {what} validation cases of fold {fold} in {preprocessed / SPLITS_FILE}. Add "
             "test cases, or choose another fold."
         )
-    content = read_json(preprocessed / "dataset.json", "Run 'nnunet_cil plan' first.")
+    content = read_dataset_json(preprocessed / "dataset.json", "Run 'nnunet_cil plan' first.")
     cases = read_raw(raw_dataset_folder(dataset), content).cases
     images = {
         f"{case}_{channel:04d}{content['file_ending']}": Path(image).resolve()
@@ -209,7 +210,7 @@ def cases_of(model: ModelFold, test: TestSet | None) -> list[Case]:
     is_named = test is not None and bool(test.dataset)
     labels = test.numbers if test is not None and is_named else model.plan.dataset_labels
     known = tuple(name for name in model.plan.seen_classes if name in labels)
-    content = read_json(preprocessed / "dataset.json", "Run 'nnunet_cil plan' first.")
+    content = read_dataset_json(preprocessed / "dataset.json", "Run 'nnunet_cil plan' first.")
     partly = labelled_classes(content, names, known)
     cases = [
         Case(
@@ -229,7 +230,7 @@ def cases_of(model: ModelFold, test: TestSet | None) -> list[Case]:
 
 def _case_names(model: ModelFold, test: TestSet | None) -> tuple[list[str], str]:
     """Returns the names of the files that a model is scored on, and their ending."""
-    ending = str(read_json(model.model.folder / "dataset.json", "Train the step again.")["file_ending"])
+    ending = str(read_dataset_json(model.model.folder / "dataset.json", "Train the step again.")["file_ending"])
     if test is not None:
         names = sorted({p.name.removesuffix(ending).rsplit("_", 1)[0] for p in test.images.glob(f"*{ending}")})
         if not names:

@@ -12,6 +12,7 @@ from typing import Any
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, write_json
+from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import model_folder_name
 from nnunet_cil.host.networks import check_network_classes
 from nnunet_cil.lineage import validation_dice
@@ -43,7 +44,7 @@ def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence
     checkpoints = final_checkpoints(model)
     plans = read_json(model / "plans.json", "Give a model folder, with plans.json and fold_X.")
     plans.pop("cil", None)
-    dataset_json = read_json(model / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
+    dataset_json = read_dataset_json(model / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
     first = read_checkpoint(next(iter(checkpoints.values())))
     refuse_paths(model, plans, first)
     check_network_classes(model / "plans.json", plans, trusted)

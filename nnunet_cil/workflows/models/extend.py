@@ -28,7 +28,7 @@ from nnunet_cil.host.preprocess import preprocess
 from nnunet_cil.host.preprocessed import refuse_other_preprocessing
 from nnunet_cil.host.raw_dataset import RawData, Sample, read_raw
 from nnunet_cil.host.splits import fold_of
-from nnunet_cil.labels import check_labelled_classes, labelled_classes, model_labels, refuse_regions
+from nnunet_cil.labels import check_labelled_classes, labelled_classes, model_labels
 from nnunet_cil.names import valid_name
 from nnunet_cil.schedule import check_training_settings
 from nnunet_cil.step_plans import PreviousModel, StepPlan
@@ -161,7 +161,6 @@ def _read_data(model: TrainedModel, dataset: str | int, options: ExtendOptions) 
     folder = raw_dataset_folder(dataset)
     id_argument(folder.name)  # which nnU-Net preprocesses it by
     dataset_json = read_dataset_json(folder / "dataset.json")
-    refuse_regions(dataset_json)
     new = new_classes(model, folder.name, dataset_json["labels"], classes=options.classes, refine=options.refine)
     raw = read_raw(folder, dataset_json, reader_of(model.plans))
     check_labelled_classes(dataset_json, raw.cases, dataset=folder.name)

@@ -12,6 +12,7 @@ import numpy as np
 
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json
+from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import model_folder_name, nnunet_folder
 from nnunet_cil.host.plans_files import configuration_settings
 from nnunet_cil.host.preprocessed import scan_labels
@@ -155,7 +156,7 @@ def refuse_other_numbers(target: Path, labels: Mapping[str, int]) -> None:
         CILError: names the class, and what to remove.
     """
     file = target / "dataset.json"
-    known = read_json(file, "")["labels"] if file.is_file() else {}
+    known = read_dataset_json(file)["labels"] if file.is_file() else {}
     for name, number in labels.items():
         if known.get(name, number) != number:
             raise CILError(

@@ -11,6 +11,7 @@ from typing import Any
 
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json
+from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import id_argument, nnunet_folder
 from nnunet_cil.host.plans_files import refuse_other_data_set
 from nnunet_cil.host.preprocess import PLANNERS, missing_commands
@@ -65,7 +66,7 @@ def read_base_plans(dataset: str, base_plans: str) -> dict[str, Any]:
     with_plans = folder / "dataset.json"  # nnU-Net writes it with the plans
     is_there = file.is_file() and with_plans.is_file()
     redo = "" if is_there else f"Run 'nnUNetv2_plan_and_preprocess -d {id_argument(dataset)}{planner}' first."
-    read_json(with_plans, redo)
+    read_dataset_json(with_plans, redo)
     plans = read_json(file, redo)
     refuse_other_data_set(plans, file)
     if "cil" in plans:
@@ -120,7 +121,7 @@ def read_others(datasets: Sequence[str], base_plans: str, configurations: Sequen
 def _read(dataset: str, plans: dict[str, Any], scanned: Mapping[str, Any]) -> PreprocessedData:
     """Reads a data set; ``scanned`` are the plans with the configurations that may be looked at."""
     folder = nnunet_folder("nnUNet_preprocessed") / dataset
-    dataset_json = read_json(folder / "dataset.json", "Run 'nnunet_cil plan' again.")
+    dataset_json = read_dataset_json(folder / "dataset.json", "Run 'nnunet_cil plan' again.")
     present = scan_labels(folder, scanned, dataset_json["labels"])
     return PreprocessedData(folder=folder, dataset_json=dataset_json, plans=plans, present=present)
 

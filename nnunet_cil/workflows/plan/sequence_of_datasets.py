@@ -14,7 +14,7 @@ from nnunet_cil.host.folders import id_argument, known_dataset, nnunet_folder, r
 from nnunet_cil.host.plans_files import moved_name, moved_plans, reader_of
 from nnunet_cil.host.preprocessed import preprocessed_configurations, refuse_other_preprocessing
 from nnunet_cil.host.raw_dataset import read_raw
-from nnunet_cil.labels import check_classes, refuse_regions
+from nnunet_cil.labels import check_classes
 from nnunet_cil.schedule import Schedule
 from nnunet_cil.workflows.plan.compatibility import Note, compare_channels
 from nnunet_cil.workflows.plan.transfer import compare_with_plans, refuse_blocking
@@ -71,7 +71,6 @@ def check_data_sets(schedule: Schedule, datasets: Sequence[str], base_plans: str
     first = datasets[0]
     known = {name: preprocessed_or_raw(name) for name in dict.fromkeys(datasets)}
     for name, content in known.items():
-        refuse_regions(content)
         own = [s.classes if d == name else () for s, d in zip(schedule.steps, datasets, strict=True)]
         check_classes(own, content["labels"], schedule=schedule.name, dataset=name)
         if content["file_ending"] != known[first]["file_ending"]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import read_json
+from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import raw_dataset_folder
 from nnunet_cil.host.plans_files import configuration_settings, reader_of
 from nnunet_cil.host.raw_dataset import RawData, read_raw
@@ -37,8 +37,8 @@ def _original_orientations(plans: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the orientations of the data that the plans were made for; none where these are not in nnUNet_raw."""
     try:
         folder = raw_dataset_folder(str(plans["dataset_name"]))
-        return read_raw(folder, read_json(folder / "dataset.json", ""), reader_of(plans)).sample.orientations
-    except CILError:
+        return read_raw(folder, read_dataset_json(folder / "dataset.json"), reader_of(plans)).sample.orientations
+    except (CILError, NotImplementedError):
         return ()
 
 

@@ -386,8 +386,8 @@ def test_methods_that_need_old_labels_are_refused_where_the_data_set_has_none(mo
     ("labelled", "message"),
     [
         ({"New_*": ["kidney"]}, r"no case is called 'New_\*' \(upper and lower case differ\); they are called 'new_0'"),
-        ({"new_0": "kidney"}, "is no list of classes for every pattern"),
-        (["kidney"], "is no list of classes for every pattern"),
+        ({"new_0": "kidney"}, "must be a list of classes for every pattern"),
+        (["kidney"], "must be a list of classes for every pattern"),
         ({"*": []}, "says that no case labels 'kidney': there is nothing to learn it from"),
     ],
 )
