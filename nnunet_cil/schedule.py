@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError, did_you_mean
-from nnunet_cil.files import read_json
+from nnunet_cil.files import read_json, shortened
+from nnunet_cil.limits import MAX_COUNT, MAX_RATE, is_number, is_whole_number
 from nnunet_cil.names import is_dataset_id, is_dataset_name, valid_name
 from nnunet_cil.shipped import schedules_folder
 
@@ -36,7 +36,6 @@ OPTIMIZERS = ("SGD", "AdamW")
 
 _SCHEDULE_KEYS = ("name", "citation", "steps", "cases", "training", "hyperparameters")
 _STEP_KEYS = ("classes", "dataset", "training", "hyperparameters")
-_MIRROR_AXES = [[a for a in (0, 1, 2) if chosen >> a & 1] for chosen in range(8)]
 _RESERVED = ("background", "ignore")
 
 
@@ -156,20 +155,21 @@ def check_training_settings(settings: Mapping[str, Any], where: str) -> None:
             raise CILError(f"{where}: unknown training setting {name!r}{did_you_mean(name, TRAINING_SETTINGS)}.")
         expected = TRAINING_SETTINGS[name]
         if name == "mirror_axes":
-            fits = isinstance(value, list) and sorted(value, key=str) in _MIRROR_AXES
+            fits = (
+                isinstance(value, list) and all(is_whole_number(a, 0, 2) for a in value) and len({*value}) == len(value)
+            )
             wanted = "a list of axes out of 0, 1, 2 (empty: no mirroring)"
         elif name == "optimizer":
             fits, wanted = value in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"
         elif expected is bool:
             fits, wanted = isinstance(value, bool), "true or false"
         elif expected is int:
-            fits, wanted = isinstance(value, int) and not isinstance(value, bool) and value > 0, "a whole number > 0"
+            fits, wanted = is_whole_number(value, 1, MAX_COUNT), f"a whole number from 1 to {MAX_COUNT}"
         else:
-            limit = 1 if name == "oversample_foreground_percent" else math.inf
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            fits, wanted = is_number and 0 <= value <= limit and value < math.inf, f"a number from 0 to {limit}"
+            limit = 1 if name == "oversample_foreground_percent" else MAX_RATE
+            fits, wanted = is_number(value, 0, limit), f"a number from 0 to {limit}"
         if not fits:
-            raise CILError(f"{where}: training setting {name!r} is {value!r}, but must be {wanted}.")
+            raise CILError(f"{where}: training setting {name!r} is {shortened(value)}, but must be {wanted}.")
 
 
 def _known_keys(raw: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:

@@ -11,6 +11,7 @@ LAYERS = {
     "errors": 0,
     "files": 0,
     "fold_cases": 0,
+    "limits": 0,
     "lineage": 0,
     "model_card": 0,
     "names": 0,

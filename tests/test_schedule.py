@@ -53,7 +53,7 @@ STEP = {"classes": ["liver"]}
         ({"name": "a", "steps": [STEP], "training": {"num_epoch": 3}}, r"'num_epoch' \(did you mean 'num_epochs'\?\)"),
         (
             {"name": "a", "steps": [STEP], "training": {"num_epochs": "3"}},
-            "'num_epochs' is '3', but must be a whole number > 0",
+            "'num_epochs' is '3', but must be a whole number from 1 to 1000000",
         ),
         ({"name": "a", "steps": [STEP], "training": {"num_epochs": True}}, "'num_epochs' is True"),
         ({"name": "a", "steps": [STEP], "training": {"mirror_axes": [3]}}, r"'mirror_axes' is \[3\]"),

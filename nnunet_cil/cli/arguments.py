@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import math
+import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import parse_json
+from nnunet_cil.files import parse_json, shortened
+from nnunet_cil.limits import DEVICES, MAX_TOLERANCE_MM, is_fold
 
 if TYPE_CHECKING:
     from nnunet_cil.workflows.evaluate.options import EvaluationOptions
@@ -70,7 +71,7 @@ def add_test_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-device",
         default="cuda",
-        choices=["cpu", "cuda", "mps"],
+        choices=DEVICES,
         help="device for nnU-Net's commands (default: %(default)s)",
     )
 
@@ -119,34 +120,35 @@ def fold(text: str) -> int | str:
     """
     if text == "all":
         return text
-    if text.isascii() and text.isdigit():
+    if re.fullmatch(r"[0-9]{1,9}", text) and is_fold(int(text)):
         return int(text)
-    raise ArgumentTypeError(f"{text!r} is not a fold (0 to 4, or all). The order is DATASET CONFIG FOLD SCHEDULE")
+    raise ArgumentTypeError(
+        f"{shortened(text)} is not a fold (0 to 4, or all). The order is DATASET CONFIG FOLD SCHEDULE"
+    )
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """Returns a reader of whole numbers from ``least`` on. It raises ArgumentTypeError on all else."""
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Returns a reader of whole numbers from ``least`` to ``most``. It raises ArgumentTypeError on all else."""
 
     def read(text: str) -> int:
-        with suppress(ValueError):
-            if (number := int(text)) >= least:
-                return number
-        raise ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+        if re.fullmatch(r"[0-9]{1,18}", text) and least <= int(text) <= most:
+            return int(text)
+        raise ArgumentTypeError(f"{shortened(text)} is not a whole number from {least} to {most}")
 
     return read
 
 
-def distance_mm(text: str) -> float:
-    """Reads a distance in mm.
+def tolerance_mm(text: str) -> float:
+    """Reads the tolerance of the normalised surface Dice.
 
     Raises:
-        ArgumentTypeError: it is not a number from 0 on.
+        ArgumentTypeError: it is not a number within the limits.
     """
     with suppress(ValueError):
         number = float(text)
-        if 0 <= number < math.inf:
+        if 0 <= number <= MAX_TOLERANCE_MM:
             return number
-    raise ArgumentTypeError(f"{text!r} is not a distance in mm: a number from 0 on")
+    raise ArgumentTypeError(f"{shortened(text)} is not a distance in mm: a number from 0 to {MAX_TOLERANCE_MM}")
 
 
 def key_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
@@ -161,7 +163,7 @@ def key_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not key or not separator:
-            raise CILError(f"{option} takes KEY=VALUE, not {pair!r}.")
+            raise CILError(f"{option} takes KEY=VALUE, not {shortened(pair)}.")
         try:
             found[key] = parse_json(value)
         except ValueError:

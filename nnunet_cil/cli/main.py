@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _REMEDIES:
             raise
-        where = f" ({error.filename})" if error.filename else ""
+        where = f" ({_shortened(str(error.filename))})" if error.filename else ""
         return _fail(f"{error.strerror}{where}. {_REMEDIES[error.errno]}")
 
 
@@ -67,6 +68,8 @@ _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room and run the command again: what is finished is kept."),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Change its permissions, or name another place."),
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "Create what is missing, or name another place."),
+    **dict.fromkeys((errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY), "Move away what is there, or name another place."),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "Name another place."),
 }
 """Remedies for errors of the file system."""
 
@@ -76,8 +79,21 @@ def entry() -> None:
     sys.exit(main())
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses arguments in one line; argparse would print the usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints what is wrong, and ends with argparse's status."""
+        self.exit(2, f"{self.prog}: error: {' '.join(_shortened(message).split())}. '{self.prog} -h' explains.\n")
+
+
+def _shortened(text: str, longest: int = 300) -> str:
+    """Returns so much of a text as is shown of it: it may repeat what it was given."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="nnunet_cil",
         description="Teach an nnU-Net v2 model new organs, step by step, from data that labels only the new ones.",
         epilog="Train and predict with nnU-Net's own commands: nnUNetv2_train ... -tr nnUNetTrainerPGCD -p PLANS.",

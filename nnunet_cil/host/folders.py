@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import shortened
+from nnunet_cil.limits import MAX_DATASET_ID, is_whole_number
 from nnunet_cil.names import is_dataset_id, is_dataset_name
 
 
@@ -24,8 +27,10 @@ def nnunet_folder(variable: str) -> Path:
 def num_processes() -> int:
     """Returns as many processes as nnU-Net takes: nnUNet_def_n_proc, or its default."""
     value = os.environ.get("nnUNet_def_n_proc", "8")
-    if not value.isdigit() or int(value) == 0:
-        raise CILError(f"nnUNet_def_n_proc is {value!r}, but must be a whole number from 1 on.")
+    if not re.fullmatch(r"0*[1-9][0-9]{0,3}", value):
+        raise CILError(
+            f"The environment variable nnUNet_def_n_proc is {shortened(value)}, but must be a whole number from 1 to 9999."
+        )
     return int(value)
 
 
@@ -169,8 +174,8 @@ def new_dataset_folder(number: int, name: str) -> Path:
     Raises:
         CILError: in one of nnU-Net's folders, another data set has the ID.
     """
-    if not 1 <= number <= 999:
-        raise CILError(f"A data set ID is a number from 1 to 999, not {number}.")
+    if not is_whole_number(number, 1, MAX_DATASET_ID):
+        raise CILError(f"A data set ID is a number from 1 to {MAX_DATASET_ID}, not {shortened(number)}.")
     folder = nnunet_folder("nnUNet_raw") / f"Dataset{number:03d}_{name}"
     for other, variables in _found_by_id(number).items():
         if other != folder.name:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from nnunet_cil.errors import CILError
+from nnunet_cil.files import shortened
 from nnunet_cil.host.folders import known_dataset, logs_folder, nnunet_folder
+from nnunet_cil.limits import is_fold
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on, step_data_sets
 
@@ -32,6 +35,22 @@ class Experiment:
     schedule_name: str | Path
     trainers: tuple[str, ...]
     base_plans: str = "nnUNetPlans"
+
+    def __post_init__(self) -> None:
+        """Refuses what is no fold, and a fold or trainer that is named twice or not at all.
+
+        Raises:
+            CILError: names it.
+        """
+        for fold in self.folds:
+            if not is_fold(fold):
+                raise CILError(f"{shortened(fold)} is not a fold. nnU-Net's folds are numbers from 0 on, and 'all'.")
+        for what, names in (("fold", self.folds), ("trainer", self.trainers)):
+            if not names:
+                raise CILError(f"Name a {what}.")
+            for name in names:
+                if names.count(name) > 1:
+                    raise CILError(f"The {what} {name} is named twice. Name each once.")
 
     @cached_property
     def dataset_name(self) -> str:

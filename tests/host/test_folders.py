@@ -105,10 +105,10 @@ def test_where_a_data_set_with_that_id_is_is_said(root):
         known_dataset("Dataset017_toy")
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "many"])
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", "", "10000", "\N{SUPERSCRIPT TWO}"])
 def test_a_number_of_processes_that_is_none_is_refused(monkeypatch, value):
     monkeypatch.setenv("nnUNet_def_n_proc", value)
-    with pytest.raises(CILError, match=f"nnUNet_def_n_proc is '{value}', but must be a whole number from 1 on"):
+    with pytest.raises(CILError, match=f"nnUNet_def_n_proc is '{value}', but must be a whole number from 1 to 9999"):
         num_processes()
 
 

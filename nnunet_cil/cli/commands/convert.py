@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_cil.cli.arguments import Commands, whole_number
+from nnunet_cil.limits import MAX_DATASET_ID
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -23,7 +24,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("name", metavar="NAME", choices=NAMES, help="name of the data set, as listed below")
     parser.add_argument("source", metavar="SOURCE", type=Path, help="the download: a folder or an archive")
     parser.add_argument(
-        "dataset_id", metavar="DATASET_ID", type=whole_number(1), help="nnU-Net's data set ID, 1 to 999"
+        "dataset_id", metavar="DATASET_ID", type=whole_number(1, MAX_DATASET_ID), help="nnU-Net's data set ID, 1 to 999"
     )
     parser.add_argument("--copy", action="store_true", help="copy images instead of linking to the download")
     parser.add_argument(

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_cil.cli.arguments import Commands
+from nnunet_cil.limits import DEVICES
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -28,7 +29,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "-device",
         default="auto",
-        choices=["auto", "cpu", "cuda", "mps"],
+        choices=["auto", *DEVICES],
         help="device for nnU-Net's commands; auto is cuda if available, else cpu (default: %(default)s)",
     )
     parser.set_defaults(resumes=True)

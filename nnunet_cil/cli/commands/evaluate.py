@@ -10,9 +10,9 @@ from nnunet_cil.cli.arguments import (
     Commands,
     add_schedule_arguments,
     add_test_arguments,
-    distance_mm,
     evaluation_options,
     experiment_of,
+    tolerance_mm,
 )
 
 
@@ -29,7 +29,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     add_test_arguments(parser)
     parser.add_argument(
         "--tolerance",
-        type=distance_mm,
+        type=tolerance_mm,
         default=2.0,
         metavar="MM",
         help="tolerance of the normalised surface Dice, in mm (default: %(default)s)",

@@ -19,6 +19,7 @@ from nnunet_cil.cli.arguments import (
     whole_number,
 )
 from nnunet_cil.errors import CILError
+from nnunet_cil.limits import MAX_GPUS, MAX_JOBS, MAX_STEP
 
 if TYPE_CHECKING:
     from nnunet_cil.workflows.evaluate.evaluate import Evaluation
@@ -39,15 +40,22 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     add_test_arguments(parser)
     parser.add_argument(
         "-num_gpus",
-        type=whole_number(1),
+        type=whole_number(1, MAX_GPUS),
         default=1,
         help="GPUs for each training, as for nnUNetv2_train (default: %(default)s)",
     )
     parser.add_argument(
-        "--start-from", type=whole_number(0), default=0, metavar="K", help="first step to train (default: %(default)s)"
+        "--start-from",
+        type=whole_number(0, MAX_STEP),
+        default=0,
+        metavar="K",
+        help="first step to train (default: %(default)s)",
     )
     parser.add_argument(
-        "--stop-after", type=whole_number(0), metavar="K", help="last step to train (default: the schedule's last)"
+        "--stop-after",
+        type=whole_number(0, MAX_STEP),
+        metavar="K",
+        help="last step to train (default: the schedule's last)",
     )
     parser.add_argument(
         "--dry-run",
@@ -69,7 +77,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-jobs",
-        type=whole_number(1),
+        type=whole_number(1, MAX_JOBS),
         metavar="N",
         help="with --launcher local: run N jobs at a time, which divide the GPUs in CUDA_VISIBLE_DEVICES among them (default: 1)",
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunet_cil.cli.arguments import Commands, whole_number
 from nnunet_cil.errors import CILError
+from nnunet_cil.limits import MAX_SEED
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -30,7 +31,10 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         help="with new: order of the classes: label, size (largest first), name or random (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=whole_number(0), default=0, help="with new: seed of --order random (default: %(default)s)"
+        "--seed",
+        type=whole_number(0, MAX_SEED),
+        default=0,
+        help="with new: seed of --order random (default: %(default)s)",
     )
     parser.add_argument(
         "-o", dest="output", type=Path, metavar="FILE", help="with new: the file to write (default: ./NAME.json)"

@@ -30,6 +30,7 @@ from nnunet_cil.files import moved_into_place
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import num_processes, raw_dataset_folder
 from nnunet_cil.host.images import read_slices
+from nnunet_cil.limits import MAX_PICTURES, check_whole_number
 
 NUM_SLICES = 3
 """The number of slices that each picture shows."""
@@ -55,8 +56,9 @@ def inspect(dataset: str | int, *, output: Path | None = None, num_pictures: int
         num_pictures: cases to show, those with the most classes.
 
     Raises:
-        CILError: no such data set, a file that cannot be read, or an output that exists.
+        CILError: no such data set, a file that cannot be read, an output that exists, or a number out of its range.
     """
+    check_whole_number(num_pictures, "--pictures", 0, MAX_PICTURES)
     if output is not None and output.exists():
         raise CILError(f"{output} exists already. Give -o another name.")
     folder = raw_dataset_folder(dataset)

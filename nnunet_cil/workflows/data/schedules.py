@@ -15,6 +15,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.tables import Table
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import raw_dataset_folder
+from nnunet_cil.limits import MAX_SEED, check_whole_number
 from nnunet_cil.schedule import DEFAULT_EPOCHS, Schedule, load_schedule, shipped_schedules
 from nnunet_cil.workflows.data.inspect import foreground, measure
 
@@ -93,8 +94,10 @@ def new(
         The file.
 
     Raises:
-        CILError: no such data set, other numbers of classes, an unknown order, or a file that exists.
+        CILError: no such data set, other numbers of classes, an unknown order, a seed out of its range, or a file that
+            exists.
     """
+    check_whole_number(seed, "--seed", 0, MAX_SEED)
     folder = raw_dataset_folder(dataset)
     classes = _ordered(folder, order, seed)
     if any(n < 1 for n in num_classes) or sum(num_classes) != len(classes):

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import shortened
+from nnunet_cil.limits import MAX_TOLERANCE_MM, check_device, is_number
 from nnunet_cil.workflows.experiment import Experiment
 
 DEFAULT_TOLERANCE_MM = 2.0
@@ -40,8 +42,16 @@ class EvaluationOptions:
         """Refuses options that do not go together.
 
         Raises:
-            CILError: images without labels, labels without images, or both beside validation cases.
+            CILError: images without labels, labels without images, or both beside validation cases; a tolerance out of its range.
         """
+        if not is_number(self.tolerance_mm, 0, MAX_TOLERANCE_MM):
+            raise CILError(
+                f"--tolerance is {shortened(self.tolerance_mm)}, but must be a distance in mm: a number from 0 to "
+                f"{MAX_TOLERANCE_MM}."
+            )
+        check_device(self.device)
+        if self.cases not in (None, "test", "validation"):
+            raise CILError(f"--cases is {shortened(self.cases)}, but must be test or validation.")
         if (self.images is None) != (self.labels is None):
             raise CILError("Give -i IMAGES and -l LABELS together.")
         if self.cases == "validation" and self.images is not None:

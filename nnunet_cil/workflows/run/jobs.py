@@ -70,6 +70,7 @@ def job_graph(experiment: Experiment, training: TrainingOptions, evaluation: Eva
     Raises:
         CILError: the configuration is not preprocessed, or what ``run`` refuses.
     """
+    training.check_steps(experiment)
     if training.reaches_the_end(experiment):
         check_test_cases(experiment, evaluation)
     planned = write_plans(experiment)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.limits import MAX_GPUS, MAX_STEP, check_device, check_whole_number
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.model_fold import StepModel
 
@@ -26,20 +27,36 @@ class TrainingOptions:
     device: str = "cuda"
     num_gpus: int = 1
 
-    def select(self, models: Sequence[StepModel]) -> list[StepModel]:
-        """Returns the models of the steps that are trained.
+    def __post_init__(self) -> None:
+        """Refuses numbers out of their range, and options that do not go together.
 
         Raises:
-            CILError: there are none.
+            CILError: says which.
         """
-        last = max(m.step for m in models)
-        end = last if self.stop_after is None else self.stop_after
-        selected = [m for m in models if self.start_from <= m.step <= end]
-        if not selected:
-            raise CILError(
-                f"{models[0].plan.schedule} has the steps 0 to {last}; none of them is left by the choice of steps."
-            )
-        return selected
+        check_whole_number(self.start_from, "--start-from", 0, MAX_STEP)
+        if self.stop_after is not None:
+            check_whole_number(self.stop_after, "--stop-after", 0, MAX_STEP)
+            if self.stop_after < self.start_from:
+                raise CILError(f"--stop-after {self.stop_after} comes before --start-from {self.start_from}.")
+        check_whole_number(self.num_gpus, "-num_gpus", 1, MAX_GPUS)
+        check_device(self.device)
+        if self.num_gpus > 1 and self.device != "cuda":
+            raise CILError(f"-num_gpus {self.num_gpus} needs -device cuda, not {self.device}.")
+
+    def check_steps(self, experiment: Experiment) -> None:
+        """Refuses a first step that the schedule does not have.
+
+        Raises:
+            CILError: names the schedule and its steps.
+        """
+        if self.start_from > experiment.last_step:
+            name, last = experiment.schedule.name, experiment.last_step
+            raise CILError(f"--start-from is {self.start_from}, but {name} has the steps 0 to {last}.")
+
+    def select(self, models: Sequence[StepModel]) -> list[StepModel]:
+        """Returns the models of the steps that are trained."""
+        end = MAX_STEP if self.stop_after is None else self.stop_after
+        return [m for m in models if self.start_from <= m.step <= end]
 
     def reaches_the_end(self, experiment: Experiment) -> bool:
         """Tells whether the last step is among those that are trained; only then models are scored."""

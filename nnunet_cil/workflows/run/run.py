@@ -41,6 +41,7 @@ def run(experiment: Experiment, training: TrainingOptions, evaluation: Evaluatio
     Raises:
         CILError: something is missing, or one of the commands failed.
     """
+    training.check_steps(experiment)
     if training.reaches_the_end(experiment):
         check_test_cases(experiment, evaluation)
     logs = experiment.logs
@@ -62,6 +63,7 @@ def run(experiment: Experiment, training: TrainingOptions, evaluation: Evaluatio
 
 def remaining_commands(experiment: Experiment, training: TrainingOptions, evaluation: EvaluationOptions) -> list[str]:
     """Returns what ``run`` would call, in order, ready for a job script. Writes the steps' plans, trains nothing."""
+    training.check_steps(experiment)
     if training.reaches_the_end(experiment):
         check_test_cases(experiment, evaluation)
     planned = write_plans(experiment)
