@@ -21,9 +21,17 @@ from nnunet_cil.workflows.models.trained_model import check_network, final_check
 
 PLAIN_TRAINER = "nnUNetTrainer"
 
+_NEEDED = ("channel_names", "modality", "labels", "regions_class_order", "file_ending", "overwrite_image_reader_writer")
+"""The keys of dataset.json that prediction and ``extend`` read."""
+
+_TOLD = ("name", "description", "reference", "release", "licence", "license", "citation", "numTraining")
+"""The keys that say where the data come from. All others stay behind: they may name cases, which are patients' IDs."""
+
 
 def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence[str] = ()) -> Path:
     """Writes what prediction needs, under nnU-Net's own trainer name, with the lineage in dataset.json.
+
+    No name of a case is written: plans lose the step's block, dataset.json all keys but those that are known to hold none.
 
     Args:
         model: the folder of a trained nnU-Net model, above the folds.
@@ -44,7 +52,8 @@ def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence
     checkpoints = final_checkpoints(model)
     plans = read_json(model / "plans.json", "Give a model folder, with plans.json and fold_X.")
     plans.pop("cil", None)
-    dataset_json = read_dataset_json(model / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
+    stored = read_dataset_json(model / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
+    dataset_json = {key: stored[key] for key in (*_NEEDED, *_TOLD) if key in stored}
     first = read_checkpoint(next(iter(checkpoints.values())))
     refuse_paths(model, plans, first)
     check_network_classes(model / "plans.json", plans, trusted)
@@ -96,7 +105,15 @@ def _export_fold(
     kept = {
         "network_weights": checkpoint["network_weights"],
         "trainer_name": PLAIN_TRAINER,
-        "init_args": {**checkpoint["init_args"], "plans": dict(plans), "dataset_json": described},
+        "init_args": {
+            **{
+                key: value
+                for key, value in checkpoint["init_args"].items()
+                if key in ("configuration", "fold", "device")
+            },
+            "plans": dict(plans),
+            "dataset_json": described,
+        },
         "inference_allowed_mirroring_axes": checkpoint.get("inference_allowed_mirroring_axes"),
     }
     torch.save(kept, target / file.name)

@@ -1,10 +1,13 @@
 """nnunet_cil export and info, the lineage in the checkpoint, and the model card."""
 
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.model_card import model_card
 from nnunet_cil.training.state import file_sha256, read_checkpoint
 from nnunet_cil.workflows.models.export import export
+from nnunet_cil.workflows.models.extend import ExtendOptions, extend
 from nnunet_cil.workflows.models.info import describe
 
 PGCD = "nnUNetTrainerPGCD"
@@ -265,3 +269,70 @@ def test_a_models_checkpoint_does_not_lead_elsewhere(models, tmp_path, key):
     with pytest.raises(CILError, match="which is no name of a file or folder"):
         export(models[1], tmp_path / "plain")
     assert not (tmp_path / "plain").exists()
+
+
+def everything_in(file):
+    """Yields the name and the bytes of a file, and of what it packs."""
+    yield file.name.encode() + file.read_bytes()
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            for name in archive.namelist():
+                packed = archive.read(name)
+                yield name.encode() + packed
+                if zipfile.is_zipfile(io.BytesIO(packed)):
+                    inner = zipfile.ZipFile(io.BytesIO(packed))
+                    yield from (inner.read(member) for member in inner.namelist())
+
+
+def plant_names(model):
+    """Leaves names of cases wherever a data set, its plans or a training may have them."""
+    names = [f"MRN-77{i}" for i in range(6)]
+    told = {
+        "dataset": {name: {"images": [f"{name}_0000.nii.gz"], "label": f"{name}.nii.gz"} for name in names},
+        "labelled_classes": {names[0]: [ORGANS[0]], "*": list(ORGANS[:3])},
+        "training": [{"image": f"./imagesTr/{name}.nii.gz"} for name in names],
+        "test": names,
+        "excluded": {"blurred": names[:1]},
+    }
+    block = {"cases": names[:3], "earlier_cases": [names[3:]], "labelled": {names[1]: [ORGANS[0]]}}
+    plans, dataset_json = (json.loads((model / f"{file}.json").read_text()) for file in ("plans", "dataset"))
+    plans["cil"].update(block)
+    dataset_json.update(told)
+    for file, content in {"plans": plans, "dataset": dataset_json}.items():
+        (model / f"{file}.json").write_text(json.dumps(content))
+    checkpoint = model / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(checkpoint, weights_only=False)
+    content["init_args"].update(plans=plans, dataset_json=dataset_json)
+    torch.save(content, checkpoint)
+    for file in (
+        "dataset_fingerprint.json",
+        "splits_final.json",
+        "fold_0/debug.json",
+        "fold_0/validation/summary.json",
+    ):
+        (model / file).parent.mkdir(exist_ok=True)
+        (model / file).write_text(json.dumps({"mean": {}, "metric_per_case": [{"prediction_file": names[0]}]}))
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_no_name_of_a_case_leaves_with_an_exported_model(models, tmp_path, zipped):
+    plant_names(models[1])
+    assert any(b"MRN-77" in packed for f in models[1].rglob("*") if f.is_file() for packed in everything_in(f))
+    exported = export(models[1], tmp_path / "plain.zip" if zipped else tmp_path / "plain", zipped=zipped)
+    files = [exported] if zipped else [f for f in exported.rglob("*") if f.is_file()]
+    written = [packed for file in files for packed in everything_in(file)]
+    assert any(b"case_hashes" in packed for packed in written)
+    for packed in written:
+        assert not re.search(rb"case_\d|MRN-77", packed)
+
+
+def test_an_exported_model_can_be_extended_and_still_knows_its_training_cases(models, tmp_path):
+    """The same data set, where nothing but the exported model tells which cases it was trained on."""
+    exported = export(models[0], tmp_path / "plain")
+    step = extend(
+        exported, DATASET, ExtendOptions(classes=("spleen",), refine=("kidney",), name="again", plans_name="Own")
+    )
+    split = [{"train": [f"case_{i}" for i in (3, 4, 5)], "val": ["case_0", "case_2"]}]
+    (Path(os.environ["nnUNet_preprocessed"]) / DATASET / "splits_final.json").write_text(json.dumps(split))
+    with pytest.raises(CILError, match="validates on 'case_0', 'case_2', but step 0"):
+        make_trainer(PGCD, step.plans_name).on_train_start()
