@@ -20,6 +20,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_cil.evaluation.files import score_files
+from nnunet_cil.host.readers import named_reader
 
 
 def enlarged(source: Path, target: Path, factor: int) -> Path:
@@ -60,6 +61,7 @@ def main() -> None:
             }
         )
         options = {
+            "reader": named_reader("SimpleITKIO"),
             "classes": {str(v): (v, v) for v in labels if v},
             "prediction_labels": frozenset(labels),
             "reference_labels": frozenset(labels),

@@ -1,16 +1,20 @@
-"""Statistics of a raw data set: volumes of the classes, grids, and whether left is left."""
+"""Statistics of a raw data set: what its classes take up, grids, and whether left is left."""
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from nnunet_cil.datasets.volumes import ImageFile
+from nnunet_cil.host.grids import Grid
+from nnunet_cil.host.images import read_labels, whole_numbers
 
 _OTHER_SIDE = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "L": "R"}
 _OTHER_SIDE |= {v: k for k, v in _OTHER_SIDE.items()}
@@ -23,11 +27,11 @@ class CaseStatistics:
     Attributes:
         name: name of the case.
         part: Tr or Ts.
-        size: voxels (x, y, z).
-        spacing_mm: (x, y, z).
-        axes: directions of the axes in DICOM's letters ("LPS": to the patient's left, back and head).
-        volumes_ml: class -> volume; a class that the case does not have is missing.
-        left_mm: class -> how far to the patient's left its centre lies (LPS).
+        size: voxels (x, y, z), or pixels (x, y).
+        spacing_mm: (x, y, z), or (x, y); empty where the files do not say it.
+        axes: directions of the axes in DICOM's letters ("LPS": to the patient's left, back and head); empty where not known.
+        num_voxels: class -> its voxels; a class that the case does not have is missing.
+        left_mm: class -> how far to the patient's left its centre lies (LPS); empty where the axes are not known.
     """
 
     name: str
@@ -35,64 +39,92 @@ class CaseStatistics:
     size: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     axes: str
-    volumes_ml: Mapping[str, float]
+    num_voxels: Mapping[str, int]
     left_mm: Mapping[str, float]
+
+    @property
+    def unit(self) -> str:
+        """Returns the unit of what a class takes up: ml, or mm2 in a plane; voxels where their size is not known."""
+        return {3: "ml", 2: "mm2"}.get(len(self.spacing_mm), "voxels")
+
+    def extents(self, unit: str) -> dict[str, float]:
+        """Returns class -> what it takes up.
+
+        Args:
+            unit: the case's own, or "voxels".
+        """
+        factor = 1.0 if unit == "voxels" else math.prod(self.spacing_mm) / (1000 if unit == "ml" else 1)
+        return {name: number * factor for name, number in self.num_voxels.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassStatistics:
-    """A class over all cases; volumes are NaN where no case has it."""
+    """A class over all cases; what it takes up is NaN where no case has it."""
 
     name: str
     num_cases: int
-    smallest_ml: float
-    median_ml: float
-    largest_ml: float
+    smallest: float
+    median: float
+    largest: float
 
 
-def case_statistics(name: str, file: Path, part: str, numbers: Mapping[str, int]) -> CaseStatistics:
+def case_statistics(name: str, file: Path, part: str, numbers: Mapping[str, int], reader: Any) -> CaseStatistics:
     """Reads a label map and measures its classes.
 
     Args:
         name: name of the case.
-        file: a label map of three dimensions, in any format that SimpleITK reads.
+        file: a label map.
         part: Tr or Ts.
         numbers: class -> label.
+        reader: an instance of nnU-Net's, that reads the data set.
 
     Raises:
         CILError: the file cannot be read.
     """
-    import SimpleITK as sitk
+    from scipy.ndimage import find_objects
 
-    image = ImageFile(file).read().image
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.ComputePerimeterOff()
-    shapes.Execute(sitk.Cast(image, sitk.sitkUInt16))
-    present = {name: number for name, number in numbers.items() if shapes.HasLabel(number)}
+    image = read_labels(file, reader)
+    grid, labels = image.grid, whole_numbers(image.array[0], file)
+    boxes = find_objects(labels, max_label=max(numbers.values(), default=0))
+    masks = {n: (box, labels[box] == number) for n, number in numbers.items() if (box := boxes[number - 1]) is not None}
     return CaseStatistics(
         name=name,
         part=part,
-        size=tuple(image.GetSize()),
-        spacing_mm=tuple(image.GetSpacing()),
-        axes=sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection()),
-        volumes_ml={name: shapes.GetPhysicalSize(number) / 1000 for name, number in present.items()},
-        left_mm={name: shapes.GetCentroid(number)[0] for name, number in present.items()},
+        size=grid.size,
+        spacing_mm=grid.size_mm,
+        axes=grid.orientation,
+        num_voxels={n: int(np.count_nonzero(mask)) for n, (_, mask) in masks.items()},
+        left_mm={n: _left_mm(mask, box, grid) for n, (box, mask) in masks.items()} if grid.orientation else {},
     )
 
 
+def _left_mm(mask: npt.NDArray[np.bool_], box: tuple[slice, ...], grid: Grid) -> float:
+    """Returns how far to the left the centre of a mask lies, which was cut out of a volume."""
+    profiles = (mask.sum(axis=tuple(a for a in range(mask.ndim) if a != axis)) for axis in range(mask.ndim))
+    centre = [float(np.average(np.arange(s.start, s.stop), weights=p)) for s, p in zip(box, profiles, strict=True)]
+    assert grid.affine is not None, "what has an orientation has an affine"
+    return float(grid.affine[0] @ [*centre, 1])
+
+
+def unit_of(cases: Sequence[CaseStatistics]) -> str:
+    """Returns the unit of what a class takes up; voxels where the cases have different ones."""
+    units = {case.unit for case in cases}
+    return units.pop() if len(units) == 1 else "voxels"
+
+
 def class_statistics(cases: Sequence[CaseStatistics], classes: Sequence[str]) -> list[ClassStatistics]:
-    """Summarises each class over all cases."""
-    rows = []
+    """Summarises each class over all cases, in ``unit_of(cases)``."""
+    rows, unit = [], unit_of(cases)
     for name in classes:
-        volumes = [case.volumes_ml[name] for case in cases if name in case.volumes_ml]
-        values = volumes or [float("nan")]
+        extents = [case.extents(unit)[name] for case in cases if name in case.num_voxels]
+        values = extents or [float("nan")]
         rows.append(
             ClassStatistics(
                 name=name,
-                num_cases=len(volumes),
-                smallest_ml=min(values),
-                median_ml=statistics.median(values),
-                largest_ml=max(values),
+                num_cases=len(extents),
+                smallest=min(values),
+                median=statistics.median(values),
+                largest=max(values),
             )
         )
     return rows
@@ -119,11 +151,15 @@ def swapped_sides(cases: Sequence[CaseStatistics], classes: Sequence[str]) -> li
 
 
 def ranges(cases: Sequence[CaseStatistics]) -> tuple[str, str]:
-    """Returns smallest to largest size in voxels, and spacing in mm, by axis, as text."""
-    texts = []
-    for rows, form in (([c.size for c in cases], "d"), ([c.spacing_mm for c in cases], ".3g")):
-        low, high = np.min(rows, axis=0).tolist(), np.max(rows, axis=0).tolist()
-        texts.append(
-            " x ".join(f"{a:{form}}" if a == b else f"{a:{form}}-{b:{form}}" for a, b in zip(low, high, strict=True))
-        )
-    return texts[0], texts[1]
+    """Returns smallest to largest size in voxels, and spacing in mm, by axis, as text; empty where it is not known."""
+    axes = max(len(case.size) for case in cases)
+    sizes = [(*case.size, 1)[:axes] for case in cases]  # of planes beside volumes, too
+    spacings = [case.spacing_mm for case in cases if len(case.spacing_mm) == axes]
+    return _range(sizes, "d"), _range(spacings, ".3g")
+
+
+def _range(rows: Sequence[tuple[float, ...]], form: str) -> str:
+    if not rows:
+        return ""
+    low, high = np.min(rows, axis=0).tolist(), np.max(rows, axis=0).tolist()
+    return " x ".join(f"{a:{form}}" if a == b else f"{a:{form}}-{b:{form}}" for a, b in zip(low, high, strict=True))

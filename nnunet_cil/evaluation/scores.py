@@ -10,12 +10,13 @@ from typing import Any
 import pandas
 from pandas import DataFrame
 
+from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.continual import mean
-from nnunet_cil.evaluation.segmentation import ClassScores
+from nnunet_cil.evaluation.segmentation import ClassScores, Unit
 from nnunet_cil.files import moved_into_place
 
 METRICS = ("dice", "hd95_mm", "asd_mm", "nsd")
-COLUMNS = ("trainer", "step", "fold", "case", "class", *(f.name for f in fields(ClassScores)))
+COLUMNS = ("trainer", "step", "fold", "case", "class", *(f.name for f in fields(ClassScores)), "unit")
 
 
 def score_table(rows: Iterable[Mapping[str, Any]]) -> DataFrame:
@@ -27,6 +28,22 @@ def write_csv(file: Path, table: DataFrame) -> None:
     """Writes a table, an undefined score as ``nan``."""
     with moved_into_place(file) as temporary:
         table.to_csv(temporary, index=False, na_rep="nan", lineterminator="\r\n", encoding="utf-8")
+
+
+def distance_unit(table: DataFrame) -> Unit:
+    """Returns the unit of all distances of a table: mm, or voxels where the files say no spacing.
+
+    Raises:
+        CILError: some are in mm and some in voxels, so that they have no mean.
+    """
+    of_case = dict(zip(table["case"], table["unit"], strict=True))
+    unknown = [case for case, unit in of_case.items() if unit == "voxels"]
+    if unknown and len(unknown) < len(of_case):
+        raise CILError(
+            f"{len(unknown)} of {len(of_case)} cases have no spacing ({', '.join(unknown[:3])}), so that their distances are no "
+            "millimetres as the others'. Write the missing JSON files with their spacing beside the images."
+        )
+    return "voxels" if unknown else "mm"
 
 
 def by_trainer(table: DataFrame, trained_by: Mapping[str, Sequence[str]]) -> DataFrame:

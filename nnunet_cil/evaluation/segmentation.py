@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.integer[Any]]
+Unit = Literal["mm", "voxels"]
+"""The unit of distances, and of the tolerance of the surface Dice: voxels where files do not say how large these are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,8 @@ class ClassScores:
     dice, nsd           in [0, 1]     0               NaN
     hd95_mm, asd_mm     >= 0          NaN             NaN
     ==================  ============  ==============  =============
+
+    Distances are in the unit of the spacing: voxels, whatever their names say, where files do not say it.
 
     Attributes:
         dice: 2 |A and B| / (|A| + |B|).

@@ -65,7 +65,7 @@ def overview(content: Mapping[str, Any]) -> list[Section]:
     which = f"Mean Dice over the cases ({Path(content['cases']).name}) and {folds} fold{'s' if folds > 1 else ''}."
     per_step = {t: [fold_mean(found, step) for step in range(len(steps))] for t, found in dice.items()}
     groups = {t: [_group_means(found, step) for step in range(len(steps))] for t, found in dice.items()}
-    tolerance = f"NSD at {content['tolerance_mm']:g} mm"
+    unit = content.get("distance_unit", "mm")
     distances = [
         [short(t), *(_final(found[metric], metric) for metric in METRICS[1:])]
         for t, found in content["trainers"].items()
@@ -75,14 +75,23 @@ def overview(content: Mapping[str, Any]) -> list[Section]:
         Section("Over the whole schedule", _SCHEDULE_TEXT, schedule_table(dice)),
         Section(
             "Distances after the last step",
-            "Mean over all classes; where one of prediction and reference lacks a class there is no distance (missing).",
-            Table(["method", "HD95 mm", "ASD mm", tolerance], distances),
+            _DISTANCES_TEXT + ("" if unit == "mm" else _NO_SPACING_TEXT),
+            Table(["method", f"HD95 {unit}", f"ASD {unit}", f"NSD at {content['tolerance_mm']:g} {unit}"], distances),
         ),
     ]
     if content["significance"]:
         sections.append(Section("Is the difference more than chance?", SIGNIFICANCE_TEXT, _significance(content)))
     return sections
 
+
+_DISTANCES_TEXT = (
+    "Mean over all classes; where one of prediction and reference lacks a class there is no distance (missing)."
+)
+
+_NO_SPACING_TEXT = (
+    " The files do not say how large a voxel is: distances and the tolerance are in voxels, in the columns hd95_mm and asd_mm of "
+    "per_case.csv, too."
+)
 
 _SCHEDULE_TEXT = (
     "Forgetting: best score of a step's classes less their last, the smaller the better. Backward transfer: last less "

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.host.images import header_orientation
+from nnunet_cil.host.images import read_images
+from nnunet_cil.host.readers import dataset_reader
 
 SAMPLE_SIZE = 10
 """How many cases are read for a sample."""
@@ -27,14 +28,16 @@ class Sample:
 
     Attributes:
         spacings_mm: (cases, 3), as nnU-Net's reader gives them.
+        in_mm: whether the files say the spacing.
         shapes: (cases, 3).
-        orientations: three letters a case, as SimpleITK names them; empty for formats that have none. RAS where the reader brings
-            every image there.
+        orientations: three letters a case, as SimpleITK names them, as the reader turns the images; empty for formats that have
+            none.
         images: a few voxels of each case, (channels, voxels).
         num_cases: the number of cases in the whole data set.
     """
 
     spacings_mm: npt.NDArray[np.float64]
+    in_mm: bool
     shapes: npt.NDArray[np.int64]
     orientations: tuple[str, ...]
     images: list[npt.NDArray[np.float32]]
@@ -59,21 +62,9 @@ class RawData:
 
     @cached_property
     def reader(self) -> Any:
-        """An instance of nnU-Net's reader: that of the plans, since one may flip what another does not.
-
-        Where it cannot read the files, or dataset.json names one (``overwrite_image_reader_writer``), nnU-Net chooses.
-        """
-        from nnunetv2.imageio.reader_writer_registry import (
-            determine_reader_writer_from_dataset_json,
-            recursive_find_reader_writer_by_name,
-        )
-
-        if self.plans_reader and self.dataset_json.get("overwrite_image_reader_writer", "None") == "None":
-            known = recursive_find_reader_writer_by_name(self.plans_reader)
-            if self.dataset_json["file_ending"].lower() in known.supported_file_endings:
-                return known()
+        """An instance of nnU-Net's reader."""
         example = next(iter(self.cases.values()))["images"][0]
-        return determine_reader_writer_from_dataset_json(dict(self.dataset_json), example, verbose=False)()
+        return dataset_reader(self.dataset_json, Path(example), self.plans_reader)
 
     @cached_property
     def sample(self) -> Sample:
@@ -108,6 +99,17 @@ def read_raw(folder: Path, dataset_json: Mapping[str, Any], plans_reader: str = 
     return RawData(folder=folder, dataset_json=dataset_json, cases=cases, plans_reader=plans_reader)
 
 
+def raw_reader(folder: Path, dataset_json: Mapping[str, Any]) -> Any:
+    """Returns an instance of nnU-Net's reader for a raw data set, which need not be complete.
+
+    Raises:
+        CILError: no reader of nnU-Net reads the first image, or where there is none the first label file.
+    """
+    ending = dataset_json["file_ending"]
+    files = (f for part in ("imagesTr", "labelsTr", "labelsTs") for f in sorted((folder / part).glob(f"[!.]*{ending}")))
+    return dataset_reader(dataset_json, next(files, None))
+
+
 def read_sample(cases: Sequence[Sequence[str]], reader: Any) -> Sample:
     """Reads up to ``SAMPLE_SIZE`` cases, spread over the data set.
 
@@ -121,26 +123,17 @@ def read_sample(cases: Sequence[Sequence[str]], reader: Any) -> Sample:
     from tqdm import tqdm
 
     chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, SAMPLE_SIZE).astype(int))]
-    reorients = "Reorient" in type(reader).__name__
-    spacings, shapes, images, orientations = [], [], [], []
+    grids, images = [], []
     for files in tqdm(chosen, desc="Looking at images", leave=False):
-        try:
-            image, properties = reader.read_images(files)
-        except (RuntimeError, OSError, ValueError) as error:
-            raise CILError(f"{files[0]} cannot be read as an image ({_last_line(error)}). Restore it.") from error
-        spacings.append([float(s) for s in properties["spacing"]])
-        shapes.append(image.shape[1:])
-        flat = image.reshape(len(image), -1)
+        image = read_images([Path(file) for file in files], reader)
+        grids.append(image.grid)
+        flat = image.array.reshape(len(image.array), -1)
         images.append(flat[:, :: max(1, flat.shape[1] // _SAMPLED_VOXELS)].astype(np.float32))
-        orientations.append("RAS" if reorients else header_orientation(Path(files[0])))
     return Sample(
-        spacings_mm=np.array(spacings),
-        shapes=np.array(shapes),
-        orientations=tuple(o for o in orientations if o is not None),
+        spacings_mm=np.array([grid.spacing for grid in grids]),
+        in_mm=all(grid.in_mm for grid in grids),
+        shapes=np.array([grid.shape for grid in grids]),
+        orientations=tuple(grid.orientation for grid in grids if grid.orientation),
         images=images,
         num_cases=len(cases),
     )
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -6,8 +6,10 @@ import shlex
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.host.readers import named_reader
 from nnunet_cil.lineage import validation_means
 from nnunet_cil.step_plans import StepPlan
 
@@ -23,6 +25,7 @@ class StepModel:
         plans_name: name of the step's plans.
         folder: nnU-Net's folder of the model, above the folds.
         plan: the step's plan.
+        reader_name: of nnU-Net's reader in the step's plans.
     """
 
     trainer: str
@@ -31,11 +34,17 @@ class StepModel:
     plans_name: str
     folder: Path
     plan: StepPlan = field(compare=False, repr=False)
+    reader_name: str = field(compare=False, repr=False)
 
     @property
     def dataset(self) -> str:
         """Returns nnU-Net's name of the data set that the step learns from."""
         return self.folder.parent.name
+
+    @property
+    def reader(self) -> Any:
+        """Returns an instance of nnU-Net's reader, the one with which the model reads images and writes predictions."""
+        return named_reader(self.reader_name)
 
     def fold(self, fold: int | str) -> ModelFold:
         """Returns the model in a fold."""

@@ -12,7 +12,7 @@ from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import dataset_id, model_folder_name, nnunet_folder
-from nnunet_cil.host.plans_files import refuse_other_data_set
+from nnunet_cil.host.plans_files import reader_of, refuse_other_data_set
 from nnunet_cil.step_plans import StepPlan, read_step_plan
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.model_fold import ModelFold, StepModel
@@ -27,11 +27,13 @@ class PlannedExperiment:
         experiment: as it was asked for.
         files: the plans file of each step.
         plans: the plan of each step.
+        readers: the name of nnU-Net's reader in the plans of each step.
     """
 
     experiment: Experiment
     files: tuple[Path, ...]
     plans: tuple[StepPlan, ...]
+    readers: tuple[str, ...]
 
     @classmethod
     def read(cls, experiment: Experiment) -> PlannedExperiment:
@@ -41,13 +43,14 @@ class PlannedExperiment:
             CILError: a step is not planned, or not for the configuration.
         """
         files = tuple(experiment.plans_file(step) for step in range(experiment.num_steps))
-        return cls(experiment=experiment, files=files, plans=tuple(_read(experiment, file) for file in files))
+        plans, readers = zip(*(_read(experiment, file) for file in files), strict=True)
+        return cls(experiment=experiment, files=files, plans=plans, readers=readers)
 
     def models_of(self, trainer: str) -> list[StepModel]:
         """Returns a trainer's model of every step, as the steps' plans say; step 0 may be another trainer's."""
         results, configuration = nnunet_folder("nnUNet_results"), self.experiment.configuration
         models = []
-        for step, (file, plan) in enumerate(zip(self.files, self.plans, strict=True)):
+        for step, (file, plan, reader) in enumerate(zip(self.files, self.plans, self.readers, strict=True)):
             following = self.plans[step + 1].previous if step + 1 < len(self.plans) else None
             used = following.trainer if following is not None and following.trainer else trainer
             folder = results / file.parent.name / model_folder_name(used, file.stem, configuration)
@@ -59,6 +62,7 @@ class PlannedExperiment:
                     plans_name=file.stem,
                     folder=folder,
                     plan=plan,
+                    reader_name=reader,
                 )
             )
         return models
@@ -100,7 +104,8 @@ class PlannedExperiment:
         return [*commands, plan] if others else []
 
 
-def _read(experiment: Experiment, file: Path) -> StepPlan:
+def _read(experiment: Experiment, file: Path) -> tuple[StepPlan, str]:
+    """Returns the plan of a step, and the name of nnU-Net's reader in its plans."""
     dataset_json = read_dataset_json(file.parent / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
     plan = shlex.join(["nnunet_cil", "plan", experiment.dataset_name, str(experiment.schedule_name)])
     plans = read_json(file, f"Run '{plan} -p {experiment.base_plans}' first.")
@@ -108,4 +113,4 @@ def _read(experiment: Experiment, file: Path) -> StepPlan:
     if experiment.configuration not in plans["configurations"]:
         known = did_you_mean(experiment.configuration, plans["configurations"])
         raise CILError(f"The plans {file} have no configuration {experiment.configuration!r}{known}.")
-    return read_step_plan(plans, dataset_json)
+    return read_step_plan(plans, dataset_json), reader_of(plans)

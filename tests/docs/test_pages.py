@@ -28,6 +28,7 @@ BUDGETS = {
     "docs/how-to/when-something-fails.md": 400,
     "docs/reference/files.md": 700,
     "docs/reference/measures.md": 500,
+    "docs/reference/images.md": 300,
     "docs/explanation/how-a-step-works.md": 600,
     "docs/explanation/pgcd.md": 900,
     "docs/explanation/methods.md": 1600,

@@ -20,6 +20,7 @@ from nnunet_cil.datasets.statistics import (
     ranges,
     swapped_sides,
     twins,
+    unit_of,
 )
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.figures import comparison
@@ -29,7 +30,8 @@ from nnunet_cil.evaluation.tables import Table, number
 from nnunet_cil.files import moved_into_place
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import num_processes, raw_dataset_folder
-from nnunet_cil.host.images import read_slices
+from nnunet_cil.host.images import as_seen, read_images, read_labels
+from nnunet_cil.host.raw_dataset import raw_reader
 from nnunet_cil.limits import MAX_PICTURES, check_whole_number
 
 NUM_SLICES = 3
@@ -63,13 +65,14 @@ def inspect(dataset: str | int, *, output: Path | None = None, num_pictures: int
         raise CILError(f"{output} exists already. Give -o another name.")
     folder = raw_dataset_folder(dataset)
     content = read_dataset_json(folder / "dataset.json")
-    cases = measure(folder, content)
+    reader = raw_reader(folder, content)
+    cases = measure(folder, content, reader)
     classes = foreground(content)
     facts = [*_facts(content, cases, classes), *_unpaired(folder, content, cases)]
     sections = _sections(cases, classes)
     file = output or folder / "inspection.html"
     with tempfile.TemporaryDirectory() as temporary:
-        pictures = _pictures(folder, content, cases, num_pictures, Path(temporary))
+        pictures = _pictures(folder, content, cases, reader, num_pictures, Path(temporary))
         text = page(f"{folder.name}: {len(cases)} cases", facts, sections, pictures)
     with moved_into_place(file) as aside:
         aside.write_text(text, encoding="utf-8")
@@ -82,12 +85,13 @@ def foreground(content: Mapping[str, Any]) -> dict[str, int]:
     return {name: number for name, number in content["labels"].items() if name not in ("background", "ignore")}
 
 
-def measure(folder: Path, content: Mapping[str, Any]) -> list[CaseStatistics]:
+def measure(folder: Path, content: Mapping[str, Any], reader: Any) -> list[CaseStatistics]:
     """Measures every label map in labelsTr and labelsTs.
 
     Args:
         folder: of the raw data set.
         content: of its dataset.json.
+        reader: an instance of nnU-Net's, that reads it.
 
     Raises:
         CILError: there is none, or one cannot be read.
@@ -100,31 +104,39 @@ def measure(folder: Path, content: Mapping[str, Any]) -> list[CaseStatistics]:
     ]
     if not files:
         raise CILError(f"{folder / 'labelsTr'} holds no label file that ends with {ending}.")
-    measure_one = partial(_measure, numbers=foreground(content))
+    measure_one = partial(_measure, numbers=foreground(content), reader=reader)
     return list(in_parallel(measure_one, files, num_processes(), "Measuring"))
 
 
-def _measure(case: tuple[str, Path, str], numbers: Mapping[str, int]) -> CaseStatistics:
-    return case_statistics(*case, numbers)
+def _measure(case: tuple[str, Path, str], numbers: Mapping[str, int], reader: Any) -> CaseStatistics:
+    return case_statistics(*case, numbers, reader)
 
 
 def _facts(content: Mapping[str, Any], cases: Sequence[CaseStatistics], classes: Mapping[str, int]) -> list[str]:
     """Tells of the whole data set: how many cases, which channels and axes, which sizes, and whether sides look swapped."""
     size, spacing = ranges(cases)
-    swapped = swapped_sides(cases, list(classes))
-    pairs = twins(list(classes))
     parts = {part: sum(c.part == part for c in cases) for part in ("Tr", "Ts")}
-    facts = [
+    axes = sorted({c.axes for c in cases if c.axes})
+    unknown = sum(not c.spacing_mm for c in cases)
+    where = f" (not known of {unknown} cases)" if spacing and unknown else ""
+    return [
         f"Training cases: {parts['Tr']}; test cases with labels: {parts['Ts']}.",
-        f"Channels: {', '.join(content['channel_names'].values())}. Axes: {', '.join(sorted({c.axes for c in cases}))}.",
-        f"Size in voxels: {size}. Spacing in mm: {spacing}.",
+        f"Channels: {', '.join(content['channel_names'].values())}. Axes: {', '.join(axes) or 'not known'}.",
+        f"Size in voxels: {size}. Spacing in mm: {spacing or 'not known'}{where}.",
+        *_sides(cases, list(classes)),
     ]
+
+
+def _sides(cases: Sequence[CaseStatistics], classes: Sequence[str]) -> list[str]:
+    """Tells whether left and right look swapped, where files say which side is left."""
+    pairs, told = twins(classes), [case for case in cases if case.axes]
+    if not pairs or not told:
+        return ["The files do not say which side is left, so that nothing is said of sides."] if pairs else []
+    swapped = swapped_sides(told, classes)
     if swapped:
         some = "; ".join(f"{name} in {case}" for case, name in swapped[:_MOST_NAMED])
-        facts.append(f"Left and right look swapped {len(swapped)} times: {some}. See the pictures.")
-    elif pairs:
-        facts.append(f"Left lies left of right in every case, for {len(pairs)} pairs of classes.")
-    return facts
+        return [f"Left and right look swapped {len(swapped)} times: {some}. See the pictures."]
+    return [f"Left lies left of right in every case, for {len(pairs)} pairs of classes."]
 
 
 def _unpaired(folder: Path, content: Mapping[str, Any], cases: Sequence[CaseStatistics]) -> list[str]:
@@ -149,12 +161,14 @@ def _unpaired(folder: Path, content: Mapping[str, Any], cases: Sequence[CaseStat
 
 def _sections(cases: Sequence[CaseStatistics], classes: Mapping[str, int]) -> list[Section]:
     """Makes a table with a row a class, and one with a row a case."""
+    unit = unit_of(cases)
+    extents = {"ml": "Volumes in ml", "mm2": "Areas in mm2"}.get(unit, "Sizes in voxels")
     per_class = [
         [
             row.name,
             str(classes[row.name]),
             f"{row.num_cases} / {len(cases)}",
-            *map(number, (row.smallest_ml, row.median_ml, row.largest_ml)),
+            *map(number, (row.smallest, row.median, row.largest)),
         ]
         for row in class_statistics(cases, list(classes))
     ]
@@ -164,25 +178,30 @@ def _sections(cases: Sequence[CaseStatistics], classes: Mapping[str, int]) -> li
             case.part,
             " x ".join(map(str, case.size)),
             " x ".join(f"{s:.3g}" for s in case.spacing_mm),
-            ", ".join(c for c in classes if c not in case.volumes_ml),
-            *(number(case.volumes_ml.get(c, float("nan"))) for c in classes),
+            ", ".join(c for c in classes if c not in case.num_voxels),
+            *(number(case.extents(unit).get(c, float("nan"))) for c in classes),
         ]
         for case in cases
     ]
     return [
         Section(
-            "Classes", "Volumes in ml.", Table(["class", "label", "cases", "smallest", "median", "largest"], per_class)
+            "Classes", f"{extents}.", Table(["class", "label", "cases", "smallest", "median", "largest"], per_class)
         ),
         Section(
             "Cases",
-            "Size in voxels, spacing in mm, volumes in ml.",
+            f"Size in voxels, spacing in mm. {extents}.",
             Table(["case", "part", "size", "spacing", "missing", *classes], per_case),
         ),
     ]
 
 
 def _pictures(
-    folder: Path, content: Mapping[str, Any], cases: Sequence[CaseStatistics], num_pictures: int, temporary: Path
+    folder: Path,
+    content: Mapping[str, Any],
+    cases: Sequence[CaseStatistics],
+    reader: Any,
+    num_pictures: int,
+    temporary: Path,
 ) -> list[Picture]:
     """Draws the cases with the most classes; a case whose image is not there is left out."""
     classes = foreground(content)
@@ -190,23 +209,30 @@ def _pictures(
     table[list(classes.values())] = np.arange(1, len(classes) + 1)
     ending = content["file_ending"]
     pictures: list[Picture] = []
-    for case in sorted(cases, key=lambda c: -len(c.volumes_ml)):
+    for case in sorted(cases, key=lambda c: -len(c.num_voxels)):
         image_file = folder / f"images{case.part}" / f"{case.name}_0000{ending}"
         if len(pictures) == num_pictures or not image_file.is_file():
             continue
-        image, aspect = read_slices(image_file)
-        labels, _ = read_slices(folder / f"labels{case.part}" / f"{case.name}{ending}")
-        inside = np.where(labels < len(table), labels, 0).astype(int)
+        image = read_images([image_file], reader)
+        label_map = read_labels(folder / f"labels{case.part}" / f"{case.name}{ending}", reader)
+        if image.grid.shape != label_map.grid.shape:
+            ours, theirs = (" x ".join(map(str, g.size)) for g in (image.grid, label_map.grid))
+            raise CILError(
+                f"The image of case {case.name!r} is {ours} voxels, its labels are {theirs}. Correct one of them."
+            )
+        (slices, aspect), (labels, _) = as_seen(image), as_seen(label_map)
+        inside = np.where((labels > 0) & (labels < len(table)), labels, 0).astype(int)
         figure = comparison(
-            image,
+            slices,
             {"labels": table[inside]},
             list(classes),
             num_slices=NUM_SLICES,
             aspect=aspect,
             title=case.name,
-            sides=True,
+            sides=bool(image.grid.orientation),
         )
         file = temporary / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', case.name)}.png"
         figure.savefig(file, dpi=110)
-        pictures.append(Picture(file, f"{case.name}: R is the patient's right, L the left."))
+        text = ": R is the patient's right, L the left." if image.grid.orientation else ", as it is stored."
+        pictures.append(Picture(file, f"{case.name}{text}"))
     return pictures

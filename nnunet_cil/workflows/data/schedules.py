@@ -15,6 +15,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.tables import Table
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import raw_dataset_folder
+from nnunet_cil.host.raw_dataset import raw_reader
 from nnunet_cil.limits import MAX_SEED, check_whole_number
 from nnunet_cil.schedule import DEFAULT_EPOCHS, Schedule, load_schedule, shipped_schedules
 from nnunet_cil.workflows.data.inspect import foreground, measure
@@ -127,11 +128,12 @@ def _ordered(folder: Path, order: str, seed: int) -> list[str]:
     numbers = foreground(content)
     classes = sorted(numbers, key=lambda name: numbers[name])
     if order == "size":
-        rows = class_statistics([c for c in measure(folder, content) if c.part == "Tr"], classes)
+        cases = measure(folder, content, raw_reader(folder, content))
+        rows = class_statistics([c for c in cases if c.part == "Tr"], classes)
         absent = [row.name for row in rows if not row.num_cases]
         if absent:
             raise CILError(f"No training case of {folder.name} has {absent[0]!r}, so that it has no size to order by.")
-        return [row.name for row in sorted(rows, key=lambda row: -row.median_ml)]
+        return [row.name for row in sorted(rows, key=lambda row: -row.median)]
     if order == "name":
         return sorted(classes, key=str.lower)
     if order == "random":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_cil import __version__
 from nnunet_cil.evaluation.results import results, without_nan
-from nnunet_cil.evaluation.scores import by_trainer, score_table, write_csv
+from nnunet_cil.evaluation.scores import by_trainer, distance_unit, score_table, write_csv
 from nnunet_cil.evaluation.significance import paired_tests
 from nnunet_cil.evaluation.summary import latex, summary
 from nnunet_cil.files import read_json, write_json
@@ -72,6 +72,8 @@ def evaluate(experiment: Experiment, options: EvaluationOptions) -> Evaluation:
     logger.info("Writing tables and figures...")
     table = by_trainer(table, {t: [m.trainer for m in planned.models_of(t)] for t in experiment.trainers})
     content = _content(planned, options, table, digests)
+    if content["distance_unit"] == "voxels":
+        logger.info("Note: the files do not say how large a voxel is. Distances and the tolerance are in voxels.")
     text = _write_tables(output, content)
     _write_pictures(planned, output, content, table, predictions)
     return Evaluation(summary=text, folder=output)
@@ -95,6 +97,7 @@ def _predict_and_score(
     tests = {fold: test_sets(planned, fold, options, output) for fold in planned.experiment.folds}
     predictions: dict[ModelFold, list[Prediction]] = {}
     table = score_table([])
+    notes: set[str] = set()
     with ProcessPoolExecutor(num_processes(), initializer=end_with_parent) as pool:
         for index, (model, digest) in enumerate(digests.items(), start=1):
             logger.info(f"[{index}/{len(digests)}] {model.trainer}, step {model.step}, fold {model.fold}")
@@ -109,7 +112,11 @@ def _predict_and_score(
                 tolerance_mm=options.tolerance_mm,
                 pool=pool,
             )
-            table = scores if table.empty else pandas.concat([table, scores], ignore_index=True)
+            for note in scores.notes:
+                if note not in notes:
+                    logger.info(f"Note: {note}")
+            notes.update(scores.notes)
+            table = scores.table if table.empty else pandas.concat([table, scores.table], ignore_index=True)
             write_csv(output / "per_case.csv", table)
     return predictions, table
 
@@ -129,6 +136,7 @@ def _content(
         "steps": [list(classes) for classes in steps],
         "cases": describe_cases(experiment, options),
         "tolerance_mm": options.tolerance_mm,
+        "distance_unit": distance_unit(table),
         "checkpoints_sha256": {_key(model): digest for model, digest in digests.items()},
         "labels_sha256": references_sha256(experiment, options),
         "versions": versions(),

@@ -14,7 +14,7 @@ from nnunet_cil.evaluation.report import Picture, report
 from nnunet_cil.evaluation.results import short
 from nnunet_cil.evaluation.scores import case_means, last_rows, rows_of
 from nnunet_cil.files import moved_into_place
-from nnunet_cil.host.images import read_slices
+from nnunet_cil.host.images import as_seen, read_images, read_labels
 from nnunet_cil.workflows.evaluate.cases import Case
 from nnunet_cil.workflows.evaluate.predict import Prediction
 from nnunet_cil.workflows.model_fold import ModelFold
@@ -78,11 +78,12 @@ def write_overlays(
 
 def _overlay(case: Case, finals: Mapping[str, tuple[ModelFold, Sequence[Prediction]]], title: str) -> Figure:
     classes = next(model.plan.seen_classes for model, _ in finals.values())
-    background, aspect = read_slices(case.image)
-    labels = {"reference": _by_class(read_slices(case.reference)[0], case.labels, classes)}
+    reader = next(model.model.reader for model, _ in finals.values())
+    background, aspect = as_seen(read_images([case.image], reader))
+    labels = {"reference": _by_class(as_seen(read_labels(case.reference, reader))[0], case.labels, classes)}
     for trainer, (model, predictions) in finals.items():
         file = next(p.file for p in predictions if p.case.name == case.name)
-        labels[short(trainer)] = _by_class(read_slices(file)[0], model.plan.labels, classes)
+        labels[short(trainer)] = _by_class(as_seen(read_labels(file, reader))[0], model.plan.labels, classes)
     return comparison(background, labels, classes, aspect=aspect, title=title)
 
 

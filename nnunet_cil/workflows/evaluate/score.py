@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_cil.evaluation.files import score_files
+from nnunet_cil.evaluation.files import CaseScores, score_files
 from nnunet_cil.evaluation.scores import score_table
-from nnunet_cil.evaluation.segmentation import ClassScores
 from nnunet_cil.files import files_sha256, read_json, write_json
+from nnunet_cil.host.spacings import has_spacing_beside, spacing_file
 from nnunet_cil.workflows.evaluate.predict import Prediction
 from nnunet_cil.workflows.model_fold import ModelFold
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelScores:
+    """The scores of a model's predictions.
+
+    Attributes:
+        table: one row a case and class, as ``score_table`` has them.
+        notes: what the user should know of them.
+    """
+
+    table: DataFrame
+    notes: tuple[str, ...]
 
 
 def score(
@@ -28,7 +41,7 @@ def score(
     checkpoint_sha256: str,
     tolerance_mm: float,
     pool: Executor,
-) -> DataFrame:
+) -> ModelScores:
     """Returns the scores of a model's predictions; those that were stored for the same files are taken from there.
 
     Args:
@@ -39,29 +52,50 @@ def score(
         tolerance_mm: of the normalised surface Dice.
         pool: shares the cases.
 
-    Returns:
-        One row a case and class, as ``score_table`` has them.
-
     Raises:
         CILError: a file is missing or unreadable, a grid or a label is not what it should be.
     """
     file = output / "scores" / f"{model.stem}.json"
+    reader = model.model.reader
     scored_from = {
         "checkpoint": checkpoint_sha256,
         "tolerance_mm": tolerance_mm,
         "cases": {p.case.name: list(p.case.classes) for p in predictions},
-        "files_sha256": files_sha256(f for p in predictions for f in (p.case.reference, p.file)),
+        "files_sha256": files_sha256(f for p in predictions for f in _files_of(p, reader)),
     }
     rows = _stored_rows(file, scored_from)
     if rows is None:
-        rows = score_cases(predictions, model.plan.labels, tolerance_mm, pool)
+        rows = score_cases(predictions, model.plan.labels, tolerance_mm, pool, reader)
         file.parent.mkdir(exist_ok=True)
         write_json(file, {**scored_from, "rows": rows})
-    return score_table({"trainer": model.trainer, "step": model.step, "fold": model.fold, **row} for row in rows)
+    table = score_table({"trainer": model.trainer, "step": model.step, "fold": model.fold, **row} for row in rows)
+    return ModelScores(table=table, notes=tuple(_notes(rows)))
+
+
+def _files_of(prediction: Prediction, reader: Any) -> list[Path]:
+    """Returns the files that a case's scores come from."""
+    case = prediction.case
+    beside = (
+        [(case.image, True), (case.reference, False), (prediction.file, False)] if has_spacing_beside(reader) else []
+    )
+    spacings = [spacing_file(file, is_image=is_image) for file, is_image in beside]
+    return [case.reference, prediction.file, *(file for file in spacings if file.is_file())]
+
+
+def _notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns a note on predictions that do not lie quite where their reference does."""
+    apart = {str(row["case"]): float(row["voxels_apart"]) for row in rows if row.get("voxels_apart")}
+    if not apart:
+        return []
+    some = f"{', '.join(list(apart)[:3])}{', ...' if len(apart) > 3 else ''}"
+    return [
+        f"{len(apart)} predictions lie up to {max(apart.values()):.2g} voxels apart from their references ({some}). They are "
+        "compared voxel by voxel, as nnU-Net compares them."
+    ]
 
 
 def score_cases(
-    predictions: Sequence[Prediction], channels: Mapping[str, int], tolerance_mm: float, pool: Executor
+    predictions: Sequence[Prediction], channels: Mapping[str, int], tolerance_mm: float, pool: Executor, reader: Any
 ) -> list[dict[str, Any]]:
     """Returns one row a case and class that its reference labels, in parallel over the cases.
 
@@ -70,28 +104,34 @@ def score_cases(
         channels: the numbers of the predicted labels, by name.
         tolerance_mm: of the normalised surface Dice.
         pool: shares the cases.
+        reader: an instance of nnU-Net's, the one that the predictions were made with.
     """
     from tqdm import tqdm
 
     scored = tqdm(
-        pool.map(partial(_score, channels, tolerance_mm), predictions),
+        pool.map(partial(_score, channels, tolerance_mm, reader), predictions),
         total=len(predictions),
         unit="case",
         leave=False,
     )
     return [
-        {"case": prediction.case.name, "class": name, **asdict(scores)}
-        for prediction, by_class in zip(predictions, scored, strict=True)
-        for name, scores in by_class.items()
+        {
+            **{"case": prediction.case.name, "class": name, **asdict(scores)},
+            **{"unit": found.unit, "voxels_apart": found.voxels_apart},
+        }
+        for prediction, found in zip(predictions, scored, strict=True)
+        for name, scores in found.by_class.items()
     ]
 
 
-def _score(channels: Mapping[str, int], tolerance_mm: float, prediction: Prediction) -> dict[str, ClassScores]:
+def _score(channels: Mapping[str, int], tolerance_mm: float, reader: Any, prediction: Prediction) -> CaseScores:
     """Scores a case; called in another process."""
     case = prediction.case
     return score_files(
         prediction.file,
         case.reference,
+        image_file=case.image,
+        reader=reader,
         classes={name: (channels[name], case.labels[name]) for name in case.classes},
         prediction_labels=frozenset(channels.values()),
         reference_labels=frozenset(case.labels.values()),

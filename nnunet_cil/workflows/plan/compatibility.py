@@ -117,7 +117,8 @@ def _spacing(plans: Mapping[str, Any], configuration: Mapping[str, Any], sample:
     ranges = " x ".join(
         f"{a:.3g} to {b:.3g}" if a != b else f"{a:.3g}" for a, b in zip(ours.min(0), ours.max(0), strict=True)
     )
-    text = f"spacing: {ranges} mm, the model's {' x '.join(f'{s:.3g}' for s in model_spacing)} mm"
+    ours_text = f"{ranges} mm" if sample.in_mm else f"the files do not say it, nnU-Net takes {ranges}"
+    text = f"spacing: {ours_text}, the model's {' x '.join(f'{s:.3g}' for s in model_spacing)} mm"
     if ratio > 1.05:
         text += f" (median differs {ratio:.1f} times)"
     return _note(text, blocking=ratio > MAX_SPACING_RATIO)

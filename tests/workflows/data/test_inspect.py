@@ -12,6 +12,7 @@ from nnunet_cil.cli import main
 from nnunet_cil.datasets.statistics import case_statistics, class_statistics, swapped_sides, twins
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.figures import comparison
+from nnunet_cil.host.readers import named_reader
 from nnunet_cil.workflows.data import inspect as inspect_module
 from nnunet_cil.workflows.data.convert import convert
 from nnunet_cil.workflows.data.inspect import inspect
@@ -31,16 +32,17 @@ def kidneys(file, *, left_column, right_column, direction=(1, 0, 0, 0, 1, 0, 0, 
     picture = sitk.ReadImage(str(file))
     picture.SetDirection(direction)
     sitk.WriteImage(picture, str(file))
-    return case_statistics(file.name[0], file, "Tr", NUMBERS)
+    return case_statistics(file.name[0], file, "Tr", NUMBERS, named_reader("SimpleITKIO"))
 
 
 def test_volumes_are_in_millilitres_and_absent_classes_are_missing(tmp_path):
     case = kidneys(tmp_path / "a.nii.gz", left_column=8, right_column=2)
-    assert case.volumes_ml == pytest.approx({"left kidney": 8 * 0.8 * 0.8 * 3 / 1000, "right kidney": 8 * 1.92e-3})
+    assert case.unit == "ml"
+    assert case.extents("ml") == pytest.approx({"left kidney": 8 * 0.8 * 0.8 * 3 / 1000, "right kidney": 8 * 1.92e-3})
     assert (case.size, case.axes) == ((12, 10, 6), "LPS")
     rows = class_statistics([case], list(NUMBERS))
     assert [row.num_cases for row in rows] == [1, 1, 0]
-    assert np.isnan(rows[2].median_ml)
+    assert np.isnan(rows[2].median)
 
 
 def test_left_is_where_the_geometry_says_not_where_the_columns_are(tmp_path):

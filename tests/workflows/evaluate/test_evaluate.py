@@ -34,13 +34,13 @@ def test_classes_are_scored_by_name_and_what_is_forgotten_is_seen(trained):
 
 def test_each_steps_plans_are_read_once(trained, monkeypatch):
     root, schedule, _ = trained
-    read_text, read = Path.read_text, []
+    read_bytes, read = Path.read_bytes, []
 
     def counted(file, *arguments, **options):
         read.append(file.relative_to(root) if file.is_relative_to(root) else file)
-        return read_text(file, *arguments, **options)
+        return read_bytes(file, *arguments, **options)
 
-    monkeypatch.setattr(Path, "read_text", counted)
+    monkeypatch.setattr(Path, "read_bytes", counted)
     run(schedule)
     plans = [file.name for file in read if file.parent == Path("preprocessed") / DATASET and "Plans" in file.name]
     assert sorted(plans) == ["nnUNetPlans_toy_step0.json", "nnUNetPlans_toy_step1.json"]
