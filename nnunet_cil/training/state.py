@@ -124,15 +124,19 @@ class PreviousStep:
     sha256: str
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
+def read_checkpoint(file: Path, *, lazily: bool = False) -> dict[str, Any]:
     """Reads an nnU-Net checkpoint without running code out of it.
+
+    Args:
+        file: the checkpoint.
+        lazily: whether tensors may stay in the file until they are used: quick where none is.
 
     Raises:
         CILError: the file is truncated, not a checkpoint of nnU-Net, or would run code when loaded.
     """
     try:
         with torch.serialization.safe_globals(_HARMLESS):
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=lazily)
     except PermissionError:
         raise
     except pickle.UnpicklingError as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,39 @@ class ModelFold:
                 f"{step} is not trained to its end with {trainer} in fold {self.fold}. Go on with '{command} --c'."
             )
         raise CILError(f"{step} is not trained with {trainer} in fold {self.fold}. Run '{command}'.")
+
+    def check_planned(self) -> None:
+        """Refuses a trained model that learnt other classes, or from other cases, than its plans say now.
+
+        Raises:
+            CILError: says what differs.
+        """
+        if differs := self._difference_from_plans():
+            raise CILError(
+                f"{self.checkpoint} was trained with other plans of that name than there are now: {differs}. Restore the "
+                f"schedule that it was trained with and plan it, or remove {self.folder} and train that step again."
+            )
+
+    @property
+    def is_planned(self) -> bool:
+        """Tells whether a trained model has learnt what its plans say."""
+        return not self._difference_from_plans()
+
+    def _difference_from_plans(self) -> str:
+        """Says in what the plans in the checkpoint differ from those of the step; blank where they agree, or are not known."""
+        from nnunet_cil.training.state import read_checkpoint
+
+        arguments = read_checkpoint(self.checkpoint, lazily=True)["init_args"]
+        plans = arguments.get("plans") if isinstance(arguments, Mapping) else None
+        block = plans.get("cil") if isinstance(plans, Mapping) else None
+        if not isinstance(block, Mapping):
+            return ""
+        then = [tuple(classes) for classes in block["steps"]][: block["step"] + 1]
+        for now, learnt in zip_longest(self.plan.steps[: self.step + 1], then, fillvalue=()):
+            if now != learnt:
+                return f"it learnt {', '.join(learnt) or 'nothing'} in a step in which they name {', '.join(now) or 'nothing'}"
+        cases = None if block.get("cases") is None else tuple(block["cases"])
+        return "" if cases == self.plan.cases else "it learnt from other cases"
 
     def check_continues(self, earlier: ModelFold) -> None:
         """Refuses a model that was trained on top of another one of the step before than is there now.

@@ -16,6 +16,7 @@ from nnunet_cil.host.plans_files import reader_of, refuse_other_data_set
 from nnunet_cil.step_plans import StepPlan, read_step_plan
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.model_fold import ModelFold, StepModel
+from nnunet_cil.workflows.plan.schedule_checks import other_settings, refuse_other_schedule
 from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on
 
 
@@ -40,11 +41,20 @@ class PlannedExperiment:
         """Reads the plans of every step.
 
         Raises:
-            CILError: a step is not planned, or not for the configuration.
+            CILError: a step is not planned, not for the configuration, or from another schedule of that name.
         """
         files = tuple(experiment.plans_file(step) for step in range(experiment.num_steps))
-        plans, readers = zip(*(_read(experiment, file) for file in files), strict=True)
+        plans, readers = zip(*(_read(experiment, file, step) for step, file in enumerate(files)), strict=True)
         return cls(experiment=experiment, files=files, plans=plans, readers=readers)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know of the schedule and its plans, though it changes no score."""
+        found = other_settings(self.experiment.schedule, self.plans)
+        return [
+            f"Note: the settings of {self.experiment.schedule.name} have changed since it was planned; {s}"
+            for s in found
+        ]
 
     def models_of(self, trainer: str) -> list[StepModel]:
         """Returns a trainer's model of every step, as the steps' plans say; step 0 may be another trainer's."""
@@ -104,13 +114,17 @@ class PlannedExperiment:
         return [*commands, plan] if others else []
 
 
-def _read(experiment: Experiment, file: Path) -> tuple[StepPlan, str]:
+def _read(experiment: Experiment, file: Path, step: int) -> tuple[StepPlan, str]:
     """Returns the plan of a step, and the name of nnU-Net's reader in its plans."""
     dataset_json = read_dataset_json(file.parent / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
-    plan = shlex.join(["nnunet_cil", "plan", experiment.dataset_name, str(experiment.schedule_name)])
-    plans = read_json(file, f"Run '{plan} -p {experiment.base_plans}' first.")
+    what = [experiment.dataset_name, str(experiment.schedule_name), "-p", experiment.base_plans]
+    command = shlex.join(["nnunet_cil", "plan", *what])
+    plans = read_json(file, f"Run '{command}' first.")
     refuse_other_data_set(plans, file)
     if experiment.configuration not in plans["configurations"]:
         known = did_you_mean(experiment.configuration, plans["configurations"])
         raise CILError(f"The plans {file} have no configuration {experiment.configuration!r}{known}.")
-    return read_step_plan(plans, dataset_json), reader_of(plans)
+    plan = read_step_plan(plans, dataset_json)
+    remedy = f"Restore the schedule, or give it another 'name' and run '{command}'."
+    refuse_other_schedule(experiment.schedule, experiment.step_data_sets, plan, step, remedy)
+    return plan, reader_of(plans)

@@ -1,5 +1,7 @@
 """The states of a model's fold; one that is not trained, or not on top of the model that is there, is refused."""
 
+import copy
+import json
 import shutil
 
 import pytest
@@ -7,11 +9,18 @@ import torch
 from toy import DATASET, finish_training, write_checkpoint
 from toy_models import PGCD, run, write_model
 
+from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.training.state import StepState, file_sha256
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
+
+
+def experiment_of(schedule, fold=0):
+    return Experiment(
+        dataset=DATASET, configuration="3d_fullres", folds=(fold,), schedule_name=schedule, trainers=(PGCD,)
+    )
 
 
 def test_an_untrained_step_names_its_command(trained):
@@ -54,11 +63,38 @@ def test_a_step_on_top_of_another_model_than_is_there_is_refused(trained):
     assert not calls
 
 
+def test_a_model_of_other_plans_of_that_name_is_refused_and_seen(trained, capsys):
+    root, schedule, calls = trained
+    file = next((root / "results" / DATASET).glob("*step1*")) / "fold_0" / "checkpoint_final.pth"
+    plans = json.loads((root / "preprocessed" / DATASET / "nnUNetPlans_toy_step1.json").read_text())
+    write_model(file, {"plans": plans})
+    model = PlannedExperiment.read(experiment_of(schedule)).model_folds()[1]
+    model.check_planned()
+    later = copy.deepcopy(plans)
+    later["cil"]["steps"].append(["cyst"])  # a step more changes nothing of this one
+    write_model(file, {"plans": later})
+    model.check_planned()
+    for key, value, told in (
+        ("steps", [["spleen"], ["liver"]], "it learnt spleen in a step in which they name kidney"),
+        ("steps", [["kidney"], ["liver", "cyst"]], "it learnt liver, cyst in a step in which they name liver"),
+        ("cases", ["case_1"], "it learnt from other cases"),
+    ):
+        other = copy.deepcopy(plans)
+        other["cil"][key] = value
+        write_model(file, {"plans": other})
+        with pytest.raises(
+            CILError, match=rf"{told}\. Restore the schedule .*, or remove .*fold_0 and train that step again"
+        ):
+            run(schedule)
+    arguments = ["17", "3d_fullres", "0", str(schedule), "-tr", PGCD]
+    assert main(["status", *arguments]) == 0
+    assert "trained with other plans" in capsys.readouterr().out
+    assert main(["run", *arguments, "--dry-run"]) == 1
+    assert not calls
+
+
 def test_a_fold_is_begun_broken_trained_and_finished(trained):
-    experiment = Experiment(
-        dataset=DATASET, configuration="3d_fullres", folds=(1,), schedule_name=trained[1], trainers=(PGCD,)
-    )
-    model = PlannedExperiment.read(experiment).model_folds()[0]
+    model = PlannedExperiment.read(experiment_of(trained[1], fold=1)).model_folds()[0]
     assert model.name == f"{PGCD}__nnUNetPlans_toy_step0__3d_fullres_fold1"
 
     def states():

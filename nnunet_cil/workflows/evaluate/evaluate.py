@@ -25,8 +25,8 @@ from nnunet_cil.training.catalogue import check_trainer_names
 from nnunet_cil.workflows.evaluate.cases import describe_cases, passes_over_test_cases, references_sha256, test_sets
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
 from nnunet_cil.workflows.evaluate.pictures import write_charts, write_overlays, write_report, write_training_curves
-from nnunet_cil.workflows.evaluate.predict import Prediction, predictions_of
-from nnunet_cil.workflows.evaluate.score import score
+from nnunet_cil.workflows.evaluate.predict import Prediction, expected_predictions, predictions_of
+from nnunet_cil.workflows.evaluate.score import is_scored, score
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
@@ -59,8 +59,11 @@ def evaluate(experiment: Experiment, options: EvaluationOptions) -> Evaluation:
     """
     check_trainer_names(experiment.trainers)
     planned = PlannedExperiment.read(experiment)
+    for remark in planned.remarks:
+        logger.info(remark)
     for model in planned.model_folds():
         model.check_trained()
+        model.check_planned()
     for earlier, later in planned.successions():
         later.check_continues(earlier)
     cases = describe_cases(experiment, options)
@@ -183,21 +186,34 @@ def _write_pictures(
 
 
 def evaluated(experiment: Experiment, options: EvaluationOptions) -> Evaluation | None:
-    """Returns what ``evaluate`` has found before; None if it has not, or with other reference labels or models than are there."""
+    """Returns what ``evaluate`` has found before; None if it has not, or with other options, models or files than are there."""
     folder = output_folder(experiment, options)
     if not (folder / "report.html").is_file():  # written last
         return None
     known = read_json(folder / "results.json", "Run 'nnunet_cil evaluate' again.")
-    models = PlannedExperiment.read(experiment).model_folds()
+    planned = PlannedExperiment.read(experiment)
+    models = planned.model_folds()
+    if known.get("steps") != [list(step.classes) for step in experiment.schedule.steps]:
+        return None
     if known.get("tolerance_mm") != options.tolerance_mm:
         return None
     if known["cases"] != describe_cases(experiment, options) or not all(m.checkpoint.is_file() for m in models):
         return None
-    if known["checkpoints_sha256"] != {_key(model): model.checkpoint_sha256() for model in models}:
+    digests = {model: model.checkpoint_sha256() for model in models}
+    if known["checkpoints_sha256"] != {_key(model): digest for model, digest in digests.items()}:
         return None
     if known.get("labels_sha256") != references_sha256(experiment, options):
         return None
+    if not all(_is_scored(model, planned, options, digest) for model, digest in digests.items()):
+        return None
     return Evaluation(summary=(folder / "summary.md").read_text(encoding="utf-8"), folder=folder)
+
+
+def _is_scored(model: ModelFold, planned: PlannedExperiment, options: EvaluationOptions, digest: str) -> bool:
+    """Tells whether the stored scores of a model are those of the predictions and references that are there."""
+    output = output_folder(planned.experiment, options)
+    predictions = expected_predictions(model, test_sets(planned, model.fold, options, output), output)
+    return is_scored(model, predictions, output, checkpoint_sha256=digest, tolerance_mm=options.tolerance_mm)
 
 
 def output_folder(experiment: Experiment, options: EvaluationOptions) -> Path:

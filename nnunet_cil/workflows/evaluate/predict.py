@@ -43,17 +43,24 @@ def predictions_of(
     """
     predictions = []
     for test in tests:
-        if test is None:
-            folder = model.folder / "validation"
-            predictions += [Prediction(case, folder / case.reference.name) for case in cases_of(model, test)]
-        elif test.labels_any_of(model.plan.seen_classes):
-            folder = output / "predictions" / model.stem / test.dataset
-            own = [Prediction(case, folder / case.reference.name) for case in cases_of(model, test)]
+        own = expected_predictions(model, [test], output)
+        predictions += own
+        if test is not None and own:
+            folder = own[0].file.parent
             source = _source(checkpoint_sha256, test.images)
             log = output / "logs" / f"{'_'.join(filter(None, [model.stem, test.dataset]))}.txt"
             arguments = [*model.predict_arguments, "-i", str(test.images), "-o", str(folder), "-device", device]
             _predict(arguments, [p.file for p in own], source=source, mark=folder / "predicted_from.txt", log=log)
-            predictions += own
+    return predictions
+
+
+def expected_predictions(model: ModelFold, tests: Sequence[TestSet | None], output: Path) -> list[Prediction]:
+    """Returns a model's predictions of test sets, whether or not their files are there; arguments as of ``predictions_of``."""
+    predictions = []
+    for test in tests:
+        if test is None or test.labels_any_of(model.plan.seen_classes):
+            own = model.folder / "validation" if test is None else output / "predictions" / model.stem / test.dataset
+            predictions += [Prediction(case, own / case.reference.name) for case in cases_of(model, test)]
     return predictions
 
 

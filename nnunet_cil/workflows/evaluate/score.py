@@ -55,14 +55,8 @@ def score(
     Raises:
         CILError: a file is missing or unreadable, a grid or a label is not what it should be.
     """
-    file = output / "scores" / f"{model.stem}.json"
-    reader = model.model.reader
-    scored_from = {
-        "checkpoint": checkpoint_sha256,
-        "tolerance_mm": tolerance_mm,
-        "cases": {p.case.name: list(p.case.classes) for p in predictions},
-        "files_sha256": files_sha256(f for p in predictions for f in _files_of(p, reader)),
-    }
+    file, reader = _scores_file(model, output), model.model.reader
+    scored_from = _scored_from(predictions, checkpoint_sha256, tolerance_mm, reader)
     rows = _stored_rows(file, scored_from)
     if rows is None:
         rows = score_cases(predictions, model.plan.labels, tolerance_mm, pool, reader)
@@ -92,6 +86,32 @@ def _notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         f"{len(apart)} predictions lie up to {max(apart.values()):.2g} voxels apart from their references ({some}). They are "
         "compared voxel by voxel, as nnU-Net compares them."
     ]
+
+
+def is_scored(
+    model: ModelFold, predictions: Sequence[Prediction], output: Path, *, checkpoint_sha256: str, tolerance_mm: float
+) -> bool:
+    """Tells whether a model's scores are stored, and are those of the files that are there; arguments as of ``score``."""
+    if not all(p.file.is_file() for p in predictions):
+        return False
+    scored_from = _scored_from(predictions, checkpoint_sha256, tolerance_mm, model.model.reader)
+    return _stored_rows(_scores_file(model, output), scored_from) is not None
+
+
+def _scores_file(model: ModelFold, output: Path) -> Path:
+    return output / "scores" / f"{model.stem}.json"
+
+
+def _scored_from(
+    predictions: Sequence[Prediction], checkpoint_sha256: str, tolerance_mm: float, reader: Any
+) -> dict[str, Any]:
+    """Returns all that scores depend on."""
+    return {
+        "checkpoint": checkpoint_sha256,
+        "tolerance_mm": tolerance_mm,
+        "cases": {p.case.name: list(p.case.classes) for p in predictions},
+        "files_sha256": files_sha256(f for p in predictions for f in _files_of(p, reader)),
+    }
 
 
 def score_cases(

@@ -177,6 +177,7 @@ def refuse_other_plans(file: Path, content: Mapping[str, Any]) -> None:
         CILError: says how to give the step another name.
     """
     if not file.is_file():
+        refuse_if_trained(file, content)
         return
     known = read_json(file, "")
     ours, theirs = (PreviousModel(**plans["cil"]["previous"]) for plans in (content, known))
@@ -185,7 +186,7 @@ def refuse_other_plans(file: Path, content: Mapping[str, Any]) -> None:
             f"{file} continues another model, {_model_folder(theirs)}. Give this step a name of its own with --name."
         )
     if _apart_from_previous(known) != _apart_from_previous(content):  # a model that was moved is known by its hash
-        refuse_if_trained(file.parent.name, file.stem)
+        refuse_if_trained(file, content)
 
 
 def _model_folder(previous: PreviousModel) -> Path:

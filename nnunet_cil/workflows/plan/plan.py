@@ -167,9 +167,9 @@ def _write_changed(data: Sequence[PreprocessedData], steps: Sequence[StepPlan], 
     contents = [step_plans_file(d.plans, f.stem, s) for d, s, f in zip(data, steps, files, strict=True)]
     redo = "Remove it and run 'nnunet_cil plan' again."
     changed = [not f.is_file() or read_json(f, redo) != c for f, c in zip(files, contents, strict=True)]
-    for file, is_changed in zip(files, changed, strict=True):
-        if is_changed and file.is_file():
-            refuse_if_trained(file.parent.name, file.stem)
+    for file, content, is_changed in zip(files, contents, changed, strict=True):
+        if is_changed:
+            refuse_if_trained(file, content)
     for file, content, is_changed in zip(files, contents, changed, strict=True):
         if is_changed:
             write_json(file, content)

@@ -37,20 +37,31 @@ def planned_first_trainer(file: Path) -> str | None:
     return first
 
 
-def refuse_if_trained(dataset: str, plans_name: str) -> None:
+def refuse_if_trained(file: Path, content: Mapping[str, Any]) -> None:
     """Refuses to change plans that a model was trained with.
 
     Args:
-        dataset: nnU-Net's name.
-        plans_name: the name of the plans.
+        file: of the plans; where it is missing, each model's own copy of them counts.
+        content: that it is going to have.
 
     Raises:
         CILError: there is such a model.
     """
-    results = nnunet_folder("nnUNet_results") / dataset
-    used = sorted({c.parent.parent.name for c in results.glob(f"*__{plans_name}__*/fold_*/checkpoint_*.pth")})
+    results = nnunet_folder("nnUNet_results") / file.parent.name
+    used = sorted({c.parents[1] for c in results.glob(f"*__{file.stem}__*/fold_*/checkpoint_*.pth")})
+    used = [model for model in used if file.is_file() or not _has_same_step(model / "plans.json", content)]
     if used:
         raise CILError(
-            f"The plans {plans_name!r} would change, but {', '.join(used)} was trained with them. Give the "
-            "schedule another name, or remove that training."
+            f"The plans {file.stem!r} would change, but {', '.join(model.name for model in used)} was trained with them. Restore "
+            "the schedule or give it another 'name', or remove that training."
         )
+
+
+def _has_same_step(file: Path, content: Mapping[str, Any]) -> bool:
+    """Tells whether a model's copy of its plans says the same of the step, wherever the previous model is; true without one."""
+    if not file.is_file():
+        return True
+    own, other = (
+        {**(plans.get("cil") or {}), "previous": None, "digest": None} for plans in (read_json(file, ""), content)
+    )
+    return own == other

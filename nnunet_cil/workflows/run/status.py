@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 from nnunet_cil.evaluation.tables import Groups, Table, group_means, number
@@ -11,13 +12,18 @@ from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 
+logger = logging.getLogger(__name__)
+
 
 def status(experiment: Experiment) -> str:
     """Returns a table of what is trained, running or missing, with the mean Dice on the validation cases."""
     check_trainer_names(experiment.trainers)
     has_several = len(experiment.data_sets) > 1
     rows = []
-    for model in PlannedExperiment.read(experiment).model_folds():
+    planned = PlannedExperiment.read(experiment)
+    for remark in planned.remarks:
+        logger.info(remark)
+    for model in planned.model_folds():
         data_set = [model.model.dataset] if has_several else []
         scores = map(number, _validation_scores(model))
         rows.append([str(model.fold), str(model.step), *data_set, model.trainer, _state(model), *scores])
@@ -26,6 +32,8 @@ def status(experiment: Experiment) -> str:
 
 
 def _state(model: ModelFold) -> str:
+    if model.is_trained and not model.is_planned:
+        return "trained with other plans"
     if model.is_finished:
         return "finished"
     if model.is_trained:
@@ -38,7 +46,7 @@ def _state(model: ModelFold) -> str:
 
 def _validation_scores(model: ModelFold) -> Groups:
     """Returns the mean Dice over old, new and all classes, from nnU-Net's summary; NaN where there is none."""
-    if not model.is_finished:
+    if not model.is_finished or not model.is_planned:
         return math.nan, math.nan, math.nan
     means, plan = model.validation_means(), model.plan
     scores = {n: float(means.get(str(plan.labels[n]), {}).get("Dice", "nan")) for n in plan.seen_classes}

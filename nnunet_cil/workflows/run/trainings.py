@@ -44,8 +44,15 @@ class Training:
 
 
 def unfinished_trainings(planned: PlannedExperiment, options: TrainingOptions) -> list[Training]:
-    """Returns what is left to train, fold by fold, in order."""
+    """Returns what is left to train, fold by fold, in order.
+
+    Raises:
+        CILError: a model that is there was trained with other plans.
+    """
     models = options.select(planned.models())
+    for model in planned.model_folds():
+        if model.is_trained:
+            model.check_planned()
     return [
         Training(model=model.fold(fold), options=tuple(options.arguments))
         for fold in planned.experiment.folds

@@ -45,6 +45,15 @@ def test_other_true_labels_are_scored_anew(trained, tmp_path):
     (tmp_path / "out" / "report.html").touch()
     assert whole.evaluated(experiment, options) is not None
     assert whole.evaluated(experiment, replace(options, tolerance_mm=options.tolerance_mm + 3)) is None
+    prediction = tmp_path / "out" / "predictions" / f"{PGCD}_step1_fold0" / "t2.nii.gz"
+    before = prediction.read_bytes()
+    write(toy_volume(52)[1] == 3, prediction)
+    assert whole.evaluated(experiment, options) is None
+    prediction.write_bytes(before)
+    assert whole.evaluated(experiment, options) is not None
+    prediction.unlink()
+    assert whole.evaluated(experiment, options) is None
+    prediction.write_bytes(before)
     write(half, labels / "t1.nii.gz")
     assert whole.evaluated(experiment, options) is None
     assert scores(labels) == second
