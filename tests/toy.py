@@ -341,4 +341,14 @@ def finish_training(fold: Path) -> None:
 def write_checkpoint(file: Path, content: str) -> None:
     """Writes a file that passes for a checkpoint, with nothing else in it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"network_weights": {}, "init_args": content}, file)
+    torch.save({"network_weights": {}, "init_args": init_args({"plans_name": content})}, file)
+
+
+def init_args(plans: dict) -> dict:
+    """Returns what nnU-Net's checkpoint says of its training."""
+    return {"plans": plans, "configuration": "3d_fullres", "fold": 0, "dataset_json": dataset_json(LABELS)}
+
+
+def dataset_json(labels: dict[str, int]) -> dict:
+    """Returns the least that a dataset.json of the toy's images holds."""
+    return {"channel_names": {"0": "MR"}, "labels": labels, "file_ending": ".nii.gz"}

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import SimpleITK as sitk
 import torch
-from toy import DATASET, ORGANS
+from toy import DATASET, ORGANS, init_args
 
 from nnunet_cil.workflows.evaluate.evaluate import evaluate
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
@@ -23,8 +23,10 @@ def write(array, file, spacing=(1.0, 1.0, 1.0)):
 
 
 def write_model(file, content):
+    """Writes a checkpoint; ``content`` are its plans, or their name."""
+    plans = content if isinstance(content, dict) else {"plans_name": content}
     logging = {"train_losses": [2.0, 1.0], "loss_pgcd": [1.0, 0.5], "loss_segmentation": [1.0, 0.5]}
-    torch.save({"network_weights": {}, "init_args": content, "logging": logging}, file)
+    torch.save({"network_weights": {}, "init_args": init_args(plans), "logging": logging}, file)
 
 
 def run(schedule, **changed):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -190,10 +189,8 @@ class ModelFold:
         """Says in what the plans in the checkpoint differ from those of the step; blank where they agree, or are not known."""
         from nnunet_cil.training.state import read_checkpoint
 
-        arguments = read_checkpoint(self.checkpoint, lazily=True)["init_args"]
-        plans = arguments.get("plans") if isinstance(arguments, Mapping) else None
-        block = plans.get("cil") if isinstance(plans, Mapping) else None
-        if not isinstance(block, Mapping):
+        block = read_checkpoint(self.checkpoint, lazily=True)["init_args"]["plans"].get("cil")
+        if block is None:
             return ""
         then = [tuple(classes) for classes in block["steps"]][: block["step"] + 1]
         for now, learnt in zip_longest(self.plan.steps[: self.step + 1], then, fillvalue=()):

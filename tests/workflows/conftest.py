@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy import DATASET, make_raw, preprocess, toy_volume, write_schedule
+from toy import DATASET, dataset_json, make_raw, preprocess, toy_volume, write_schedule
 from toy_models import ORDER, PGCD, write, write_model
 from toy_sequence import MOVED, NEW, NEW_LABELS, schedule_file
 
@@ -25,7 +25,7 @@ def trained(toy, tmp_path, monkeypatch):
         model = root / "results" / DATASET / f"{PGCD}__{step.plans_name}__3d_fullres"
         (model / "fold_0").mkdir(parents=True)
         write_model(model / "fold_0" / "checkpoint_final.pth", step.plans_name)
-        (model / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", "labels": step.plan.labels}))
+        (model / "dataset.json").write_text(json.dumps(dataset_json(step.plan.labels)))
     for folder in ("imagesTs", "labelsTs"):
         (root / "raw" / DATASET / folder).mkdir()
     for i in range(3):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from toy import DATASET, finish_training, write_checkpoint
+from toy import DATASET, finish_training, init_args, write_checkpoint
 from toy_models import PGCD, run, write_model
 
 from nnunet_cil.cli import main
@@ -54,7 +54,7 @@ def test_a_step_on_top_of_another_model_than_is_there_is_refused(trained):
         **dict.fromkeys(("schedule", "dataset", "licence", "trainer", "plans", "configuration", "fold", "date"), ""),
     )
     state = StepState(classes=(), lineage=(record,), prototypes=None, stray_free=(), method_state={})
-    torch.save({"network_weights": {}, "init_args": {}, **state.to_checkpoint()}, second)
+    torch.save({"network_weights": {}, "init_args": init_args({}), **state.to_checkpoint()}, second)
     run(schedule)
     calls.clear()
     write_model(first, "trained again")
@@ -67,12 +67,12 @@ def test_a_model_of_other_plans_of_that_name_is_refused_and_seen(trained, capsys
     root, schedule, calls = trained
     file = next((root / "results" / DATASET).glob("*step1*")) / "fold_0" / "checkpoint_final.pth"
     plans = json.loads((root / "preprocessed" / DATASET / "nnUNetPlans_toy_step1.json").read_text())
-    write_model(file, {"plans": plans})
+    write_model(file, plans)
     model = PlannedExperiment.read(experiment_of(schedule)).model_folds()[1]
     model.check_planned()
     later = copy.deepcopy(plans)
     later["cil"]["steps"].append(["cyst"])  # a step more changes nothing of this one
-    write_model(file, {"plans": later})
+    write_model(file, later)
     model.check_planned()
     for key, value, told in (
         ("steps", [["spleen"], ["liver"]], "it learnt spleen in a step in which they name kidney"),
@@ -81,7 +81,7 @@ def test_a_model_of_other_plans_of_that_name_is_refused_and_seen(trained, capsys
     ):
         other = copy.deepcopy(plans)
         other["cil"][key] = value
-        write_model(file, {"plans": other})
+        write_model(file, other)
         with pytest.raises(
             CILError, match=rf"{told}\. Restore the schedule .*, or remove .*fold_0 and train that step again"
         ):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
-from toy import DATASET, toy_volume, write_schedule
+from toy import DATASET, dataset_json, toy_volume, write_schedule
 from toy_models import ORDER, PGCD, run, write, write_model, write_validation
 
 from nnunet_cil.cli import main
@@ -52,7 +52,7 @@ def test_steps_with_cases_of_their_own_are_scored_on_the_whole_folds_validation_
         model = root / "results" / DATASET / f"{PGCD}__{step.plans_name}__3d_fullres"
         (model / "fold_0").mkdir(parents=True)
         write_model(model / "fold_0" / "checkpoint_final.pth", step.plans_name)
-        (model / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", "labels": step.plan.labels}))
+        (model / "dataset.json").write_text(json.dumps(dataset_json(step.plan.labels)))
 
     def predict(arguments, *_):
         option = dict(zip(arguments[::2], arguments[1::2], strict=False))

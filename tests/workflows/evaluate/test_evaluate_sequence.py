@@ -10,13 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from toy import (
-    DATASET,
-    LABELS,
-    ORGANS,
-    toy_volume,
-    train,
-)
+from toy import DATASET, LABELS, ORGANS, dataset_json, init_args, toy_volume, train
 from toy_sequence import CPU, MOVED, NEW, NEW_LABELS, PGCD, schedule_file
 
 from nnunet_cil.cli import main
@@ -87,9 +81,10 @@ def scored(new, tmp_path, monkeypatch):
     for step in plan(17, schedule):
         model = root / "results" / step.dataset / f"{PGCD}__{step.plans_name}__3d_fullres"
         (model / "fold_0").mkdir(parents=True)
-        content = {"network_weights": {}, "init_args": step.plans_name, "logging": {"train_losses": [1.0]}}
+        arguments = init_args({"plans_name": step.plans_name})
+        content = {"network_weights": {}, "init_args": arguments, "logging": {"train_losses": [1.0]}}
         torch.save(content, model / "fold_0" / "checkpoint_final.pth")
-        (model / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", "labels": step.plan.labels}))
+        (model / "dataset.json").write_text(json.dumps(dataset_json(step.plan.labels)))
     for name, labels in ((DATASET, LABELS), (NEW, NEW_LABELS)):
         numbers = np.array([0, *(labels.get(organ, 0) for organ in ORGANS)], dtype=np.uint8)
         for folder in ("imagesTs", "labelsTs"):
