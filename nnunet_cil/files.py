@@ -7,13 +7,16 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.owners import current_owner, read_token
 
 
 @contextmanager
@@ -23,9 +26,40 @@ def moved_into_place(file: Path) -> Iterator[Path]:
     What is killed or fails in the middle leaves the file as it was before.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}")
-    yield temporary
-    temporary.replace(file)
+    temporary = _temporary(file)
+    try:
+        yield temporary
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Makes a hidden folder, and removes it in the end. What a kill leaves is removed by the next call."""
+    folder = _temporary(parent / name)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary(file: Path) -> Path:
+    """Returns a path beside ``file`` that is this process's; removes what processes of this machine left there that are gone."""
+    _remove_left_over(file.parent, os.getpid())
+    return file.with_name(f".{current_owner().token}_{file.name}")
+
+
+@cache
+def _remove_left_over(folder: Path, _pid: int) -> None:
+    """Does it once a folder and process, as it looks at each name there."""
+    for path in folder.glob(".*-*-*-*_*"):
+        owner = read_token(path.name[1:].split("_")[0])
+        if owner is not None and owner.state == "gone":
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 MAX_JSON_DEPTH = 64

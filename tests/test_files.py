@@ -1,14 +1,24 @@
-"""JSON files of users: what is refused, in one sentence that names the file."""
+"""JSON files of users: what is refused, in one sentence that names the file; files that are there whole or not at all."""
 
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_owners import ended_process
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import MAX_JSON_DEPTH, parse_json, read_json, read_json_list
+from nnunet_cil.files import (
+    MAX_JSON_DEPTH,
+    moved_into_place,
+    parse_json,
+    read_json,
+    read_json_list,
+    temporary_folder,
+)
+from nnunet_cil.owners import current_owner
 
 REMEDY = "Write it again."
 
@@ -139,3 +149,43 @@ def test_valid_json_is_read_as_it_is(tmp_path, content):
 
 def test_scores_that_are_not_defined_are_read():
     assert math.isnan(parse_json('{"Dice": NaN}')["Dice"])
+
+
+def test_a_failure_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path):
+    file = tmp_path / "scores.nii.gz"
+    file.write_text("before")
+
+    def fail():
+        with moved_into_place(file) as temporary:
+            assert temporary.name.endswith("_scores.nii.gz")
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert [f.name for f in tmp_path.iterdir()] == ["scores.nii.gz"]
+    assert file.read_text() == "before"
+
+
+def test_what_a_killed_process_leaves_is_removed_and_what_another_one_writes_is_not(tmp_path):
+    gone, own = ended_process().token, current_owner()
+    elsewhere = replace(own, host="0" * 8).token
+    kept = {f".{elsewhere}_a.json", f".{own.token}_b.json", ".hidden", ".a-b-c-d_e"}
+    for name in [*kept, f".{gone}_c.json"]:
+        (tmp_path / name).write_text("")
+    (tmp_path / f".{gone}_unpacked" / "deep").mkdir(parents=True)
+    (tmp_path / f".{gone}_link").symlink_to(tmp_path)
+    with moved_into_place(tmp_path / "d.json") as temporary:
+        temporary.write_text("{}")
+    assert {f.name for f in tmp_path.iterdir()} == kept | {"d.json"}
+
+
+def test_a_temporary_folder_is_removed_in_the_end_also_after_a_failure(tmp_path):
+    def fail():
+        with temporary_folder(tmp_path / "new", "unpacked") as folder:
+            (folder / "a").mkdir()
+            raise ValueError("so")
+
+    with pytest.raises(ValueError, match="so"):
+        fail()
+    assert list((tmp_path / "new").iterdir()) == []

@@ -15,6 +15,7 @@ LAYERS = {
     "lineage": 0,
     "model_card": 0,
     "names": 0,
+    "owners": 0,
     "shipped": 0,
     "schedule": 0,
     "labels": 0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import read_json, write_json
+from nnunet_cil.files import read_json, temporary_folder, write_json
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import model_folder_name
 from nnunet_cil.host.networks import check_network_classes
@@ -68,8 +67,8 @@ def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence
         final.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise CILError(f"{output} is no folder. Choose another place.") from error
-    with tempfile.TemporaryDirectory(dir=final.parent, prefix=".export_") as aside:
-        exported = Path(aside) / "results" / model_name
+    with temporary_folder(final.parent, "export") as aside:
+        exported = aside / "results" / model_name
         origins = {f: _export_fold(file, exported / f, plans, dataset_json, trusted) for f, file in checkpoints.items()}
         write_json(exported / "plans.json", plans)
         provenance = {
@@ -78,7 +77,7 @@ def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence
         }
         write_json(exported / "dataset.json", {**dataset_json, "nnunet_cil": provenance})
         if zipped:
-            exported = Path(shutil.make_archive(str(Path(aside) / "model"), "zip", Path(aside) / "results"))
+            exported = Path(shutil.make_archive(str(aside / "model"), "zip", aside / "results"))
         exported.rename(final)
     return final
 
