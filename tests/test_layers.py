@@ -14,6 +14,7 @@ LAYERS = {
     "limits": 0,
     "lineage": 0,
     "model_card": 0,
+    "locks": 0,
     "names": 0,
     "owners": 0,
     "shipped": 0,

@@ -70,7 +70,7 @@ def call(
         CommandError: it failed, or was killed; with the end of its log.
     """
     module, function = _ENTRY_POINTS[command].split(":")
-    code = f"{_END_WITH_PARENT}; from {module} import {function}; {function}()"
+    code = f"import sys; sys.argv[0] = {command!r}; {_END_WITH_PARENT}; from {module} import {function}; {function}()"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {shlex.join([command, *arguments])}\n")

@@ -188,6 +188,12 @@ def model_folder_name(trainer: str, plans: str, configuration: str) -> str:
     return f"{trainer}__{plans}__{configuration}"
 
 
+def fold_folder(dataset: str, trainer: str, plans: str, configuration: str, fold: int | str) -> Path:
+    """Returns nnU-Net's folder of a fold, which need not be there yet."""
+    results = os.environ.get("nnUNet_results") or nnunet_folder("nnUNet_results")
+    return Path(results) / dataset / model_folder_name(trainer, plans, configuration) / f"fold_{fold}"
+
+
 def logs_folder(dataset: str) -> Path:
     """Returns the folder that takes the output of nnU-Net's commands: beside the models of a data set, given by its name."""
     return nnunet_folder("nnUNet_results") / dataset / "cil_logs"

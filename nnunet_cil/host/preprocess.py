@@ -12,6 +12,7 @@ from nnunet_cil.files import read_json
 from nnunet_cil.host.commands import call, user_environment
 from nnunet_cil.host.folders import id_argument, nnunet_folder
 from nnunet_cil.host.plans_files import configuration_settings
+from nnunet_cil.locks import Lock
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,16 @@ def preprocess(dataset: str, configuration: str, base_plans: str, logs: Path) ->
         logs: the folder of the commands' output.
 
     Raises:
-        CILError: the plans are not nnU-Net's own, or preprocessing failed.
+        CILError: the plans are not nnU-Net's own, preprocessing failed, or another process is at it that cannot be watched.
     """
+    lock = Lock(nnunet_folder("nnUNet_preprocessed") / f".{dataset}.in_use.json", f"The preprocessing of {dataset}")
+    if missing_commands(dataset, configuration, base_plans):
+        lock.wait(logger.info)
+        with lock.held():
+            _preprocess(dataset, configuration, base_plans, logs)
+
+
+def _preprocess(dataset: str, configuration: str, base_plans: str, logs: Path) -> None:
     processes = ["-np", os.environ["nnUNet_def_n_proc"]] if "nnUNet_def_n_proc" in os.environ else []
     for command, *arguments in missing_commands(dataset, configuration, base_plans):
         logger.info(shlex.join([command, *arguments, *processes]))

@@ -22,11 +22,13 @@ from torch import Tensor, distributed, nn
 from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.dataset_json import checked_dataset_json
+from nnunet_cil.host.folders import fold_folder
 from nnunet_cil.host.preprocessed import preprocessed_cases
 from nnunet_cil.host.processes import let_forks_end_with_parent
 from nnunet_cil.host.splits import Fold, fold_of
 from nnunet_cil.labels import lookup_table
 from nnunet_cil.lineage import StepRecord, validation_dice
+from nnunet_cil.locks import fold_lock
 from nnunet_cil.model_card import model_card
 from nnunet_cil.networks.features import FeatureReader, bare_network, num_features
 from nnunet_cil.networks.heads import widen_heads
@@ -113,6 +115,10 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self.check_hyperparameters(step_plan.hyperparameters, f"Schedule {step_plan.schedule}")
         hyperparameters.set_values(self, step_plan.hyperparameters)
         check_data(type(self), step_plan, str(plans["dataset_name"]))
+        self._lock = fold_lock(
+            fold_folder(plans["dataset_name"], type(self).__name__, plans["plans_name"], configuration, fold)
+        )
+        self._take_lock()
         super().__init__(plans, configuration, fold, {**dataset_json, "labels": step_plan.labels}, device)
         self.step_plan = step_plan
         for name, value in step_plan.training.items():
@@ -137,6 +143,11 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self._previous_sha256: str | None = None
         self._is_resumed = False
         self._volumes_folder = Path(self.output_folder) / "teacher_volumes"
+
+    def _take_lock(self) -> None:
+        """Refuses a fold that another process trains or validates; of several ranks, the first one holds it for all."""
+        if not distributed.is_initialized() or distributed.get_rank() == 0:
+            self._lock.acquire()
 
     @classmethod
     def check_hyperparameters(cls, values: Mapping[str, Any], where: str) -> None:
@@ -214,12 +225,14 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
         Removes teacher volumes that an interrupted end of the training left behind.
         """
+        self._take_lock()
         if self.is_trained:
             self._remove_volumes()
         with final_validation(self):
             super().perform_actual_validation(save_probabilities)
         if self.is_trained and self.local_rank == 0:
             self._write_model_card(validation_dice(Path(self.output_folder), self.step_plan.labels))
+        self._lock.release()
 
     def initialize(self) -> None:
         """Initializes as nnU-Net, and hooks the reader of the features into the network."""
@@ -239,6 +252,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         """Takes over from the previous step, from step 1 on; then starts as nnU-Net. A finished step gets no more epochs."""
+        self._take_lock()
         let_forks_end_with_parent()  # nnU-Net's data workers would wait for ever
         if not self.was_initialized:
             self.initialize()

@@ -12,6 +12,7 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.readers import named_reader
 from nnunet_cil.lineage import validation_means
+from nnunet_cil.locks import Lock, fold_lock
 from nnunet_cil.step_plans import StepPlan
 
 
@@ -106,6 +107,11 @@ class ModelFold:
         model = self.model
         found = ["-d", model.dataset, "-c", model.configuration, "-f", str(self.fold), "-tr", model.trainer]
         return [*found, "-p", model.plans_name]
+
+    @property
+    def lock(self) -> Lock:
+        """Returns the lock that its training holds."""
+        return fold_lock(self.folder)
 
     @property
     def is_trained(self) -> bool:

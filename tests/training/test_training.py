@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,10 @@ from toy import (
 )
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import write_json
+from nnunet_cil.locks import fold_lock
 from nnunet_cil.networks.heads import widen_heads
+from nnunet_cil.owners import current_owner, start_of
 from nnunet_cil.training.data import OLD_CLASSES
 from nnunet_cil.training.state import file_sha256
 from nnunet_cil.workflows.plan.plan import plan
@@ -379,3 +385,31 @@ def test_student_features_are_read_through_torch_compile(toy, tmp_path):
     assert plain.train_step(batch)["loss"] == pytest.approx(loss, rel=1e-5)
     for (key, a), b in zip(plain.network.state_dict().items(), trainer.bare_network.state_dict().values(), strict=True):
         assert torch.allclose(a, b, atol=1e-6), key
+
+
+def test_a_fold_that_another_process_trains_is_refused_and_nothing_is_written_there(toy, tmp_path):
+    (name,) = plan_toy(tmp_path, [ORGANS])
+    folder = toy.parents[1] / "results" / DATASET / f"{PGCD}__{name}__3d_fullres" / "fold_0"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        owner = replace(current_owner(), pid=process.pid, start=start_of(process.pid))
+        lock = {
+            "process": owner.token,
+            "host": "here",
+            "since": "today",
+            "command": f"nnUNetv2_train 17 3d_fullres 0 -tr {PGCD}",
+        }
+        write_json(folder / ".in_use.json", lock)
+        with pytest.raises(
+            CILError, match=rf"fold_0 is in use by process {process.pid} on here since today \(nnUNetv2_train 17"
+        ):
+            make_trainer(PGCD, name)
+        assert [f.name for f in folder.iterdir()] == [".in_use.json"]
+    trained = train(PGCD, name)
+    assert trained.is_trained
+    assert fold_lock(folder).holder() is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer.perform_actual_validation", lambda *_: None
+        )
+        trained.perform_actual_validation()
+    assert not (folder / ".in_use.json").exists()

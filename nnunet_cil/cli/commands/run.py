@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import signal
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_cil.cli.arguments import (
@@ -24,6 +26,7 @@ from nnunet_cil.limits import MAX_GPUS, MAX_JOBS, MAX_STEP
 if TYPE_CHECKING:
     from nnunet_cil.workflows.evaluate.evaluate import Evaluation
     from nnunet_cil.workflows.experiment import Experiment
+    from nnunet_cil.workflows.run.jobs import Job
     from nnunet_cil.workflows.run.options import TrainingOptions
 
 
@@ -131,14 +134,21 @@ def _submit(args: argparse.Namespace, experiment: Experiment, training: Training
 def _run_locally(args: argparse.Namespace, experiment: Experiment, training: TrainingOptions) -> Evaluation | None:
     from nnunet_cil.workflows.evaluate.evaluate import evaluated
     from nnunet_cil.workflows.run.jobs import job_graph
+    from nnunet_cil.workflows.run.run import running
+
+    with running(experiment):
+        jobs = job_graph(experiment, training, evaluation_options(args))
+        print(f"{len(jobs)} jobs to do", flush=True)
+        _run_jobs(jobs, experiment.logs, args.max_jobs or 1)
+    return evaluated(experiment, evaluation_options(args)) if training.reaches_the_end(experiment) else None
+
+
+def _run_jobs(jobs: Sequence[Job], logs: Path, max_jobs: int) -> None:
     from nnunet_cil.workflows.run.local import run_locally
 
-    jobs = job_graph(experiment, training, evaluation_options(args))
-    print(f"{len(jobs)} jobs to do", flush=True)
     # a kill ends the jobs, too; only here, since a pool of processes that inherits this never ends
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run_locally(jobs, experiment.logs, max_jobs=args.max_jobs or 1)
+        run_locally(jobs, logs, max_jobs=max_jobs)
     finally:
         signal.signal(signal.SIGTERM, before)
-    return evaluated(experiment, evaluation_options(args)) if training.reaches_the_end(experiment) else None

@@ -21,6 +21,7 @@ from nnunet_cil.evaluation.summary import latex, summary
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.folders import nnunet_folder, num_processes
 from nnunet_cil.host.processes import end_with_parent
+from nnunet_cil.locks import Lock, refuse_if_held
 from nnunet_cil.training.catalogue import check_trainer_names
 from nnunet_cil.workflows.evaluate.cases import describe_cases, passes_over_test_cases, references_sha256, test_sets
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
@@ -62,6 +63,7 @@ def evaluate(experiment: Experiment, options: EvaluationOptions) -> Evaluation:
     for remark in planned.remarks:
         logger.info(remark)
     for model in planned.model_folds():
+        refuse_if_held(model.lock)
         model.check_trained()
         model.check_planned()
     for earlier, later in planned.successions():
@@ -70,6 +72,12 @@ def evaluate(experiment: Experiment, options: EvaluationOptions) -> Evaluation:
     logger.info("Scoring on the folds' validation cases" if cases == "validation" else f"Scoring on {cases}")
     output = output_folder(experiment, options)
     output.mkdir(parents=True, exist_ok=True)
+    with Lock(output / ".in_use.json", str(output)).held():
+        return _evaluate(planned, options, output)
+
+
+def _evaluate(planned: PlannedExperiment, options: EvaluationOptions, output: Path) -> Evaluation:
+    experiment = planned.experiment
     digests = {model: model.checkpoint_sha256() for model in planned.model_folds()}
     predictions, table = _predict_and_score(planned, digests, options, output)
     logger.info("Writing tables and figures...")

@@ -118,9 +118,7 @@ def _which_cases(experiment: Experiment, options: EvaluationOptions) -> list[str
 
 def train_model(training: Training, log: Path) -> None:
     """Calls ``nnUNetv2_train`` as the model's folder asks for when the job starts; does nothing if it is finished."""
-    if not training.model.is_finished:
-        training.model.put_broken_aside()
-        call("nnUNetv2_train", training.arguments, user_environment(), log)
+    training.do(lambda: call("nnUNetv2_train", training.arguments, user_environment(), log))
 
 
 def score_models(arguments: list[str], log: Path) -> None:

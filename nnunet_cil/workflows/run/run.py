@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.commands import train, user_environment
 from nnunet_cil.host.preprocess import missing_commands, preprocess
+from nnunet_cil.locks import Lock
 from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.workflows.evaluate.cases import check_test_cases
 from nnunet_cil.workflows.evaluate.evaluate import Evaluation, evaluate
@@ -19,7 +23,7 @@ from nnunet_cil.workflows.plan.sequence_of_datasets import check_data_sets, move
 from nnunet_cil.workflows.plan.step_files import planned_first_trainer
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run.options import TrainingOptions
-from nnunet_cil.workflows.run.trainings import unfinished_trainings
+from nnunet_cil.workflows.run.trainings import Training, unfinished_trainings
 
 DEFAULT_FIRST_TRAINER = "nnUNetTrainerPGCD"
 """Step 0 is nnU-Net's own training whatever the trainer; under one name, methods that come later can share it."""
@@ -44,6 +48,27 @@ def run(experiment: Experiment, training: TrainingOptions, evaluation: Evaluatio
     training.check_steps(experiment)
     if training.reaches_the_end(experiment):
         check_test_cases(experiment, evaluation)
+    with running(experiment):
+        return _run(experiment, training, evaluation)
+
+
+@contextmanager
+def running(experiment: Experiment) -> Iterator[None]:
+    """Lets one ``run`` at a time train an experiment's trainers in its folds. Others may run beside it, and share step 0.
+
+    Raises:
+        CILError: another one does; says which.
+    """
+    with ExitStack() as stack:
+        for trainer in experiment.trainers:
+            for fold in experiment.folds:
+                file = experiment.logs / f".run_{trainer}__{experiment.name}_fold{fold}.json"
+                what = f"{trainer} in fold {fold} of {experiment.schedule.name}"
+                stack.enter_context(Lock(file, what).held())
+        yield
+
+
+def _run(experiment: Experiment, training: TrainingOptions, evaluation: EvaluationOptions) -> Evaluation | None:
     logs = experiment.logs
     _preprocess_all(experiment, logs)
     planned = write_plans(experiment)
@@ -55,10 +80,13 @@ def run(experiment: Experiment, training: TrainingOptions, evaluation: Evaluatio
     num_trainings = len(training.select(planned.models())) * len(experiment.folds)
     logger.info(f"{num_trainings} trainings, {len(todo)} to do")
     for index, one in enumerate(todo, start=1):
-        one.model.put_broken_aside()
-        logger.info(f"[{index}/{len(todo)}] {one.command}")
-        train(one.arguments, user_environment(), logs / f"{one.model.name}.txt", one.num_epochs)
+        one.do(partial(_train, one, f"[{index}/{len(todo)}]", logs))
     return evaluate(experiment, evaluation) if training.reaches_the_end(experiment) else None
+
+
+def _train(one: Training, number: str, logs: Path) -> None:
+    logger.info(f"{number} {one.command}")
+    train(one.arguments, user_environment(), logs / f"{one.model.name}.txt", one.num_epochs)
 
 
 def remaining_commands(experiment: Experiment, training: TrainingOptions, evaluation: EvaluationOptions) -> list[str]:

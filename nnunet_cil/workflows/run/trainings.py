@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from nnunet_cil.host.commands import CommandError
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run.options import TrainingOptions
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,26 @@ class Training:
     def command(self) -> str:
         """Returns the command as one would type it."""
         return shlex.join(["nnUNetv2_train", *self.arguments])
+
+    def do(self, call: Callable[[], None]) -> None:
+        """Does it, unless it is finished. Waits for another process that is at it: two ``run`` may share step 0.
+
+        Args:
+            call: runs the command as ``arguments`` are by then.
+
+        Raises:
+            CILError: the command failed, or another process is at it that cannot be watched from here.
+        """
+        while True:
+            self.model.lock.wait(logger.info)
+            if self.model.is_finished:
+                return None
+            self.model.put_broken_aside()
+            try:
+                return call()
+            except CommandError:
+                if self.model.lock.holder() is None and not self.model.is_finished:  # nobody was faster
+                    raise
 
     @property
     def num_epochs(self) -> int:

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,9 @@ from toy import DATASET, train, write_schedule
 from toy_models import ORDER, PGCD, run, write_model
 
 from nnunet_cil.cli import main
+from nnunet_cil.errors import CILError
+from nnunet_cil.files import write_json
+from nnunet_cil.owners import current_owner, start_of
 from nnunet_cil.workflows.plan.plan import plan
 
 
@@ -55,6 +61,23 @@ def test_nothing_is_done_twice_unless_the_model_has_changed(trained):
     write_model(next((root / "results" / DATASET).glob("*step1*")) / "fold_0" / "checkpoint_final.pth", "new")
     run(schedule)
     assert [("step1" in " ".join(c), "--continue_prediction" in c) for c in calls[2:]] == [(True, False)]
+
+
+@pytest.mark.parametrize("where", ["output", "fold"])
+def test_what_another_process_writes_is_not_scored(trained, where):
+    root, schedule, calls = trained
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        owner = replace(current_owner(), pid=process.pid, start=start_of(process.pid))
+        fold = next((root / "results" / DATASET).glob("*step1*")) / "fold_0"
+        folder = fold if where == "fold" else root / "results" / DATASET / "evaluation" / "nnUNetPlans_toy__3d_fullres"
+        lock = {"process": owner.token, "host": "here", "since": "today", "command": "nnUNetv2_train"}
+        write_json(folder / ".in_use.json", lock)
+        with pytest.raises(CILError, match=f"{folder} is in use by process {process.pid} on here since today"):
+            run(schedule)
+        assert not calls
+    found = run(schedule)
+    assert found.folder == root / "results" / DATASET / "evaluation" / "nnUNetPlans_toy__3d_fullres"
+    assert not (found.folder / ".in_use.json").exists()
 
 
 @pytest.mark.slow

@@ -1,8 +1,13 @@
 """nnunet_cil run: the right commands, in the right order, once."""
 
 import json
+import logging
 import os
 import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,20 +16,31 @@ from toy_jobs import MIB, PGCD, STEPS
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import write_json
 from nnunet_cil.host import preprocess as preprocessing
+from nnunet_cil.host.commands import CommandError
+from nnunet_cil.locks import Lock
+from nnunet_cil.owners import current_owner, start_of
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run import run as workflow
 from nnunet_cil.workflows.run.options import TrainingOptions
 
 CPU = EvaluationOptions(device="cpu")
 
 
-def run(schedule, *, evaluation=CPU, **changed):
+def experiment_of(schedule, *, plan=False):
     experiment = Experiment(
         dataset=DATASET, configuration="3d_fullres", folds=(0,), schedule_name=schedule, trainers=(PGCD, MIB)
     )
-    return workflow.run(experiment, TrainingOptions(**{"device": "cpu", **changed}), evaluation)
+    if plan:
+        workflow.write_plans(experiment)
+    return experiment
+
+
+def run(schedule, *, evaluation=CPU, **changed):
+    return workflow.run(experiment_of(schedule), TrainingOptions(**{"device": "cpu", **changed}), evaluation)
 
 
 def names(trained):
@@ -39,6 +55,80 @@ def test_every_step_of_every_trainer_in_order_with_step_0_once(setting):
     assert len(evaluated) == 1
     run(schedule)
     assert len(trained) == 5
+
+
+@pytest.fixture
+def other_process():
+    """A process that goes on until the test ends."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield replace(current_owner(), pid=process.pid, start=start_of(process.pid))
+        process.kill()
+
+
+def hold(lock, owner):
+    """Lets another process hold a lock; it is named as the holder, and may be said to have let go by removing the file."""
+    content = {"process": owner.token, "host": "here", "since": "today", "command": "nnunet_cil run", "job": ""}
+    write_json(lock.file, content)
+
+
+def test_another_run_of_the_same_trainers_and_folds_is_refused_at_once(setting, other_process):
+    schedule, trained, *_ = setting
+    logs = experiment_of(schedule).logs
+    for trainer in (PGCD, MIB):
+        file = logs / f".run_{trainer}__nnUNetPlans_toy__3d_fullres_fold0.json"
+        hold(Lock(file, ""), other_process)
+        with pytest.raises(
+            CILError, match=rf"^{trainer} in fold 0 of toy is in use by process {other_process.pid} on here since"
+        ):
+            run(schedule)
+        assert not trained
+        file.unlink()
+        assert not list(logs.glob(".run_*"))
+    run(schedule)
+    assert not list(logs.glob(".run_*"))
+
+
+def test_a_step_0_that_another_run_is_training_is_waited_for_and_not_trained_again(
+    setting, other_process, monkeypatch, caplog
+):
+    """Whether the other one is at it when this one comes to it, or is faster by a moment."""
+    schedule, trained, *_ = setting
+    caplog.set_level(logging.INFO, "nnunet_cil")
+    model = PlannedExperiment.read(experiment_of(schedule, plan=True)).models()[0].fold(0)
+    train = workflow.train
+
+    def beaten(arguments, *rest):
+        monkeypatch.setattr(workflow, "train", train)
+        hold(model.lock, other_process)
+        threading.Timer(1, finished_by_the_other, [arguments, *rest]).start()
+        raise CommandError("the trainer refuses")
+
+    def finished_by_the_other(arguments, *rest):
+        train(arguments, *rest)
+        trained.pop()
+        model.lock.file.unlink()
+
+    monkeypatch.setattr(workflow, "train", beaten)
+    run(schedule, stop_after=0)
+    assert not trained
+    assert model.is_finished
+    (said,) = [m for m in caplog.messages if "waiting" in m]
+    assert said.startswith(f"{model.folder} is in use by process {other_process.pid} on here")
+    run(schedule)
+    assert names(trained) == [("PGCD", 1), ("PGCD", 2), ("MiB", 1), ("MiB", 2)]
+
+
+def test_a_training_that_fails_for_another_reason_is_not_tried_again(setting, monkeypatch):
+    calls = []
+
+    def fail(*arguments):
+        calls.append(arguments)
+        raise CommandError("out of memory")
+
+    monkeypatch.setattr(workflow, "train", fail)
+    with pytest.raises(CommandError, match="out of memory"):
+        run(setting[0])
+    assert len(calls) == 1
 
 
 def test_what_was_interrupted_goes_on_and_what_is_broken_is_not_taken_for_finished(setting, monkeypatch):

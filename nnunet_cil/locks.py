@@ -1,0 +1,218 @@
+"""Locks: one process at a time writes a folder, and another one is told who it is."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shlex
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.files import read_json, write_json
+from nnunet_cil.owners import Owner, current_owner, read_token
+
+_LOOK_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Who holds a lock, as its file says.
+
+    Attributes:
+        owner: the process.
+        host: the machine's name.
+        since: when it was taken, as text.
+        command: of the process.
+        job: the ID of the Slurm job that the process belongs to; empty for none.
+    """
+
+    owner: Owner
+    host: str
+    since: str
+    command: str
+    job: str
+
+    @classmethod
+    def this_process(cls) -> Holder:
+        """Returns this process as a holder."""
+        words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        job = os.environ.get("SLURM_JOB_ID", "")
+        return cls(owner=current_owner(), host=socket.gethostname(), since=now, command=shlex.join(words), job=job)
+
+    def __str__(self) -> str:
+        """Returns the holder as a part of a sentence."""
+        return f"process {self.owner.pid} on {self.host} since {self.since} ({self.command})"
+
+    @property
+    def has_ended(self) -> bool:
+        """Tells whether its process is known to be gone.
+
+        A job of Slurm that is started again may be on another machine; it runs once at a time.
+        """
+        is_own_job = bool(self.job) and self.job == os.environ.get("SLURM_JOB_ID")
+        is_other = self.owner.host != current_owner().host
+        return self.owner.state == "gone" or (is_own_job and is_other)
+
+
+class Lock:
+    """A lock on what one process at a time may write: a file that names the process.
+
+    A file instead of a lock of the operating system, since it says who holds it, since workers do not inherit it, and since it is
+    seen on a shared disk. A lock whose process is gone is taken over.
+    """
+
+    def __init__(self, file: Path, what: str) -> None:
+        """Takes nothing yet.
+
+        Args:
+            file: names the holder; made and removed with its folder in place.
+            what: is written, to begin a sentence.
+        """
+        self.file = file
+        self.what = what
+
+    def holder(self) -> Holder | None:
+        """Returns who holds the lock; None for nobody, this process, or one that is gone."""
+        holder = self._read()
+        if holder is None or holder.owner == current_owner() or holder.has_ended:
+            return None
+        return holder
+
+    def acquire(self) -> None:
+        """Takes the lock; does nothing where this process holds it already. It is let go when the process ends.
+
+        Raises:
+            CILError: another process holds it; with the remedy.
+        """
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with _one_at_a_time():
+            if (holder := self.holder()) is not None:
+                raise CILError(self.refusal(holder))
+            known = self._read()
+            if known is not None and known.owner != current_owner():
+                self.file.unlink(missing_ok=True)
+            elif known is not None:
+                return
+            self._create()
+        atexit.register(self.release)
+
+    def release(self) -> None:
+        """Lets the lock go, if this process holds it."""
+        holder = self._read()
+        if holder is not None and holder.owner == current_owner():
+            self.file.unlink(missing_ok=True)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the lock for as long as the context lasts.
+
+        Raises:
+            CILError: another process holds it.
+        """
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
+
+    def wait(self, say: Callable[[str], None]) -> None:
+        """Waits until nobody holds the lock.
+
+        Args:
+            say: is called once, with a sentence, where there is somebody to wait for.
+
+        Raises:
+            CILError: the holder cannot be watched from here.
+        """
+        has_said = False
+        while (holder := self.holder()) is not None:
+            if holder.owner.state == "unknown":
+                raise CILError(self.refusal(holder))
+            if not has_said:
+                say(f"{self.what} is in use by {holder}: waiting for its end")
+                has_said = True
+            time.sleep(_LOOK_EVERY_S)
+
+    def refusal(self, holder: Holder) -> str:
+        """Returns a sentence that says who holds the lock, and what to do."""
+        if holder.owner.state == "running":
+            return f"{self.what} is in use by {holder}. Wait for its end, or end it."
+        return (
+            f"{self.what} is in use by {holder}, which cannot be watched from here. Wait for its end; if it has ended "
+            f"already, remove {self.file} and run the same again."
+        )
+
+    def _read(self) -> Holder | None:
+        """Returns who has taken the lock; None where nobody has, or a file that no process has finished."""
+        try:
+            content = read_json(self.file, "")
+            owner = read_token(str(content.get("process")))
+        except CILError:
+            return None
+        if owner is None:
+            return None
+        host, since, command, job = (str(content.get(key, "")) for key in ("host", "since", "command", "job"))
+        return Holder(owner=owner, host=host, since=since, command=command, job=job)
+
+    def _create(self) -> None:
+        """Writes the file, unless another process, of another machine, has written it meanwhile.
+
+        Raises:
+            CILError: it has.
+        """
+        own = Holder.this_process()
+        content = {
+            "process": own.owner.token,
+            "host": own.host,
+            "since": own.since,
+            "command": own.command,
+            "job": own.job,
+        }
+        written = self.file.with_name(f"{self.file.name}.{own.owner.token}")
+        write_json(written, content)
+        try:
+            os.link(written, self.file)  # fails where there is a file
+        except FileExistsError:
+            if (holder := self.holder()) is not None:
+                raise CILError(self.refusal(holder)) from None
+            raise CILError(f"{self.file} is damaged, so that nobody knows who uses {self.what}. Remove it.") from None
+        except OSError:  # a disk without links
+            if self.file.exists():
+                raise CILError(f"{self.what} is in use. Run the same again later, or remove {self.file}.") from None
+            written.replace(self.file)
+        finally:
+            written.unlink(missing_ok=True)
+
+
+def fold_lock(folder: Path) -> Lock:
+    """Returns the lock of a fold's folder, which its training and its validation take."""
+    return Lock(folder / ".in_use.json", str(folder))
+
+
+def refuse_if_held(lock: Lock) -> None:
+    """Refuses what another process is writing.
+
+    Raises:
+        CILError: with the holder.
+    """
+    if (holder := lock.holder()) is not None:
+        raise CILError(lock.refusal(holder))
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Lets one process of this machine at a time look at a lock and take it over."""
+    from filelock import FileLock
+
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    with FileLock(Path(tempfile.gettempdir()) / f"nnunet_cil_{user}.lock"):
+        yield

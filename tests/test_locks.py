@@ -1,0 +1,158 @@
+"""One process at a time writes a folder; who is in the way is told, and who is gone is not in the way."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+from test_owners import ended_process
+from toy_jobs import wait_for
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.locks import Lock, refuse_if_held
+from nnunet_cil.owners import current_owner
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from nnunet_cil.locks import Lock
+Lock(Path(sys.argv[1]) / "lock.json", "The folder").acquire()
+(Path(sys.argv[1]) / "held").touch()
+while not (Path(sys.argv[1]) / "end").exists():
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def lock(tmp_path):
+    return Lock(tmp_path / "lock.json", "The folder")
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process, which holds the lock; it ends by itself once the file ``end`` is there."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)])
+    wait_for(tmp_path / "held")
+    yield process
+    process.kill()
+    process.wait()
+
+
+def write_holder(lock, owner, **more):
+    content = {
+        "process": owner.token,
+        "host": "node7",
+        "since": "yesterday",
+        "command": "nnUNetv2_train 1 2d 0",
+        "job": "",
+    }
+    lock.file.write_text(json.dumps(content | more))
+
+
+def test_a_lock_that_is_held_names_its_holder(lock, other):
+    with pytest.raises(
+        CILError,
+        match=rf"^The folder is in use by process {other.pid} on \S+ since .* UTC \(-c .*\)\. Wait for its end, or end it\.$",
+    ):
+        lock.acquire()
+    with pytest.raises(CILError, match="is in use by process"):
+        refuse_if_held(lock)
+
+
+@pytest.mark.parametrize("end", ["kill", "terminate", "of itself"])
+def test_a_lock_is_free_once_its_holder_has_ended(lock, other, end, tmp_path):
+    if end == "of itself":
+        (tmp_path / "end").touch()
+    else:
+        getattr(other, end)()
+    other.wait()
+    assert lock.file.exists() == (end != "of itself")
+    refuse_if_held(lock)
+    with lock.held():
+        assert json.loads(lock.file.read_text())["process"] == current_owner().token
+    assert not lock.file.exists()
+
+
+def test_a_process_may_take_its_own_lock_again(lock):
+    with lock.held():
+        lock.acquire()
+        assert lock.holder() is None
+    lock.release()
+    assert os.listdir(lock.file.parent) == []
+
+
+def test_a_lock_of_another_machine_is_not_taken_over_and_it_is_said_how(lock, monkeypatch):
+    write_holder(lock, replace(current_owner(), host="0" * 8), job="7")
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    who = rf"process {os.getpid()} on node7 since yesterday .nnUNetv2_train 1 2d 0."
+    message = rf"{who}, which cannot be watched .* remove {lock.file} and run"
+    for refused in (lock.acquire, lambda: lock.wait(print), lambda: refuse_if_held(lock)):
+        with pytest.raises(CILError, match=message):
+            refused()
+    lock.file.unlink()  # what the message says works
+    lock.acquire()
+
+
+def test_a_slurm_job_that_is_started_again_elsewhere_takes_its_lock_over(lock, monkeypatch):
+    write_holder(lock, replace(current_owner(), host="0" * 8), job="7")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    lock.acquire()
+    assert json.loads(lock.file.read_text())["process"] == current_owner().token
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"process": "x"}', '{"process": null}'])
+def test_a_damaged_lock_is_named(lock, content):
+    lock.file.write_text(content)
+    with pytest.raises(CILError, match=rf"{lock.file} is damaged, .* Remove it\."):
+        lock.acquire()
+    assert lock.file.read_text() == content
+
+
+def test_waiting_is_said_once_and_ends_with_the_holder(lock, other, tmp_path):
+    said = []
+    threading.Timer(0.5, (tmp_path / "end").touch).start()
+    lock.wait(said.append)
+    assert len(said) == 1
+    assert said[0].startswith(f"The folder is in use by process {other.pid} on ")
+    lock.wait(said.append)
+    assert len(said) == 1
+
+
+TAKE = """
+import sys, time
+from pathlib import Path
+from nnunet_cil.errors import CILError
+from nnunet_cil.locks import Lock
+here = Path(sys.argv[1])
+lock = Lock(here / "lock.json", "The folder")
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    lock.acquire()
+    print("won", flush=True)
+except CILError as error:
+    assert "is in use by process" in str(error)
+    print("lost", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_one_of_many_that_take_a_lock_at_once_wins(lock, tmp_path, stale):
+    if stale:
+        write_holder(lock, ended_process())
+    command = [sys.executable, "-c", TAKE, str(tmp_path)]
+    takers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    for taker in takers:
+        assert taker.stdout.readline() == "ready\n"
+    for taker in takers:
+        taker.stdin.write("\n")
+        taker.stdin.flush()
+    said = [taker.stdout.readline().strip() for taker in takers]
+    for taker in takers:
+        taker.communicate("\n")
+    assert sorted(said) == ["lost"] * 5 + ["won"]
+    assert os.listdir(tmp_path) == []
