@@ -1,6 +1,7 @@
 """Tasks of the Decathlon in their official layout, and real cases of the hippocampus."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from conversions import cases, converted
 from downloads import (
     mr,
     read,
+    save,
     write_msd,
 )
 
@@ -64,6 +66,26 @@ def test_msd_lists_a_file_that_is_not_there(raw, source):
     (source / "Task04_Hippocampus/dataset.json").write_text('{"labels": {"0": "background"}}')
     with pytest.raises(CILError, match=r"dataset.json is not the dataset.json of a Decathlon task: it lacks 'name'"):
         converted("msd", source)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("key", ["image", "label"])
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_msd_lists_a_file_of_another_data_set(raw, source, tmp_path, packed, key, is_absolute):
+    """It would be moved away from there."""
+    write_msd(source)
+    stolen = save(mr(), raw / "Dataset001_Other" / f"{key}.nii.gz")
+    file = next(source.rglob("dataset.json"))
+    content = json.loads(file.read_text())
+    unpacked = raw / ".unpacked" / "Task04_Hippocampus"
+    content["training"][0][key] = str(
+        stolen if is_absolute else os.path.relpath(stolen, unpacked if packed else file.parent)
+    )
+    file.write_text(json.dumps(content))
+    download = Path(shutil.make_archive(str(tmp_path / "task"), "tar", source)) if packed else source
+    with pytest.raises(CILError, match=rf"names \S+{key}.nii.gz, which is not in the download"):
+        converted("msd", download)
+    assert [f.name for f in raw.rglob("*")] == ["Dataset001_Other", f"{key}.nii.gz"]
 
 
 @pytest.mark.skipif(not (REAL / "Dataset904_Hippocampus").is_dir(), reason="needs shared/data beside the project")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +19,14 @@ from nnunet_cil.datasets.convert import (
     splits,
     write,
 )
+from nnunet_cil.datasets.download import Dataset
 from nnunet_cil.datasets.findings import Findings
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import read_json_list, write_json
+from nnunet_cil.files import read_json_list, temporary_folder, write_json
 from nnunet_cil.host.folders import check_room, new_dataset_folder, nnunet_folder, num_processes
 from nnunet_cil.host.splits import SPLITS_FILE
+from nnunet_cil.locks import Lock
+from nnunet_cil.names import is_path_component
 
 SHOWN = 5
 """The number of problems of one kind that a message shows; a report has them all."""
@@ -67,8 +68,10 @@ def convert(
     """
     if report is not None and not report.parent.is_dir():
         raise CILError(f"{report.parent} is not a folder, so that --report {report.name} cannot be written there.")
-    with _opened(source) as folder:
+    lock = Lock(nnunet_folder("nnUNet_raw") / f".Dataset{dataset_id:03d}.in_use.json", f"Data set {dataset_id:03d}")
+    with lock.held(), _opened(source) as folder:
         dataset = find(name, folder, options or {})
+        _refuse_elsewhere(dataset, folder, unpacked=folder != source)
         target = new_dataset_folder(dataset_id, dataset.name)
         refuse_other(target, dataset, dataset.cases)
         findings = check(dataset, num_processes=num_processes()).accepting(accept)
@@ -84,9 +87,42 @@ def convert(
                 "Mend them, or leave these cases out with --leave-out-faulty.\n" + findings.text(limit=SHOWN)
             )
         _hand_over_splits(target, findings)
-        transfer: Transfer = "copy" if copy else "move" if folder != source else "link"
+        transfer: Transfer = "copy" if copy or _has_links(folder, source) else "move" if folder != source else "link"
         converted = write(findings, target, transfer=transfer, num_processes=num_processes())
     return Conversion(findings=findings, converted=converted)
+
+
+def _refuse_elsewhere(dataset: Dataset, folder: Path, *, unpacked: bool) -> None:
+    """Refuses cases whose files are not in the download, as its own lists can say, and names that would be a path.
+
+    Args:
+        dataset: as it was found.
+        folder: of the download.
+        unpacked: whether it comes from an archive, where links lead nowhere else either.
+
+    Raises:
+        CILError: names the case and the file.
+    """
+    inside = Path(os.path.abspath(folder))
+    for case in dataset.cases:
+        if not is_path_component(case.name):
+            raise CILError(
+                f"{dataset.name} calls a case {case.name!r}, which is no name of a file. Correct the download."
+            )
+        for file in (f for source in (*case.images, case.labels) for f in source.files):
+            is_inside = Path(os.path.abspath(file)).is_relative_to(inside)
+            if not is_inside or (unpacked and not file.resolve().is_relative_to(inside.resolve())):
+                raise CILError(
+                    f"Case {case.name!r} of {dataset.name} names {file}, which is not in the download. Correct the list of cases "
+                    "there, or remove the case."
+                )
+
+
+def _has_links(folder: Path, source: Path) -> bool:
+    """Returns whether files of an archive have several names: none of them may be moved away then."""
+    return folder != source and any(
+        p.is_symlink() or (p.is_file() and p.stat().st_nlink > 1) for p in folder.rglob("*")
+    )
 
 
 @contextmanager
@@ -97,12 +133,9 @@ def _opened(source: Path) -> Iterator[Path]:
         return
     raw = nnunet_folder("nnUNet_raw")
     check_room(raw, unpacked_bytes(source))
-    folder = Path(tempfile.mkdtemp(prefix=".unpacked_", dir=raw))
-    try:
+    with temporary_folder(raw, "unpacked") as folder:
         unpack(source, folder)
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _hand_over_splits(target: Path, findings: Findings) -> None:
