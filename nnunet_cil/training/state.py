@@ -8,6 +8,8 @@ import io
 import pickle
 import re
 import shlex
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -132,8 +134,10 @@ def read_checkpoint(file: Path, *, lazily: bool = False) -> dict[str, Any]:
         lazily: whether tensors may stay in the file until they are used: quick where none is.
 
     Raises:
-        CILError: the file is truncated, not a checkpoint of nnU-Net, or would run code when loaded.
+        CILError: the file is truncated, has changed bits, is not a checkpoint of nnU-Net, or would run code when loaded.
     """
+    if not lazily:
+        _refuse_changed_bits(file)
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=lazily)
@@ -162,6 +166,26 @@ def read_checkpoint(file: Path, *, lazily: bool = False) -> dict[str, Any]:
         raise CILError(f"{file} is not a checkpoint of nnU-Net: its 'init_args' do not say what it was trained on.")
     dataset_json = checked_dataset_json(arguments["dataset_json"], f"dataset.json in {file}")
     return {**checkpoint, "init_args": {**arguments, "dataset_json": dataset_json}}
+
+
+def _refuse_changed_bits(file: Path) -> None:
+    """Refuses a checkpoint one of whose parts does not have its checksum any more: torch reads it without a word.
+
+    Raises:
+        CILError: names the part.
+    """
+    if not zipfile.is_zipfile(file):
+        return  # of an early torch, or damaged: torch says so
+    try:
+        with zipfile.ZipFile(file) as parts:
+            changed = parts.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        changed = str(error)
+    if changed is not None:
+        raise CILError(
+            f"The checkpoint {file} is damaged: a part of it does not have its checksum ({changed}). Restore the file, or "
+            "remove it and train that step again."
+        )
 
 
 def read_step_state(file: Path, classes: Sequence[str]) -> StepState:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import DATASET, ORGANS, base_plans, make_trainer, train, write_schedule
+from toy import DATASET, ORGANS, base_plans, init_args, make_trainer, train, write_schedule
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import foreign_record
@@ -66,6 +66,25 @@ def test_truncated_checkpoint(trained, size):
     file.write_bytes(before)
     refused(name, "cannot be read; it is truncated or not a checkpoint")
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("place", [0.2, 0.35, 0.5, 0.65, 0.8])
+@pytest.mark.parametrize("bit", [0, 7])
+def test_a_checkpoint_with_one_changed_bit_is_refused(tmp_path, place, bit):
+    """torch reads it as other weights."""
+    file = tmp_path / "checkpoint_final.pth"
+    weights = {f"layer{i}": torch.arange(500.0) + i for i in range(20)}
+    torch.save({"network_weights": weights, "init_args": init_args(base_plans())}, file)
+    assert read_checkpoint(file)["network_weights"]["layer3"][4] == 7
+    content = bytearray(file.read_bytes())
+    offsets = [content.index(weights[f"layer{i}"].numpy().tobytes()) for i in range(20)]
+    content[offsets[int(place * 20)] + 100] ^= 1 << bit
+    file.write_bytes(content)
+    torch.load(file, weights_only=True)
+    with pytest.raises(
+        CILError, match=rf"{file} is damaged: a part of it does not have its checksum .* Restore the file"
+    ):
+        read_checkpoint(file)
 
 
 class Evil:
