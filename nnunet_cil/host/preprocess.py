@@ -9,7 +9,9 @@ from pathlib import Path
 
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json
+from nnunet_cil.host.case_files import training_cases
 from nnunet_cil.host.commands import call, user_environment
+from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import id_argument, nnunet_folder
 from nnunet_cil.host.plans_files import configuration_settings
 from nnunet_cil.locks import Lock
@@ -87,9 +89,7 @@ def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[
 def _is_complete(preprocessed: Path) -> bool:
     """Returns whether every case is there; where the raw files are gone, whether any is."""
     done = {file.stem for file in preprocessed.glob("*.pkl")}
-    images = nnunet_folder("nnUNet_raw") / preprocessed.parent.name / "imagesTr"
-    if not images.is_dir():
-        return bool(done)
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-    return set(get_filenames_of_train_images_and_targets(str(images.parent))) <= done
+    raw = nnunet_folder("nnUNet_raw") / preprocessed.parent.name
+    # nnU-Net preprocesses what this copy of dataset.json says
+    dataset_json = read_dataset_json(preprocessed.parent / "dataset.json", "Plan and preprocess the data set again.")
+    return bool(done) and training_cases(raw, dataset_json) <= done

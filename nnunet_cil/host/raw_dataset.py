@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.host.case_files import check_files, training_files
 from nnunet_cil.host.images import read_images
 from nnunet_cil.host.readers import dataset_reader
 
@@ -81,21 +82,13 @@ def read_raw(folder: Path, dataset_json: Mapping[str, Any], plans_reader: str = 
         plans_reader: the reader of the plans that are going to be used on it.
 
     Raises:
-        CILError: there are none, or one lacks a file.
+        CILError: there are none, or one lacks a file or has one too many.
     """
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-    try:
-        found = get_filenames_of_train_images_and_targets(str(folder), dict(dataset_json))
-    except (OSError, AssertionError, RuntimeError) as error:
-        raise CILError(f"{folder} cannot be read as an nnU-Net data set ({error}).") from error
-    cases: dict[str, dict[str, Any]] = {str(case): files for case, files in found.items()}
+    cases = training_files(folder, dataset_json)
     if not cases:
         raise CILError(f"{folder} has no training case. Images belong in imagesTr, label files in labelsTr.")
     for case, files in cases.items():
-        missing = [f for f in (*files["images"], files["label"]) if not Path(f).is_file()]
-        if missing:
-            raise CILError(f"Case {case!r} of {folder.name} lacks {missing[0]}. Add it, or remove the case.")
+        check_files(case, files["images"], files["label"], dataset_json, folder.name)
     return RawData(folder=folder, dataset_json=dataset_json, cases=cases, plans_reader=plans_reader)
 
 

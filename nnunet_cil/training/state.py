@@ -161,9 +161,24 @@ def read_checkpoint(file: Path, *, lazily: bool = False) -> dict[str, Any]:
         ) from error
     if not isinstance(checkpoint, dict) or not {"network_weights", "init_args"} <= set(checkpoint):
         raise CILError(f"{file} is not a checkpoint of nnU-Net: it has no 'network_weights' and 'init_args'.")
+    return checkpoint
+
+
+def read_model_checkpoint(file: Path) -> dict[str, Any]:
+    """Reads the checkpoint of a model, perhaps a stranger's, that tells what it was trained on.
+
+    Raises:
+        CILError: it does not, or it cannot be read.
+        NotImplementedError: regions.
+    """
+    checkpoint = read_checkpoint(file)
     arguments = checkpoint["init_args"]
-    if not isinstance(arguments, dict) or not {"plans", "configuration", "fold", "dataset_json"} <= set(arguments):
-        raise CILError(f"{file} is not a checkpoint of nnU-Net: its 'init_args' do not say what it was trained on.")
+    is_complete = isinstance(arguments, dict) and {"plans", "configuration", "fold", "dataset_json"} <= set(arguments)
+    if not is_complete or not all(isinstance(arguments[key], dict) for key in ("plans", "dataset_json")):
+        raise CILError(
+            f"{file} is not a checkpoint of nnU-Net: its 'init_args' do not say what it was trained on. Restore the file, or "
+            "train that step again."
+        )
     dataset_json = checked_dataset_json(arguments["dataset_json"], f"dataset.json in {file}")
     return {**checkpoint, "init_args": {**arguments, "dataset_json": dataset_json}}
 
@@ -310,7 +325,7 @@ def read_previous_step(
     Raises:
         CILError: unreadable, other classes, another architecture, or another file than the training began with.
     """
-    checkpoint = read_checkpoint(file)
+    checkpoint = read_model_checkpoint(file)
     found = foreground_classes(checkpoint)
     if found != list(old_classes):
         raise CILError(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import files_sha256
+from nnunet_cil.host.case_files import first_images, image_cases
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
 from nnunet_cil.host.raw_dataset import read_raw
@@ -203,20 +204,21 @@ def cases_of(model: ModelFold, test: TestSet | None) -> list[Case]:
     names, ending = _case_names(model, test)
     dataset = test.dataset if test is not None and test.dataset else model.model.dataset
     preprocessed = nnunet_folder("nnUNet_preprocessed") / dataset
+    content = read_dataset_json(preprocessed / "dataset.json", "Run 'nnunet_cil plan' first.")
     if test is None:
-        images, references = nnunet_folder("nnUNet_raw") / dataset / "imagesTr", preprocessed / "gt_segmentations"
+        references = preprocessed / "gt_segmentations"
+        images = first_images(nnunet_folder("nnUNet_raw") / dataset, content, names)
     else:
-        images, references = test.images, test.labels
+        references, images = test.labels, {name: test.images / f"{name}_0000{ending}" for name in names}
     is_named = test is not None and bool(test.dataset)
     labels = test.numbers if test is not None and is_named else model.plan.dataset_labels
     known = tuple(name for name in model.plan.seen_classes if name in labels)
-    content = read_dataset_json(preprocessed / "dataset.json", "Run 'nnunet_cil plan' first.")
     partly = labelled_classes(content, names, known)
     cases = [
         Case(
             name=f"{dataset}/{name}" if is_named else name,
             reference=references / f"{name}{ending}",
-            image=images / f"{name}_0000{ending}",
+            image=images.get(name, Path()),
             labels=labels,
             classes=partly.get(name, known),
         )
@@ -232,7 +234,7 @@ def _case_names(model: ModelFold, test: TestSet | None) -> tuple[list[str], str]
     """Returns the names of the files that a model is scored on, and their ending."""
     ending = str(read_dataset_json(model.model.folder / "dataset.json", "Train the step again.")["file_ending"])
     if test is not None:
-        names = sorted({p.name.removesuffix(ending).rsplit("_", 1)[0] for p in test.images.glob(f"*{ending}")})
+        names = image_cases(test.images, ending)
         if not names:
             raise CILError(f"{test.images} holds no images that end in {ending}.")
         return names, ending

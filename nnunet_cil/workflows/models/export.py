@@ -46,14 +46,14 @@ def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence
         CILError: not a model folder, no fold is trained, a network that nnU-Net's own trainer does not build, names that would
             lead elsewhere, or the target is there already.
     """
-    from nnunet_cil.training.state import read_checkpoint
+    from nnunet_cil.training.state import read_model_checkpoint
 
     checkpoints = final_checkpoints(model)
     plans = read_json(model / "plans.json", "Give a model folder, with plans.json and fold_X.")
     plans.pop("cil", None)
     stored = read_dataset_json(model / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
     dataset_json = {key: stored[key] for key in (*_NEEDED, *_TOLD) if key in stored}
-    first = read_checkpoint(next(iter(checkpoints.values())))
+    first = read_model_checkpoint(next(iter(checkpoints.values())))
     refuse_paths(model, plans, first)
     check_network_classes(model / "plans.json", plans, trusted)
     if zipped and output.suffix != ".zip":
@@ -88,9 +88,9 @@ def _export_fold(
     """Writes the fold's weights and model card; returns where they come from."""
     import torch
 
-    from nnunet_cil.training.state import PROVENANCE_KEY, file_sha256, lineage_of, read_checkpoint
+    from nnunet_cil.training.state import PROVENANCE_KEY, file_sha256, lineage_of, read_model_checkpoint
 
-    checkpoint = read_checkpoint(file)
+    checkpoint = read_model_checkpoint(file)
     check_network(file, checkpoint, plans, dataset_json, f"{file} cannot be exported", trusted)
     lineage, dice = lineage_of(checkpoint), validation_dice(file.parent, dataset_json["labels"])
     if lineage:

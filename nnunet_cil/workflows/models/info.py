@@ -33,11 +33,11 @@ def describe(model: Path) -> str:
         file_sha256,
         foreground_classes,
         lineage_of,
-        read_checkpoint,
+        read_model_checkpoint,
     )
 
     file = model if model.is_file() else next(iter(final_checkpoints(model).values()))
-    checkpoint = read_checkpoint(file)
+    checkpoint = read_model_checkpoint(file)
     state = StepState.from_checkpoint(checkpoint)
     classes = foreground_classes(checkpoint)
     lineage = lineage_of(checkpoint)

@@ -79,14 +79,14 @@ def read_model(folder: Path, trusted: Sequence[str] = ()) -> TrainedModel:
         CILError: not the folder of an nnU-Net v2 model, folds that know different classes, or names that would lead elsewhere.
         NotImplementedError: regions, or a cascade.
     """
-    from nnunet_cil.training.state import foreground_classes, lineage_of, read_checkpoint
+    from nnunet_cil.training.state import foreground_classes, lineage_of, read_model_checkpoint
 
     folder = folder.resolve()
     _refuse_other_folders(folder)
     checkpoints = final_checkpoints(folder)
     plans = read_json(folder / "plans.json", "Give a model folder, with plans.json and fold_X.")
     dataset_json = read_dataset_json(folder / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
-    contents = {fold: read_checkpoint(file) for fold, file in checkpoints.items()}
+    contents = {fold: read_model_checkpoint(file) for fold, file in checkpoints.items()}
     first = next(iter(contents.values()))
     classes = foreground_classes(first)
     for fold, content in contents.items():
