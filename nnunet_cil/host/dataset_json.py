@@ -111,6 +111,8 @@ def checked_labels(labels: object, where: str) -> dict[str, int]:
             f"{where}: 'background' has number {numbers['background']}, but nnU-Net needs 0. Renumber the labels."
         )
     _check_numbering(numbers, where)
+    if not numbers.keys() - {"background", "ignore"}:
+        raise CILError(f"{where} has no label beside the background. Add the classes: {_LABELS}.")
     return numbers
 
 

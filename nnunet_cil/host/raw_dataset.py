@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.host.case_files import check_files, training_files
+from nnunet_cil.host.case_files import check_files, first_images, training_files
 from nnunet_cil.host.images import read_images
 from nnunet_cil.host.readers import dataset_reader
 
@@ -100,7 +101,8 @@ def raw_reader(folder: Path, dataset_json: Mapping[str, Any]) -> Any:
     """
     ending = dataset_json["file_ending"]
     files = (f for part in ("imagesTr", "labelsTr", "labelsTs") for f in sorted((folder / part).glob(f"[!.]*{ending}")))
-    return dataset_reader(dataset_json, next(files, None))
+    listed = first_images(folder, dataset_json).values()
+    return dataset_reader(dataset_json, next(chain((f for f in listed if f.is_file()), files), None))
 
 
 def read_sample(cases: Sequence[Sequence[str]], reader: Any) -> Sample:

@@ -50,6 +50,8 @@ BAD_LABELS = [
     (True, "'labels' is true"),
     ({}, "has no 'background'"),
     ({"liver": 1}, "has no 'background'"),
+    ({"background": 0}, "has no label beside the background"),
+    ({"background": 0, "ignore": 1}, "has no label beside the background"),
     ({"Background": 0, "liver": 1}, "writes 'Background', but nnU-Net needs this name, with number 0"),
     ({" background": 0, "liver": 1}, "writes ' background'"),
     ({"background": 1, "liver": 0}, "'background' has number 1, but nnU-Net needs 0"),

@@ -28,6 +28,7 @@ from nnunet_cil.evaluation.report import Picture, page
 from nnunet_cil.evaluation.summary import Section
 from nnunet_cil.evaluation.tables import Table, number
 from nnunet_cil.files import moved_into_place
+from nnunet_cil.host.case_files import labelled_cases
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import num_processes, raw_dataset_folder
 from nnunet_cil.host.images import as_seen, read_images, read_labels
@@ -86,7 +87,7 @@ def foreground(content: Mapping[str, Any]) -> dict[str, int]:
 
 
 def measure(folder: Path, content: Mapping[str, Any], reader: Any) -> list[CaseStatistics]:
-    """Measures every label map in labelsTr and labelsTs.
+    """Measures every label map of the training and test cases.
 
     Args:
         folder: of the raw data set.
@@ -96,14 +97,9 @@ def measure(folder: Path, content: Mapping[str, Any], reader: Any) -> list[CaseS
     Raises:
         CILError: there is none, or one cannot be read.
     """
-    ending = content["file_ending"]
-    files = [
-        (f.name.removesuffix(ending), f, part)
-        for part in ("Tr", "Ts")
-        for f in sorted((folder / f"labels{part}").glob(f"[!.]*{ending}"))
-    ]
+    files = [(case.name, case.labels, case.part) for case in labelled_cases(folder, content)]
     if not files:
-        raise CILError(f"{folder / 'labelsTr'} holds no label file that ends with {ending}.")
+        raise CILError(f"{folder / 'labelsTr'} holds no label file that ends with {content['file_ending']}.")
     measure_one = partial(_measure, numbers=foreground(content), reader=reader)
     return list(in_parallel(measure_one, files, num_processes(), "Measuring"))
 
@@ -207,14 +203,13 @@ def _pictures(
     classes = foreground(content)
     table = np.zeros(max(classes.values()) + 1, dtype=np.int16)
     table[list(classes.values())] = np.arange(1, len(classes) + 1)
-    ending = content["file_ending"]
+    files = {(found.part, found.name): found for found in labelled_cases(folder, content)}
     pictures: list[Picture] = []
     for case in sorted(cases, key=lambda c: -len(c.num_voxels)):
-        image_file = folder / f"images{case.part}" / f"{case.name}_0000{ending}"
-        if len(pictures) == num_pictures or not image_file.is_file():
+        found = files[case.part, case.name]
+        if len(pictures) == num_pictures or not found.image.is_file():
             continue
-        image = read_images([image_file], reader)
-        label_map = read_labels(folder / f"labels{case.part}" / f"{case.name}{ending}", reader)
+        image, label_map = read_images([found.image], reader), read_labels(found.labels, reader)
         if image.grid.shape != label_map.grid.shape:
             ours, theirs = (" x ".join(map(str, g.size)) for g in (image.grid, label_map.grid))
             raise CILError(

@@ -151,3 +151,29 @@ def test_pictures_have_the_classes_in_the_order_of_their_names(raw, tmp_path, mo
     inspect(40)
     assert shown[0][1] == ["spleen", "liver"]
     assert np.array_equal(shown[0][0], label_map(2, 1))
+
+
+@pytest.mark.parametrize("numbers", [(1, 2), ("2", "1"), (2.0, [1])], ids=str)
+def test_listed_files_and_labels_in_every_form_are_measured_and_shown(raw, tmp_path, numbers):
+    """With nnU-Net's key ``dataset`` the files lie anywhere; test cases stay in their folders."""
+    source = write_generic(tmp_path / "mine")
+    convert("generic", source, 40, options={"names": source / "names.json"}, copy=True)
+    folder = raw / "Dataset040_Mine"
+    before = inspect(40)
+    files = {}
+    for case in ("case0", "case1", "case2"):
+        own = tmp_path / "hospital" / case
+        own.mkdir(parents=True)
+        (folder / f"imagesTr/{case}_0000.nii.gz").rename(own / "ct.nii.gz")
+        (folder / f"labelsTr/{case}.nii.gz").rename(own / "organs.nii.gz")
+        files[case] = {"images": [f"../../../hospital/{case}/ct.nii.gz"], "label": str(own / "organs.nii.gz")}
+    content = json.loads((folder / "dataset.json").read_text())
+    labels = {"background": 0, "liver": numbers[0], "spleen": numbers[1]}
+    (folder / "dataset.json").write_text(json.dumps({**content, "dataset": files, "labels": labels}))
+    found = inspect(40, output=tmp_path / "listed.html")
+    assert found.summary.splitlines()[:4] == before.summary.splitlines()[:4]
+    assert found.page.read_text().count("data:image/png;base64,") == 3
+    rows = [line.split("|")[1:3] for line in found.summary.splitlines() if line.startswith(("| liver", "| spleen"))]
+    assert {name.strip(): int(number) for name, number in rows} == (
+        {"liver": 1, "spleen": 2} if numbers == (1, 2) else {"liver": 2, "spleen": 1}
+    )

@@ -145,3 +145,16 @@ def test_every_shipped_schedule_fits_what_its_converter_writes(name, tmp_path):
 
 def test_totalsegmentators_organs_are_learnt_by_their_schedule():
     assert set(load_schedule("totalsegmentator_9-8-7").classes_until(9)) == set(GROUPS["organs"])
+
+
+def test_listed_files_are_ordered_by_size(dataset, raw, tmp_path):
+    folder = raw / "Dataset040_Mine"
+    (folder / "labelsTr").rename(tmp_path / "elsewhere")
+    content = json.loads((folder / "dataset.json").read_text())
+    content["dataset"] = {
+        f"case{i}": {"images": [f"imagesTr/case{i}_0000.nii.gz"], "label": str(tmp_path / f"elsewhere/case{i}.nii.gz")}
+        for i in range(3)
+    }
+    content["labels"] = {name: str(number) for name, number in content["labels"].items()}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    assert load_schedule(new(40, [2, 1], order="size")).classes_until(9) == ("kidney", "liver", "spleen")
