@@ -18,9 +18,7 @@ from nnunet_cil.datasets.findings import Examined, Findings
 from nnunet_cil.datasets.parallel import in_parallel
 from nnunet_cil.datasets.volumes import ImageFile, Source, Volume, distance_in_voxels
 from nnunet_cil.errors import CILError
-
-TOLERANCE_VOXELS = 0.1
-"""How far the corners of image and labels may lie apart. Below it, the labels take over the image's geometry."""
+from nnunet_cil.host.grids import NEGLIGIBLE_VOXELS, TOLERANCE_VOXELS
 
 _SAME_GRID_VOXELS = 1e-6
 """Files whose corners lie nearer than this are written as they are."""
@@ -139,6 +137,9 @@ def _grid(case: str, reference: Any, other: Any, name: str) -> Iterator[Problem]
     if distance > TOLERANCE_VOXELS:
         text = f"image and {name} lie up to {distance:.3g} voxels apart (at most {TOLERANCE_VOXELS} are tolerated)"
         yield Problem(case=case, kind="geometry", text=text)
+    elif distance > NEGLIGIBLE_VOXELS:
+        text = f"{name} lie{'s' if name != 'labels' else ''} up to {distance:.2g} voxels beside the image; put in its place"
+        yield Problem(case=case, kind="repaired", text=text, blocking=False)
 
 
 def _intensities(case: str, arrays: Sequence[npt.NDArray[Any]], dataset: Dataset) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import is_cut_off, moved_into_place
+from nnunet_cil.host import grids
 
 MAX_SKEW_DEGREES = 1.0
 """Axes that are farther from right angles than this are refused, not straightened."""
@@ -105,7 +106,7 @@ class Masks:
         num_claims = np.zeros_like(labels)
         for number, file in reversed(list(enumerate(self.masks, start=1))):
             image = first if number == 1 else ImageFile(file).read().image
-            if distance_in_voxels(image, first) > 1e-3:
+            if distance_in_voxels(image, first) > grids.TOLERANCE_VOXELS:
                 raise CILError(f"{file} lies on another grid than {self.masks[0].name} beside it.")
             mask = sitk.GetArrayViewFromImage(image) > 0
             labels[mask] = number
@@ -165,18 +166,14 @@ def _straighten(file: Path) -> Volume:
 
 
 def distance_in_voxels(a: Any, b: Any) -> float:
-    """Returns how far apart the corners of two SimpleITK grids lie; infinite for different sizes.
+    """Returns how far two SimpleITK images lie apart, as ``host.grids`` does."""
+    return grids.distance_in_voxels(_grid(a), _grid(b))
 
-    The unit is the smallest spacing of the first grid.
-    """
-    if a.GetSize() != b.GetSize():
-        return math.inf
-    corners = np.stack(np.meshgrid(*([0, n - 1] for n in a.GetSize()))).reshape(a.GetDimension(), -1).T.tolist()
-    gaps = [
-        np.subtract(a.TransformIndexToPhysicalPoint(c), b.TransformIndexToPhysicalPoint(c)) / min(a.GetSpacing())
-        for c in corners
-    ]
-    return float(np.abs(gaps).max())
+
+def _grid(image: Any) -> grids.Grid:
+    stuff = {"spacing": image.GetSpacing(), "origin": image.GetOrigin(), "direction": image.GetDirection()}
+    shape, spacing = image.GetSize()[::-1], image.GetSpacing()[::-1]
+    return grids.grid_of(shape, {"sitk_stuff": stuff, "spacing": spacing}, in_mm=True)
 
 
 def write_volume(image: Any, file: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -84,6 +84,32 @@ def grid_of(shape: tuple[int, ...], properties: Mapping[str, Any], *, in_mm: boo
         affine = _nibabel_affine(stuff.get("reoriented_affine", stuff["original_affine"]))
         orientation = _orientation(affine)
     return Grid(shape=shape, spacing=spacing, in_mm=in_mm, affine=affine, orientation=orientation)
+
+
+def turned_to_ras(grid: Grid) -> Grid:
+    """Returns the grid of a volume that is turned until its columns run to the right, its rows to the front, its slices up."""
+    if grid.affine is None or not grid.orientation:
+        return grid
+    from nibabel import orientations
+
+    untyped: Any = orientations
+    axes = untyped.io_orientation(
+        _LPS_FROM_RAS @ grid.affine
+    )  # of each axis: right, front or up, and whether against it
+    order = [int(np.flatnonzero(axes[:, 0] == axis)[0]) for axis in (2, 1, 0)]
+    affine = np.eye(4)
+    affine[:, 3] = grid.affine[:, 3]
+    for axis, source in enumerate(order):
+        affine[:3, axis] = grid.affine[:3, source] * axes[source, 1]
+        if axes[source, 1] < 0:
+            affine[:3, 3] += grid.affine[:3, source] * (grid.shape[source] - 1)
+    return replace(
+        grid,
+        shape=tuple(grid.shape[source] for source in order),
+        spacing=tuple(grid.spacing[source] for source in order),
+        affine=affine,
+        orientation=_orientation(affine),
+    )
 
 
 def distance_in_voxels(first: Grid, second: Grid) -> float:

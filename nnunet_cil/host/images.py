@@ -19,7 +19,7 @@ from nnunet_cil.host.formats import (
     nifti_dimensions,
     too_many_dimensions,
 )
-from nnunet_cil.host.grids import Grid, grid_of
+from nnunet_cil.host.grids import Grid, grid_of, turned_to_ras
 from nnunet_cil.host.readers import OVERWRITE, silent
 from nnunet_cil.host.spacings import Spacing, has_spacing_beside, spacing_beside
 
@@ -29,6 +29,9 @@ _WITHOUT_SPACING = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 """Endings of files that do not say how large a pixel is; of a TIFF, a file beside it may."""
 
 _RESTORE = "Restore it."
+
+_REORIENT = "WithReorient"
+"""The end of the names of nnU-Net's readers that turn every volume to RAS."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,14 +107,21 @@ def read_grid(file: Path, reader: Any, *, is_image: bool) -> Grid:
     Raises:
         CILError: as ``read_images`` and ``read_labels``.
     """
-    header = HEADERS.get(type(reader).__name__)
+    name = type(reader).__name__
+    header = HEADERS.get(name.removesuffix(_REORIENT))
     if header is None:
         return (read_images([file], reader) if is_image else read_labels(file, reader)).grid
     if not file.is_file():
         raise CILError(f"{file} is missing.")
     spacing = _spacing_beside(file, reader, is_image=is_image)
     shape, properties = _attempt(lambda: header(file), file, reader, _RESTORE)
-    return _grid(shape, properties, file, spacing)
+    grid = _grid(shape, properties, file, spacing)
+    return turned_to_ras(grid) if name.endswith(_REORIENT) else grid
+
+
+def has_colours(reader: Any) -> bool:
+    """Tells whether one file may hold several channels."""
+    return type(reader).__name__ == "NaturalImage2DIO"
 
 
 def whole_numbers(labels: Array, file: Path) -> npt.NDArray[np.integer[Any]]:

@@ -44,7 +44,7 @@ def test_all_problems_are_told_at_once_and_nothing_is_written(mine, raw, tmp_pat
         "case0: case0_0000.nii.gz has no label file",
         "case1: holds 7, but the labels are {'liver': 1, 'spleen': 2}",
         "case2: the value 0.5 is no whole number",
-        "case3: image and labels lie up to 2.5 voxels apart (at most 0.1 are tolerated)",
+        "case3: image and labels lie up to 2.5 voxels apart (at most 0.5 are tolerated)",
         "case4: image [12, 10, 6] and labels [12, 10, 5] differ in size",
         "are no CT in Hounsfield units: air is missing",
         "case7: has the same image as case6",

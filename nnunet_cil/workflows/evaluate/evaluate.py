@@ -28,6 +28,7 @@ from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_co
 from nnunet_cil.workflows.evaluate.pictures import write_charts, write_overlays, write_report, write_training_curves
 from nnunet_cil.workflows.evaluate.predict import Prediction, expected_predictions, predictions_of
 from nnunet_cil.workflows.evaluate.score import is_scored, score
+from nnunet_cil.workflows.evaluate.test_grids import check_test_grids
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
@@ -69,6 +70,7 @@ def evaluate(experiment: Experiment, options: EvaluationOptions) -> Evaluation:
     for earlier, later in planned.successions():
         later.check_continues(earlier)
     cases = describe_cases(experiment, options)
+    check_test_grids(experiment, options)  # what is taken as it is, the scores say
     logger.info("Scoring on the folds' validation cases" if cases == "validation" else f"Scoring on {cases}")
     output = output_folder(experiment, options)
     output.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,7 @@ from nnunet_cil.workflows.models.extend_checks import (
 )
 from nnunet_cil.workflows.models.trained_model import TrainedModel, read_model
 from nnunet_cil.workflows.plan.compatibility import Note
+from nnunet_cil.workflows.plan.grids import check_raw_grids
 from nnunet_cil.workflows.plan.step_files import step_plans_file
 from nnunet_cil.workflows.plan.transfer import compare_with_plans, refuse_blocking
 
@@ -132,6 +133,7 @@ def extend(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Ex
     target = nnunet_folder("nnUNet_preprocessed") / raw.folder.name
     for fold in folds:
         fold_of(target, fold, list(raw.cases))
+    check_raw_grids(raw)
     check_present(raw, (*options.refine, *new))
     notes = _compare(model, raw, force=options.force)
 

@@ -14,6 +14,7 @@ from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import model_folder_name, nnunet_folder
+from nnunet_cil.host.images import read_labels
 from nnunet_cil.host.plans_files import configuration_settings
 from nnunet_cil.host.preprocessed import scan_labels
 from nnunet_cil.host.raw_dataset import RawData
@@ -102,12 +103,7 @@ def check_present(raw: RawData, classes: Sequence[str]) -> None:
     """
     missing = {raw.dataset_json["labels"][name]: name for name in classes}
     for files in raw.cases.values():
-        try:
-            found = np.unique(raw.reader.read_seg(files["label"])[0])
-        except (RuntimeError, OSError, ValueError) as error:
-            raise CILError(
-                f"The label file {files['label']} cannot be read. Restore it, or remove the case."
-            ) from error
+        found = np.unique(read_labels(Path(files["label"]), raw.reader, remedy="Restore it, or remove the case.").array)
         missing = {label: name for label, name in missing.items() if label not in found}
         if not missing:
             return

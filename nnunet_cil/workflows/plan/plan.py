@@ -10,11 +10,13 @@ from pathlib import Path
 from nnunet_cil.errors import did_you_mean
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.folders import dataset_name
+from nnunet_cil.host.plans_files import reader_of
 from nnunet_cil.host.preprocessed import preprocessed_configurations
 from nnunet_cil.labels import check_labelled_classes, labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, plan_steps
 from nnunet_cil.training.catalogue import hyperparameter_names, trainer_class
+from nnunet_cil.workflows.plan.grids import check_training_grids
 from nnunet_cil.workflows.plan.preprocessed_data import (
     PreprocessedData,
     check_presence,
@@ -113,6 +115,7 @@ def write_step_plans(
         move_plans(datasets, base_plans, force=force)
         data |= read_others(datasets, base_plans, configurations)
     for name, found in data.items():
+        check_training_grids(name, found.dataset_json, reader_of(found.plans))
         check_labelled_classes(found.dataset_json, found.present, dataset=name)
     files = [
         data[name].folder / f"{plans_on(name, first, base_plans)}_{schedule.name}_step{index}.json"

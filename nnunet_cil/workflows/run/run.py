@@ -11,13 +11,17 @@ from pathlib import Path
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.commands import train, user_environment
+from nnunet_cil.host.dataset_json import preprocessed_or_raw
+from nnunet_cil.host.folders import nnunet_folder
 from nnunet_cil.host.preprocess import missing_commands, preprocess
 from nnunet_cil.locks import Lock
 from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.workflows.evaluate.cases import check_test_cases
 from nnunet_cil.workflows.evaluate.evaluate import Evaluation, evaluate
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
+from nnunet_cil.workflows.evaluate.test_grids import check_test_grids
 from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.plan.grids import check_training_grids
 from nnunet_cil.workflows.plan.plan import write_step_plans
 from nnunet_cil.workflows.plan.sequence_of_datasets import check_data_sets, move_plans, plans_on
 from nnunet_cil.workflows.plan.step_files import planned_first_trainer
@@ -48,6 +52,8 @@ def run(experiment: Experiment, training: TrainingOptions, evaluation: Evaluatio
     training.check_steps(experiment)
     if training.reaches_the_end(experiment):
         check_test_cases(experiment, evaluation)
+        for note in check_test_grids(experiment, evaluation):
+            logger.info(f"Note on the test cases: {note}")
     with running(experiment):
         return _run(experiment, training, evaluation)
 
@@ -94,6 +100,7 @@ def remaining_commands(experiment: Experiment, training: TrainingOptions, evalua
     training.check_steps(experiment)
     if training.reaches_the_end(experiment):
         check_test_cases(experiment, evaluation)
+        check_test_grids(experiment, evaluation)
     planned = write_plans(experiment)
     commands = [*preprocessing_commands(experiment), *(t.command for t in unfinished_trainings(planned, training))]
     if training.reaches_the_end(experiment):
@@ -124,6 +131,9 @@ def _preprocess_all(experiment: Experiment, logs: Path) -> None:
     first, *others = experiment.data_sets
     if others:
         check_data_sets(experiment.schedule, experiment.step_data_sets, experiment.base_plans)
+    for name in experiment.data_sets:
+        if not (nnunet_folder("nnUNet_preprocessed") / name / "gt_segmentations").is_dir():  # else plan does it
+            check_training_grids(name, preprocessed_or_raw(name), "")
     preprocess(first, experiment.configuration, experiment.base_plans, logs)
     if others:
         move_plans(experiment.step_data_sets, experiment.base_plans)
