@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_cil.case_hashes import CaseHashes
@@ -71,6 +71,26 @@ class FoldCases:
                     f"step {record.step} and those after it again with the split as it is now."
                 )
         return remarks
+
+    def narrowed(self, cases: Collection[str] | None) -> FoldCases:
+        """Returns the same without validation cases that are not among those of a step; None stands for all."""
+        if cases is None:
+            return self
+        own = set(cases)
+        return replace(self, validation=tuple(case for case in self.validation if case in own))
+
+    def changes_since(self, record: StepRecord) -> list[str]:
+        """Returns a remark where the fold's cases are others than a training had; none where that is not known."""
+        known = record.case_hashes
+        if known is None or (record.dataset, record.fold) != (self.dataset, str(self.fold)):
+            return []
+        differences = known.differences(self.training, self.validation)
+        since = f"since step {record.step} was trained" + (f" with {record.plans}" if record.plans else "")
+        return (
+            [f"The split of fold {self.fold} of {self.dataset} has changed {since} ({differences})."]
+            if differences
+            else []
+        )
 
     def check_resumed(self, known: CaseHashes) -> None:
         """Refuses to go on with a training that began with other cases.

@@ -46,11 +46,9 @@ def check_before_validation(trainer: nnUNetTrainerCIL) -> None:
     Raises:
         CILError: names the cases and the step.
     """
-    cases, known = _fold_cases(trainer), trainer.case_hashes
-    for remark in cases.check_against((*trainer.lineage, trainer.step_record())):
+    cases, own = _fold_cases(trainer), trainer.step_record()
+    for remark in [*cases.check_against((*trainer.lineage, own)), *cases.changes_since(own)]:
         trainer.say(remark)
-    if known is not None and (differences := known.differences(cases.training, cases.validation)):
-        trainer.say(f"The split of fold {trainer.fold} has changed since the training ({differences}).")
 
 
 def _fold_cases(trainer: nnUNetTrainerCIL) -> FoldCases:

@@ -11,7 +11,7 @@ from typing import Any
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.readers import named_reader
-from nnunet_cil.lineage import validation_means
+from nnunet_cil.lineage import StepRecord, validation_means
 from nnunet_cil.locks import Lock, fold_lock
 from nnunet_cil.step_plans import StepPlan
 
@@ -84,6 +84,12 @@ class ModelFold:
     def checkpoint(self) -> Path:
         """Returns the file of the final checkpoint, which need not be there."""
         return self.folder / "checkpoint_final.pth"
+
+    @property
+    def newest_checkpoint(self) -> Path | None:
+        """Returns the file of the final checkpoint, else that from which ``--c`` goes on; None where none is whole."""
+        files = (self.folder / f"checkpoint_{name}.pth" for name in ("final", "latest", "best"))
+        return next(filter(zipfile.is_zipfile, files), None)
 
     @property
     def name(self) -> str:
@@ -205,18 +211,44 @@ class ModelFold:
         cases = None if block.get("cases") is None else tuple(block["cases"])
         return "" if cases == self.plan.cases else "it learnt from other cases"
 
+    def records(self) -> tuple[StepRecord, ...]:
+        """Reads the records of its trainings, the last one its own, from the newest checkpoint; empty where there are none.
+
+        Tensors are not read: this is quick, however large the checkpoint is.
+        """
+        from nnunet_cil.training.state import StepState, read_checkpoint
+
+        newest = self.newest_checkpoint
+        state = None if newest is None else StepState.from_checkpoint(read_checkpoint(newest, lazily=True))
+        return () if state is None else state.lineage
+
+    def stands_on(self, earlier: ModelFold) -> bool:
+        """Tells whether it was trained on top of the model of the step before that is there; true where that is not known.
+
+        The model of a step before is known by the key of its record, which is another one in every training. Its checkpoint is
+        hashed only where there is no key, or where the file is newer than what stands on it.
+        """
+        newest, own, theirs = self.newest_checkpoint, self.records(), earlier.records()
+        if newest is None or not own or not earlier.is_trained:
+            return True
+        known, there = (records[-1].case_hashes if records else None for records in (own[:-1], theirs))
+        if known is not None and there is not None:
+            if known.key != there.key:
+                return False
+            if earlier.checkpoint.stat().st_mtime <= newest.stat().st_mtime:
+                return True
+        return own[-1].previous_sha256 == earlier.checkpoint_sha256()
+
     def check_continues(self, earlier: ModelFold) -> None:
         """Refuses a model that was trained on top of another one of the step before than is there now.
 
         Raises:
             CILError: with both hashes.
         """
-        from nnunet_cil.training.state import StepState, read_checkpoint
-
-        state = StepState.from_checkpoint(read_checkpoint(self.checkpoint))
-        if state is None:
+        records = self.records()
+        if not records:
             return
-        was, now = str(state.lineage[-1].previous_sha256), earlier.checkpoint_sha256()
+        was, now = str(records[-1].previous_sha256), earlier.checkpoint_sha256()
         if was != now:
             raise CILError(
                 f"The model of step {earlier.step}, {earlier.checkpoint}, has changed since step {self.step} was "

@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nnunet_cil.errors import CILError
+from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.files import files_sha256
 from nnunet_cil.host.case_files import first_images, image_cases
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
 from nnunet_cil.host.raw_dataset import read_raw
-from nnunet_cil.host.splits import SPLITS_FILE, read_validation_folds
+from nnunet_cil.host.splits import SPLITS_FILE, read_split
 from nnunet_cil.labels import labelled_classes
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.fold_records import current_cases
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 
@@ -114,11 +115,28 @@ def check_test_cases(experiment: Experiment, options: EvaluationOptions) -> None
     if options.cases == "validation":
         raise CILError("--cases validation: fold all leaves no validation cases. Choose other folds, or --cases test.")
     for name, test in found.items():
-        if test is None and _steps_differ(experiment):
+        if test is None:
             raise CILError(
                 f"{name} has no cases to score on: it has no imagesTs with labelsTs in nnUNet_raw, and fold all leaves no "
-                "validation cases. Add test cases, or train other folds."
+                "validation cases. Add test cases, give some with -i and -l, or train other folds."
             )
+
+
+def validation_data_sets(experiment: Experiment, options: EvaluationOptions) -> list[str]:
+    """Returns the data sets whose validation cases are scored, by nnU-Net's names."""
+    return [name for name in experiment.data_sets if test_set(name, options) is None]
+
+
+def check_predicted(planned: PlannedExperiment, options: EvaluationOptions) -> None:
+    """Refuses a model whose validation cases nnU-Net has not predicted, where these predictions are scored.
+
+    Raises:
+        CILError: with the command that predicts them.
+    """
+    experiment = planned.experiment
+    if validation_data_sets(experiment, options) and not _steps_differ(experiment):
+        for model in planned.model_folds():
+            cases_of(model, None)
 
 
 def test_set(dataset: str, options: EvaluationOptions) -> TestSet | None:
@@ -155,21 +173,22 @@ def passes_over_test_cases(experiment: Experiment, options: EvaluationOptions) -
 
 
 def _validation_set(dataset: str, fold: int | str, output: Path) -> TestSet:
-    """Returns the fold's validation cases as images to predict: no model of the fold was trained on them."""
+    """Returns the fold's validation cases as images to predict."""
     preprocessed = nnunet_folder("nnUNet_preprocessed") / dataset
-    folds = read_validation_folds(preprocessed)
-    if int(fold) >= len(folds):
+    if int(fold) >= len(read_split(preprocessed)):
         what = "neither imagesTs with labelsTs in nnUNet_raw, nor" if _own_test_set(dataset) is None else "no"
         raise CILError(
             f"{dataset} has no cases to score on: {what} validation cases of fold {fold} in {preprocessed / SPLITS_FILE}. Add "
             "test cases, or choose another fold."
         )
     content = read_dataset_json(preprocessed / "dataset.json", "Run 'nnunet_cil plan' first.")
-    cases = read_raw(raw_dataset_folder(dataset), content).cases
+    raw, names = read_raw(raw_dataset_folder(dataset), content), current_cases(dataset, fold).validation
+    if missing := [name for name in names if name not in raw.cases]:
+        raise CILError(f"{raw.folder} lacks the validation cases {few_names(missing)} of fold {fold}. Restore them.")
     images = {
-        f"{case}_{channel:04d}{content['file_ending']}": Path(image).resolve()
-        for case in folds[int(fold)]
-        for channel, image in enumerate(cases[case]["images"])
+        f"{name}_{channel:04d}{content['file_ending']}": Path(image).resolve()
+        for name in names
+        for channel, image in enumerate(raw.cases[name]["images"])
     }
     folder = output / "validation_images" / f"{dataset}_fold{fold}"
     _link_all(images, folder)
@@ -199,7 +218,7 @@ def cases_of(model: ModelFold, test: TestSet | None) -> list[Case]:
         test: None for the fold's validation cases.
 
     Raises:
-        CILError: there is no image, or a case has no reference labels; or nnU-Net's final validation is missing.
+        CILError: there is no image, or a case has no reference labels; or nnU-Net has not predicted a validation case.
     """
     names, ending = _case_names(model, test)
     dataset = test.dataset if test is not None and test.dataset else model.model.dataset
@@ -238,12 +257,19 @@ def _case_names(model: ModelFold, test: TestSet | None) -> tuple[list[str], str]
         if not names:
             raise CILError(f"{test.images} holds no images that end in {ending}.")
         return names, ending
+    return _validated_cases(model, ending), ending
+
+
+def _validated_cases(model: ModelFold, file_ending: str) -> list[str]:
+    """Returns the validation cases of the fold, which nnU-Net must have predicted with the final checkpoint."""
+    names = sorted(current_cases(model.model.dataset, model.fold).validation)
     predictions = model.folder / "validation"
-    names = sorted(p.name.removesuffix(ending) for p in predictions.glob(f"*{ending}"))
-    if not names or not model.is_validated:
+    missing = [name for name in names if not (predictions / f"{name}{file_ending}").is_file()]
+    if missing or not model.is_validated:
         command = shlex.join(["nnUNetv2_train", *model.train_arguments, "--val"])
-        raise CILError(f"{predictions} does not hold the predictions of the final checkpoint. Run '{command}'.")
-    return names, ending
+        which = f" of {few_names(missing)}" if missing and model.is_validated else ""
+        raise CILError(f"{predictions} does not hold the predictions of the final checkpoint{which}. Run '{command}'.")
+    return names
 
 
 def describe_cases(experiment: Experiment, options: EvaluationOptions) -> str:

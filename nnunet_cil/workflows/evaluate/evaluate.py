@@ -23,13 +23,22 @@ from nnunet_cil.host.folders import nnunet_folder, num_processes
 from nnunet_cil.host.processes import end_with_parent
 from nnunet_cil.locks import Lock, refuse_if_held
 from nnunet_cil.training.catalogue import check_trainer_names
-from nnunet_cil.workflows.evaluate.cases import describe_cases, passes_over_test_cases, references_sha256, test_sets
+from nnunet_cil.workflows.evaluate.cases import (
+    check_predicted,
+    check_test_cases,
+    describe_cases,
+    passes_over_test_cases,
+    references_sha256,
+    test_sets,
+    validation_data_sets,
+)
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
 from nnunet_cil.workflows.evaluate.pictures import write_charts, write_overlays, write_report, write_training_curves
 from nnunet_cil.workflows.evaluate.predict import Prediction, expected_predictions, predictions_of
 from nnunet_cil.workflows.evaluate.score import is_scored, score
 from nnunet_cil.workflows.evaluate.test_grids import check_test_grids
 from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.fold_records import check_validation_cases
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 
@@ -57,9 +66,11 @@ def evaluate(experiment: Experiment, options: EvaluationOptions) -> Evaluation:
         options: what to score and how, and where the results go.
 
     Raises:
-        CILError: a step is not trained, or on top of another model than is there; a prediction and its reference do not match.
+        CILError: a step is not trained, on top of another model than is there, or on validation cases that would be scored; a
+            prediction and its reference do not match.
     """
     check_trainer_names(experiment.trainers)
+    check_test_cases(experiment, options)
     planned = PlannedExperiment.read(experiment)
     for remark in planned.remarks:
         logger.info(remark)
@@ -69,9 +80,13 @@ def evaluate(experiment: Experiment, options: EvaluationOptions) -> Evaluation:
         model.check_planned()
     for earlier, later in planned.successions():
         later.check_continues(earlier)
+    remarks = check_validation_cases(planned.model_folds(), validation_data_sets(experiment, options))
+    check_predicted(planned, options)
     cases = describe_cases(experiment, options)
     check_test_grids(experiment, options)  # what is taken as it is, the scores say
     logger.info("Scoring on the folds' validation cases" if cases == "validation" else f"Scoring on {cases}")
+    for remark in remarks:
+        logger.info(remark)
     output = output_folder(experiment, options)
     output.mkdir(parents=True, exist_ok=True)
     with Lock(output / ".in_use.json", str(output)).held():

@@ -7,6 +7,7 @@ import math
 
 from nnunet_cil.evaluation.tables import Groups, Table, group_means, number
 from nnunet_cil.host.commands import epochs_in
+from nnunet_cil.lineage import validation_dice
 from nnunet_cil.training.catalogue import check_trainer_names
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.model_fold import ModelFold
@@ -45,9 +46,10 @@ def _state(model: ModelFold) -> str:
 
 
 def _validation_scores(model: ModelFold) -> Groups:
-    """Returns the mean Dice over old, new and all classes, from nnU-Net's summary; NaN where there is none."""
+    """Returns the mean Dice over old, new and all classes, from nnU-Net's summary; NaN where there is none, as in fold all."""
     if not model.is_finished or not model.is_planned:
         return math.nan, math.nan, math.nan
-    means, plan = model.validation_means(), model.plan
-    scores = {n: float(means.get(str(plan.labels[n]), {}).get("Dice", "nan")) for n in plan.seen_classes}
+    plan = model.plan
+    dice = validation_dice(model.folder, plan.labels)
+    scores = {name: dice.get(name, math.nan) for name in plan.seen_classes}
     return group_means(scores, plan.old_classes, plan.new_classes)

@@ -24,3 +24,15 @@ def test_status_tells_finished_running_and_missing(setting, capsys):
     assert lines[2] == ["0", "0", PGCD, "finished", "", "0.150", "0.150"]
     assert lines[3] == ["0", "1", PGCD, "finished", "0.150", "0.300", "0.200"]
     assert lines[4] == ["0", "2", PGCD, "epoch 1 of 2", "", "", ""]
+
+
+def test_fold_all_has_no_scores(setting, capsys):
+    schedule, _, _, folder = setting
+    experiment = Experiment(
+        dataset=DATASET, configuration="3d_fullres", folds=("all",), schedule_name=schedule, trainers=(PGCD,)
+    )
+    workflow.run(experiment, TrainingOptions(device="cpu", stop_after=0), EvaluationOptions())
+    assert (folder([DATASET, "3d_fullres", "all", "-tr", PGCD, "-p", "nnUNetPlans_toy_step0"]) / "validation").is_dir()
+    assert main(["status", "17", "3d_fullres", "all", str(schedule), "-tr", PGCD]) == 0
+    row = capsys.readouterr().out.splitlines()[2]
+    assert [c.strip() for c in row.strip("|").split("|")] == ["all", "0", PGCD, "finished", "", "", ""]

@@ -1,0 +1,74 @@
+"""The cases of an experiment's folds as they are split now, held against the records in the models' checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from nnunet_cil.fold_cases import FoldCases
+from nnunet_cil.host.dataset_json import read_dataset_json
+from nnunet_cil.host.folders import nnunet_folder
+from nnunet_cil.host.splits import SPLITS_FILE, fold_of
+from nnunet_cil.workflows.model_fold import ModelFold
+
+
+def current_cases(dataset: str, fold: int | str) -> FoldCases:
+    """Returns the cases of a fold of a preprocessed data set, as they are split now.
+
+    Args:
+        dataset: nnU-Net's name.
+        fold: nnU-Net's.
+
+    Raises:
+        CILError: there is no such fold, or the split cannot be used.
+    """
+    folder = nnunet_folder("nnUNet_preprocessed") / dataset
+    ending = str(read_dataset_json(folder / "dataset.json")["file_ending"])
+    cases = sorted(file.name.removesuffix(ending) for file in (folder / "gt_segmentations").glob(f"*{ending}"))
+    found = fold_of(folder, fold, cases)
+    return FoldCases.of(dataset, fold, found.training, found.validation, folder / SPLITS_FILE)
+
+
+def check_validation_cases(models: Iterable[ModelFold], data_sets: Collection[str]) -> list[str]:
+    """Refuses validation cases that a model was trained on, at any of its steps.
+
+    Args:
+        models: trained.
+        data_sets: nnU-Net's names of those whose validation cases are scored.
+
+    Returns:
+        Remarks on models of which it is not known, and on splits that have changed since.
+
+    Raises:
+        CILError: names the cases and the step.
+    """
+    remarks: dict[str, None] = {}
+    for model in models if data_sets else ():
+        records = model.records()
+        if not records:
+            remarks[f"It is not recorded which cases {model.checkpoint} was trained on."] = None
+        for name in data_sets:
+            cases = current_cases(name, model.fold)
+            remarks |= dict.fromkeys(cases.check_against(records))
+            if records and model.plan.cases is None:
+                remarks |= dict.fromkeys(cases.changes_since(records[-1]))
+    return list(remarks)
+
+
+def check_trained_before(model: ModelFold, trained: ModelFold) -> None:
+    """Refuses a split under which a training would begin, or go on, with cases that its origin was trained on.
+
+    Args:
+        model: that is going to be trained or validated.
+        trained: the model itself, or the nearest one before it that has a checkpoint.
+
+    Raises:
+        CILError: says what has changed.
+    """
+    records = trained.records()
+    if not records:
+        return
+    cases = current_cases(model.model.dataset, model.fold).narrowed(model.plan.cases)
+    cases.check_against(records)
+    hashes = records[-1].case_hashes
+    if trained == model and not model.is_trained and hashes is not None and model.plan.cases is None:
+        cases.check_resumed(hashes)
