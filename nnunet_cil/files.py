@@ -185,6 +185,11 @@ def write_json(file: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 
 
+def json_sha256(content: Any) -> str:
+    """Returns the SHA-256 of what JSON can hold, whatever the order of its keys, in hexadecimal."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def is_cut_off(file: Path) -> bool:
     """Returns whether a NIfTI file ends before its last voxel, or a packed one cannot be unpacked.
 

@@ -12,6 +12,7 @@ from typing import Any
 from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json
+from nnunet_cil.validation import validated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +98,10 @@ def validation_means(fold: Path) -> dict[str, dict[str, float]]:
         if (summary.parent / NOT_FINAL).is_file() or summary.stat().st_mtime < checkpoint.stat().st_mtime:
             return {}
         means = read_json(summary, "").get("mean")
+        found: dict[str, dict[str, float]] = validated(dict[str, dict[str, float]], means, str(summary), "")
     except (OSError, CILError):
         return {}
-    if not isinstance(means, dict) or not all(isinstance(scores, dict) for scores in means.values()):
-        return {}
-    return means
+    return found
 
 
 def validation_dice(fold: Path, labels: Mapping[str, int]) -> dict[str, float]:
@@ -110,7 +110,7 @@ def validation_dice(fold: Path, labels: Mapping[str, int]) -> dict[str, float]:
     Fold ``all`` has no validation cases: what nnU-Net calls its validation are scores of training cases.
     """
     means = validation_means(fold) if fold.name != "fold_all" else {}
-    dice = {name: means[str(label)]["Dice"] for name, label in labels.items() if str(label) in means}
+    dice = {name: means.get(str(label), {}).get("Dice", math.nan) for name, label in labels.items()}
     return {name: value for name, value in dice.items() if not math.isnan(value)}
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import json_sha256, json_type, shortened
 from nnunet_cil.labels import label_map, model_labels
 from nnunet_cil.schedule import DEFAULT_EPOCHS, Schedule
+from nnunet_cil.validation import validated
 
 SCHEMA_VERSION = 1
 
@@ -140,7 +141,7 @@ class StepPlan:
         if content["previous"] is not None and content["previous"]["folder"] is None:
             del content["previous"]["folder"]
         block = {"schema_version": SCHEMA_VERSION, **content}
-        return {**block, "digest": _digest(block)}
+        return {**block, "digest": json_sha256(block)}
 
 
 def plan_steps(
@@ -201,25 +202,20 @@ def read_step_plan(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) ->
             f"The plans {name!r} say nothing about a step. Write a step's plans with 'nnunet_cil plan "
             "DATASET SCHEDULE' and pass their name with -p."
         )
+    again = "Run 'nnunet_cil plan' (or 'extend') again."
+    if not isinstance(block, dict):
+        raise CILError(f"The 'cil' block of the plans {name!r} is {json_type(block)}, but must be an object. {again}")
     if block.get("schema_version") != SCHEMA_VERSION:
         raise CILError(
-            f"The plans {name!r} were written for schema version {block.get('schema_version')} of "
-            f"nnunet_cil, this is version {SCHEMA_VERSION}. Run 'nnunet_cil plan' (or 'extend') again."
+            f"The plans {name!r} were written for schema version {shortened(block.get('schema_version'))} of "
+            f"nnunet_cil, this is version {SCHEMA_VERSION}. {again}"
         )
-    content = {key: value for key, value in block.items() if key != "digest"}
-    if block.get("digest") != _digest(content):
+    plan: StepPlan = validated(StepPlan, block, f"The 'cil' block of the plans {name!r}", again)
+    if block.get("digest") != json_sha256({key: value for key, value in block.items() if key != "digest"}):
         raise CILError(
             f"The 'cil' block of the plans {name!r} was edited by hand. Change the schedule instead and "
             "run 'nnunet_cil plan' again, under another schedule name if it was trained already."
         )
-    del content["schema_version"]
-    content["steps"] = tuple(tuple(classes) for classes in content["steps"])
-    content["cases"] = None if content["cases"] is None else tuple(content["cases"])
-    content["earlier_cases"] = tuple(tuple(cases) for cases in content.get("earlier_cases", ()))
-    content["previous"] = None if content["previous"] is None else PreviousModel(**content["previous"])
-    content["refined"] = tuple(content.get("refined", ()))
-    content["labelled"] = {case: tuple(names) for case, names in content.get("labelled", {}).items()}
-    plan = StepPlan(**content)
     if dict(dataset_json["labels"]) not in (plan.dataset_labels, plan.labels):
         raise CILError(
             f"The plans {name!r} were written for a data set with the labels {plan.dataset_labels}, but "
@@ -227,7 +223,3 @@ def read_step_plan(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) ->
             "'extend') again."
         )
     return plan
-
-
-def _digest(block: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(block, sort_keys=True).encode()).hexdigest()

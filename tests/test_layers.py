@@ -21,6 +21,7 @@ LAYERS = {
     "schedule": 0,
     "labels": 0,
     "step_plans": 0,
+    "validation": 0,
     "host": 1,
     "losses": 1,
     "networks": 1,

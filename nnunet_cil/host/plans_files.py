@@ -5,19 +5,78 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunet_cil.errors import CILError
+from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.files import read_json
 from nnunet_cil.host.folders import dataset_id
 from nnunet_cil.names import valid_name
+from nnunet_cil.validation import validated
+
+_AGAIN = "Restore the file, or plan and preprocess the data set again."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plans:
+    """The keys of plans that are read here and in nnU-Net, beside those of the configurations."""
+
+    dataset_name: str
+    plans_name: str
+    configurations: dict[str, dict[str, Any]]
+    image_reader_writer: str = ""
+    transpose_forward: tuple[int, ...] = ()
+    transpose_backward: tuple[int, ...] = ()
+    foreground_intensity_properties_per_channel: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Configuration:
+    """The settings of a configuration that are read here."""
+
+    data_identifier: str
+    patch_size: tuple[int, ...] = ()
+    batch_size: int = 0
+    spacing: tuple[float, ...] = ()
+    normalization_schemes: tuple[str, ...] = ()
+    previous_stage: str | None = None
+    architecture: dict[str, Any] = field(default_factory=dict)
+
+
+def read_plans(file: Path, remedy: str) -> dict[str, Any]:
+    """Reads nnU-Net's plans; ``remedy`` says what to do when the file is missing.
+
+    Raises:
+        CILError: the file is missing, or lacks what nnU-Net needs.
+    """
+    plans = read_json(file, remedy)
+    found: _Plans = validated(_Plans, plans, str(file), _AGAIN)
+    if not found.configurations:
+        raise CILError(f"{file} has no configuration. {_AGAIN}")
+    return plans
 
 
 def configuration_settings(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
-    """Returns the settings of a configuration of the plans, with what it inherits from another one."""
+    """Returns the settings of a configuration of the plans, with what it inherits from another one.
+
+    Raises:
+        CILError: there is no such configuration, or it lacks what nnU-Net needs.
+    """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    settings: dict[str, Any] = PlansManager(dict(plans)).get_configuration(configuration).configuration
+    where = f"The configuration {configuration!r} of the plans {plans.get('plans_name')!r}"
+    known = plans["configurations"]
+    if configuration not in known:
+        raise CILError(
+            f"The plans {plans.get('plans_name')!r} have no configuration {configuration!r}{did_you_mean(configuration, known)}."
+        )
+    try:
+        settings: dict[str, Any] = PlansManager(dict(plans)).get_configuration(configuration).configuration
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CILError(f"{where} cannot be read by nnU-Net ({reason}). {_AGAIN}") from error
+    validated(_Configuration, settings, where, _AGAIN)
     return settings
 
 

@@ -8,12 +8,11 @@ import shlex
 from pathlib import Path
 
 from nnunet_cil.errors import CILError, did_you_mean
-from nnunet_cil.files import read_json
 from nnunet_cil.host.case_files import training_cases
 from nnunet_cil.host.commands import call, user_environment
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import id_argument, nnunet_folder
-from nnunet_cil.host.plans_files import configuration_settings
+from nnunet_cil.host.plans_files import configuration_settings, read_plans
 from nnunet_cil.locks import Lock
 
 logger = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[
     commands = []
     if not (folder / "dataset_fingerprint.json").is_file():  # plans from elsewhere; training wants it all the same
         commands.append(["nnUNetv2_extract_fingerprint", "-d", id_argument(dataset), "--verify_dataset_integrity"])
-    content = read_json(plans, "")
+    content = read_plans(plans, "")
     known = configuration in content["configurations"]  # what is wrong with it, plan says
     if known and not _is_complete(folder / configuration_settings(content, configuration)["data_identifier"]):
         commands.append(

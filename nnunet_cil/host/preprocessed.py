@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import read_json
 from nnunet_cil.host.folders import id_argument
-from nnunet_cil.host.plans_files import configuration_settings
+from nnunet_cil.host.plans_files import configuration_settings, read_plans
 
 _PREPROCESSING_SETTINGS = (
     *("spacing", "normalization_schemes", "use_mask_for_norm", "preprocessor_name"),
@@ -55,10 +54,12 @@ def refuse_other_preprocessing(folder: Path, plans: Mapping[str, Any], configura
         return
     own = _preprocessing_settings(plans, configuration)
     for file in sorted(folder.glob("*.json")):
-        other = read_json(file, "") if file.stem not in ("dataset", "dataset_fingerprint") else {}
-        if configuration not in (other.get("configurations", {}) if isinstance(other, dict) else {}):
+        try:
+            other = read_plans(file, "")
+            theirs_is_here = configuration_settings(other, configuration)["data_identifier"] == identifier
+        except CILError:  # another file, or plans without the configuration
             continue
-        if configuration_settings(other, configuration).get("data_identifier") != identifier:
+        if not theirs_is_here:
             continue
         theirs = _preprocessing_settings(other, configuration)
         if differing := [name for name, value in own.items() if theirs[name] != value]:

@@ -9,10 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from nnunet_cil.errors import CILError, did_you_mean
-from nnunet_cil.files import read_json
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import dataset_id, model_folder_name, nnunet_folder
-from nnunet_cil.host.plans_files import reader_of, refuse_other_data_set
+from nnunet_cil.host.plans_files import read_plans, reader_of, refuse_other_data_set
 from nnunet_cil.step_plans import StepPlan, read_step_plan
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.model_fold import ModelFold, StepModel
@@ -119,7 +118,7 @@ def _read(experiment: Experiment, file: Path, step: int) -> tuple[StepPlan, str]
     dataset_json = read_dataset_json(file.parent / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
     what = [experiment.dataset_name, str(experiment.schedule_name), "-p", experiment.base_plans]
     command = shlex.join(["nnunet_cil", "plan", *what])
-    plans = read_json(file, f"Run '{command}' first.")
+    plans = read_plans(file, f"Run '{command}' first.")
     refuse_other_data_set(plans, file)
     if experiment.configuration not in plans["configurations"]:
         known = did_you_mean(experiment.configuration, plans["configurations"])

@@ -119,7 +119,7 @@ def test_a_disk_that_is_too_full_is_said(tmp_path):
 
 
 def test_the_preprocessed_dataset_json_comes_before_the_raw_one(root):
-    text = '{{"channel_names": {{"0": "CT"}}, "labels": {{"background": 0}}, "file_ending": "{}"}}'
+    text = '{{"channel_names": {{"0": "CT"}}, "labels": {{"background": 0, "liver": 1}}, "file_ending": "{}"}}'
     (root / "raw" / "Dataset007_Liver" / "dataset.json").write_text(text.format(".mha"))
     assert preprocessed_or_raw("Dataset007_Liver")["file_ending"] == ".mha"
     (root / "preprocessed" / "Dataset007_Liver" / "dataset.json").write_text(text.format(".nii.gz"))

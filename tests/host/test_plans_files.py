@@ -6,7 +6,14 @@ import pytest
 from toy import base_plans
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.host.plans_files import configuration_settings, moved_name, moved_plans, reader_of, unmoved_name
+from nnunet_cil.host.plans_files import (
+    configuration_settings,
+    moved_name,
+    moved_plans,
+    read_plans,
+    reader_of,
+    unmoved_name,
+)
 from nnunet_cil.host.preprocessed import preprocessed_configurations, refuse_other_preprocessing
 
 
@@ -61,3 +68,84 @@ def test_data_that_other_plans_may_have_preprocessed_are_refused(tmp_path):
     other["configurations"]["3d_fullres"]["data_identifier"] = "elsewhere"
     (tmp_path / "other.json").write_text(json.dumps(other))
     refuse_other_preprocessing(tmp_path, plans, "3d_fullres", "Choose.")
+
+
+def damaged(plans, key, value):
+    """Returns plans with another value at ``a.b.c``; without it where the value is ``...``."""
+    plans = json.loads(json.dumps(plans))
+    *path, last = key.split(".")
+    inside = plans
+    for part in path:
+        inside = inside[part]
+    inside[last] = value
+    if value is ...:
+        del inside[last]
+    return plans
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("configurations", ..., "lacks 'configurations'"),
+        ("configurations", None, "has null for 'configurations'"),
+        ("configurations", [], r"has \[\] for 'configurations'"),
+        ("configurations", {}, "has no configuration"),
+        ("configurations", {"2d": None}, "has null for 'configurations.2d'"),
+        ("configurations", {"2d": "x"}, "has 'x' for 'configurations.2d'"),
+        ("dataset_name", ..., "lacks 'dataset_name'"),
+        ("dataset_name", 17, "has 17 for 'dataset_name'"),
+        ("plans_name", None, "has null for 'plans_name'"),
+        ("transpose_forward", "xyz", "has 'xyz' for 'transpose_forward'"),
+        ("transpose_forward", [0, 1.5, 2], r"has 1.5 for 'transpose_forward\[1\]'"),
+        ("image_reader_writer", None, "has null for 'image_reader_writer'"),
+        (
+            "foreground_intensity_properties_per_channel",
+            {"0": None},
+            "has null for 'foreground_intensity_properties_per_ch",
+        ),
+    ],
+)
+def test_damaged_plans_are_one_sentence(tmp_path, key, value, message):
+    file = tmp_path / "nnUNetPlans.json"
+    file.write_text(json.dumps(damaged(base_plans(), key, value)))
+    with pytest.raises(CILError, match=rf"nnUNetPlans.json {message}.*Restore the file, or plan and preprocess"):
+        read_plans(file, "")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data_identifier", ..., "lacks 'data_identifier'"),
+        ("data_identifier", None, "has null for 'data_identifier'"),
+        ("patch_size", "big", "has 'big' for 'patch_size'"),
+        ("patch_size", [16, None, 16], r"has null for 'patch_size\[1\]'"),
+        ("spacing", {}, "has {} for 'spacing'"),
+        ("batch_size", "2", "has '2' for 'batch_size'"),
+        ("normalization_schemes", [None], r"has null for 'normalization_schemes\[0\]'"),
+        ("architecture", [], r"has \[\] for 'architecture'"),
+        ("architecture", ..., "cannot be read by nnU-Net .KeyError"),
+        ("inherits_from", "none", "cannot be read by nnU-Net"),
+        ("inherits_from", ["2d"], "cannot be read by nnU-Net"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Detected old nnU-Net plans")
+def test_a_damaged_configuration_is_one_sentence(key, value, message):
+    plans = damaged(base_plans(), f"configurations.3d_fullres.{key}", value)
+    with pytest.raises(CILError, match=rf"configuration '3d_fullres' of the plans 'nnUNetPlans' {message}") as error:
+        configuration_settings(plans, "3d_fullres")
+    assert "\n" not in str(error.value)
+
+
+def test_a_configuration_that_is_not_there_is_answered_with_the_nearest():
+    with pytest.raises(CILError, match=r"no configuration '3d_fulres' \(did you mean '3d_fullres'\?\)"):
+        configuration_settings(base_plans(), "3d_fulres")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "[{}]", "null", "{", "{}", '{"configurations": 3}', '{"configurations": {"3d_fullres": 1}}']
+)
+def test_other_files_beside_plans_are_passed_over(tmp_path, content):
+    plans = base_plans()
+    (tmp_path / plans["configurations"]["3d_fullres"]["data_identifier"]).mkdir()
+    (tmp_path / "splits_final.json").write_text(content)
+    refuse_other_preprocessing(tmp_path, plans, "3d_fullres", "")

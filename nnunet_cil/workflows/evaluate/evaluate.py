@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_cil import __version__
+from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.results import results, without_nan
 from nnunet_cil.evaluation.scores import by_trainer, distance_unit, score_table, write_csv
 from nnunet_cil.evaluation.significance import paired_tests
@@ -213,19 +214,22 @@ def _write_pictures(
 def evaluated(experiment: Experiment, options: EvaluationOptions) -> Evaluation | None:
     """Returns what ``evaluate`` has found before; None if it has not, or with other options, models or files than are there."""
     folder = output_folder(experiment, options)
-    if not (folder / "report.html").is_file():  # written last
+    if not (folder / "report.html").is_file() or not (folder / "summary.md").is_file():  # the report is written last
         return None
-    known = read_json(folder / "results.json", "Run 'nnunet_cil evaluate' again.")
+    try:
+        known = read_json(folder / "results.json", "")
+    except CILError:  # none, or a damaged one
+        return None
     planned = PlannedExperiment.read(experiment)
     models = planned.model_folds()
     if known.get("steps") != [list(step.classes) for step in experiment.schedule.steps]:
         return None
     if known.get("tolerance_mm") != options.tolerance_mm:
         return None
-    if known["cases"] != describe_cases(experiment, options) or not all(m.checkpoint.is_file() for m in models):
+    if known.get("cases") != describe_cases(experiment, options) or not all(m.checkpoint.is_file() for m in models):
         return None
     digests = {model: model.checkpoint_sha256() for model in models}
-    if known["checkpoints_sha256"] != {_key(model): digest for model, digest in digests.items()}:
+    if known.get("checkpoints_sha256") != {_key(model): digest for model, digest in digests.items()}:
         return None
     if known.get("labels_sha256") != references_sha256(experiment, options):
         return None

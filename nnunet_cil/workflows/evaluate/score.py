@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.files import CaseScores, score_files
 from nnunet_cil.evaluation.scores import score_table
-from nnunet_cil.files import files_sha256, read_json, write_json
+from nnunet_cil.files import files_sha256, json_sha256, read_json, write_json
 from nnunet_cil.host.spacings import has_spacing_beside, spacing_file
 from nnunet_cil.workflows.evaluate.predict import Prediction
 from nnunet_cil.workflows.model_fold import ModelFold
@@ -61,7 +62,7 @@ def score(
     if rows is None:
         rows = score_cases(predictions, model.plan.labels, tolerance_mm, pool, reader)
         file.parent.mkdir(exist_ok=True)
-        write_json(file, {**scored_from, "rows": rows})
+        write_json(file, {**scored_from, "rows": rows, "rows_sha256": json_sha256(rows)})
     table = score_table({"trainer": model.trainer, "step": model.step, "fold": model.fold, **row} for row in rows)
     return ModelScores(table=table, notes=tuple(_notes(rows)))
 
@@ -162,8 +163,10 @@ def _score(channels: Mapping[str, int], tolerance_mm: float, reader: Any, predic
 
 def _stored_rows(file: Path, scored_from: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """Returns rows that were scored before, if they are of the same model, cases and files."""
-    if not file.is_file():
+    try:
+        known = read_json(file, "")
+    except CILError:  # none, or a damaged one
         return None
-    known = read_json(file, "")
-    rows: list[dict[str, Any]] = known["rows"]
-    return rows if {key: known.get(key) for key in scored_from} == dict(scored_from) else None
+    rows: list[dict[str, Any]] | None = known.get("rows")
+    is_whole = known.get("rows_sha256") == json_sha256(rows)
+    return rows if is_whole and {key: known.get(key) for key in scored_from} == dict(scored_from) else None

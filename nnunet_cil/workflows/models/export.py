@@ -10,10 +10,11 @@ from typing import Any
 
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import read_json, temporary_folder, write_json
+from nnunet_cil.files import temporary_folder, write_json
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import model_folder_name
 from nnunet_cil.host.networks import check_network_classes
+from nnunet_cil.host.plans_files import read_plans
 from nnunet_cil.lineage import validation_dice
 from nnunet_cil.model_card import model_card
 from nnunet_cil.workflows.models.trained_model import check_network, final_checkpoints, refuse_paths
@@ -49,7 +50,7 @@ def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence
     from nnunet_cil.training.state import read_model_checkpoint
 
     checkpoints = final_checkpoints(model)
-    plans = read_json(model / "plans.json", "Give a model folder, with plans.json and fold_X.")
+    plans = read_plans(model / "plans.json", "Give a model folder, with plans.json and fold_X.")
     plans.pop("cil", None)
     stored = read_dataset_json(model / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
     dataset_json = {key: stored[key] for key in (*_NEEDED, *_TOLD) if key in stored}

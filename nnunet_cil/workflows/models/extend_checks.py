@@ -15,10 +15,11 @@ from nnunet_cil.files import read_json
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import model_folder_name, nnunet_folder
 from nnunet_cil.host.images import read_labels
-from nnunet_cil.host.plans_files import configuration_settings
+from nnunet_cil.host.plans_files import configuration_settings, read_plans
 from nnunet_cil.host.preprocessed import scan_labels
 from nnunet_cil.host.raw_dataset import RawData
 from nnunet_cil.step_plans import PreviousModel, StepPlan
+from nnunet_cil.validation import validated
 from nnunet_cil.workflows.models.trained_model import TrainedModel
 from nnunet_cil.workflows.plan.step_files import refuse_if_trained
 
@@ -175,9 +176,10 @@ def refuse_other_plans(file: Path, content: Mapping[str, Any]) -> None:
     if not file.is_file():
         refuse_if_trained(file, content)
         return
-    known = read_json(file, "")
-    ours, theirs = (PreviousModel(**plans["cil"]["previous"]) for plans in (content, known))
-    if ours != theirs and _model_folder(theirs).is_dir():
+    redo = "Remove it and run the command again, or give this step a name of its own with --name."
+    known = read_json(file, redo)
+    ours, theirs = (_previous(plans, file, redo) for plans in (content, known))
+    if theirs is not None and ours != theirs and _model_folder(theirs).is_dir():
         raise CILError(
             f"{file} continues another model, {_model_folder(theirs)}. Give this step a name of its own with --name."
         )
@@ -191,6 +193,11 @@ def _model_folder(previous: PreviousModel) -> Path:
         return Path(previous.folder)
     name = model_folder_name(str(previous.trainer), previous.plans, str(previous.configuration))
     return nnunet_folder("nnUNet_results") / previous.dataset / name
+
+
+def _previous(plans: Mapping[str, Any], file: Path, redo: str) -> PreviousModel | None:
+    plan: StepPlan = validated(StepPlan, plans.get("cil"), f"The 'cil' block of {file}", redo)
+    return plan.previous
 
 
 def _apart_from_previous(plans: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,7 +247,7 @@ def check_preprocessed_labels(file: Path, configuration: str, labels: Mapping[st
     Raises:
         CILError: names the case or the class, and what to correct.
     """
-    target, plans = file.parent, read_json(file, "")
+    target, plans = file.parent, read_plans(file, "")
     preprocessed = configuration_settings(plans, configuration)["data_identifier"]
     only = {"plans_name": file.stem, "configurations": {configuration: {"data_identifier": preprocessed}}}
     present = scan_labels(target, only, labels)

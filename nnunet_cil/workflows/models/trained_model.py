@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import read_json
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.networks import check_network_classes, plain_network
-from nnunet_cil.host.plans_files import configuration_settings, unmoved_name
+from nnunet_cil.host.plans_files import configuration_settings, read_plans, unmoved_name
 from nnunet_cil.lineage import StepRecord, foreign_record
 from nnunet_cil.names import is_path_component
 from nnunet_cil.step_plans import StepPlan, read_step_plan
@@ -84,7 +83,7 @@ def read_model(folder: Path, trusted: Sequence[str] = ()) -> TrainedModel:
     folder = folder.resolve()
     _refuse_other_folders(folder)
     checkpoints = final_checkpoints(folder)
-    plans = read_json(folder / "plans.json", "Give a model folder, with plans.json and fold_X.")
+    plans = read_plans(folder / "plans.json", "Give a model folder, with plans.json and fold_X.")
     dataset_json = read_dataset_json(folder / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
     contents = {fold: read_model_checkpoint(file) for fold, file in checkpoints.items()}
     first = next(iter(contents.values()))

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError, did_you_mean
-from nnunet_cil.files import read_json
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import id_argument, nnunet_folder
-from nnunet_cil.host.plans_files import refuse_other_data_set
+from nnunet_cil.host.plans_files import read_plans, refuse_other_data_set
 from nnunet_cil.host.preprocess import PLANNERS, missing_commands
 from nnunet_cil.host.preprocessed import scan_labels
 from nnunet_cil.host.splits import deal_cases, split_of
@@ -67,7 +66,7 @@ def read_base_plans(dataset: str, base_plans: str) -> dict[str, Any]:
     is_there = file.is_file() and with_plans.is_file()
     redo = "" if is_there else f"Run 'nnUNetv2_plan_and_preprocess -d {id_argument(dataset)}{planner}' first."
     read_dataset_json(with_plans, redo)
-    plans = read_json(file, redo)
+    plans = read_plans(file, redo)
     refuse_other_data_set(plans, file)
     if "cil" in plans:
         raise CILError(f"{base_plans!r} is itself the plans of a step; give the base plans with -p.")
@@ -112,7 +111,7 @@ def read_others(datasets: Sequence[str], base_plans: str, configurations: Sequen
     found = {}
     for name in others:
         file = nnunet_folder("nnUNet_preprocessed") / name / f"{names[name]}.json"
-        plans = read_json(file, "Run 'nnunet_cil plan' again.")
+        plans = read_plans(file, "Run 'nnunet_cil plan' again.")
         complete = {c: plans["configurations"][c] for c, commands in missing[name].items() if not commands}
         found[name] = _read(name, plans, {**plans, "configurations": complete})
     return found

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import read_json, write_json
+from nnunet_cil.files import write_json
 from nnunet_cil.host.dataset_json import preprocessed_or_raw
 from nnunet_cil.host.folders import id_argument, known_dataset, nnunet_folder, raw_dataset_folder
-from nnunet_cil.host.plans_files import moved_name, moved_plans, reader_of
+from nnunet_cil.host.plans_files import moved_name, moved_plans, read_plans, reader_of
 from nnunet_cil.host.preprocessed import preprocessed_configurations, refuse_other_preprocessing
 from nnunet_cil.host.raw_dataset import read_raw
 from nnunet_cil.labels import check_classes
@@ -98,10 +98,10 @@ def move_plans(datasets: Sequence[str], base_plans: str, *, force: bool = False)
         CILError: a data set is not compatible, or its folder of preprocessed data is filled by other plans.
     """
     first, *others = dict.fromkeys(datasets)
-    base = read_json(_preprocessed(first) / f"{base_plans}.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
+    base = read_plans(_preprocessed(first) / f"{base_plans}.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
     for name in others:
         file = _preprocessed(name) / f"{plans_on(name, first, base_plans)}.json"
-        written = read_json(file, "") if file.is_file() else None
+        written = read_plans(file, "") if file.is_file() else None
         if written is None or written != moved_plans(base, name, str(written["image_reader_writer"]), file.stem):
             _move(base, first, file, force=force)
 

@@ -11,6 +11,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json
 from nnunet_cil.host.folders import nnunet_folder
 from nnunet_cil.step_plans import StepPlan
+from nnunet_cil.validation import validated
 
 _REDO = "Remove it and run 'nnunet_cil plan' again."
 
@@ -33,8 +34,9 @@ def planned_first_trainer(file: Path) -> str | None:
     """Returns whose step 0 the plans file of step 1 continues; None: each trainer's own, or there is no file."""
     if not file.is_file():
         return None
-    first: str | None = read_json(file, _REDO)["cil"]["previous"]["trainer"]
-    return first
+    block = read_json(file, _REDO).get("cil")
+    plan: StepPlan = validated(StepPlan, block, f"The 'cil' block of {file}", _REDO)
+    return None if plan.previous is None else plan.previous.trainer
 
 
 def refuse_if_trained(file: Path, content: Mapping[str, Any]) -> None:
@@ -61,7 +63,6 @@ def _has_same_step(file: Path, content: Mapping[str, Any]) -> bool:
     """Tells whether a model's copy of its plans says the same of the step, wherever the previous model is; true without one."""
     if not file.is_file():
         return True
-    own, other = (
-        {**(plans.get("cil") or {}), "previous": None, "digest": None} for plans in (read_json(file, ""), content)
-    )
+    blocks = [plans.get("cil") for plans in (read_json(file, "Restore it, or remove that training."), content)]
+    own, other = ({**block, "previous": None, "digest": None} if isinstance(block, dict) else None for block in blocks)
     return own == other

@@ -14,9 +14,12 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.commands import log_end
+from nnunet_cil.validation import validated
 from nnunet_cil.workflows.run.jobs import Job, import_submitit
 
 logger = logging.getLogger(__name__)
+
+_FORGET = "Remove it once none of its jobs is queued or running any more, and run the command again."
 
 
 def submit(jobs: Sequence[Job], logs: Path, parameters: Mapping[str, Any]) -> None:
@@ -33,7 +36,10 @@ def submit(jobs: Sequence[Job], logs: Path, parameters: Mapping[str, Any]) -> No
     executor = _slurm_executor(logs / "submitit", parameters)
     file = logs / "slurm_jobs.json"
     logs.mkdir(parents=True, exist_ok=True)
-    ids: dict[str, str] = read_json(file, "") if file.is_file() else {}
+    ids: dict[str, str] = {}
+    if file.is_file():
+        known = read_json(file, _FORGET)
+        ids = validated(dict[str, str], known, str(file), _FORGET)
     queue = _slurm_queue(file) if ids else {}
     submitted: set[str] = set()
     for job in jobs:
