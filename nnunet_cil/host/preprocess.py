@@ -12,7 +12,8 @@ from nnunet_cil.host.case_files import training_cases
 from nnunet_cil.host.commands import call, user_environment
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import id_argument, nnunet_folder
-from nnunet_cil.host.plans_files import configuration_settings, read_plans
+from nnunet_cil.host.plans_files import read_plans
+from nnunet_cil.host.preprocessed import PreprocessedCases
 from nnunet_cil.locks import Lock
 
 logger = logging.getLogger(__name__)
@@ -78,17 +79,17 @@ def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[
         commands.append(["nnUNetv2_extract_fingerprint", "-d", id_argument(dataset), "--verify_dataset_integrity"])
     content = read_plans(plans, "")
     known = configuration in content["configurations"]  # what is wrong with it, plan says
-    if known and not _is_complete(folder / configuration_settings(content, configuration)["data_identifier"]):
+    if known and not _is_complete(PreprocessedCases.of(folder, content, configuration)):
         commands.append(
             ["nnUNetv2_preprocess", "-d", id_argument(dataset), "-c", configuration, "-plans_name", base_plans]
         )
     return commands
 
 
-def _is_complete(preprocessed: Path) -> bool:
-    """Returns whether every case is there; where the raw files are gone, whether any is."""
-    done = {file.stem for file in preprocessed.glob("*.pkl")}
-    raw = nnunet_folder("nnUNet_raw") / preprocessed.parent.name
+def _is_complete(preprocessed: PreprocessedCases) -> bool:
+    """Returns whether every case is there, with all of its files; where the raw files are gone, whether any is."""
+    done, folder = set(preprocessed.complete_names()), preprocessed.folder.parent
+    raw = nnunet_folder("nnUNet_raw") / folder.name
     # nnU-Net preprocesses what this copy of dataset.json says
-    dataset_json = read_dataset_json(preprocessed.parent / "dataset.json", "Plan and preprocess the data set again.")
+    dataset_json = read_dataset_json(folder / "dataset.json", "Plan and preprocess the data set again.")
     return bool(done) and training_cases(raw, dataset_json) <= done

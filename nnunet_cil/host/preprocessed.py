@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import shlex
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,31 +78,104 @@ def _preprocessing_settings(plans: Mapping[str, Any], configuration: str) -> dic
     return own | {name: plans.get(name) for name in _SHARED_SETTINGS}
 
 
-def preprocessed_cases(preprocessed: Path) -> list[str]:
-    """Returns the cases of a folder that nnU-Net has filled with preprocessed data, by name.
+@dataclass(frozen=True, kw_only=True)
+class PreprocessedCases:
+    """The cases of a configuration, as nnU-Net has preprocessed them.
 
-    Raises:
-        CILError: a case lacks one of its files, or the folder holds files that nnU-Net did not write.
+    Attributes:
+        folder: of their files; need not be there yet.
+        configuration: nnU-Net's.
+        plans_name: the name of the plans that preprocess them.
     """
-    files: dict[str, set[str]] = {}
-    for name in sorted(os.listdir(preprocessed)) if preprocessed.is_dir() else ():
-        case, ending = _case_and_ending(name)
-        if not ending:
-            raise CILError(f"{preprocessed} holds {name!r}, which nnU-Net did not write and may fail on. Remove it.")
-        files.setdefault(case, set()).add(ending)
-    endings = set().union(*files.values())
-    if ".npz" in endings and ".b2nd" in endings:
-        raise CILError(
-            f"{preprocessed} holds cases of two versions of nnU-Net, in .npz and in .b2nd files. Remove the folder, and "
-            "preprocess the data set again."
-        )
-    for case, own in files.items():
-        needed = {".npz", ".pkl"} if ".npz" in endings else {".b2nd", "_seg.b2nd", ".pkl"}
-        if missing := sorted(needed - own):
+
+    folder: Path
+    configuration: str
+    plans_name: str
+
+    @classmethod
+    def of(cls, dataset_folder: Path, plans: Mapping[str, Any], configuration: str) -> PreprocessedCases:
+        """Returns those of a preprocessed data set that the plans' configuration names."""
+        identifier = configuration_settings(plans, configuration)["data_identifier"]
+        return cls(folder=dataset_folder / identifier, configuration=configuration, plans_name=plans["plans_name"])
+
+    @property
+    def command(self) -> str:
+        """The command that preprocesses them again."""
+        what = [
+            "-d",
+            id_argument(self.folder.parent.name),
+            "-c",
+            self.configuration,
+            "-plans_name",
+            self.plans_name,
+        ]
+        return shlex.join(["nnUNetv2_preprocess", *what])
+
+    def names(self) -> list[str]:
+        """Returns the cases' names.
+
+        Raises:
+            CILError: a case lacks one of its files, or the folder holds files that nnU-Net did not write.
+        """
+        files = self._files()
+        for case, own in files.items():
+            if missing := _missing(own):
+                raise CILError(
+                    f"Case {case!r} in {self.folder} is incomplete ({case}{missing[0]} is missing). Preprocess it again: "
+                    f"'{self.command}'."
+                )
+        return list(files)
+
+    def complete_names(self) -> list[str]:
+        """Returns the names of the cases that have all of their files."""
+        return [case for case, own in self._files().items() if not _missing(own)]
+
+    def _files(self) -> dict[str, set[str]]:
+        """Returns the endings of each case's files.
+
+        Raises:
+            CILError: the folder holds files that nnU-Net did not write, or those of two of its versions.
+        """
+        files: dict[str, set[str]] = {}
+        for name in sorted(os.listdir(self.folder)) if self.folder.is_dir() else ():
+            case, ending = _case_and_ending(name)
+            if not ending:
+                raise CILError(f"{self.folder} holds {name!r}, which nnU-Net did not write and may fail on. Remove it.")
+            files.setdefault(case, set()).add(ending)
+        if {".npz", ".b2nd"} <= set().union(*files.values()):
             raise CILError(
-                f"Case {case!r} in {preprocessed} is incomplete ({case}{missing[0]} is missing). Preprocess the data set again."
+                f"{self.folder} holds cases of two versions of nnU-Net, in .npz and in .b2nd files. Remove the folder, and "
+                f"preprocess again: '{self.command}'."
             )
-    return list(files)
+        return files
+
+    def labels_in(self, case: str) -> set[int]:
+        """Reads which values a case holds in its preprocessed segmentation.
+
+        Raises:
+            CILError: one of its files cannot be read.
+        """
+        try:
+            return distinct_values(np.asarray(self._data.load_case(case)[1][:]))
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            EOFError,
+            KeyError,
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+        ) as error:
+            raise CILError(
+                f"Case {case!r} in {self.folder} is incomplete or damaged ({type(error).__name__}: {error}). Preprocess it "
+                f"again: '{self.command}'."
+            ) from error
+
+    @cached_property
+    def _data(self) -> Any:
+        from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
+        return infer_dataset_class(str(self.folder))(str(self.folder))
 
 
 def _case_and_ending(name: str) -> tuple[str, str]:
@@ -110,55 +186,54 @@ def _case_and_ending(name: str) -> tuple[str, str]:
     return name, ""
 
 
-def scan_labels(folder: Path, plans: Mapping[str, Any], labels: Mapping[str, int]) -> dict[str, set[int]]:
-    """Reads which labels each case holds in its preprocessed segmentation.
+def _missing(endings: Collection[str]) -> list[str]:
+    """Returns the endings of the files that a case lacks, given those of the files that it has."""
+    is_numpy = any(ending.endswith((".npz", ".npy")) for ending in endings)
+    return [e for e in ((".npz", ".pkl") if is_numpy else (".b2nd", "_seg.b2nd", ".pkl")) if e not in endings]
+
+
+def scan_labels(
+    folder: Path, plans: Mapping[str, Any], labels: Mapping[str, int], configurations: Iterable[str]
+) -> dict[str, dict[str, set[int]]]:
+    """Reads which labels each case holds in its preprocessed segmentations.
 
     Args:
         folder: the preprocessed data set.
-        plans: nnU-Net plans of it; their first configuration that is preprocessed is read.
+        plans: nnU-Net plans of it.
         labels: of dataset.json, name -> number.
+        configurations: that are preprocessed; where several have the same data, these are read once.
 
     Returns:
-        Case -> the labels that it holds.
+        Configuration -> case -> the labels that it holds.
 
     Raises:
-        CILError: nothing is preprocessed, a case cannot be read, or it holds a value that dataset.json does not list.
+        CILError: a case cannot be read, or it holds a value that dataset.json does not list.
     """
-    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
     from tqdm import tqdm
 
-    configurations = preprocessed_configurations(folder, plans)
-    if not configurations:
-        command = _preprocess_command(folder.name, plans)
-        raise CILError(f"No configuration of {folder.name} is preprocessed yet. Run {command} first.")
-    preprocessed = folder / plans["configurations"][configurations[0]]["data_identifier"]
-    data = infer_dataset_class(str(preprocessed))(str(preprocessed))
+    found: dict[str, dict[str, set[int]]] = {}
+    read: dict[Path, dict[str, set[int]]] = {}
+    for configuration in configurations:
+        data = PreprocessedCases.of(folder, plans, configuration)
+        if data.folder not in read:
+            names = tqdm(data.names(), desc=f"Looking at labels, {configuration}", leave=False)
+            read[data.folder] = {case: data.labels_in(case) for case in names}
+        found[configuration] = read[data.folder]
     allowed = {-1, *labels.values()}
-    present = {}
-    for case in tqdm(data.identifiers, desc="Looking at labels", leave=False):
-        try:
-            values = _values(np.asarray(data.load_case(case)[1][:]))
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise CILError(
-                f"Case {case!r} in {preprocessed} is incomplete or damaged ({type(error).__name__}: {error}). Preprocess it "
-                f"again: {_preprocess_command(folder.name, plans)}."
-            ) from error
-        if not values <= allowed:
-            raise CILError(
-                f"Case {case!r} holds the label value {min(values - allowed)}, which dataset.json of "
-                f"{folder.name} does not list ({dict(labels)}). Correct the label file and preprocess again."
-            )
-        present[case] = values
-    return present
+    for preprocessed, cases in read.items():
+        for case, values in cases.items():
+            if not values <= allowed:
+                raise CILError(
+                    f"Case {case!r} holds the label value {min(values - allowed)}, which dataset.json of {folder.name} does not "
+                    f"list ({dict(labels)}). Correct the label file and preprocess {preprocessed.name} again."
+                )
+    return found
 
 
-def _preprocess_command(dataset: str, plans: Mapping[str, Any]) -> str:
-    words = ["nnUNetv2_preprocess", "-d", id_argument(dataset), "-plans_name", plans["plans_name"]]
-    return f"'{shlex.join(words)}'"
-
-
-def _values(segmentation: npt.NDArray[Any]) -> set[int]:
-    """Returns the distinct values; a count is faster than a sort."""
-    lowest = int(segmentation.min())
-    counts = np.bincount((segmentation.ravel() - lowest).astype(np.int64))
-    return {int(v) + lowest for v in np.flatnonzero(counts)}
+def distinct_values(segmentation: npt.NDArray[Any]) -> set[int]:
+    """Returns the distinct values: those beside another one, in a label map few, and the first. Faster than a sort or a count."""
+    flat = segmentation.reshape(-1)
+    if not flat.size:
+        return set()
+    beside = flat[1:][flat[1:] != flat[:-1]]
+    return {int(flat[0]), *(int(v) for v in np.unique(beside))}

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.case_files import check_files, first_images, training_files
+from nnunet_cil.host.dataset_json import read_dataset_json
+from nnunet_cil.host.folders import nnunet_folder
 from nnunet_cil.host.images import read_images
 from nnunet_cil.host.readers import dataset_reader
 
@@ -103,6 +105,15 @@ def raw_reader(folder: Path, dataset_json: Mapping[str, Any]) -> Any:
     files = (f for part in ("imagesTr", "labelsTr", "labelsTs") for f in sorted((folder / part).glob(f"[!.]*{ending}")))
     listed = first_images(folder, dataset_json).values()
     return dataset_reader(dataset_json, next(chain((f for f in listed if f.is_file()), files), None))
+
+
+def read_raw_if_there(dataset: str) -> RawData | None:
+    """Returns the raw data set of a name; None where nnUNet_raw does not hold all of it, which training does not need."""
+    try:
+        folder = nnunet_folder("nnUNet_raw") / dataset
+        return read_raw(folder, read_dataset_json(folder / "dataset.json"))
+    except (CILError, NotImplementedError):
+        return None
 
 
 def read_sample(cases: Sequence[Sequence[str]], reader: Any) -> Sample:

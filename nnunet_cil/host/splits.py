@@ -170,11 +170,6 @@ def unlisted_cases(folder: Path, cases: Iterable[str]) -> list[str]:
     return sorted(set(cases) - listed) if folds else []
 
 
-def read_validation_folds(folder: Path) -> list[list[str]]:
-    """Reads the validation cases of each fold from a preprocessed data set; empty where it has no split yet."""
-    return [list(fold.validation) for fold in read_split(folder)]
-
-
 def deal_cases(num_steps: int, cases: Sequence[str], folds: Sequence[Sequence[str]]) -> list[list[str]]:
     """Deals cases out in hands of equal size, always alike.
 

@@ -23,7 +23,6 @@ from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.dataset_json import checked_dataset_json
 from nnunet_cil.host.folders import fold_folder
-from nnunet_cil.host.preprocessed import preprocessed_cases
 from nnunet_cil.host.processes import let_forks_end_with_parent
 from nnunet_cil.host.splits import Fold, fold_of
 from nnunet_cil.labels import lookup_table
@@ -37,7 +36,7 @@ from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.step_plans import read_step_plan
 from nnunet_cil.training import hyperparameters
 from nnunet_cil.training.batch import Batch, labelled_mask, read_batch
-from nnunet_cil.training.cases import check_before_training
+from nnunet_cil.training.cases import check_before_training, check_shown_classes, preprocessed_cases
 from nnunet_cil.training.catalogue import check_data, check_lineage
 from nnunet_cil.training.data import MapLabels, StepDataset, evenly_spaced
 from nnunet_cil.training.final_validation import final_validation
@@ -201,8 +200,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """Splits as nnU-Net, narrowed to the step's cases; refuses a split that nnU-Net would fail on or replace by another."""
-        cases = preprocessed_cases(Path(self.preprocessed_dataset_folder))
-        fold_of(Path(self.preprocessed_dataset_folder_base), self.fold, cases)
+        fold_of(Path(self.preprocessed_dataset_folder_base), self.fold, preprocessed_cases(self).names())
         training, validation = super().do_split()
         fold = Fold(training=tuple(training), validation=tuple(validation))
         narrowed = fold.narrowed(self.step_cases, f"Fold {self.fold}", f"step {self.step_plan.step}")
@@ -266,7 +264,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         super().on_train_start()
 
     def _begin_step(self) -> None:
-        """Holds the fold's cases against the records; takes over from the previous step, from step 1 on."""
+        """Checks the fold's cases, by their labels and the records; takes over from the previous step, from step 1 on."""
+        check_shown_classes(self)
         previous = self._read_previous()
         earlier = () if previous is None else previous.state.lineage
         self.case_hashes = check_before_training(self, earlier, is_resumed=self._is_resumed)

@@ -1,18 +1,47 @@
-"""The cases of a fold, checked against the records before a step is trained and before it is validated."""
+"""The cases of a fold: whether they show the step's classes, and what the records of the trainings say of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.fold_cases import FoldCases
+from nnunet_cil.host.preprocessed import PreprocessedCases
 from nnunet_cil.host.splits import SPLITS_FILE
+from nnunet_cil.host.training_cases import check_training_cases, unlisted_note
 from nnunet_cil.lineage import StepRecord
 
 if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
+
+
+def preprocessed_cases(trainer: nnUNetTrainerCIL) -> PreprocessedCases:
+    """Returns the cases that a trainer's configuration has, whatever its fold."""
+    return PreprocessedCases(
+        folder=Path(trainer.preprocessed_dataset_folder),
+        configuration=trainer.configuration_name,
+        plans_name=str(trainer.plans_manager.plans_name),
+    )
+
+
+def check_shown_classes(trainer: nnUNetTrainerCIL) -> None:
+    """Refuses a fold in which no training case shows a class that the step learns; tells which cases are in no fold.
+
+    Raises:
+        CILError: names the class and where it is, or a case that cannot be read.
+    """
+    if trainer.local_rank == 0:
+        trainer.do_split()  # writes the split where there is none, before another rank reads a half of it
+    trainer.ranks.barrier()
+    cases = preprocessed_cases(trainer)
+    folder, names = Path(trainer.preprocessed_dataset_folder_base), cases.names()
+    training = trainer.pass_cases()
+    check_training_cases(trainer.step_plan, folder, trainer.fold, names, cache(cases.labels_in), training)
+    if trainer.fold != "all" and (note := unlisted_note(folder, names)):
+        trainer.say(note)
 
 
 def check_before_training(

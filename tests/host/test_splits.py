@@ -11,7 +11,6 @@ from nnunet_cil.host.splits import (
     deal_cases,
     fold_of,
     read_split,
-    read_validation_folds,
     split_of,
     unlisted_cases,
 )
@@ -27,8 +26,8 @@ def write_split(folder, *folds):
 
 def test_the_split_that_is_there_counts(tmp_path):
     write_split(tmp_path, ["case_1"], ["case_2", "case_3"])
-    assert read_validation_folds(tmp_path) == [["case_1"], ["case_2", "case_3"]]
-    assert [list(fold.validation) for fold in split_of(tmp_path, CASES)] == read_validation_folds(tmp_path)
+    assert split_of(tmp_path, CASES) == read_split(tmp_path)
+    assert [fold.validation for fold in read_split(tmp_path)] == [("case_1",), ("case_2", "case_3")]
     assert fold_of(tmp_path, "1", CASES).training == tuple(c for c in CASES if c not in ("case_2", "case_3"))
 
 

@@ -2,8 +2,9 @@
 
 import json
 
+import blosc2
 import pytest
-from toy import make_trainer, plan_toy
+from toy import ORGANS, make_trainer, plan_toy, train
 
 from nnunet_cil.errors import CILError
 
@@ -56,3 +57,44 @@ def test_fewer_cases_than_folds_are_refused(toy, tmp_path):
     with pytest.raises(CILError, match="has 4 training cases, but nnU-Net's split into 5 folds needs 5"):
         trainer.do_split()
     assert not (toy / "splits_final.json").exists()
+
+
+def leave_organ_in(toy, label, *cases):
+    """Takes an organ out of all preprocessed cases but some."""
+    for file in (toy / "nnUNetPlans_3d_fullres").glob("*_seg.b2nd"):
+        if file.name.removesuffix("_seg.b2nd") not in cases:
+            labels = blosc2.open(str(file))[:]
+            file.unlink()
+            blosc2.asarray(labels * (labels != label), urlpath=str(file))
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerPGCD", "nnUNetTrainerJoint", "nnUNetTrainerReplay"])
+def test_a_class_that_no_training_case_of_the_fold_shows_is_refused_before_the_training(toy, tmp_path, trainer):
+    """Cases 4 and 5 validate fold 0, cases 0 and 1 validate fold 1."""
+    name = plan_toy(tmp_path, [ORGANS[:2], ORGANS[2:]])[1]
+    leave_organ_in(toy, 4, "case_4", "case_0")
+    write_split(toy, (CASES[1:4], CASES[4:]), (CASES[3:], CASES[:1]))
+    begun = make_trainer(trainer, name)
+    begun.initialize = lambda: setattr(begun, "was_initialized", True)  # builds the network
+    with pytest.raises(
+        CILError, match=r"Step 1 of toy learns 'cyst' .* no training case of fold 0 .*'case_4'.*leaves out.*'case_0'"
+    ):
+        begun.on_train_start()
+    with pytest.raises(CILError, match="The previous step has to be trained first"):
+        make_trainer(trainer, name, fold=1).on_train_start()
+
+
+def test_cases_that_are_in_no_fold_are_told_in_the_log(toy, tmp_path, capsys):
+    write_split(toy, (CASES[:2], CASES[2:4]))
+    name = plan_toy(tmp_path, [ORGANS])[0]
+    train("nnUNetTrainerPGCD", name)
+    assert "does not list 2 of the 6 cases ('case_4', 'case_5')" in capsys.readouterr().out
+
+
+def test_replay_learns_new_classes_from_the_cases_of_its_step_alone(toy, tmp_path):
+    names = plan_toy(tmp_path, [ORGANS[:2], ORGANS[2:]], cases="disjoint", hyperparameters={"replay_cases": 6})
+    train("nnUNetTrainerReplay", names[0])
+    trainer = make_trainer("nnUNetTrainerReplay", names[1])
+    leave_organ_in(toy, 3, *trainer.kept_cases)
+    with pytest.raises(CILError, match=r"learns 'kidney' .* only cases of other steps"):
+        trainer.on_train_start()

@@ -27,27 +27,24 @@ from nnunet_cil.host.plans_files import configuration_settings, moved_name, move
 from nnunet_cil.host.preprocess import preprocess
 from nnunet_cil.host.preprocessed import refuse_other_preprocessing
 from nnunet_cil.host.raw_dataset import RawData, Sample, read_raw
-from nnunet_cil.host.splits import fold_of
 from nnunet_cil.labels import check_labelled_classes, labelled_classes, model_labels
 from nnunet_cil.names import valid_name
 from nnunet_cil.schedule import check_training_settings
 from nnunet_cil.step_plans import PreviousModel, StepPlan
 from nnunet_cil.training.catalogue import check_data, check_lineage, trainer_class
 from nnunet_cil.workflows.models.extend_checks import (
+    check_folds,
     check_labelled,
-    check_length,
     check_preprocessed_labels,
-    check_present,
     chosen_folds,
     new_classes,
-    refuse_old_labels,
-    refuse_other_numbers,
     refuse_other_plans,
 )
 from nnunet_cil.workflows.models.trained_model import TrainedModel, read_model
 from nnunet_cil.workflows.plan.compatibility import Note
 from nnunet_cil.workflows.plan.grids import check_raw_grids
-from nnunet_cil.workflows.plan.step_files import step_plans_file
+from nnunet_cil.workflows.plan.label_checks import refuse_old_labels, refuse_other_numbers
+from nnunet_cil.workflows.plan.step_files import LONGEST_TRAINER, check_length, step_plans_file
 from nnunet_cil.workflows.plan.transfer import compare_with_plans, refuse_blocking
 
 logger = logging.getLogger(__name__)
@@ -131,21 +128,22 @@ def extend(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Ex
     folds = chosen_folds(model, options.folds)
     raw, new = _read_data(model, dataset, options)
     target = nnunet_folder("nnUNet_preprocessed") / raw.folder.name
-    for fold in folds:
-        fold_of(target, fold, list(raw.cases))
-    check_raw_grids(raw)
-    check_present(raw, (*options.refine, *new))
-    notes = _compare(model, raw, force=options.force)
-
     refuse_other_numbers(target, raw.dataset_json["labels"])
     plan = _step_plan(model, raw, new, options)
+    check_labelled(plan, raw)
+    check_raw_grids(raw)
+    check_folds(plan, raw, target, folds)
+    notes = _compare(model, raw, force=options.force)
+
     check_data(trainer, plan, raw.folder.name)
     check_lineage(trainer, model.lineage, raw.folder.name)
-    check_labelled(plan, raw)
-    file = _write_plans(model, raw, plan, _moved_plans(model, raw, options.plans_name), target)
+    base = _moved_plans(model, raw, options.plans_name)
+    remedy = "Choose a shorter one with --name or -p."
+    check_length(_plans_name(base, plan), [model.configuration], [options.trainer, LONGEST_TRAINER], remedy)
+    file = _write_plans(model, raw, plan, base, target)
     logs = logs_folder(raw.folder.name)
     preprocess(raw.folder.name, model.configuration, file.stem, logs)
-    check_preprocessed_labels(file, model.configuration, raw.dataset_json["labels"], plan)
+    check_preprocessed_labels(file, model.configuration, raw.dataset_json["labels"], plan, folds)
     return Extension(
         model=model,
         trainer=options.trainer,
@@ -212,6 +210,10 @@ def _step_plan(model: TrainedModel, raw: RawData, new: tuple[str, ...], options:
     )
 
 
+def _plans_name(base: Mapping[str, Any], plan: StepPlan) -> str:
+    return f"{base['plans_name']}_{plan.schedule}_step{plan.step}"
+
+
 def _default_name(new: Sequence[str], step: int) -> str:
     """Joins the classes' names, as far as they fit into a folder's."""
     words = [word for word in (re.sub(r"[^A-Za-z0-9]+", "-", c).strip("-") for c in new) if word]
@@ -247,8 +249,7 @@ def _write_plans(model: TrainedModel, raw: RawData, plan: StepPlan, base: Mappin
     Returns:
         The plans file.
     """
-    plans_name = f"{base['plans_name']}_{plan.schedule}_step{plan.step}"
-    check_length(plans_name, model.configuration)
+    plans_name = _plans_name(base, plan)
     content = step_plans_file(base, plans_name, plan)
     file = target / f"{plans_name}.json"
     refuse_other_plans(file, content)
@@ -256,7 +257,7 @@ def _write_plans(model: TrainedModel, raw: RawData, plan: StepPlan, base: Mappin
     refuse_other_preprocessing(target, content, model.configuration, remedy)
     preprocessed = target / configuration_settings(content, model.configuration)["data_identifier"]
     if preprocessed.is_dir():
-        refuse_old_labels(preprocessed, raw)
+        refuse_old_labels(preprocessed, raw, by_time=True)
     else:
         check_room(target, _preprocessed_bytes(model, raw.sample), "nnUNet_preprocessed")
     target.mkdir(exist_ok=True)

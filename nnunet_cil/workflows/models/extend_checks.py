@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import filecmp
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json
-from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import model_folder_name, nnunet_folder
-from nnunet_cil.host.images import read_labels
 from nnunet_cil.host.plans_files import configuration_settings, read_plans
 from nnunet_cil.host.preprocessed import scan_labels
 from nnunet_cil.host.raw_dataset import RawData
+from nnunet_cil.host.training_cases import check_training_cases, unlisted_note
 from nnunet_cil.step_plans import PreviousModel, StepPlan
 from nnunet_cil.validation import validated
 from nnunet_cil.workflows.models.trained_model import TrainedModel
+from nnunet_cil.workflows.plan.label_checks import raw_labels, refuse_unlabelled
 from nnunet_cil.workflows.plan.step_files import refuse_if_trained
 
-_LONGEST_NAME = 255
-"""The number of characters that the name of a file or folder can have."""
-
-_LONGEST_TRAINER = "nnUNetTrainerPseudoLabel"
-"""The longest name of our trainers that can continue a model from elsewhere."""
+logger = logging.getLogger(__name__)
 
 
 def chosen_folds(model: TrainedModel, folds: Sequence[str]) -> tuple[str, ...]:
@@ -92,24 +86,24 @@ def _refuse_ambiguous(model: TrainedModel, dataset: str, names: Sequence[str], c
         )
 
 
-def check_present(raw: RawData, classes: Sequence[str]) -> None:
-    """Refuses a class that is in no label file; files are read until all classes are found.
+def check_folds(plan: StepPlan, raw: RawData, target: Path, folds: Sequence[str]) -> None:
+    """Refuses a fold without a training case for a class of the step; logs which cases the data set's split leaves out.
 
     Args:
-        raw: the data set.
-        classes: that the step learns from it.
+        plan: what the step learns.
+        raw: its data set; label files are read until all classes are found.
+        target: the preprocessed data set; need not be there yet.
+        folds: that are going to be trained.
 
     Raises:
-        CILError: names the class, or a file that cannot be read.
+        CILError: names the class and the fold, or a file that cannot be read.
     """
-    missing = {raw.dataset_json["labels"][name]: name for name in classes}
-    for files in raw.cases.values():
-        found = np.unique(read_labels(Path(files["label"]), raw.reader, remedy="Restore it, or remove the case.").array)
-        missing = {label: name for label, name in missing.items() if label not in found}
-        if not missing:
-            return
-    label, name = next(iter(missing.items()))
-    raise CILError(f"No case of {raw.folder.name} has {name!r} (label {label}): there is nothing to learn it from.")
+    labels_in, cases = raw_labels(raw), list(raw.cases)
+    for fold in folds:
+        check_training_cases(plan, target, fold, cases, labels_in)
+    note = unlisted_note(target, cases) if set(folds) != {"all"} else None
+    if note is not None:
+        logger.info(f"Note: {note}")
 
 
 def check_labelled(plan: StepPlan, raw: RawData) -> None:
@@ -127,39 +121,6 @@ def check_labelled(plan: StepPlan, raw: RawData) -> None:
             raise CILError(
                 f"'labelled_classes' in dataset.json of {raw.folder.name} says that no case labels {name!r}: there is nothing to "
                 "learn it from."
-            )
-
-
-def check_length(plans_name: str, configuration: str) -> None:
-    """Refuses a plans' name that makes the name of the model's folder too long.
-
-    Raises:
-        CILError: says how to choose a shorter one.
-    """
-    if len(model_folder_name(_LONGEST_TRAINER, plans_name, configuration)) > _LONGEST_NAME:
-        raise CILError(
-            f"The plans' name {plans_name!r} is too long for a folder's. Choose a shorter one with --name or -p."
-        )
-
-
-def refuse_other_numbers(target: Path, labels: Mapping[str, int]) -> None:
-    """Refuses labels whose numbers have changed since the data set was preprocessed.
-
-    Args:
-        target: the preprocessed data set; need not be there yet.
-        labels: of the raw dataset.json, name -> number.
-
-    Raises:
-        CILError: names the class, and what to remove.
-    """
-    file = target / "dataset.json"
-    known = read_dataset_json(file)["labels"] if file.is_file() else {}
-    for name, number in labels.items():
-        if known.get(name, number) != number:
-            raise CILError(
-                f"{target.name} was preprocessed when {name!r} was label {known[name]}, but dataset.json in nnUNet_raw says "
-                f"{number}. Restore the number, or remove what is preprocessed in {target}, and dataset.json there (but not "
-                "splits_final.json), and run the command again."
             )
 
 
@@ -205,37 +166,9 @@ def _apart_from_previous(plans: Mapping[str, Any]) -> dict[str, Any]:
     return {**plans, "cil": block}
 
 
-def refuse_old_labels(preprocessed: Path, raw: RawData) -> None:
-    """Refuses preprocessed cases that are gone, or whose label files have changed.
-
-    nnU-Net keeps a copy of every label file that it preprocesses, which any later preprocessing brings up to date.
-
-    Args:
-        preprocessed: the folder of the configuration's preprocessed cases.
-        raw: the data set.
-
-    Raises:
-        CILError: names the case, and what to remove.
-    """
-    if gone := sorted({file.stem for file in preprocessed.glob("*.pkl")} - raw.cases.keys()):
-        raise CILError(
-            f"{preprocessed} has the case {gone[0]!r}, which is not in {raw.folder} any more. Remove that folder, and run the "
-            "command again."
-        )
-    for case, files in raw.cases.items():
-        copy = preprocessed.parent / "gt_segmentations" / f"{case}{raw.dataset_json['file_ending']}"
-        done = preprocessed / f"{case}.pkl"
-        if not copy.is_file() or not done.is_file():
-            continue
-        is_newer = copy.stat().st_mtime > done.stat().st_mtime  # the copy has the label file's time
-        if is_newer or not filecmp.cmp(copy, files["label"], shallow=False):
-            raise CILError(
-                f"The label file of case {case!r} has changed since {preprocessed} was made. Remove that folder and {copy}, and "
-                "run the command again."
-            )
-
-
-def check_preprocessed_labels(file: Path, configuration: str, labels: Mapping[str, int], plan: StepPlan) -> None:
+def check_preprocessed_labels(
+    file: Path, configuration: str, labels: Mapping[str, int], plan: StepPlan, folds: Sequence[str]
+) -> None:
     """Refuses preprocessed cases with values that are no label, labels that should not be there, or without a class.
 
     Args:
@@ -243,24 +176,20 @@ def check_preprocessed_labels(file: Path, configuration: str, labels: Mapping[st
         configuration: that is preprocessed.
         labels: of dataset.json, name -> number.
         plan: what the step learns.
+        folds: that are going to be trained.
 
     Raises:
         CILError: names the case or the class, and what to correct.
     """
     target, plans = file.parent, read_plans(file, "")
-    preprocessed = configuration_settings(plans, configuration)["data_identifier"]
-    only = {"plans_name": file.stem, "configurations": {configuration: {"data_identifier": preprocessed}}}
-    present = scan_labels(target, only, labels)
-    for case, values in present.items():
-        for name in plan.evaluated_classes:
-            if labels[name] in values and name not in plan.labelled.get(case, plan.evaluated_classes):
-                raise CILError(
-                    f"Case {case!r} holds {name!r} (label {labels[name]}), but 'labelled_classes' in dataset.json says that it "
-                    "is not labelled there. Correct the one or the other, and run the command again."
-                )
+    present = scan_labels(target, plans, labels, [configuration])[configuration]
+    refuse_unlabelled(plan, present)
     for name in plan.target_classes:
         if not any(labels[name] in values for values in present.values()):
+            folder = target / configuration_settings(plans, configuration)["data_identifier"]
             raise CILError(
                 f"{name!r} (label {labels[name]}) is in the label files of {target.name}, but in none of the preprocessed cases: "
-                f"these are older. Remove {target / preprocessed} and run the command again."
+                f"these are older. Remove {folder} and run the command again."
             )
+    for fold in folds:
+        check_training_cases(plan, target, fold, list(present), present.__getitem__)

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from nnunet_cil.errors import did_you_mean
 from nnunet_cil.files import read_json, write_json
-from nnunet_cil.host.folders import dataset_name
+from nnunet_cil.host.folders import dataset_name, nnunet_folder
 from nnunet_cil.host.plans_files import reader_of
 from nnunet_cil.host.preprocessed import preprocessed_configurations
 from nnunet_cil.labels import check_labelled_classes, labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, plan_steps
-from nnunet_cil.training.catalogue import hyperparameter_names, trainer_class
+from nnunet_cil.training.catalogue import check_data, hyperparameter_names, trainer_class
+from nnunet_cil.workflows.plan.fold_checks import check_folds, check_raw_folds, note_folds, note_unlisted_cases
 from nnunet_cil.workflows.plan.grids import check_training_grids
+from nnunet_cil.workflows.plan.label_checks import refuse_unlabelled
 from nnunet_cil.workflows.plan.preprocessed_data import (
     PreprocessedData,
     check_presence,
@@ -26,7 +28,14 @@ from nnunet_cil.workflows.plan.preprocessed_data import (
     read_others,
 )
 from nnunet_cil.workflows.plan.sequence_of_datasets import check_data_sets, move_plans, plans_on, step_data_sets
-from nnunet_cil.workflows.plan.step_files import planned_first_trainer, refuse_if_trained, step_plans_file
+from nnunet_cil.workflows.plan.step_files import (
+    LONGEST_TRAINER,
+    NAME_REMEDY,
+    check_length,
+    planned_first_trainer,
+    refuse_if_trained,
+    step_plans_file,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +62,21 @@ class PlannedStep:
     def dataset(self) -> str:
         """nnU-Net's name of the step's data set."""
         return self.file.parent.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainings:
+    """What is going to be trained with the steps' plans.
+
+    Attributes:
+        configuration: nnU-Net's.
+        folds: nnU-Net's.
+        trainers: class names.
+    """
+
+    configuration: str
+    folds: tuple[int | str, ...]
+    trainers: tuple[str, ...]
 
 
 def plan(
@@ -87,6 +111,7 @@ def write_step_plans(
     base_plans: str = "nnUNetPlans",
     first_trainer: str | None = None,
     force: bool = False,
+    trainings: Trainings | None = None,
 ) -> list[PlannedStep]:
     """Writes the plans files of a schedule's steps beside the base plans. No image is preprocessed again.
 
@@ -98,7 +123,9 @@ def write_step_plans(
         schedule: what to learn when.
         base_plans: the name of the plans that the steps copy.
         first_trainer: the trainer whose step 0 every trainer continues from; None: as planned before, else each its own.
-        force: go on where a further data set differs from the first in a way that blocks otherwise.
+        force: go on where a further data set differs from the first in a way that blocks otherwise, and where only fold all can
+            be trained.
+        trainings: what is going to be trained; None where that is not known yet.
 
     Raises:
         CILError: anything that cannot work, before a step's plans are written.
@@ -109,24 +136,61 @@ def write_step_plans(
     base = read_base_plans(first, base_plans)
     datasets = step_data_sets(schedule, first)
     check_data_sets(schedule, datasets, base_plans, force=force)
-    data = {first: read_first(first, base)}
-    configurations = preprocessed_configurations(data[first].folder, base)
+    configurations = preprocessed_configurations(nnunet_folder("nnUNet_preprocessed") / first, base)
+    files = _files(schedule, datasets, base_plans)
+    if trainings is None:
+        for file in files:
+            check_length(file.stem, configurations, {LONGEST_TRAINER, first_trainer or LONGEST_TRAINER}, NAME_REMEDY)
+    data = {first: read_first(first, base, None if trainings is None else trainings.configuration)}
     if set(datasets) != {first}:
         move_plans(datasets, base_plans, force=force)
-        data |= read_others(datasets, base_plans, configurations)
+        if not force:
+            check_raw_folds(datasets, (0,) if trainings is None else trainings.folds)
+        data |= read_others(datasets, base_plans, list(data[first].present))
     for name, found in data.items():
         check_training_grids(name, found.dataset_json, reader_of(found.plans))
-        check_labelled_classes(found.dataset_json, found.present, dataset=name)
-    files = [
-        data[name].folder / f"{plans_on(name, first, base_plans)}_{schedule.name}_step{index}.json"
-        for index, name in enumerate(datasets)
-    ]
+    own = [data[name] for name in datasets]
     steps = _plan_steps(schedule, datasets, data, files, first_trainer)
-    written = _write_changed([data[name] for name in datasets], steps, files)
+    _check_steps(steps, own, first_trainer, trainings, force=force)
+    written = _write_changed(own, steps, files)
     return [
         PlannedStep(plan=s, plans_name=f.stem, file=f, written=w, configurations=tuple(configurations))
         for s, f, w in zip(steps, files, written, strict=True)
     ]
+
+
+def _files(schedule: Schedule, datasets: Sequence[str], base_plans: str) -> list[Path]:
+    """Returns the plans file of each step."""
+    folder, first = nnunet_folder("nnUNet_preprocessed"), datasets[0]
+    names = [plans_on(name, first, base_plans) for name in datasets]
+    return [
+        folder / dataset / f"{name}_{schedule.name}_step{index}.json"
+        for index, (dataset, name) in enumerate(zip(datasets, names, strict=True))
+    ]
+
+
+def _check_steps(
+    steps: Sequence[StepPlan],
+    data: Sequence[PreprocessedData],
+    first_trainer: str | None,
+    trainings: Trainings | None,
+    *,
+    force: bool,
+) -> None:
+    """Refuses labels that dataset.json denies, folds that are not there or lack a class, and trainers that need other data."""
+    for step, found in zip(steps, data, strict=True):
+        for present in found.present.values():
+            refuse_unlabelled(step, present)
+    if trainings is None or set(trainings.folds) != {"all"}:
+        note_unlisted_cases({found.folder: found for found in data}.values())
+    if trainings is None:
+        note_folds(steps, data, force=force)
+    else:
+        check_folds(steps, data, trainings.folds)
+        for trainer in map(trainer_class, trainings.trainers):
+            for step, found in zip(steps, data, strict=True):
+                if step.step > 0 or first_trainer is None:
+                    check_data(trainer, step, found.folder.name)
 
 
 def _log_unknown_hyperparameters(schedule: Schedule) -> None:
@@ -150,13 +214,15 @@ def _plan_steps(
     first_trainer: str | None,
 ) -> list[StepPlan]:
     """Deals out the cases, and says of each step what it learns from which of them."""
+    for name, found in data.items():
+        check_labelled_classes(found.dataset_json, found.cases, dataset=name)
     own = [data[name] for name in datasets]
     cases = deal_among_steps(schedule, datasets, data)
     check_presence(schedule, own, cases)
     first = first_trainer or (planned_first_trainer(files[1]) if len(files) > 1 else None)
     steps = plan_steps(schedule, datasets, [d.labels for d in own], [f.stem for f in files], cases, first)
     return [
-        replace(s, labelled=labelled_classes(d.dataset_json, s.cases or d.present, s.evaluated_classes))
+        replace(s, labelled=labelled_classes(d.dataset_json, s.cases or d.cases, s.evaluated_classes))
         for s, d in zip(steps, own, strict=True)
     ]
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.errors import CILError, did_you_mean, few_names
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import id_argument, nnunet_folder
 from nnunet_cil.host.plans_files import read_plans, refuse_other_data_set
 from nnunet_cil.host.preprocess import PLANNERS, missing_commands
-from nnunet_cil.host.preprocessed import scan_labels
+from nnunet_cil.host.preprocessed import PreprocessedCases, preprocessed_configurations, scan_labels
+from nnunet_cil.host.raw_dataset import read_raw_if_there
 from nnunet_cil.host.splits import deal_cases, split_of
 from nnunet_cil.labels import labelled_classes
 from nnunet_cil.schedule import Schedule
+from nnunet_cil.workflows.plan.label_checks import refuse_old_labels, refuse_other_numbers
 from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on
 
 
@@ -29,13 +31,18 @@ class PreprocessedData:
         folder: in nnUNet_preprocessed.
         dataset_json: the content of its dataset.json.
         plans: the base plans on it, that its steps copy.
-        present: case -> the labels that it holds.
+        present: configuration -> case -> the labels that it holds; the same cases in every configuration.
     """
 
     folder: Path
     dataset_json: dict[str, Any]
     plans: dict[str, Any]
-    present: dict[str, set[int]]
+    present: dict[str, dict[str, set[int]]]
+
+    @property
+    def cases(self) -> list[str]:
+        """Its training cases."""
+        return sorted(next(iter(self.present.values())))
 
     @property
     def labels(self) -> dict[str, int]:
@@ -73,17 +80,23 @@ def read_base_plans(dataset: str, base_plans: str) -> dict[str, Any]:
     return plans
 
 
-def read_first(dataset: str, base: dict[str, Any]) -> PreprocessedData:
+def read_first(dataset: str, base: dict[str, Any], configuration: str | None = None) -> PreprocessedData:
     """Reads the data set of the first step.
 
     Args:
         dataset: nnU-Net's name.
         base: its base plans.
+        configuration: the only one that is going to be trained; None for any that is preprocessed.
 
     Raises:
-        CILError: it is not preprocessed, or a case cannot be read.
+        CILError: it is not preprocessed, a case is missing or cannot be read, or its raw labels have changed since.
     """
-    return _read(dataset, base, base)
+    folder = nnunet_folder("nnUNet_preprocessed") / dataset
+    configurations = preprocessed_configurations(folder, base)
+    if not configurations:
+        command = shlex.join(["nnUNetv2_preprocess", "-d", id_argument(dataset), "-plans_name", base["plans_name"]])
+        raise CILError(f"No configuration of {dataset} is preprocessed yet. Run '{command}' first.")
+    return _read(dataset, base, [configuration] if configuration in configurations else configurations)
 
 
 def read_others(datasets: Sequence[str], base_plans: str, configurations: Sequence[str]) -> dict[str, PreprocessedData]:
@@ -112,17 +125,36 @@ def read_others(datasets: Sequence[str], base_plans: str, configurations: Sequen
     for name in others:
         file = nnunet_folder("nnUNet_preprocessed") / name / f"{names[name]}.json"
         plans = read_plans(file, "Run 'nnunet_cil plan' again.")
-        complete = {c: plans["configurations"][c] for c, commands in missing[name].items() if not commands}
-        found[name] = _read(name, plans, {**plans, "configurations": complete})
+        found[name] = _read(name, plans, [c for c, commands in missing[name].items() if not commands])
     return found
 
 
-def _read(dataset: str, plans: dict[str, Any], scanned: Mapping[str, Any]) -> PreprocessedData:
-    """Reads a data set; ``scanned`` are the plans with the configurations that may be looked at."""
+def _read(dataset: str, plans: dict[str, Any], configurations: Sequence[str]) -> PreprocessedData:
+    """Reads a data set in some of the configurations that are preprocessed."""
     folder = nnunet_folder("nnUNet_preprocessed") / dataset
     dataset_json = read_dataset_json(folder / "dataset.json", "Run 'nnunet_cil plan' again.")
-    present = scan_labels(folder, scanned, dataset_json["labels"])
+    data = [PreprocessedCases.of(folder, plans, configuration) for configuration in configurations]
+    raw = read_raw_if_there(dataset)
+    if raw is not None:
+        refuse_other_numbers(folder, raw.dataset_json["labels"])
+    _refuse_missing(data, () if raw is None else raw.cases)
+    if raw is not None:
+        for one in data:
+            refuse_old_labels(one.folder, raw)
+    present = scan_labels(folder, plans, dataset_json["labels"], configurations)
     return PreprocessedData(folder=folder, dataset_json=dataset_json, plans=plans, present=present)
+
+
+def _refuse_missing(data: Sequence[PreprocessedCases], cases: Iterable[str]) -> None:
+    """Refuses configurations that lack cases of the raw data set, or of another configuration."""
+    names = {one.configuration: set(one.names()) for one in data}
+    expected = set(cases).union(*names.values())
+    for one in data:
+        if missing := sorted(expected - names[one.configuration]):
+            raise CILError(
+                f"{one.folder} lacks {len(missing)} of {len(expected)} cases ({few_names(missing)}), and nnU-Net would train "
+                f"without them. Run '{one.command}', or remove that folder if you do not train {one.configuration}."
+            )
 
 
 def deal_among_steps(
@@ -143,7 +175,7 @@ def deal_among_steps(
         return cases
     for name, found in data.items():
         steps = [i for i, d in enumerate(datasets) if d == name]
-        names = sorted(found.present)
+        names = found.cases
         if len(names) < len(steps):
             raise CILError(
                 f"Schedule {schedule.name} deals cases out to {len(steps)} steps, but there are only {len(names)} cases"
@@ -167,8 +199,7 @@ def check_presence(schedule: Schedule, data: Sequence[PreprocessedData], cases: 
         CILError: names the step and the class.
     """
     for index, (step, found) in enumerate(zip(schedule.steps, data, strict=True)):
-        dataset, labels, own_cases = found.folder.name, found.labels, cases[index]
-        own = found.present if own_cases is None else {case: found.present[case] for case in own_cases}
+        dataset, labels, own = found.folder.name, found.labels, cases[index] or found.cases
         for case, labelled in labelled_classes(found.dataset_json, own, step.classes).items():
             hidden = next(name for name in step.classes if name not in labelled)
             raise CILError(
@@ -176,9 +207,11 @@ def check_presence(schedule: Schedule, data: Sequence[PreprocessedData], cases: 
                 f"that case {case!r} does not label it. A schedule's steps need their classes in every case: leave such "
                 "cases out, or teach the class to a trained model with 'nnunet_cil extend'."
             )
-        for class_name in step.classes:
-            if not any(labels[class_name] in values for values in own.values()):
-                raise CILError(
-                    f"step {index} of {schedule.name} learns {class_name!r} (label {labels[class_name]}), "
-                    f"but none of its {len(own)} cases has that label."
-                )
+        for configuration, present in found.present.items():
+            for class_name in step.classes:
+                if not any(labels[class_name] in present[case] for case in own):
+                    raise CILError(
+                        f"step {index} of {schedule.name} learns {class_name!r} (label {labels[class_name]}), but none of its "
+                        f"{len(own)} cases has that label in {configuration}. Look for it with 'nnunet_cil inspect', and "
+                        "preprocess again."
+                    )

@@ -3,17 +3,51 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json
-from nnunet_cil.host.folders import nnunet_folder
+from nnunet_cil.host.folders import model_folder_name, nnunet_folder
 from nnunet_cil.step_plans import StepPlan
 from nnunet_cil.validation import validated
 
 _REDO = "Remove it and run 'nnunet_cil plan' again."
+
+
+_LONGEST_NAME = 255
+"""The number of bytes that the name of a file or folder can have."""
+
+_RESERVE = 64
+"""How many of them the names of logs, locks and temporary files have more than that of a model's folder."""
+
+LONGEST_TRAINER = "nnUNetTrainerPseudoLabel"
+"""The longest name of our trainers."""
+
+
+NAME_REMEDY = "Give the schedule a shorter name."
+
+
+def check_length(plans_name: str, configurations: Iterable[str], trainers: Iterable[str], remedy: str) -> None:
+    """Refuses a plans' name that makes the name of a model's folder, or of a file that names the model, too long.
+
+    Args:
+        plans_name: of a step.
+        configurations: that may be trained.
+        trainers: that may train it.
+        remedy: the error's last sentence.
+
+    Raises:
+        CILError: with the trainer.
+    """
+    for trainer, configuration in product(trainers, configurations):
+        if len(model_folder_name(trainer, plans_name, configuration).encode()) > _LONGEST_NAME - _RESERVE:
+            raise CILError(
+                f"With {trainer} and {configuration} beside it, the plans' name {plans_name!r} is too long for a folder's. "
+                f"{remedy}"
+            )
 
 
 def step_plans_file(base: Mapping[str, Any], plans_name: str, step: StepPlan) -> dict[str, Any]:

@@ -14,14 +14,13 @@ from typing import Any
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.commands import CommandError, call, user_environment
-from nnunet_cil.workflows.evaluate.cases import check_test_cases, passes_over_test_cases
+from nnunet_cil.workflows.evaluate.cases import passes_over_test_cases
 from nnunet_cil.workflows.evaluate.evaluate import evaluated
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
-from nnunet_cil.workflows.evaluate.test_grids import check_test_grids
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run.options import TrainingOptions
-from nnunet_cil.workflows.run.run import preprocessing_commands, write_plans
+from nnunet_cil.workflows.run.run import check_request, preprocessing_commands, write_plans
 from nnunet_cil.workflows.run.trainings import Training, unfinished_trainings
 
 
@@ -71,10 +70,7 @@ def job_graph(experiment: Experiment, training: TrainingOptions, evaluation: Eva
     Raises:
         CILError: the configuration is not preprocessed, or what ``run`` refuses.
     """
-    training.check_steps(experiment)
-    if training.reaches_the_end(experiment):
-        check_test_cases(experiment, evaluation)
-        check_test_grids(experiment, evaluation)
+    check_request(experiment, training, evaluation)
     planned = write_plans(experiment)
     if missing := preprocessing_commands(experiment):
         commands = "\n".join(f"  {line}" for line in missing)

@@ -21,10 +21,11 @@ from nnunet_cil.workflows.evaluate.evaluate import Evaluation, evaluate
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
 from nnunet_cil.workflows.evaluate.test_grids import check_test_grids
 from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.plan.fold_checks import check_raw_folds
 from nnunet_cil.workflows.plan.grids import check_training_grids
-from nnunet_cil.workflows.plan.plan import write_step_plans
+from nnunet_cil.workflows.plan.plan import Trainings, write_step_plans
 from nnunet_cil.workflows.plan.sequence_of_datasets import check_data_sets, move_plans, plans_on
-from nnunet_cil.workflows.plan.step_files import planned_first_trainer
+from nnunet_cil.workflows.plan.step_files import NAME_REMEDY, check_length, planned_first_trainer
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run.options import TrainingOptions
 from nnunet_cil.workflows.run.trainings import Training, unfinished_trainings
@@ -49,13 +50,29 @@ def run(experiment: Experiment, training: TrainingOptions, evaluation: Evaluatio
     Raises:
         CILError: something is missing, or one of the commands failed.
     """
-    training.check_steps(experiment)
-    if training.reaches_the_end(experiment):
-        check_test_cases(experiment, evaluation)
-        for note in check_test_grids(experiment, evaluation):
-            logger.info(f"Note on the test cases: {note}")
+    for note in check_request(experiment, training, evaluation):
+        logger.info(f"Note on the test cases: {note}")
     with running(experiment):
         return _run(experiment, training, evaluation)
+
+
+def check_request(experiment: Experiment, training: TrainingOptions, evaluation: EvaluationOptions) -> list[str]:
+    """Refuses what cannot work as it is asked for, before anything is written.
+
+    Returns:
+        Notes on the test cases.
+
+    Raises:
+        CILError: no such step, a name that is too long, or no cases that can be scored.
+    """
+    training.check_steps(experiment)
+    for step in range(experiment.num_steps):
+        trainers = {*experiment.trainers, DEFAULT_FIRST_TRAINER}
+        check_length(experiment.plans_file(step).stem, [experiment.configuration], sorted(trainers), NAME_REMEDY)
+    if not training.reaches_the_end(experiment):
+        return []
+    check_test_cases(experiment, evaluation)
+    return check_test_grids(experiment, evaluation)
 
 
 @contextmanager
@@ -97,10 +114,7 @@ def _train(one: Training, number: str, logs: Path) -> None:
 
 def remaining_commands(experiment: Experiment, training: TrainingOptions, evaluation: EvaluationOptions) -> list[str]:
     """Returns what ``run`` would call, in order, ready for a job script. Writes the steps' plans, trains nothing."""
-    training.check_steps(experiment)
-    if training.reaches_the_end(experiment):
-        check_test_cases(experiment, evaluation)
-        check_test_grids(experiment, evaluation)
+    check_request(experiment, training, evaluation)
     planned = write_plans(experiment)
     commands = [*preprocessing_commands(experiment), *(t.command for t in unfinished_trainings(planned, training))]
     if training.reaches_the_end(experiment):
@@ -119,8 +133,15 @@ def write_plans(experiment: Experiment) -> PlannedExperiment:
     """Writes the steps' plans, once it is sure that the trainers can learn them; returns the experiment with its plans."""
     _check_trainers(experiment)
     first = _first_trainer(experiment)
+    trainings = Trainings(
+        configuration=experiment.configuration, folds=tuple(experiment.folds), trainers=tuple(experiment.trainers)
+    )
     write_step_plans(
-        experiment.dataset_name, experiment.schedule, base_plans=experiment.base_plans, first_trainer=first
+        experiment.dataset_name,
+        experiment.schedule,
+        base_plans=experiment.base_plans,
+        first_trainer=first,
+        trainings=trainings,
     )
     return PlannedExperiment.read(experiment)
 
@@ -129,8 +150,8 @@ def _preprocess_all(experiment: Experiment, logs: Path) -> None:
     """Preprocesses every data set, the further ones with the first one's plans. What cannot work is said before."""
     _check_trainers(experiment)
     first, *others = experiment.data_sets
-    if others:
-        check_data_sets(experiment.schedule, experiment.step_data_sets, experiment.base_plans)
+    check_data_sets(experiment.schedule, experiment.step_data_sets, experiment.base_plans)
+    check_raw_folds(experiment.data_sets, experiment.folds)
     for name in experiment.data_sets:
         if not (nnunet_folder("nnUNet_preprocessed") / name / "gt_segmentations").is_dir():  # else plan does it
             check_training_grids(name, preprocessed_or_raw(name), "")

@@ -219,6 +219,10 @@ def test_on_its_own_data_set_nothing_is_preprocessed_again(model, caplog):
     assert found.plans_name == "nnUNetPlans_kidney_step1"
     for removed in file.parents[1].glob("*Tr/case_1[._]*"):
         removed.unlink()
+    split = copy.parents[1] / "splits_final.json"
+    with pytest.raises(CILError, match=r"splits_final.json: fold 0 names 'case_1', which Dataset017_Toy does not have"):
+        extend(model, 17, ExtendOptions(classes=("kidney",)))
+    split.write_text(json.dumps([{"train": ["case_0", "case_2"], "val": ["case_3", "case_4", "case_5"]}]))
     with pytest.raises(
         CILError, match=r"nnUNetPlans_3d_fullres has the case 'case_1', which is not in .*raw.* any more"
     ):
@@ -337,8 +341,9 @@ def test_a_hidden_old_class_is_not_scored_where_the_labels_lack_it(model, monkey
     plan = extend(model, 19, ExtendOptions(classes=("kidney",), name="hidden", training=short)).plan
     assert plan.labelled == {"new_0": ("kidney",)}
     assert not plan.differs_by_case
+    split = [{"train": ["new_2", "new_3"], "val": ["new_0", "new_1"]}]
+    (root_of(model) / "preprocessed" / PARTIAL / "splits_final.json").write_text(json.dumps(split))
     trainer = train("nnUNetTrainerFineTune", "nnUNetPlansFrom017_hidden_step1", dataset=PARTIAL)
-    trainer.do_split = lambda: (["new_2"], ["new_0", "new_1"])
     trainer.perform_actual_validation()
     summary = json.loads((Path(trainer.output_folder) / "validation" / "summary.json").read_text())
     assert [sorted(case["metrics"]) for case in summary["metric_per_case"]] == [["3"], ["1", "3"]]
@@ -437,6 +442,38 @@ def test_too_few_cases_for_nnunets_split(unprocessed, monkeypatch):
     monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
     monkeypatch.setattr(workflow, "check_preprocessed_labels", lambda *_: None)
     assert extend(unprocessed, 20, ExtendOptions()).folds == ("0",)
+    split.write_text(json.dumps([{"train": ["new_0", "new_1", "new_2"], "val": ["new_3", "new_4"]}]))
+    with pytest.raises(CILError, match=r"fold 0 names 'new_4', which Dataset020_Few does not have"):
+        extend(unprocessed, 20, ExtendOptions())
+
+
+def test_a_class_that_no_training_case_of_the_fold_shows(unprocessed, monkeypatch, caplog):
+    """The kidney is in the label files of new_3 and new_5 alone."""
+    raw = make_raw(root_of(unprocessed), "Dataset020_Rare", {"background": 0, "kidney": 1})
+    for case in ("new_0", "new_1", "new_2", "new_4"):
+        file = raw / "labelsTr" / f"{case}.nii.gz"
+        sitk.WriteImage(sitk.ReadImage(str(file)) * 0, str(file))
+    split = root_of(unprocessed) / "preprocessed" / raw.name / "splits_final.json"
+    split.parent.mkdir()
+    message = r"Step 1 of kidney learns 'kidney' .* no training case of fold 0 of Dataset020_Rare shows it, only "
+    for folds, where in (
+        ([{"train": ["new_0", "new_1"], "val": ["new_2", "new_3", "new_5"]}], r"validation cases \('new_3', 'new_5'\)"),
+        (
+            [{"train": ["new_0", "new_1"], "val": ["new_2"]}, {"train": ["new_5"], "val": ["new_0"]}],
+            r"cases that splits_final.json does not list \('new_3'\) and cases that the fold leaves out \('new_5'\)",
+        ),
+        ([{"train": ["new_0"], "val": ["new_1"]}], r"cases that .* does not list \('new_3', 'new_5'\)\. Add them"),
+    ):
+        split.write_text(json.dumps(folds))
+        with pytest.raises(CILError, match=message + where):
+            extend(unprocessed, 20, ExtendOptions())
+    assert [f.name for f in split.parent.iterdir()] == ["splits_final.json"]
+    split.write_text(json.dumps([{"train": ["new_0", "new_3"], "val": ["new_1"]}]))
+    monkeypatch.setattr(workflow, "preprocess", lambda *_: None)
+    monkeypatch.setattr(workflow, "check_preprocessed_labels", lambda *_: None)
+    caplog.set_level(logging.INFO, "nnunet_cil")
+    assert extend(unprocessed, 20, ExtendOptions()).folds == ("0",)
+    assert any("does not list 3 of the 6 cases ('new_2', 'new_4', 'new_5')" in m for m in caplog.messages)
 
 
 def test_a_model_with_another_network_than_its_plans_is_refused_first(unprocessed):

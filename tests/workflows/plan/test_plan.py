@@ -67,7 +67,7 @@ def test_unknown_classes_are_refused(toy, tmp_path, steps, extra, message):
 
 
 def test_fewer_cases_than_steps_are_refused(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(preprocessed_data, "scan_labels", lambda *_: {"a": {0, 1, 2, 3, 4}})
+    monkeypatch.setattr(preprocessed_data, "scan_labels", lambda *_: {"2d": {"a": {0, 1, 2, 3, 4}}})
     with pytest.raises(CILError, match="deals cases out to 4 steps, but there are only 1 cases"):
         plan(DATASET, write_schedule(tmp_path, [[o] for o in ORGANS], cases="disjoint"))
 
@@ -169,7 +169,7 @@ def test_a_preprocessed_case_that_is_missing_or_damaged_is_named(toy, tmp_path, 
     if not is_missing:
         file.write_bytes(content[: len(content) // 2])
     with pytest.raises(
-        CILError, match=r"Case 'case_3' in .* is incomplete .*nnUNetv2_preprocess -d 17 -plans_name nnUNetPlans'"
+        CILError, match=r"Case 'case_3' in .* is incomplete .*nnUNetv2_preprocess -d 17 -c 2d -plans_name nnUNetPlans'"
     ):
         plan(DATASET, write_schedule(tmp_path, STEPS))
 

@@ -74,7 +74,9 @@ def test_one_data_set_is_planned_as_ever(toy, tmp_path):
     for cases, digest in expected.items():
         for dataset in ({}, {"dataset": "17"}, {"dataset": DATASET}):
             steps = [{"classes": c, **dataset} for c in (["kidney"], ["liver", "cyst"], ["spleen"])]
-            plans = plan("17", schedule_file(tmp_path, steps, cases=cases), first_trainer=PGCD)
+            plans = plan(
+                "17", schedule_file(tmp_path, steps, cases=cases), first_trainer=PGCD, force=True
+            )  # 2 cases a step
             assert json.loads(plans[1].file.read_text())["cil"]["digest"] == digest
     assert [f.name for f in toy.parent.iterdir()] == [DATASET]
 
@@ -85,7 +87,7 @@ def test_cases_are_dealt_out_among_the_steps_of_a_data_set(new, tmp_path, monkey
     assert sorted(steps[0].cases + steps[2].cases) == [f"case_{i}" for i in range(6)]
     assert steps[1].earlier_cases == ((),)
     assert steps[2].earlier_cases == (steps[0].cases, ())
-    few = {DATASET: preprocessed_data.scan_labels, NEW: lambda *_: {"new_0": {1, 2, 3}}}
+    few = {DATASET: preprocessed_data.scan_labels, NEW: lambda *_: {"3d_fullres": {"new_0": {1, 2, 3}}}}
     monkeypatch.setattr(preprocessed_data, "scan_labels", lambda folder, *rest: few[folder.name](folder, *rest))
     two = [STEPS[0], STEPS[1], {"classes": ["cyst"], "dataset": NEW}]
     with pytest.raises(CILError, match=f"deals cases out to 2 steps, but there are only 1 cases in {NEW}"):

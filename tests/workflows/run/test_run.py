@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -228,7 +229,9 @@ def test_what_is_not_preprocessed_is_preprocessed_first(setting, monkeypatch):
     (folder / "nnUNetPlans_3d_fullres").rename(folder / "elsewhere")
     run(schedule)
     assert calls.pop()[:5] == ["nnUNetv2_preprocess", "-d", "17", "-c", "3d_fullres"]
-    (Path(os.environ["nnUNet_raw"]) / "Dataset018_New").mkdir()
+    new = Path(os.environ["nnUNet_raw"]) / "Dataset018_New"
+    new.mkdir()
+    shutil.copyfile(new.parent / DATASET / "dataset.json", new / "dataset.json")
     with pytest.raises(CILError, match="Run 'nnUNetv2_plan_and_preprocess"):  # since the stand-in has made nothing
         workflow.run(
             Experiment(
