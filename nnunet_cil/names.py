@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from nnunet_cil.errors import CILError
 
@@ -25,6 +26,26 @@ def valid_name(name: object, beginning: str) -> str:
     if not isinstance(name, str) or not _PART_OF_A_FOLDERS_NAME.fullmatch(name) or "__" in name:
         raise CILError(f"{beginning} becomes part of a folder's name: use letters, digits, '.', '-' and single '_'.")
     return name
+
+
+_SIDES = {"l": "left", "lt": "left", "r": "right", "rt": "right"}
+
+
+def spelled_alike(name: str, others: Iterable[str]) -> list[str]:
+    """Returns the names that are likely to mean the same organ as a name.
+
+    They differ in capitals, in what separates the words, in their order, in short forms of left and right, in the plural or in
+    British spelling: ``Liver`` and ``liver``, ``gall bladder`` and ``GallBladder``, ``kidney_r`` and ``right kidney``.
+    """
+    own = _spellings(name)
+    return [other for other in others if own & _spellings(other)]
+
+
+def _spellings(name: str) -> set[str]:
+    words = [w.lower() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+", name)]
+    words = [re.sub("oe|ae", "e", _SIDES.get(w, w)) for w in words]
+    words = [w[:-1] if len(w) > 3 and w.endswith("s") else w for w in words]
+    return {"".join(words), " ".join(sorted(words))} if words else {name}
 
 
 def is_path_component(name: object) -> bool:

@@ -3,7 +3,8 @@
 import pytest
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.names import is_dataset_id, is_dataset_name, is_path_component, valid_name
+from nnunet_cil.names import is_dataset_id, is_dataset_name, is_path_component, spelled_alike, valid_name
+from nnunet_cil.schedule import load_schedule, shipped_schedules
 
 
 @pytest.mark.parametrize("name", ["a", "btcv_8-5", "left.kidney", "7"])
@@ -46,3 +47,49 @@ def test_a_name_of_one_file_is_a_path_component(name):
 )
 def test_what_leads_elsewhere_is_no_path_component(name):
     assert not is_path_component(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("Liver", "liver"),
+        ("gall bladder", "gallbladder"),
+        ("GallBladder", "gall-bladder"),
+        ("right_kidney", "right kidney"),
+        ("RightKidney", "kidney_right"),
+        ("kidney_r", "right kidney"),
+        ("Kidney (L)", "left_kidney"),
+        ("lungs", "lung"),
+        ("oesophagus", "Esophagus"),
+        ("portal_vein_and_splenic_vein", "Portal vein and splenic vein"),
+        ("肝臓", "肝臓"),
+    ],
+)
+def test_other_spellings_of_an_organ_are_alike(name, other):
+    assert spelled_alike(name, ["x", other]) == [other]
+    assert spelled_alike(other, [name]) == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("left_kidney", "right_kidney"),
+        ("kidney", "left_kidney"),
+        ("vertebrae_L1", "vertebrae_L2"),
+        ("vertebrae_L1", "vertebrae_T1"),
+        ("lung_upper_lobe_left", "lung_lower_lobe_left"),
+        ("iliac_artery", "iliac_vein"),
+        ("liver", "liver_tumor"),
+        ("1", "2"),
+        ("?", "!"),
+        ("肝臓", "脾臓"),
+    ],
+)
+def test_other_organs_are_not_alike(name, other):
+    assert spelled_alike(name, [other]) == []
+
+
+def test_no_two_classes_of_a_shipped_schedule_are_alike():
+    for file in shipped_schedules().values():
+        classes = load_schedule(file).classes_until(99)
+        assert all(spelled_alike(name, [other for other in classes if other != name]) == [] for name in classes)

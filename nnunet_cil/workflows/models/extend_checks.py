@@ -15,6 +15,7 @@ from nnunet_cil.host.plans_files import configuration_settings, read_plans
 from nnunet_cil.host.preprocessed import scan_labels
 from nnunet_cil.host.raw_dataset import RawData
 from nnunet_cil.host.training_cases import check_training_cases, unlisted_note
+from nnunet_cil.names import spelled_alike
 from nnunet_cil.step_plans import PreviousModel, StepPlan
 from nnunet_cil.validation import validated
 from nnunet_cil.workflows.models.trained_model import TrainedModel
@@ -67,10 +68,11 @@ def new_classes(
     for name in refine:
         if name not in model.classes:
             raise CILError(f"--refine names {name!r}, which the model does not know yet; it is learnt with --classes.")
+    if all(name in model.classes for name in known):
+        raise CILError(f"{dataset} has no class that the model does not know: it knows {', '.join(model.classes)}.")
     _refuse_ambiguous(model, dataset, [name for name in known if name not in refine], classes)
     new = tuple(classes) or tuple(name for name in known if name not in model.classes)
-    if not new:
-        raise CILError(f"{dataset} has no class that the model does not know: it knows {', '.join(model.classes)}.")
+    _refuse_alike(model, dataset, new)
     return new
 
 
@@ -84,6 +86,17 @@ def _refuse_ambiguous(model: TrainedModel, dataset: str, names: Sequence[str], c
             f"{shlex.join(again)}, or leave it out by naming the new ones with --classes. If it is another one, rename it in "
             "dataset.json."
         )
+
+
+def _refuse_alike(model: TrainedModel, dataset: str, new: Sequence[str]) -> None:
+    """Refuses a new class whose name looks like another spelling of an old one's: two channels would be one organ."""
+    for name in new:
+        if alike := spelled_alike(name, model.classes):
+            raise CILError(
+                f"{name!r} of {dataset} looks like another spelling of the model's {alike[0]!r}. If it is the same organ, give "
+                f"it this name in dataset.json, then refine it (--refine {shlex.quote(alike[0])}) or name the other classes "
+                "alone (--classes). If it is another organ, give it a name of its own there."
+            )
 
 
 def check_folds(plan: StepPlan, raw: RawData, target: Path, folds: Sequence[str]) -> None:

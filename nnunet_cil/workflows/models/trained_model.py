@@ -142,12 +142,24 @@ def final_checkpoints(model: Path) -> dict[str, Path]:
         CILError: there is none.
     """
     found = {file.parent.name: file for file in sorted(model.glob("fold_*/checkpoint_final.pth"))}
+    if not found and (others := sorted(model.glob("fold_*/checkpoint_*.pth"))):
+        _refuse_unfinished(others)
     if not found:
         raise CILError(
             f"{model} is not the folder of a trained nnU-Net v2 model: it has no fold_X/checkpoint_final.pth. It is called "
             "TRAINER__PLANS__CONFIGURATION and lies in nnUNet_results/DATASET."
         )
     return found
+
+
+def _refuse_unfinished(checkpoints: Sequence[Path]) -> None:
+    """Refuses a model without any final checkpoint: what is there may be taken for it, or was never trained to its end."""
+    best = next((file for file in checkpoints if file.name == "checkpoint_best.pth"), checkpoints[0])
+    found = ", ".join(f"{file.parent.name}/{file.name}" for file in checkpoints)
+    raise CILError(
+        f"{best.parent.parent} has no checkpoint_final.pth, only {found}. Train it to its end ('nnUNetv2_train ... --c'). "
+        f"If it is a model of plain nnU-Net that was passed on like this, copy {best} to checkpoint_final.pth beside it."
+    )
 
 
 def refuse_paths(folder: Path, plans: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from nnunet_cil.host.plans_files import moved_name, moved_plans, read_plans, rea
 from nnunet_cil.host.preprocessed import preprocessed_configurations, refuse_other_preprocessing
 from nnunet_cil.host.raw_dataset import read_raw
 from nnunet_cil.labels import check_classes
+from nnunet_cil.names import spelled_alike
 from nnunet_cil.schedule import Schedule
 from nnunet_cil.workflows.plan.compatibility import Note, compare_channels
 from nnunet_cil.workflows.plan.transfer import compare_with_plans, refuse_blocking
@@ -73,6 +74,7 @@ def check_data_sets(schedule: Schedule, datasets: Sequence[str], base_plans: str
     for name, content in known.items():
         own = [s.classes if d == name else () for s, d in zip(schedule.steps, datasets, strict=True)]
         check_classes(own, content["labels"], schedule=schedule.name, dataset=name)
+        _refuse_alike(schedule, datasets, name)
         if content["file_ending"] != known[first]["file_ending"]:
             raise CILError(
                 f"The files of {name} end in {content['file_ending']}, those of {first} in {known[first]['file_ending']}, but "
@@ -84,6 +86,19 @@ def check_data_sets(schedule: Schedule, datasets: Sequence[str], base_plans: str
             if not is_moved:
                 id_argument(name)  # which nnU-Net preprocesses it by
             _refuse_blocking([channels], first, name, force=force or is_moved)
+
+
+def _refuse_alike(schedule: Schedule, datasets: Sequence[str], dataset: str) -> None:
+    """Refuses a class whose name looks like another spelling of one that another data set's step learns."""
+    steps = list(zip(schedule.steps, datasets, strict=True))
+    others = {c: f"step {i}, {d}" for i, (step, d) in enumerate(steps) if d != dataset for c in step.classes}
+    for name in (c for step, d in steps if d == dataset for c in step.classes):
+        if alike := spelled_alike(name, others):
+            raise CILError(
+                f"{schedule.name}: {name!r} of {dataset} looks like another spelling of {alike[0]!r} ({others[alike[0]]}). If it "
+                "is the same organ, learn it once: take one of the two out of the schedule. If it is another one, give it a "
+                "name of its own in dataset.json and in the schedule."
+            )
 
 
 def move_plans(datasets: Sequence[str], base_plans: str, *, force: bool = False) -> None:

@@ -336,3 +336,20 @@ def test_an_exported_model_can_be_extended_and_still_knows_its_training_cases(mo
     (Path(os.environ["nnUNet_preprocessed"]) / DATASET / "splits_final.json").write_text(json.dumps(split))
     with pytest.raises(CILError, match="validates on 'case_0', 'case_2', but step 0"):
         make_trainer(PGCD, step.plans_name).on_train_start()
+
+
+@pytest.mark.parametrize("name", ["checkpoint_best.pth", "checkpoint_latest.pth"])
+@pytest.mark.parametrize("command", ["info", "export"])
+def test_a_model_without_a_final_checkpoint_says_which_one_it_has(models, tmp_path, capsys, name, command):
+    """And the remedy works."""
+    fold = models[1] / "fold_0"
+    final = (fold / "checkpoint_final.pth").read_bytes()
+    for file in fold.glob("checkpoint_*.pth"):
+        file.unlink()
+    (fold / name).write_bytes(final)
+    words = [command, str(models[1]), *([str(tmp_path / "out")] if command == "export" else [])]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert f"has no checkpoint_final.pth, only fold_0/{name}. Train it to its end" in said
+    shutil.copy(fold / name, fold / "checkpoint_final.pth")
+    assert main(words) == 0

@@ -594,8 +594,23 @@ def test_a_trainer_that_cannot_read_the_labels_is_refused(unprocessed):
 
 def test_nothing_new_to_learn(unprocessed):
     make_raw(root_of(unprocessed), "Dataset020_Old", {"background": 0, "liver": 1})
-    with pytest.raises(CILError, match="has no class that the model does not know: it knows liver, spleen"):
-        extend(unprocessed, 20, ExtendOptions(refine=("liver",)))
+    for refine in ((), ("liver",)):
+        with pytest.raises(CILError, match="has no class that the model does not know: it knows liver, spleen"):
+            extend(unprocessed, 20, ExtendOptions(refine=refine))
+
+
+@pytest.mark.parametrize("name", ["Liver", "LIVER", "livers", "Spleen_", "spleen"])
+@pytest.mark.parametrize("asked", [False, True])
+def test_another_spelling_of_an_old_class_is_asked_about(unprocessed, name, asked):
+    make_raw(root_of(unprocessed), "Dataset020_Old", {"background": 0, name: 1, "cyst": 2})
+    options = ExtendOptions(classes=(name, "cyst") if asked else ())
+    message = (
+        r"both have spleen"
+        if name == "spleen"
+        else rf"'{name}' of Dataset020_Old looks like another spelling of the model's"
+    )
+    with pytest.raises(CILError, match=message):
+        extend(unprocessed, 20, options)
 
 
 def test_folders_that_are_no_model(unprocessed, tmp_path):
