@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json, shortened
 from nnunet_cil.limits import MAX_COUNT, MAX_RATE, is_number, is_whole_number
-from nnunet_cil.names import is_dataset_id, is_dataset_name, valid_name
+from nnunet_cil.names import is_dataset_id, is_dataset_name, is_readable, valid_name
 from nnunet_cil.shipped import schedules_folder
 
 TRAINING_SETTINGS: dict[str, type] = {
@@ -79,7 +80,7 @@ def load_schedule(name_or_path: str | Path) -> Schedule:
     """
     path = Path(name_or_path)
     shipped = shipped_schedules()
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, never an error
         if str(name_or_path) not in shipped:
             raise CILError(
                 f"There is no schedule {str(name_or_path)!r}: neither a file nor a shipped name"
@@ -91,10 +92,10 @@ def load_schedule(name_or_path: str | Path) -> Schedule:
 
 def _parse(content: Mapping[str, Any], file: str) -> Schedule:
     _known_keys(content, _SCHEDULE_KEYS, file)
-    name = valid_name(content.get("name"), f"{file}: 'name' is {content.get('name')!r}, but it")
+    name = valid_name(content.get("name"), f"{file}: 'name' is {shortened(content.get('name'))}, but it")
     cases = content.get("cases", "shared")
     if cases not in ("shared", "disjoint"):
-        raise CILError(f"{file}: 'cases' is {cases!r}, but must be 'shared' or 'disjoint'.")
+        raise CILError(f"{file}: 'cases' is {shortened(cases)}, but must be 'shared' or 'disjoint'.")
     raw_steps = content.get("steps")
     if not isinstance(raw_steps, list) or not raw_steps:
         raise CILError(f"{file}: 'steps' must be a list with at least one step.")
@@ -109,7 +110,10 @@ def _parse(content: Mapping[str, Any], file: str) -> Schedule:
                     f"{i}; a class is learnt once."
                 )
             first_step[class_name] = i
-    return Schedule(name=name, steps=steps, cases=cases, citation=str(content.get("citation", "")))
+    citation = content.get("citation", "")
+    if not isinstance(citation, str):
+        raise CILError(f"{file}: 'citation' is {shortened(citation)}, but must be a text.")
+    return Schedule(name=name, steps=steps, cases=cases, citation=citation)
 
 
 def _parse_step(raw: Any, defaults: Mapping[str, Mapping[str, Any]], where: str) -> Step:
@@ -117,7 +121,7 @@ def _parse_step(raw: Any, defaults: Mapping[str, Mapping[str, Any]], where: str)
         raise CILError(f"{where}: a step is a JSON object with 'classes'.")
     _known_keys(raw, _STEP_KEYS, where)
     classes = raw.get("classes")
-    if not isinstance(classes, list) or not classes or not all(isinstance(c, str) and c for c in classes):
+    if not isinstance(classes, list) or not classes or not all(map(is_readable, classes)):
         raise CILError(f"{where}: 'classes' must be a list of at least one class name.")
     for class_name in classes:
         if class_name in _RESERVED:
@@ -134,7 +138,8 @@ def _dataset(raw: Mapping[str, Any], where: str) -> str | None:
     is_text = isinstance(value, (str, int)) and not isinstance(value, bool)
     if not is_text or not (is_dataset_id(str(value)) or is_dataset_name(str(value))):
         raise CILError(
-            f"{where}: 'dataset' is {value!r}, but must be nnU-Net's name or ID of a data set, as \"Dataset018_Spleen\" or 18."
+            f"{where}: 'dataset' is {shortened(value)}, but must be nnU-Net's name or ID of a data set, as "
+            '"Dataset018_Spleen" or 18.'
         )
     return str(value)
 

@@ -49,6 +49,31 @@ STEP = {"classes": ["liver"]}
         ({"name": "a", "steps": [{"classes": []}]}, "step 0: 'classes' must be a list of at least one"),
         ({"name": "a", "steps": [STEP, STEP]}, "'liver' is named twice, in step 0 and in step 1"),
         ({"name": "a", "steps": [{"classes": ["background"]}]}, "'background' is not a class to learn"),
+        ({"name": "a", "steps": None}, "'steps' must be a list with at least one step"),
+        ({"name": "a", "steps": {"0": STEP}}, "'steps' must be a list with at least one step"),
+        ({"name": "a", "steps": [["liver"]]}, "step 0: a step is a JSON object with 'classes'"),
+        ({"name": "a", "steps": [None]}, "step 0: a step is a JSON object with 'classes'"),
+        ({"name": "a", "steps": [STEP, {"classes": "spleen"}]}, "step 1: 'classes' must be a list of at least one"),
+        ({"name": "a", "steps": [{"classes": ["liver", ""]}]}, "step 0: 'classes' must be a list of at least one"),
+        ({"name": "a", "steps": [{"classes": [" "]}]}, "step 0: 'classes' must be a list of at least one"),
+        ({"name": "a", "steps": [{"classes": ["a\nb"]}]}, "step 0: 'classes' must be a list of at least one"),
+        ({"name": "a", "steps": [{"classes": [1]}]}, "step 0: 'classes' must be a list of at least one"),
+        ({"name": "a", "steps": [{"classes": ["ignore"]}]}, "'ignore' is not a class to learn"),
+        ({"name": ["a"], "steps": [STEP]}, r"'name' is \['a'\], but it becomes part of a folder's name"),
+        ({"name": "n" * 9000 + "/", "steps": [STEP]}, r"'name' is 'n+\.\.\., but it becomes part"),
+        ({"steps": [STEP]}, "'name' is None, but it becomes part of a folder's name"),
+        ({"name": "a", "steps": [STEP], "cases": ["shared"]}, r"'cases' is \['shared'\], but must be"),
+        ({"name": "a", "steps": [STEP], "cases": None}, "'cases' is None, but must be"),
+        ({"name": "a", "steps": [STEP], "citation": None}, "'citation' is None, but must be a text"),
+        ({"name": "a", "steps": [STEP], "citation": {"doi": 1}}, "'citation' is .'doi': 1., but must be a text"),
+        ({"name": "a", "steps": [STEP], "training": None}, "'training' must be a JSON object of settings"),
+        ({"name": "a", "steps": [STEP], "hyperparameters": [1]}, "'hyperparameters' must be a JSON object of settings"),
+        (
+            {"name": "a", "steps": [STEP], "training": {"mirror_axes": None}},
+            "'mirror_axes' is None, but must be a list",
+        ),
+        ({"name": "a", "steps": [STEP], "training": {"mirror_axes": [True]}}, r"'mirror_axes' is \[True\]"),
+        ({"name": "a", "steps": [STEP], "training": {"optimizer": ["SGD"]}}, "'optimizer' is .* but must be one of"),
         ({"name": "a", "steps": [STEP], "cases": "dealt"}, "'cases' is 'dealt', but must be 'shared' or 'disjoint'"),
         ({"name": "a", "steps": [STEP], "training": {"num_epoch": 3}}, r"'num_epoch' \(did you mean 'num_epochs'\?\)"),
         (
@@ -89,6 +114,12 @@ def test_a_step_may_name_its_data_set(tmp_path):
     steps = [{"classes": [c], **d} for c, d in (("a", {}), ("b", {"dataset": 18}), ("c", {"dataset": "Dataset018_X"}))]
     schedule = load_schedule(write(tmp_path, {"name": "a", "steps": steps}))
     assert [s.dataset for s in schedule.steps] == [None, "18", "Dataset018_X"]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000, "."])
+def test_a_name_that_can_be_no_file_is_no_schedule(name):
+    with pytest.raises(CILError, match="There is no schedule"):
+        load_schedule(name)
 
 
 def test_unknown_name_is_answered_with_the_nearest():

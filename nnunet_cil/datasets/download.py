@@ -153,7 +153,8 @@ def chosen_parts(cases: Mapping[str, Sequence[str]], available: Collection[str])
     Raises:
         CILError: ``cases`` looks otherwise, or names a case that is not there.
     """
-    if not set(cases) <= {"train", "test"} or not all(isinstance(names, list) for names in cases.values()):
+    are_lists = all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in cases.values())
+    if not set(cases) <= {"train", "test"} or not are_lists:
         raise CILError(f'Chosen cases look like {{"train": ["{min(available)}"], "test": ["{max(available)}"]}}.')
     parts: dict[str, Part] = {name: "train" for name in cases.get("train", [])}
     parts |= {name: "test" for name in cases.get("test", [])}

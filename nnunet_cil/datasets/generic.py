@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nnunet_cil.datasets.download import Case, Dataset, Part, Problem, find_files, root_with, unpaired
 from nnunet_cil.datasets.volumes import ImageFile
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import read_json
+from nnunet_cil.files import read_json, shortened
+from nnunet_cil.limits import is_whole_number
+from nnunet_cil.names import is_readable
+from nnunet_cil.validation import validated
 
 ENDINGS = r"\.(?:nii\.gz|nii|nrrd|mha|mhd)"
 """Endings of files that SimpleITK reads as one volume."""
 
 EXAMPLE = '{"name": "MyOrgans", "labels": {"liver": 1, "spleen": 2}, "channels": ["CT"]}'
+
+MAX_LABEL = 65535
+"""The largest number in label files of 16 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Names:
+    """The content of the file of names."""
+
+    name: str
+    labels: dict[str, int]
+    channels: tuple[str, ...] = ("CT",)
+    reference: str = ""
+    licence: str = ""
+    citation: str = ""
 
 
 def find(source: Path, *, names: Path) -> Dataset:
@@ -31,7 +49,7 @@ def find(source: Path, *, names: Path) -> Dataset:
         CILError: no such folders, or a JSON file that does not say this.
     """
     content = _read_names(names)
-    channels = tuple(content.get("channels", ["CT"]))
+    channels = content.channels
     train = ("images", "labels") if _has(source, "images") else ("imagesTr", "labelsTr")
     root = root_with(source, *train, expected="images and labels, or imagesTr and labelsTr")
     cases, problems = _cases(root / train[0], root / train[1], len(channels), "train")
@@ -39,12 +57,12 @@ def find(source: Path, *, names: Path) -> Dataset:
         test_cases, test_problems = _cases(root / "imagesTs", root / "labelsTs", len(channels), "test")
         cases, problems = cases + test_cases, problems + test_problems
     return Dataset(
-        name=content["name"],
+        name=content.name,
         cases=tuple(cases),
-        numbers=content["labels"],
-        reference=str(content.get("reference", "")),
-        licence=str(content.get("licence", "")),
-        citation=str(content.get("citation", "")),
+        numbers=content.labels,
+        reference=content.reference,
+        licence=content.licence,
+        citation=content.citation,
         channels=channels,
         problems=tuple(dict.fromkeys(problems)),
     )
@@ -72,18 +90,22 @@ def _has(source: Path, name: str) -> bool:
     return any(p.is_dir() for p in (source / name, *source.glob(f"*/{name}")))
 
 
-def _read_names(file: Path) -> dict[str, Any]:
-    content = read_json(file, f"It should look like {EXAMPLE}.")
-    labels = content.get("labels")
-    if not isinstance(labels, dict) or not labels:
-        raise CILError(f"{file} has no 'labels'. It should look like {EXAMPLE}.")
-    labels.pop("background", None)
-    channels = content.get("channels", ["CT"])
-    if not isinstance(channels, list) or not channels or not all(isinstance(c, str) for c in channels):
-        raise CILError(f"{file}: 'channels' is {channels!r}, but must be a list of names.")
-    numbers = list(labels.values())
-    if not all(type(n) is int and n > 0 for n in numbers) or len(set(numbers)) < len(numbers):
-        raise CILError(f"{file}: every label needs a whole number above 0 of its own, but they are {labels}.")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", str(content.get("name", ""))):
-        raise CILError(f"{file}: 'name' is {content.get('name')!r}, but must be letters, digits, '_' and '-'.")
-    return dict(content)
+def _read_names(file: Path) -> _Names:
+    remedy = f"It should look like {EXAMPLE}."
+    names: _Names = validated(_Names, read_json(file, remedy), str(file), remedy)
+    if names.labels.pop("background", 0) != 0:
+        raise CILError(f"{file}: 'background' has another number than 0, which it is everywhere. Remove it. {remedy}")
+    if not names.labels or not names.channels:
+        raise CILError(f"{file} names no {'channels' if names.labels else 'labels'}. {remedy}")
+    for name in (*names.labels, *names.channels):
+        if not is_readable(name) or name == "ignore":
+            raise CILError(f"{file}: {shortened(name)} cannot be the name of a class or channel. Write another.")
+    numbers = list(names.labels.values())
+    if not all(is_whole_number(n, 1, MAX_LABEL) for n in numbers) or len(set(numbers)) < len(numbers):
+        raise CILError(
+            f"{file}: every label needs a whole number above 0 of its own, up to {MAX_LABEL}, but they "
+            f"are {shortened(names.labels)}."
+        )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", names.name):
+        raise CILError(f"{file}: 'name' is {shortened(names.name)}, but must be letters, digits, '_' and '-'.")
+    return names

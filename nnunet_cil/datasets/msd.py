@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunet_cil.datasets.download import Case, Dataset, Part, Problem, chosen_parts, root_with
 from nnunet_cil.datasets.volumes import ImageFile, OneOfSeries, Source
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import read_json
+from nnunet_cil.files import read_json, shortened
+from nnunet_cil.validation import validated
 
 
 def find(source: Path, *, cases: Mapping[str, Sequence[str]] | None = None) -> Dataset:
@@ -65,11 +67,35 @@ def _name(root: Path, content: dict[str, Any]) -> str:
     return match[1] if match else re.sub(r"\W", "", str(content["name"]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    image: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """The keys of a task's dataset.json that are read here."""
+
+    name: str
+    labels: dict[str, str]
+    modality: dict[str, str]
+    training: list[_Entry]
+    licence: str = ""
+
+
 def _read(file: Path) -> dict[str, Any]:
     content = read_json(file, "Every task of the Decathlon has one.")
-    try:
-        if all(content[key] for key in ("name", "labels", "modality", "training")):
-            return content
-    except KeyError as error:
-        raise CILError(f"{file} is not the dataset.json of a Decathlon task: it lacks {error}.") from error
-    raise CILError(f"{file} is not the dataset.json of a Decathlon task: it lists no training cases.")
+    where = f"{file} is not the dataset.json of a Decathlon task: it"
+    task: _Task = validated(_Task, content, where, "Restore it from the download.")
+    if not (task.name and task.labels and task.modality and task.training):
+        raise CILError(
+            f"{where} lists no training cases, or lacks a name, labels or modalities. Restore it from the download."
+        )
+    for key, numbers in (("labels", task.labels), ("modality", task.modality)):
+        if sorted(numbers) != sorted(map(str, range(len(numbers)))):
+            raise CILError(
+                f"{where} has {shortened(list(numbers))} as numbers in {key!r}, not 0, 1, 2 and so on. Restore it from "
+                "the download."
+            )
+    return content

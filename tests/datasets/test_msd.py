@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -66,6 +67,36 @@ def test_msd_lists_a_file_that_is_not_there(raw, source):
     (source / "Task04_Hippocampus/dataset.json").write_text('{"labels": {"0": "background"}}')
     with pytest.raises(CILError, match=r"dataset.json is not the dataset.json of a Decathlon task: it lacks 'name'"):
         converted("msd", source)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"labels": []}, "has [] for 'labels', but it must be an object"),
+        ({"labels": {"0": 0, "1": 1}}, "has 0 for 'labels.0', but it must be a text"),
+        ({"labels": {"background": "0", "liver": "1"}}, "has ['background', 'liver'] as numbers in 'labels'"),
+        ({"labels": {"0": "background", "2": "liver"}}, "as numbers in 'labels', not 0, 1, 2"),
+        ({"modality": ["MRI"]}, "for 'modality', but it must be an object"),
+        ({"modality": {"1": "MRI"}}, "has ['1'] as numbers in 'modality'"),
+        ({"modality": {}}, "lists no training cases, or lacks"),
+        ({"training": []}, "lists no training cases, or lacks"),
+        (
+            {"training": ["./imagesTr/a.nii.gz"]},
+            "has './imagesTr/a.nii.gz' for 'training[0]', but it must be an object",
+        ),
+        ({"training": [{"image": "a.nii.gz"}]}, "lacks 'training[0].label'"),
+        ({"training": {"image": "a", "label": "b"}}, "for 'training', but it must be a list"),
+        ({"name": None}, "has null for 'name'"),
+        ({"name": ""}, "lacks a name"),
+    ],
+    ids=str,
+)
+def test_an_edited_dataset_json_of_a_task_is_one_sentence(raw, source, changed, message):
+    file = write_msd(source) / "Task04_Hippocampus/dataset.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+    with pytest.raises(CILError, match=re.escape(message)):
+        converted("msd", source)
+    assert not any(raw.iterdir())
 
 
 @pytest.mark.parametrize("packed", [False, True])
