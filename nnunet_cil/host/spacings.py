@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json
 
 Spacing = tuple[float, ...]
+
+TIFF = (".tif", ".tiff")
+"""The endings of files that may have their spacing beside them."""
 
 
 def has_spacing_beside(reader: Any) -> bool:
@@ -42,6 +46,20 @@ def spacing_beside(file: Path, *, is_image: bool) -> Spacing | None:
             "array's three axes."
         )
     return tuple(float(n) for n in numbers)
+
+
+def with_spacing_files(images: Mapping[str, Path]) -> dict[str, Path]:
+    """Returns new name -> file for images that get other names, and for the files of spacings beside them.
+
+    Args:
+        images: new name (``case_0000.tif``) -> file.
+    """
+    beside = {
+        spacing_file(Path(name), is_image=True).name: spacing_file(file, is_image=True)
+        for name, file in images.items()
+        if name.lower().endswith(TIFF)
+    }
+    return {**images, **{name: file for name, file in beside.items() if file.is_file()}}
 
 
 def agreed_spacing(image: Path | None, labels: Path) -> Spacing | None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_cil.host.spacings import TIFF, spacing_file
 from nnunet_cil.lineage import NOT_FINAL
 from nnunet_cil.training.cases import check_before_validation
 from nnunet_cil.training.ground_truth import drop_unlabelled_scores, write_in_channels
@@ -65,6 +66,8 @@ def _prepare_folder(folder: Path, cases: Collection[str], file_ending: str, *, i
         ending = next((e for e in (file_ending, ".npz", ".pkl") if file.name.endswith(e)), None)
         if ending is not None and file.name.removesuffix(ending) not in cases:
             file.unlink()
+            if ending == file_ending and ending in TIFF:
+                spacing_file(file, is_image=False).unlink(missing_ok=True)
     if not is_final:
         (folder / NOT_FINAL).write_text("Predictions of checkpoint_best.pth.\n", encoding="utf-8")
 
@@ -76,6 +79,8 @@ def _ground_truth_folder(trainer: nnUNetTrainerCIL) -> str:
         return str(folder)
     target = Path(trainer.output_folder) / "validation_labels"
     files = [case + trainer.dataset_json["file_ending"] for case in trainer.ranks.share(trainer.do_split()[1])]
-    write_in_channels(folder, target, files, trainer.step_plan, trainer.plans_manager.image_reader_writer_class())
+    reader = trainer.plans_manager.image_reader_writer_class()
+    preprocessed = Path(trainer.preprocessed_dataset_folder)
+    write_in_channels(folder, target, files, trainer.step_plan, reader, preprocessed)
     trainer.ranks.barrier()
     return str(target)

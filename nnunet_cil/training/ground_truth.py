@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.evaluation.evaluate_predictions import load_summary_json, save_summary_json
 
+from nnunet_cil.host.readers import silent
+from nnunet_cil.host.spacings import has_spacing_beside
 from nnunet_cil.host.splits import SPLITS_FILE
 from nnunet_cil.labels import lookup_table
 from nnunet_cil.step_plans import StepPlan
 
 
-def write_in_channels(source: Path, target: Path, files: Iterable[str], step: StepPlan, reader_writer: Any) -> None:
+def write_in_channels(
+    source: Path, target: Path, files: Iterable[str], step: StepPlan, reader_writer: Any, preprocessed: Path
+) -> None:
     """Writes ``gt_segmentations`` with the model's numbers, and the split, for nnU-Net's validation.
 
     Args:
@@ -24,13 +29,18 @@ def write_in_channels(source: Path, target: Path, files: Iterable[str], step: St
         files: names in ``gt_segmentations``.
         step: the step that defines classes and numbers.
         reader_writer: an instance of nnU-Net's.
+        preprocessed: the folder of a configuration, which knows the spacing of files that do not say it themselves.
     """
     table = lookup_table(step.evaluation_label_map, step.dataset_labels.values())
     (target / "gt_segmentations").mkdir(parents=True, exist_ok=True)
     if (source / SPLITS_FILE).is_file():
         shutil.copyfile(source / SPLITS_FILE, target / SPLITS_FILE)
     for name in files:
-        labels, properties = reader_writer.read_seg(str(source / "gt_segmentations" / name))
+        with silent():  # nnU-Net copies no file of a TIFF's spacing to gt_segmentations, and its reader warns of each
+            labels, properties = reader_writer.read_seg(str(source / "gt_segmentations" / name))
+        if has_spacing_beside(reader_writer):
+            case = preprocessed / f"{Path(name).stem}.pkl"
+            properties["spacing"] = [float(s) for s in load_pickle(str(case))["spacing"]]
         mapped = table[labels[0].astype(np.int64) + 1]
         reader_writer.write_seg(mapped, str(target / "gt_segmentations" / name), properties)
 

@@ -14,6 +14,7 @@ from nnunet_cil.host.case_files import first_images, image_cases
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
 from nnunet_cil.host.raw_dataset import read_raw
+from nnunet_cil.host.spacings import with_spacing_files
 from nnunet_cil.host.splits import SPLITS_FILE, read_split
 from nnunet_cil.labels import labelled_classes
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
@@ -186,12 +187,12 @@ def _validation_set(dataset: str, fold: int | str, output: Path) -> TestSet:
     if missing := [name for name in names if name not in raw.cases]:
         raise CILError(f"{raw.folder} lacks the validation cases {few_names(missing)} of fold {fold}. Restore them.")
     images = {
-        f"{name}_{channel:04d}{content['file_ending']}": Path(image).resolve()
+        f"{name}_{channel:04d}{content['file_ending']}": Path(image).absolute()
         for name in names
         for channel, image in enumerate(raw.cases[name]["images"])
     }
     folder = output / "validation_images" / f"{dataset}_fold{fold}"
-    _link_all(images, folder)
+    _link_all(with_spacing_files(images), folder)
     return TestSet(images=folder, labels=preprocessed / "gt_segmentations")
 
 
@@ -199,7 +200,7 @@ def _link_all(files: Mapping[str, Path], folder: Path) -> None:
     """Makes a folder that holds links to files, by their new names, and nothing else; copies where it cannot hold links."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
-        if old.name not in files:
+        if old.name not in files or old.suffix == ".json":  # a copy of the latter may be older
             old.unlink()
     for name, original in files.items():
         if (folder / name).exists():

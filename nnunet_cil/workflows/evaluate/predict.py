@@ -65,9 +65,14 @@ def expected_predictions(model: ModelFold, tests: Sequence[TestSet | None], outp
 
 
 def _source(checkpoint_sha256: str, images: Path) -> str:
-    """Returns what predictions are made from: the model, and the images by name and size, since they are long to read."""
-    sizes = "\n".join(f"{file.name} {file.stat().st_size}" for file in sorted(images.iterdir()))
-    return f"{checkpoint_sha256} {hashlib.sha256(sizes.encode()).hexdigest()[:16]} {images.resolve()}"
+    """Returns what predictions are made from: the model, and the images by name and size, since they are long to read.
+
+    Of TIFFs also the spacings beside them, to which nnU-Net resamples.
+    """
+    files = sorted(images.iterdir())
+    sizes = "\n".join(f"{file.name} {file.stat().st_size}" for file in files)
+    spacings = b"".join(file.read_bytes() for file in files if file.suffix == ".json")
+    return f"{checkpoint_sha256} {hashlib.sha256(sizes.encode() + spacings).hexdigest()[:16]} {images.resolve()}"
 
 
 def _predict(arguments: Sequence[str], files: Sequence[Path], *, source: str, mark: Path, log: Path) -> None:

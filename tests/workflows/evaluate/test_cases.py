@@ -14,9 +14,10 @@ from toy_models import ORDER, PGCD, run, write, write_model, write_validation
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
+from nnunet_cil.host.spacings import with_spacing_files
 from nnunet_cil.workflows.evaluate import evaluate as whole
 from nnunet_cil.workflows.evaluate import predict as predicting
-from nnunet_cil.workflows.evaluate.cases import check_test_cases
+from nnunet_cil.workflows.evaluate.cases import _link_all, check_test_cases
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.plan.plan import plan
@@ -156,3 +157,24 @@ def test_a_case_without_true_labels(trained):
 def test_images_without_labels_are_refused(trained, tmp_path):
     with pytest.raises(CILError, match="-i IMAGES and -l LABELS together"):
         run(trained[1], images=tmp_path)
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_the_spacing_of_a_tiff_goes_along_with_its_image(tmp_path, monkeypatch, has_links):
+    for name, text in (("a_0000.tif", "image"), ("a.json", '{"spacing": [2, 1, 1]}')):
+        (tmp_path / name).write_text(text)
+    if not has_links:
+        monkeypatch.setattr(Path, "symlink_to", raising(OSError))
+    files = with_spacing_files({"b_0000.tif": tmp_path / "a_0000.tif"})
+    for text in ('{"spacing": [2, 1, 1]}', '{"spacing": [3, 1, 1]}'):
+        (tmp_path / "a.json").write_text(text)
+        _link_all(files, tmp_path / "links")
+        assert sorted(f.name for f in (tmp_path / "links").iterdir()) == ["b.json", "b_0000.tif"]
+        assert (tmp_path / "links" / "b.json").read_text() == text
+
+
+def raising(error):
+    def fail(*_arguments):
+        raise error
+
+    return fail
