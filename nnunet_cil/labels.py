@@ -66,7 +66,7 @@ def check_labelled_classes(dataset_json: Mapping[str, Any], cases: Collection[st
 
     Args:
         dataset_json: of the data set.
-        cases: all of its training cases.
+        cases: all of its training and test cases.
         dataset: its name, for the message.
 
     Raises:
@@ -85,7 +85,7 @@ def check_labelled_classes(dataset_json: Mapping[str, Any], cases: Collection[st
         if not any(fnmatchcase(case, pattern) for case in cases):
             raise CILError(
                 f"{where}: no case is called {pattern!r} (upper and lower case differ); they are called {min(cases)!r} and the "
-                "like. Correct the pattern, or remove it."
+                "like, in labelsTr and labelsTs. Correct the pattern, or remove it."
             )
 
 

@@ -140,8 +140,9 @@ def _images(folder: Path, ending: str) -> list[Path]:
     files = sorted(file for file in folder.iterdir() if file.name.endswith(ending) and file.is_file())
     for file in files:
         if not re.search(rf"._[0-9]{{4}}{re.escape(ending)}$", file.name):
+            renamed = f"{file.name.removesuffix(ending)}_0000{ending}"
             raise CILError(
                 f"The name of {file} does not end in a channel's number: nnU-Net takes CASE_0000{ending}, CASE_0001{ending} "
-                "and so on. Rename it, or remove it."
+                f"and so on. Rename it, for a first channel to {renamed}, or remove it."
             )
     return files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from itertools import pairwise
@@ -46,6 +47,25 @@ def preprocessed_or_raw(dataset: str) -> dict[str, Any]:
     if not file.is_file():
         file = raw_dataset_folder(dataset) / "dataset.json"
     return read_dataset_json(file)
+
+
+def refuse_other_labelled_classes(dataset: str, dataset_json: Mapping[str, Any]) -> None:
+    """Refuses a ``labelled_classes`` that stands in nnUNet_raw only, since the preprocessed copy of dataset.json counts.
+
+    Args:
+        dataset: nnU-Net's name.
+        dataset_json: the content of the copy.
+
+    Raises:
+        CILError: the copy has none, or another one.
+    """
+    file = Path(os.environ.get("nnUNet_raw", "")) / dataset / "dataset.json"
+    patterns = read_dataset_json(file).get("labelled_classes") if file.is_file() else None
+    if patterns and patterns != dataset_json.get("labelled_classes"):
+        raise CILError(
+            f"'labelled_classes' in {file} is not that of the copy in nnUNet_preprocessed, which counts. Copy the file to "
+            f"nnUNet_preprocessed/{dataset} again."
+        )
 
 
 def checked_dataset_json(content: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,6 +94,19 @@ def read_raw(folder: Path, dataset_json: Mapping[str, Any], plans_reader: str = 
     for case, files in cases.items():
         check_files(case, files["images"], files["label"], dataset_json, folder.name)
     return RawData(folder=folder, dataset_json=dataset_json, cases=cases, plans_reader=plans_reader)
+
+
+def label_file_names(dataset: str, ending: str, *parts: str) -> set[str]:
+    """Returns the names of the cases that have a label file in nnUNet_raw; none where the data set is not there.
+
+    Args:
+        dataset: nnU-Net's name.
+        ending: of the files' names.
+        parts: the folders to look into, labelsTr or labelsTs.
+    """
+    raw = Path(os.environ.get("nnUNet_raw", os.devnull)) / dataset
+    files = (f for part in parts if (raw / part).is_dir() for f in (raw / part).iterdir())
+    return {f.name.removesuffix(ending) for f in files if f.name.endswith(ending) and not f.name.startswith(".")}
 
 
 def raw_reader(folder: Path, dataset_json: Mapping[str, Any]) -> Any:

@@ -47,6 +47,11 @@ class PlannedExperiment:
         return cls(experiment=experiment, files=files, plans=plans, readers=readers)
 
     @property
+    def reader_names(self) -> dict[str, str]:
+        """Returns data set -> the name of nnU-Net's reader in the plans of its steps."""
+        return {file.parent.name: reader for file, reader in zip(self.files, self.readers, strict=True)}
+
+    @property
     def remarks(self) -> list[str]:
         """What the user should know of the schedule and its plans, though it changes no score."""
         found = other_settings(self.experiment.schedule, self.plans)

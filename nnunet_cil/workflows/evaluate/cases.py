@@ -164,7 +164,7 @@ def test_set(dataset: str, options: EvaluationOptions) -> TestSet | None:
 def _own_test_set(dataset: str) -> TestSet | None:
     """Returns imagesTs and labelsTs of a raw data set; None where it has no labelled test cases."""
     images, labels = (nnunet_folder("nnUNet_raw") / dataset / folder for folder in ("imagesTs", "labelsTs"))
-    has_labels = images.is_dir() and labels.is_dir() and any(labels.iterdir())
+    has_labels = images.is_dir() and labels.is_dir() and any(not f.name.startswith(".") for f in labels.iterdir())
     return TestSet(images=images, labels=labels) if has_labels else None
 
 

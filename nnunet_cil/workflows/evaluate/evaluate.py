@@ -37,7 +37,7 @@ from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_co
 from nnunet_cil.workflows.evaluate.pictures import write_charts, write_overlays, write_report, write_training_curves
 from nnunet_cil.workflows.evaluate.predict import Prediction, expected_predictions, predictions_of
 from nnunet_cil.workflows.evaluate.score import is_scored, score
-from nnunet_cil.workflows.evaluate.test_grids import check_test_grids
+from nnunet_cil.workflows.evaluate.test_files import check_test_files
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.fold_records import check_validation_cases
 from nnunet_cil.workflows.model_fold import ModelFold
@@ -83,8 +83,8 @@ def evaluate(experiment: Experiment, options: EvaluationOptions) -> Evaluation:
         later.check_continues(earlier)
     remarks = check_validation_cases(planned.model_folds(), validation_data_sets(experiment, options))
     check_predicted(planned, options)
+    check_test_files(experiment, options, planned.reader_names)
     cases = describe_cases(experiment, options)
-    check_test_grids(experiment, options)  # what is taken as it is, the scores say
     logger.info("Scoring on the folds' validation cases" if cases == "validation" else f"Scoring on {cases}")
     for remark in remarks:
         logger.info(remark)

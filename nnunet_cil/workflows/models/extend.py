@@ -26,7 +26,7 @@ from nnunet_cil.host.folders import (
 from nnunet_cil.host.plans_files import configuration_settings, moved_name, moved_plans, reader_of
 from nnunet_cil.host.preprocess import preprocess
 from nnunet_cil.host.preprocessed import refuse_other_preprocessing
-from nnunet_cil.host.raw_dataset import RawData, Sample, read_raw
+from nnunet_cil.host.raw_dataset import RawData, Sample, label_file_names, read_raw
 from nnunet_cil.labels import check_labelled_classes, labelled_classes, model_labels
 from nnunet_cil.names import valid_name
 from nnunet_cil.schedule import check_training_settings
@@ -163,7 +163,8 @@ def _read_data(model: TrainedModel, dataset: str | int, options: ExtendOptions) 
     dataset_json = read_dataset_json(folder / "dataset.json")
     new = new_classes(model, folder.name, dataset_json["labels"], classes=options.classes, refine=options.refine)
     raw = read_raw(folder, dataset_json, reader_of(model.plans))
-    check_labelled_classes(dataset_json, raw.cases, dataset=folder.name)
+    tests = label_file_names(folder.name, dataset_json["file_ending"], "labelsTs")
+    check_labelled_classes(dataset_json, {*raw.cases, *tests}, dataset=folder.name)
     return raw, new
 
 

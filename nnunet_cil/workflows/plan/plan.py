@@ -9,9 +9,11 @@ from pathlib import Path
 
 from nnunet_cil.errors import did_you_mean
 from nnunet_cil.files import read_json, write_json
+from nnunet_cil.host.dataset_json import refuse_other_labelled_classes
 from nnunet_cil.host.folders import dataset_name, nnunet_folder
 from nnunet_cil.host.plans_files import reader_of
 from nnunet_cil.host.preprocessed import preprocessed_configurations
+from nnunet_cil.host.raw_dataset import label_file_names
 from nnunet_cil.labels import check_labelled_classes, labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, plan_steps
@@ -215,7 +217,9 @@ def _plan_steps(
 ) -> list[StepPlan]:
     """Deals out the cases, and says of each step what it learns from which of them."""
     for name, found in data.items():
-        check_labelled_classes(found.dataset_json, found.cases, dataset=name)
+        refuse_other_labelled_classes(name, found.dataset_json)
+        tests = label_file_names(name, found.dataset_json["file_ending"], "labelsTs")
+        check_labelled_classes(found.dataset_json, {*found.cases, *tests}, dataset=name)
     own = [data[name] for name in datasets]
     cases = deal_among_steps(schedule, datasets, data)
     check_presence(schedule, own, cases)

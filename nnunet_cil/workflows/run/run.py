@@ -19,7 +19,7 @@ from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.workflows.evaluate.cases import check_test_cases
 from nnunet_cil.workflows.evaluate.evaluate import Evaluation, evaluate
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
-from nnunet_cil.workflows.evaluate.test_grids import check_test_grids
+from nnunet_cil.workflows.evaluate.test_files import check_test_files
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.plan.fold_checks import check_raw_folds
 from nnunet_cil.workflows.plan.grids import check_training_grids
@@ -69,10 +69,11 @@ def check_request(experiment: Experiment, training: TrainingOptions, evaluation:
     for step in range(experiment.num_steps):
         trainers = {*experiment.trainers, DEFAULT_FIRST_TRAINER}
         check_length(experiment.plans_file(step).stem, [experiment.configuration], sorted(trainers), NAME_REMEDY)
+    _check_trainers(experiment)
     if not training.reaches_the_end(experiment):
         return []
     check_test_cases(experiment, evaluation)
-    return check_test_grids(experiment, evaluation)
+    return check_test_files(experiment, evaluation)
 
 
 @contextmanager

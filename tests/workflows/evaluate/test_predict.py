@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from toy import DATASET
+from toy import DATASET, toy_volume
 from toy_models import PGCD, run, write, write_model
 
 from nnunet_cil.errors import CILError
@@ -94,7 +93,7 @@ def test_predictions_that_are_whole_after_a_kill_are_not_made_again(trained, mon
 def test_other_images_in_the_same_folder_are_predicted_anew(trained):
     root, schedule, calls = trained
     run(schedule)
-    write(np.ones((4, 4, 4)), root / "raw" / DATASET / "imagesTs" / "t1_0000.nii.gz")
+    write(toy_volume(60)[0] > 0.1, root / "raw" / DATASET / "imagesTs" / "t1_0000.nii.gz")
     run(schedule)
     assert ["--continue_prediction" in c for c in calls] == [False] * 4
 

@@ -80,8 +80,11 @@ def test_dice_is_nnunets(trained, tmp_path):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda f: write(toy_volume(51)[1], f, spacing=(1, 1, 2)), r"t1.nii.gz lie 19 voxels apart; at most 0.5 are"),
-        (lambda f: write(toy_volume(51)[1][:-1], f), r"is 24 x 22 x 20, but that of .*t1.nii.gz 24 x 22 x 19"),
+        (
+            lambda f: write(toy_volume(51)[1], f, spacing=(1, 1, 2)),
+            r"t1.nii.gz lies 19 voxels beside .*; at most 0.5 are",
+        ),
+        (lambda f: write(toy_volume(51)[1][:-1], f), r"is 24 x 22 x 20 voxels, but .*t1.nii.gz 24 x 22 x 19"),
         (lambda f: write(toy_volume(51)[1] + 9, f), "t1.nii.gz holds the label 9, which is none of"),
         (lambda f: f.write_bytes(f.read_bytes()[:40]), "t1.nii.gz is cut off or damaged"),
         (lambda f: f.write_bytes(gzip.compress(b"no image" * 100)), "t1.nii.gz cannot be read"),

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toy import DATASET, finish_training, write_checkpoint
+from toy import DATASET, finish_training, toy_volume, write_checkpoint
 from toy_jobs import PGCD, after, finish, graph
+from toy_models import write
 
 from nnunet_cil.host.commands import CommandError
 from nnunet_cil.workflows.evaluate import evaluate, score
@@ -44,7 +45,8 @@ def test_only_what_is_missing_is_in_the_graph_and_waits_for_nothing_that_is_ther
 def test_what_is_scored_is_not_scored_again_until_a_model_is_trained_again(experiment, monkeypatch):
     graph(experiment)
     finish(experiment, "PGCD 0 0", "PGCD 1 0", "PGCD 2 0", "MiB 1 0", "MiB 2 0")
-    monkeypatch.setattr(evaluate, "predictions_of", lambda *_, **__: [])
+    for name in ("predictions_of", "expected_predictions"):
+        monkeypatch.setattr(evaluate, name, lambda *_, **__: [])
     monkeypatch.setattr(score, "score_cases", lambda *_: [])
     for name in ("results", "latex", "paired_tests"):
         monkeypatch.setattr(evaluate, name, lambda *_: "")
@@ -75,9 +77,9 @@ def test_validation_cases_beside_test_cases_are_a_job_of_their_own(experiment):
 
     raw = Path(os.environ["nnUNet_raw"]) / DATASET
     assert evaluation("validation").name == evaluation(None).name
-    for folder in ("imagesTs", "labelsTs"):
+    for folder, array, name in zip(("imagesTs", "labelsTs"), toy_volume(7), ("t0_0000", "t0"), strict=True):
         (raw / folder).mkdir()
-        (raw / folder / "t0.nii.gz").touch()
+        write(array, raw / folder / f"{name}.nii.gz")
     assert evaluation("validation").name == f"{evaluation(None).name}-validation"
     assert evaluation("test").name == evaluation(None).name
     assert evaluation("validation").command.endswith(" --cases validation")
