@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.files import read_json_list
@@ -148,10 +148,7 @@ def fold_of(folder: Path, fold: int | str, cases: Sequence[str]) -> Fold:
         return Fold(training=tuple(cases), validation=tuple(cases))
     folds, file = split_of(folder, cases), folder / SPLITS_FILE
     if not folds:
-        raise CILError(
-            f"{folder.name} has {len(cases)} training cases, but nnU-Net's split into {NUM_FOLDS} folds needs {NUM_FOLDS}. Add "
-            f"cases, write a split of your own to {file}, or train fold all."
-        )
+        refuse_few_cases(folder, len(cases))
     number = int(fold)
     if not 0 <= number < len(folds):
         has = "fold 0" if len(folds) == 1 else f"folds 0 to {len(folds) - 1}"
@@ -161,6 +158,23 @@ def fold_of(folder: Path, fold: int | str, cases: Sequence[str]) -> Fold:
             f"or write a split of your own to {file}."
         )
     return folds[number]
+
+
+def refuse_few_cases(folder: Path, num_cases: int, hint: str = "") -> NoReturn:
+    """Refuses a data set that nnU-Net cannot split.
+
+    Args:
+        folder: the preprocessed data set; need not be there yet.
+        num_cases: the number of its training cases.
+        hint: one more sentence.
+
+    Raises:
+        CILError: always.
+    """
+    raise CILError(
+        f"{folder.name} has {num_cases} training cases, but nnU-Net's split into {NUM_FOLDS} folds needs {NUM_FOLDS}. Add cases, "
+        f"write a split of your own to {folder / SPLITS_FILE}, or train fold all.{hint}"
+    )
 
 
 def unlisted_cases(folder: Path, cases: Iterable[str]) -> list[str]:

@@ -39,7 +39,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="go on although the check of a further data set's compatibility with DATASET found something blocking",
+        help="go on although the check of a further data set's compatibility with DATASET found something blocking, or a data "
+        "set has too few cases for any fold but all",
     )
     return parser
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.folders import nnunet_folder
 from nnunet_cil.host.raw_dataset import read_raw_if_there
-from nnunet_cil.host.splits import fold_of, split_of
+from nnunet_cil.host.splits import fold_of, refuse_few_cases, split_of
 from nnunet_cil.host.training_cases import check_training_cases, unlisted_note
 from nnunet_cil.step_plans import StepPlan
 from nnunet_cil.workflows.plan.preprocessed_data import PreprocessedData
@@ -16,6 +17,8 @@ from nnunet_cil.workflows.plan.preprocessed_data import PreprocessedData
 logger = logging.getLogger(__name__)
 
 Folds = Sequence[int | str]
+
+_FORCE = " If you train fold all only, say so with 'nnunet_cil plan ... --force'."
 
 
 def check_raw_folds(datasets: Iterable[str], folds: Folds) -> None:
@@ -28,12 +31,24 @@ def check_raw_folds(datasets: Iterable[str], folds: Folds) -> None:
     Raises:
         CILError: there are too few cases, no such fold, or a split that cannot be used.
     """
+    for folder, cases in _raw_cases(datasets):
+        for fold in folds:
+            fold_of(folder, fold, cases)
+
+
+def check_raw_splits(datasets: Iterable[str]) -> None:
+    """Refuses data sets that are not going to have folds once they are preprocessed; otherwise as ``check_raw_folds``."""
+    for folder, cases in _raw_cases(datasets):
+        if not split_of(folder, cases):
+            refuse_few_cases(folder, len(cases), _FORCE)
+
+
+def _raw_cases(datasets: Iterable[str]) -> Iterator[tuple[Path, list[str]]]:
+    """Yields the preprocessed folder, which need not be there yet, and the raw cases of each data set in nnUNet_raw."""
     for name in datasets:
         raw = read_raw_if_there(name)
-        if raw is None:
-            continue
-        for fold in folds:
-            fold_of(nnunet_folder("nnUNet_preprocessed") / name, fold, list(raw.cases))
+        if raw is not None:
+            yield nnunet_folder("nnUNet_preprocessed") / name, list(raw.cases)
 
 
 def check_folds(steps: Sequence[StepPlan], data: Sequence[PreprocessedData], folds: Folds) -> None:
@@ -53,28 +68,30 @@ def check_folds(steps: Sequence[StepPlan], data: Sequence[PreprocessedData], fol
 
 
 def note_folds(steps: Sequence[StepPlan], data: Sequence[PreprocessedData], *, force: bool) -> None:
-    """Logs in which folds a step cannot be trained, or learns a class from no case.
+    """Logs in which folds a step cannot be trained, or learns a class from no case; fold all has all cases.
 
     Args:
         steps: all of a schedule's.
         data: the data set of each.
-        force: go on where that is so in every fold: fold all has all cases.
+        force: go on where a data set has too few cases for nnU-Net's split.
 
     Raises:
-        CILError: it is so in every fold, and not forced.
+        CILError: a data set has too few cases, and it is not forced; or a split cannot be used.
     """
-    num_folds = max(1, *(len(split_of(found.folder, found.cases)) for found in data))
+    num_folds = [len(split_of(found.folder, found.cases)) for found in data]
+    for number, found in zip(num_folds, data, strict=True):
+        if number == 0 and not force:
+            refuse_few_cases(found.folder, len(found.cases), _FORCE)
     problems = {}
-    for fold in range(num_folds):
+    for fold in range(max(num_folds)):
         try:
             check_folds(steps, data, [fold])
         except CILError as error:
             problems[fold] = str(error)
-    if len(problems) == num_folds and not force:
-        others = "" if num_folds == 1 else " No other fold can be trained either."
-        raise CILError(f"{problems[0]}{others} If you train fold all only, say so with 'nnunet_cil plan ... --force'.")
     for problem in dict.fromkeys(problems.values()):
         logger.info(f"Note: {problem}")
+    if problems and len(problems) == max(num_folds):
+        logger.info("Note: No fold can be trained as it is, except all.")
 
 
 def note_unlisted_cases(data: Iterable[PreprocessedData]) -> None:

@@ -18,7 +18,13 @@ from nnunet_cil.labels import check_labelled_classes, labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, plan_steps
 from nnunet_cil.training.catalogue import check_data, hyperparameter_names, trainer_class
-from nnunet_cil.workflows.plan.fold_checks import check_folds, check_raw_folds, note_folds, note_unlisted_cases
+from nnunet_cil.workflows.plan.fold_checks import (
+    check_folds,
+    check_raw_folds,
+    check_raw_splits,
+    note_folds,
+    note_unlisted_cases,
+)
 from nnunet_cil.workflows.plan.grids import check_training_grids
 from nnunet_cil.workflows.plan.label_checks import refuse_unlabelled
 from nnunet_cil.workflows.plan.preprocessed_data import (
@@ -125,8 +131,8 @@ def write_step_plans(
         schedule: what to learn when.
         base_plans: the name of the plans that the steps copy.
         first_trainer: the trainer whose step 0 every trainer continues from; None: as planned before, else each its own.
-        force: go on where a further data set differs from the first in a way that blocks otherwise, and where only fold all can
-            be trained.
+        force: go on where a further data set differs from the first in a way that blocks otherwise, and with too few cases for
+            nnU-Net's split.
         trainings: what is going to be trained; None where that is not known yet.
 
     Raises:
@@ -146,8 +152,10 @@ def write_step_plans(
     data = {first: read_first(first, base, None if trainings is None else trainings.configuration)}
     if set(datasets) != {first}:
         move_plans(datasets, base_plans, force=force)
-        if not force:
-            check_raw_folds(datasets, (0,) if trainings is None else trainings.folds)
+        if trainings is not None:
+            check_raw_folds(datasets, trainings.folds)
+        elif not force:
+            check_raw_splits(datasets)
         data |= read_others(datasets, base_plans, list(data[first].present))
     for name, found in data.items():
         check_training_grids(name, found.dataset_json, reader_of(found.plans))

@@ -74,9 +74,7 @@ def test_one_data_set_is_planned_as_ever(toy, tmp_path):
     for cases, digest in expected.items():
         for dataset in ({}, {"dataset": "17"}, {"dataset": DATASET}):
             steps = [{"classes": c, **dataset} for c in (["kidney"], ["liver", "cyst"], ["spleen"])]
-            plans = plan(
-                "17", schedule_file(tmp_path, steps, cases=cases), first_trainer=PGCD, force=True
-            )  # 2 cases a step
+            plans = plan("17", schedule_file(tmp_path, steps, cases=cases), first_trainer=PGCD)
             assert json.loads(plans[1].file.read_text())["cil"]["digest"] == digest
     assert [f.name for f in toy.parent.iterdir()] == [DATASET]
 
