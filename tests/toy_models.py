@@ -1,12 +1,16 @@
 """Models of the toy data set that look trained, and their evaluation."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 from toy import DATASET, ORGANS, init_args
+from toy_records import RECORD
 
+from nnunet_cil.case_hashes import CaseHashes
+from nnunet_cil.training.state import StepState, file_sha256
 from nnunet_cil.workflows.evaluate.evaluate import evaluate
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
@@ -46,3 +50,22 @@ def write_validation(root):
             write(sitk.GetArrayFromImage(truth) == 3, fold / "validation" / f"{case}.nii.gz", truth.GetSpacing())
         (fold / "validation" / "summary.json").write_text(json.dumps({"mean": {"1": {"Dice": 1.0}}}))
     return fold
+
+
+TRAINED_ON = ["case_0", "case_1", "case_2", "case_3"]
+"""The training cases of fold 0."""
+
+
+def write_records(root, training=(TRAINED_ON, TRAINED_ON), validation=("case_4", "case_5")):
+    """Gives both models that look trained the records of their trainings, each with its training cases."""
+    lineage, previous = (), None
+    for step, cases in enumerate(training):
+        file = next((root / "results" / DATASET).glob(f"*step{step}__*/fold_0/checkpoint_final.pth"))
+        hashes = None if cases is None else CaseHashes.of(cases, validation)
+        record = replace(
+            RECORD, step=step, plans=f"nnUNetPlans_toy_step{step}", previous_sha256=previous, case_hashes=hashes
+        )
+        lineage = (*lineage, record)
+        content = torch.load(file, weights_only=False)
+        torch.save({**content, **StepState(classes=(), lineage=lineage).to_checkpoint()}, file)
+        previous = file_sha256(file)

@@ -24,12 +24,35 @@ def status(experiment: Experiment) -> str:
     planned = PlannedExperiment.read(experiment)
     for remark in planned.remarks:
         logger.info(remark)
+    outdated = _outdated(planned)
     for model in planned.model_folds():
         data_set = [model.model.dataset] if has_several else []
         scores = map(number, _validation_scores(model))
-        rows.append([str(model.fold), str(model.step), *data_set, model.trainer, _state(model), *scores])
+        rows.append(
+            [
+                str(model.fold),
+                str(model.step),
+                *data_set,
+                model.trainer,
+                _state(model) + outdated.get(model, ""),
+                *scores,
+            ]
+        )
     header = ["fold", "step", *(["data set"] if has_several else []), "trainer", "state", "old", "new", "all"]
     return Table(header, rows).markdown()
+
+
+def _outdated(planned: PlannedExperiment) -> dict[ModelFold, str]:
+    """Returns what to add to the state of models that stand on one that was trained again since."""
+    found: dict[ModelFold, str] = {}
+    for earlier, later in planned.successions():
+        if later.newest_checkpoint is None:
+            continue
+        if earlier in found:
+            found[later] = found[earlier]
+        elif not later.stands_on(earlier):
+            found[later] = f", but step {earlier.step} was trained again since"
+    return found
 
 
 def _state(model: ModelFold) -> str:

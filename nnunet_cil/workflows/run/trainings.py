@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from nnunet_cil.errors import CILError
 from nnunet_cil.host.commands import CommandError
+from nnunet_cil.workflows.fold_records import check_trained_before
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run.options import TrainingOptions
@@ -72,15 +74,53 @@ def unfinished_trainings(planned: PlannedExperiment, options: TrainingOptions) -
     """Returns what is left to train, fold by fold, in order.
 
     Raises:
-        CILError: a model that is there was trained with other plans.
+        CILError: a model that is there was trained with other plans, or on top of another model than is there or than there
+            is going to be; or the split has changed since a model was trained that is continued.
     """
     models = options.select(planned.models())
     for model in planned.model_folds():
         if model.is_trained:
             model.check_planned()
-    return [
+    todo = [
         Training(model=model.fold(fold), options=tuple(options.arguments))
         for fold in planned.experiment.folds
         for model in models
         if not model.fold(fold).is_finished
     ]
+    unfinished = [training.model for training in todo]
+    _check_successions(planned, unfinished, last_step=max(model.step for model in models))
+    _check_split(planned, unfinished)
+    return todo
+
+
+def _check_successions(planned: PlannedExperiment, unfinished: Collection[ModelFold], last_step: int) -> None:
+    """Refuses a model that is built upon or scored, and stands on another model of the step before than there is.
+
+    Raises:
+        CILError: names both, and the remedy.
+    """
+    for earlier, later in planned.successions():
+        if later.step > last_step:
+            continue
+        if not later.stands_on(earlier):
+            later.check_continues(earlier)
+        if earlier in unfinished and not earlier.is_trained and later.records():
+            raise CILError(
+                f"Step {later.step} was trained on top of a model of step {earlier.step} that is not there any more: "
+                f"{earlier.checkpoint}. Restore it, or remove {later.folder} and train that step again."
+            )
+
+
+def _check_split(planned: PlannedExperiment, unfinished: Collection[ModelFold]) -> None:
+    """Refuses a split that has changed since a model was trained from which an unfinished one goes on.
+
+    Raises:
+        CILError: names the cases.
+    """
+    previous = {later: earlier for earlier, later in planned.successions()}
+    for model in unfinished:
+        origin: ModelFold | None = model
+        while origin is not None and origin.newest_checkpoint is None:
+            origin = previous.get(origin)
+        if origin is not None:
+            check_trained_before(model, origin)

@@ -4,39 +4,17 @@ import csv
 import json
 import logging
 import shutil
-from dataclasses import replace
 
 import pytest
-import torch
 from toy import DATASET, finish_training
-from toy_models import PGCD, run, write_validation
-from toy_records import RECORD
+from toy_models import PGCD, TRAINED_ON, run, write_records, write_validation
 
-from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
-from nnunet_cil.training.state import StepState, file_sha256
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.run import run as workflow
 from nnunet_cil.workflows.run.options import TrainingOptions
-
-TRAINED_ON = ["case_0", "case_1", "case_2", "case_3"]
-
-
-def write_records(root, training=(TRAINED_ON, TRAINED_ON), validation=("case_4", "case_5")):
-    """Gives both models that look trained the records of their trainings, each with its training cases."""
-    lineage, previous = (), None
-    for step, cases in enumerate(training):
-        file = next((root / "results" / DATASET).glob(f"*step{step}__*/fold_0/checkpoint_final.pth"))
-        hashes = None if cases is None else CaseHashes.of(cases, validation)
-        record = replace(
-            RECORD, step=step, plans=f"nnUNetPlans_toy_step{step}", previous_sha256=previous, case_hashes=hashes
-        )
-        lineage = (*lineage, record)
-        content = torch.load(file, weights_only=False)
-        torch.save({**content, **StepState(classes=(), lineage=lineage).to_checkpoint()}, file)
-        previous = file_sha256(file)
 
 
 def write_split(root, train, val):
