@@ -60,9 +60,14 @@ class ImageFile:
         """Reads the volume and straightens its axes where they are not quite at right angles."""
         volume = read_file(self.file)
         if volume.image.GetDimension() != 3:
-            raise CILError(f"{self.file} has {volume.image.GetDimension()} dimensions, but must have 3.")
+            remedy = "nnU-Net takes planes as they are: put them into nnUNet_raw."
+            if volume.image.GetDimension() > 3:
+                remedy = "Write each of its volumes to a file of its own, a channel each (case_0000, case_0001, ...)."
+            raise CILError(f"{self.file} has {volume.image.GetDimension()} dimensions, but must have 3. {remedy}")
         if volume.image.GetNumberOfComponentsPerPixel() != 1:
-            raise CILError(f"{self.file} has colours or vectors, but must have one number a voxel.")
+            raise CILError(
+                f"{self.file} has colours or vectors, but must have one number a voxel. Write each to a file of its own."
+            )
         return volume
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.grids import NEGLIGIBLE_VOXELS, TOLERANCE_VOXELS, Grid, distance_in_voxels
 from nnunet_cil.host.images import has_colours, read_grid, read_images
-from nnunet_cil.host.spacings import agreed_spacing, has_spacing_beside
+from nnunet_cil.host.readers import OVERWRITE
+from nnunet_cil.host.spacings import TIFF, agreed_spacing, has_spacing_beside
 
 MAX_SKEW_DEGREES = 1.0
 """Axes that are farther from right angles than this are told of: nnU-Net takes them as perpendicular."""
@@ -117,9 +118,15 @@ def _image_grid(files: Sequence[Path], reader: Any, num_channels: int) -> tuple[
     image = read_images(files, reader)
     if len(image.array) == num_channels:
         return image.grid, ""
+    is_tiff = files[0].name.lower().endswith(TIFF)
     return image.grid, (
         f"{files[0]} has {_counted(len(image.array), 'colour')}, but dataset.json has {_counted(num_channels, 'channel')}. Name "
         'each colour there ("channel_names": {"0": "red", "1": "green", "2": "blue"}), or write the image in grey.'
+        + (
+            f' If it is a volume, write "{OVERWRITE}": "Tiff3DIO" there, and plan and preprocess again.'
+            if is_tiff
+            else ""
+        )
     )
 
 

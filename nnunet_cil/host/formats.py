@@ -42,6 +42,9 @@ def read_nibabel(file: Path) -> tuple[npt.NDArray[Any], Properties]:
     return np.asanyarray(picture.dataobj).transpose(2, 1, 0)[None], properties
 
 
+_NIFTI_CODES = ("sform_code", "qform_code")
+
+
 def itk_header(file: Path) -> tuple[Shape, Properties]:
     """Returns the shape and the properties that SimpleITKIO gives.
 
@@ -70,6 +73,7 @@ def _itk_properties(picture: Any, num_components: int, file: Path) -> tuple[Shap
     properties = {
         "sitk_stuff": {"spacing": spacing, "origin": picture.GetOrigin(), "direction": picture.GetDirection()},
         "spacing": [*([max(spacing) * 999] if is_plane else []), *(abs(s) for s in spacing[::-1])],
+        "is_oriented": not all(picture.HasMetaDataKey(k) and picture.GetMetaData(k) == "0" for k in _NIFTI_CODES),
     }
     return (*((1,) if is_plane else ()), *size[::-1]), properties
 
@@ -84,7 +88,8 @@ def nibabel_header(file: Path) -> tuple[Shape, Properties]:
 def _nibabel_properties(picture: Any) -> tuple[Shape, Properties]:
     assert picture.ndim == 3, "only 3d images are supported by NibabelIO"  # as it does
     spacing = [float(s) for s in picture.header.get_zooms()[::-1]]
-    return picture.shape[::-1], {"nibabel_stuff": {"original_affine": picture.affine}, "spacing": spacing}
+    stuff = {"original_affine": picture.affine}
+    return picture.shape[::-1], {"nibabel_stuff": stuff, "spacing": spacing, "is_oriented": _has_code(picture.header)}
 
 
 def tiff_header(file: Path) -> tuple[Shape, Properties]:
@@ -109,6 +114,20 @@ ARRAYS: Mapping[str, Callable[[Path], tuple[npt.NDArray[Any], Properties]]] = {
     "NibabelIO": read_nibabel,
 }
 """Reader -> what it makes of a file, but for the type of the numbers."""
+
+
+def is_oriented(file: Path) -> bool:
+    """Tells whether a file says which side is left: NIfTI need not (both codes are 0), and readers guess then."""
+    if not file.name.lower().endswith((".nii", ".nii.gz")):
+        return True
+    import nibabel
+
+    picture: Any = nibabel.load(file)
+    return _has_code(picture.header)
+
+
+def _has_code(header: Any) -> bool:
+    return not all(code in header and int(header[code]) == 0 for code in _NIFTI_CODES)
 
 
 def nifti_dimensions(file: Path) -> int:

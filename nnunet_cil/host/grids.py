@@ -29,14 +29,19 @@ class Grid:
         spacing: along each axis; as nnU-Net's reader gives it, which takes 1 where the files do not say it.
         in_mm: whether the files say the spacing.
         affine: 4 x 4, from indices to millimetres (to the patient's left, back and head: LPS); None where the format has none.
-        orientation: of the columns, rows and slices, in three letters as SimpleITK's ("LPS"); empty where it is not known.
+        is_oriented: whether the files say which side is left.
     """
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     in_mm: bool
     affine: npt.NDArray[np.float64] | None = None
-    orientation: str = ""
+    is_oriented: bool = False
+
+    @property
+    def orientation(self) -> str:
+        """Returns the directions of columns, rows and slices in SimpleITK's letters ("LPS"); empty where not known."""
+        return "" if self.affine is None or not self.is_oriented else _orientation(self.affine)
 
     @property
     def is_plane(self) -> bool:
@@ -71,24 +76,24 @@ def grid_of(shape: tuple[int, ...], properties: Mapping[str, Any], *, in_mm: boo
 
     Args:
         shape: of one channel.
-        properties: as the reader returns them.
+        properties: as the reader returns them; with ``is_oriented`` where a file need not say which side is left.
         in_mm: whether the files say the spacing.
     """
     spacing = tuple(float(s) for s in properties["spacing"])
-    affine, orientation = None, ""
+    affine, is_volume = None, False
     if "sitk_stuff" in properties:
         affine = _itk_affine(**{k: properties["sitk_stuff"][k] for k in ("spacing", "origin", "direction")})
-        orientation = _orientation(affine) if len(properties["sitk_stuff"]["spacing"]) == 3 else ""
+        is_volume = len(properties["sitk_stuff"]["spacing"]) == 3
     elif "nibabel_stuff" in properties:
         stuff = properties["nibabel_stuff"]
-        affine = _nibabel_affine(stuff.get("reoriented_affine", stuff["original_affine"]))
-        orientation = _orientation(affine)
-    return Grid(shape=shape, spacing=spacing, in_mm=in_mm, affine=affine, orientation=orientation)
+        affine, is_volume = _nibabel_affine(stuff.get("reoriented_affine", stuff["original_affine"])), True
+    is_oriented = is_volume and properties.get("is_oriented", True)
+    return Grid(shape=shape, spacing=spacing, in_mm=in_mm, affine=affine, is_oriented=is_oriented)
 
 
 def turned_to_ras(grid: Grid) -> Grid:
     """Returns the grid of a volume that is turned until its columns run to the right, its rows to the front, its slices up."""
-    if grid.affine is None or not grid.orientation:
+    if grid.affine is None or not _orientation(grid.affine):
         return grid
     from nibabel import orientations
 
@@ -108,7 +113,6 @@ def turned_to_ras(grid: Grid) -> Grid:
         shape=tuple(grid.shape[source] for source in order),
         spacing=tuple(grid.spacing[source] for source in order),
         affine=affine,
-        orientation=_orientation(affine),
     )
 
 

@@ -15,6 +15,7 @@ from nnunet_cil.files import is_cut_off
 from nnunet_cil.host.formats import (
     ARRAYS,
     HEADERS,
+    is_oriented,
     itk_header,
     nifti_dimensions,
     too_many_dimensions,
@@ -235,5 +236,7 @@ def _grid(shape: Sequence[int], properties: dict[str, Any], file: Path, spacing:
         spacing: that stands in a file beside it; None where there is none.
     """
     is_known = spacing is not None or not file.name.lower().endswith(_WITHOUT_SPACING)
-    own = {} if spacing is None else {"spacing": spacing}
+    own: dict[str, Any] = {} if spacing is None else {"spacing": spacing}
+    if "is_oriented" not in properties:  # read by nnU-Net itself
+        own["is_oriented"] = is_oriented(file)
     return grid_of(tuple(shape), {**properties, **own}, in_mm=is_known)

@@ -128,6 +128,10 @@ def test_planes_need_a_channel_for_each_colour(tmp_path):
     assert "distances will be in voxels" in note
     with pytest.raises(CILError, match=r"has 3 colours, but dataset.json has 1 channel"):
         check_grids(cases, reader, 1)
+    volume = tmp_path / "v_0000.tif"  # nnU-Net takes three slices for colours
+    tifffile.imwrite(volume, np.zeros((3, 8, 9), np.uint8), photometric="minisblack")
+    with pytest.raises(CILError, match=r'If it is a volume, write "overwrite_image_reader_writer": "Tiff3DIO"'):
+        check_grids({"v": CaseFiles(images=[volume], labels=[])}, reader, 1)
     with pytest.raises(CILError, match=r"c_0000.png is 9 x 7 voxels, but .*c.png 9 x 8"):
         check_grids(colours(tmp_path, np.zeros((7, 9), np.uint8)), reader, 1)
 

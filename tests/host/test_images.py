@@ -105,6 +105,18 @@ def test_slices_are_turned_to_how_a_radiologist_sees_them(tmp_path, direction):
     assert aspect == expected.GetSpacing()[1] / expected.GetSpacing()[0]
 
 
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO", "SimpleITKIOWithReorient", "NibabelIOWithReorient"])
+def test_a_nifti_file_without_an_orientation_has_none(tmp_path, reader):
+    """Readers guess one, each another."""
+    nibabel.save(nibabel.Nifti1Image(VOLUME.T, None), tmp_path / "a_0000.nii.gz")
+    reader = named_reader(reader)
+    image = read_images([tmp_path / "a_0000.nii.gz"], reader)
+    header = read_grid(tmp_path / "a_0000.nii.gz", reader, is_image=True)
+    assert image.grid.orientation == header.orientation == ""
+    assert np.allclose(image.grid.affine, header.affine)
+    assert np.array_equal(as_seen(image)[0], image.array[0])
+
+
 def test_a_plane_of_colours_is_one_grey_slice_and_three_slices_are_three(tmp_path):
     write_png(tmp_path / "a_0000.png", COLOURS)
     slices, aspect = as_seen(read_images([tmp_path / "a_0000.png"], named_reader("NaturalImage2DIO")))

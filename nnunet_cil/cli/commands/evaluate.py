@@ -32,7 +32,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         type=tolerance_mm,
         default=2.0,
         metavar="MM",
-        help="tolerance of the normalised surface Dice, in mm (default: %(default)s)",
+        help="tolerance of the normalised surface Dice, in mm (in voxels where files do not say how large these are; default: "
+        "%(default)s)",
     )
     parser.set_defaults(resumes=True)
     return parser

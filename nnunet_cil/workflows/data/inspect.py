@@ -132,7 +132,8 @@ def _sides(cases: Sequence[CaseStatistics], classes: Sequence[str]) -> list[str]
     if swapped:
         some = "; ".join(f"{name} in {case}" for case, name in swapped[:_MOST_NAMED])
         return [f"Left and right look swapped {len(swapped)} times: {some}. See the pictures."]
-    return [f"Left lies left of right in every case, for {len(pairs)} pairs of classes."]
+    where = "" if len(told) == len(cases) else " that says which side is left"
+    return [f"Left lies left of right in every case{where}, for {len(pairs)} pairs of classes."]
 
 
 def _unpaired(folder: Path, content: Mapping[str, Any], cases: Sequence[CaseStatistics]) -> list[str]:

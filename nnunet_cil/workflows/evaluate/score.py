@@ -110,6 +110,7 @@ def _scored_from(
     return {
         "checkpoint": checkpoint_sha256,
         "tolerance_mm": tolerance_mm,
+        "reader": type(reader).__name__,
         "cases": {p.case.name: list(p.case.classes) for p in predictions},
         "files_sha256": files_sha256(f for p in predictions for f in _files_of(p, reader)),
     }
