@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from nnunet_cil.evaluation.figures import COLOURS
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
-NUM_CLASSES = {"demo.png": 5}
+NUM_CLASSES = {"demo.png": 5, "openkbp.png": 5}
 OPACITY = 0.75
 """Opacity of a class over the grey image, as ``figures.comparison`` draws it."""
 
