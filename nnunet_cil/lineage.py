@@ -68,20 +68,29 @@ class StepRecord:
         return content if self.case_hashes is None else {**content, "case_hashes": self.case_hashes.to_json()}
 
 
+_WHERE = "A record of the trainings that the model comes from"
+_REMEDY = "Restore the model, or export it again."
+
+
 def read_lineage(stored: Sequence[Mapping[str, Any]]) -> tuple[StepRecord, ...]:
-    """Reads a list of what ``to_json`` has written; keys that a later version added are left out."""
-    return tuple(_read_record(record) for record in stored)
+    """Reads a list of what ``to_json`` has written; keys that a later version added are left out.
+
+    Raises:
+        CILError: it is damaged.
+    """
+    kind = list[dict[str, Any]]
+    records: list[dict[str, Any]] = validated(kind, list(stored), _WHERE, _REMEDY)
+    return tuple(_read_record(record) for record in records)
 
 
 def _read_record(stored: Mapping[str, Any]) -> StepRecord:
     """Reads a record; early versions took scores of fold ``all``, which are of training cases, for validation scores."""
     content = {f.name: stored[f.name] for f in dataclasses.fields(StepRecord) if f.name in stored}
-    content["classes"] = tuple(stored["classes"])
-    if (hashes := stored.get("case_hashes")) is not None:
-        content["case_hashes"] = CaseHashes.from_json(hashes)
+    hashes = content.pop("case_hashes", None)
     if stored.get("fold") == "all":
         content["dice"] = {}
-    return StepRecord(**content)
+    record: StepRecord = validated(StepRecord, content, _WHERE, _REMEDY)
+    return record if hashes is None else dataclasses.replace(record, case_hashes=CaseHashes.from_json(hashes))
 
 
 NOT_FINAL = "not_of_the_final_checkpoint.txt"

@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 
+import pytest
 from toy_records import RECORD
 
 from nnunet_cil.case_hashes import CaseHashes
+from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import read_lineage, validation_dice
 
 
@@ -28,3 +30,50 @@ def test_scores_of_fold_all_are_not_taken_for_validation_scores(tmp_path):
         (tmp_path / fold / "checkpoint_final.pth").write_bytes(b"")
         (tmp_path / fold / "validation" / "summary.json").write_text(json.dumps({"mean": {"1": {"Dice": 0.97}}}))
         assert validation_dice(tmp_path / fold, {"background": 0, "liver": 1}) == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"classes": "liver"}, "has 'liver' for 'classes', but it must be a list"),
+        ({"classes": [1]}, r"has 1 for 'classes\[0\]', but it must be a text"),
+        ({"step": "1"}, "has '1' for 'step', but it must be a whole number"),
+        ({"versions": None}, "has null for 'versions', but it must be an object"),
+        ({"dice": {"liver": "high"}}, "has 'high' for 'dice.liver', but it must be a number"),
+    ],
+    ids=str,
+)
+def test_a_damaged_record_is_one_sentence(changed, message):
+    with pytest.raises(CILError, match=f"record of the trainings .*{message}. Restore the model"):
+        read_lineage([{**RECORD.to_json(), **changed}])
+
+
+@pytest.mark.parametrize("stored", [[None], ["step 0"], [[]]])
+def test_what_is_no_record_is_one_sentence(stored):
+    with pytest.raises(CILError, match=r"record of the trainings .*must be an object"):
+        read_lineage(stored)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        "{}",
+        '{"mean": null}',
+        '{"mean": []}',
+        '{"mean": {"1": 0.9}}',
+        '{"mean": {"1": {"Dice": "high"}}}',
+        '{"mean": {"1": {"Dice": null}}}',
+        '{"mean": {"1": {"IoU": 0.9}}}',
+        '{"mean": {"1": {"Dice": NaN}}}',
+    ],
+)
+def test_a_damaged_summary_is_no_validation(tmp_path, content):
+    fold = tmp_path / "fold_0"
+    (fold / "validation").mkdir(parents=True)
+    (fold / "checkpoint_final.pth").write_bytes(b"")
+    (fold / "validation" / "summary.json").write_text(content)
+    assert validation_dice(fold, {"background": 0, "liver": 1}) == {}

@@ -362,8 +362,8 @@ def lineage_of(checkpoint: Mapping[str, Any]) -> tuple[StepRecord, ...]:
     state = StepState.from_checkpoint(checkpoint)
     if state is not None:
         return state.lineage
-    exported = checkpoint["init_args"]["dataset_json"].get(PROVENANCE_KEY) or {}
-    return read_lineage(exported.get("lineage", ()))
+    exported = checkpoint["init_args"]["dataset_json"].get(PROVENANCE_KEY)
+    return read_lineage(exported.get("lineage") or ()) if isinstance(exported, dict) else ()
 
 
 def foreground_classes(checkpoint: Mapping[str, Any]) -> list[str]:

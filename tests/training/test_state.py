@@ -9,7 +9,13 @@ from toy import DATASET, ORGANS, base_plans, init_args, make_trainer, train, wri
 from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import foreign_record
 from nnunet_cil.networks.prototype_bank import PrototypeBank
-from nnunet_cil.training.state import StepState, file_sha256, read_checkpoint
+from nnunet_cil.training.state import (
+    StepState,
+    file_sha256,
+    foreground_classes,
+    read_checkpoint,
+    read_model_checkpoint,
+)
 from nnunet_cil.workflows.plan.plan import plan
 
 PGCD = "nnUNetTrainerPGCD"
@@ -284,3 +290,45 @@ def test_the_state_of_a_later_version_is_refused():
     content["schema_version"] += 1
     with pytest.raises(CILError, match=r"by a later version of nnunet_cil .*Update nnunet_cil"):
         StepState.from_checkpoint(state)
+
+
+DESCRIBED = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "b": 2, "a": 1}, "file_ending": ".nii.gz"}
+ARGUMENTS = {
+    "plans": {"plans_name": "p", "dataset_name": "d"},
+    "configuration": "2d",
+    "fold": 0,
+    "dataset_json": DESCRIBED,
+}
+
+
+@pytest.mark.parametrize("labels", [{"a": "1", "b": "2"}, {"b": 2.0, "a": 1.0}, {"b": [2], "a": [1]}], ids=str)
+def test_labels_of_another_form_in_a_foreign_checkpoint_mean_what_they_mean_to_nnunet(tmp_path, labels):
+    file = tmp_path / "checkpoint_final.pth"
+    described = {**DESCRIBED, "labels": {"background": 0, **labels}}
+    torch.save({"network_weights": {}, "init_args": {**ARGUMENTS, "dataset_json": described}}, file)
+    checkpoint = read_model_checkpoint(file)
+    assert foreground_classes(checkpoint) == ["a", "b"]
+    assert checkpoint["init_args"]["dataset_json"]["labels"] == {"background": 0, "a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (None, "do not say what it was trained on"),
+        ([], "do not say what it was trained on"),
+        ({}, "do not say what it was trained on"),
+        ({**ARGUMENTS, "plans": None}, "do not say what it was trained on"),
+        ({**ARGUMENTS, "dataset_json": []}, "do not say what it was trained on"),
+        ({key: value for key, value in ARGUMENTS.items() if key != "fold"}, "do not say what it was trained on"),
+        ({**ARGUMENTS, "dataset_json": {}}, "dataset.json in .*checkpoint_final.pth lacks 'channel_names'"),
+        ({**ARGUMENTS, "dataset_json": {**DESCRIBED, "labels": None}}, "dataset.json in .*'labels' is null"),
+        ({**ARGUMENTS, "dataset_json": {**DESCRIBED, "labels": {"background": 0, "a": 7}}}, "has no label 1, but 'a'"),
+        ({**ARGUMENTS, "dataset_json": {**DESCRIBED, "channel_names": ["MR"]}}, "'channel_names' is "),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_foreign_checkpoint_that_does_not_say_what_it_is_of(tmp_path, arguments, message):
+    file = tmp_path / "checkpoint_final.pth"
+    torch.save({"network_weights": {}, "init_args": arguments}, file)
+    with pytest.raises(CILError, match=message):
+        read_model_checkpoint(file)

@@ -59,6 +59,39 @@ def test_other_true_labels_are_scored_anew(trained, tmp_path):
     assert scores(labels) == second
 
 
+def test_damaged_scores_are_scored_anew(trained, tmp_path):
+    _, schedule, calls = trained
+    found = run(schedule)
+    results, scores = found.folder / "results.json", next((found.folder / "scores").glob("*_step1_*.json"))
+    whole_results, whole_scores = json.loads(results.read_text()), json.loads(scores.read_text())
+    rows = whole_scores["rows"]
+    experiment = Experiment(
+        dataset=DATASET, configuration="3d_fullres", folds=(0,), schedule_name=schedule, trainers=(PGCD,)
+    )
+    (found.folder / "report.html").touch()
+    assert whole.evaluated(experiment, EvaluationOptions()) is not None
+    damaged = [
+        "",
+        "null",
+        "[]",
+        "{}",
+        json.dumps({**whole_scores, "rows": None}),
+        json.dumps({**whole_scores, "rows": rows[1:]}),
+        json.dumps({**whole_scores, "rows": [{**rows[0], "dice": 1.0}, *rows[1:]]}),
+        json.dumps({key: value for key, value in whole_scores.items() if key != "rows"}),
+    ]
+    for content in damaged:
+        scores.write_text(content)
+        assert whole.evaluated(experiment, EvaluationOptions()) is None
+    run(schedule)
+    assert json.loads(scores.read_text()) == whole_scores
+    assert json.loads(results.read_text())["trainers"] == whole_results["trainers"]
+    for content in ("", "null", "[]", "{}", '{"steps": 1}', json.dumps({**whole_results, "checkpoints_sha256": None})):
+        results.write_text(content)
+        assert whole.evaluated(experiment, EvaluationOptions()) is None
+    assert len(calls) == 2
+
+
 def test_dice_is_nnunets(trained, tmp_path):
     from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
