@@ -106,7 +106,7 @@ def _check_fold(step: StepPlan, found: PreprocessedData, fold: int | str) -> Non
     problems = {}
     for configuration, present in found.present.items():
         try:
-            check_training_cases(step, found.folder, fold, found.cases, present.__getitem__)
+            check_training_cases(step, found.folder, fold, list(present), present.__getitem__)
         except CILError as error:
             problems[configuration] = str(error)
     if problems:

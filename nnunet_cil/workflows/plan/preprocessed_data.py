@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +17,13 @@ from nnunet_cil.host.plans_files import read_plans, refuse_other_data_set
 from nnunet_cil.host.preprocess import PLANNERS, missing_commands
 from nnunet_cil.host.preprocessed import PreprocessedCases, preprocessed_configurations, scan_labels
 from nnunet_cil.host.raw_dataset import read_raw_if_there
-from nnunet_cil.host.splits import deal_cases, split_of
+from nnunet_cil.host.splits import SPLITS_FILE, deal_cases, split_of, unlisted_cases
 from nnunet_cil.labels import labelled_classes
 from nnunet_cil.schedule import Schedule
 from nnunet_cil.workflows.plan.label_checks import refuse_old_labels, refuse_other_numbers
 from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class PreprocessedData:
         folder: in nnUNet_preprocessed.
         dataset_json: the content of its dataset.json.
         plans: the base plans on it, that its steps copy.
-        present: configuration -> case -> the labels that it holds; the same cases in every configuration.
+        present: configuration -> case -> the labels that it holds.
     """
 
     folder: Path
@@ -41,8 +44,8 @@ class PreprocessedData:
 
     @property
     def cases(self) -> list[str]:
-        """Its training cases."""
-        return sorted(next(iter(self.present.values())))
+        """Its training cases, which every configuration has."""
+        return sorted(set.intersection(*map(set, self.present.values())))
 
     @property
     def labels(self) -> dict[str, int]:
@@ -137,7 +140,7 @@ def _read(dataset: str, plans: dict[str, Any], configurations: Sequence[str]) ->
     raw = read_raw_if_there(dataset)
     if raw is not None:
         refuse_other_numbers(folder, raw.dataset_json["labels"])
-    _refuse_missing(data, () if raw is None else raw.cases)
+    _check_missing(data, () if raw is None else raw.cases)
     if raw is not None:
         for one in data:
             refuse_old_labels(one.folder, raw)
@@ -145,15 +148,22 @@ def _read(dataset: str, plans: dict[str, Any], configurations: Sequence[str]) ->
     return PreprocessedData(folder=folder, dataset_json=dataset_json, plans=plans, present=present)
 
 
-def _refuse_missing(data: Sequence[PreprocessedCases], cases: Iterable[str]) -> None:
-    """Refuses configurations that lack cases of the raw data set, or of another configuration."""
+def _check_missing(data: Sequence[PreprocessedCases], cases: Iterable[str]) -> None:
+    """Refuses configurations that lack cases of the raw data set, or of another configuration; those in no fold are noted."""
     names = {one.configuration: set(one.names()) for one in data}
     expected = set(cases).union(*names.values())
     for one in data:
-        if missing := sorted(expected - names[one.configuration]):
+        missing = sorted(expected - names[one.configuration])
+        unlisted = unlisted_cases(one.folder.parent, missing)
+        if needed := sorted(set(missing) - set(unlisted)):
             raise CILError(
-                f"{one.folder} lacks {len(missing)} of {len(expected)} cases ({few_names(missing)}), and nnU-Net would train "
+                f"{one.folder} lacks {len(needed)} of {len(expected)} cases ({few_names(needed)}), and nnU-Net would train "
                 f"without them. Run '{one.command}', or remove that folder if you do not train {one.configuration}."
+            )
+        if missing:
+            logger.info(
+                f"Note: {one.folder} lacks {len(missing)} of {len(expected)} cases ({few_names(missing)}), which {SPLITS_FILE} "
+                f"does not list. To preprocess them: '{one.command}'."
             )
 
 

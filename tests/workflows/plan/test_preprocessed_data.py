@@ -47,6 +47,18 @@ def test_a_case_that_was_removed_is_named_with_the_command(toy, schedule, capsys
     assert not list(toy.glob("*step0*"))
 
 
+def test_a_case_that_was_removed_and_is_in_no_fold_is_noted(toy, schedule, capsys):
+    (toy / "splits_final.json").write_text(json.dumps([{"train": ["case_0", "case_1"], "val": ["case_3"]}]))
+    for case in ("case_2", "case_5"):
+        for file in (toy / "nnUNetPlans_2d").glob(f"{case}*"):
+            file.unlink()
+    for how in BOTH:
+        assert call(how, schedule, "2d") == 0
+        assert (
+            "nnUNetPlans_2d lacks 2 of 6 cases ('case_2', 'case_5'), which splits_final.json" in capsys.readouterr().out
+        )
+
+
 @pytest.mark.parametrize("how", BOTH)
 @pytest.mark.parametrize("part", ["case_5.b2nd", "case_5_seg.b2nd", "case_5.pkl"])
 def test_a_case_that_is_half_written_is_named(toy, schedule, capsys, how, part):
