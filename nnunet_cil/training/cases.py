@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_cil.case_hashes import CaseHashes
+from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.fold_cases import FoldCases
 from nnunet_cil.host.preprocessed import PreprocessedCases
 from nnunet_cil.host.splits import SPLITS_FILE
 from nnunet_cil.host.training_cases import check_training_cases, unlisted_note
+from nnunet_cil.labels import labelled_classes
 from nnunet_cil.lineage import StepRecord
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def check_shown_classes(trainer: nnUNetTrainerCIL) -> None:
     """Refuses a fold in which no training case shows a class that the step learns; tells which cases are in no fold.
 
     Raises:
-        CILError: names the class and where it is, or a case that cannot be read.
+        CILError: names the class and where it is, a case that cannot be read, or one that labels other classes than was planned.
     """
     if trainer.local_rank == 0:
         trainer.do_split()  # writes the split where there is none, before another rank reads a half of it
@@ -39,9 +41,23 @@ def check_shown_classes(trainer: nnUNetTrainerCIL) -> None:
     cases = preprocessed_cases(trainer)
     folder, names = Path(trainer.preprocessed_dataset_folder_base), cases.names()
     training = trainer.pass_cases()
+    _refuse_other_labelled_classes(trainer, names)
     check_training_cases(trainer.step_plan, folder, trainer.fold, names, cache(cases.labels_in), training)
     if trainer.fold != "all" and (note := unlisted_note(folder, names)):
         trainer.say(note)
+
+
+def _refuse_other_labelled_classes(trainer: nnUNetTrainerCIL, cases: Sequence[str]) -> None:
+    """Refuses cases of which ``labelled_classes`` says something else than when the step was planned, as of new ones."""
+    step = trainer.step_plan
+    own = cases if step.cases is None else step.cases
+    now = labelled_classes(trainer.dataset_json, own, step.evaluated_classes)
+    if changed := [case for case in own if now.get(case) != step.labelled.get(case)]:
+        raise CILError(
+            f"'labelled_classes' in dataset.json of {trainer.plans_manager.dataset_name} says of {few_names(changed)} something "
+            f"else than when step {step.step} of {step.schedule} was planned. Restore it, or run 'nnunet_cil plan' (or "
+            "'extend') again."
+        )
 
 
 def check_before_training(

@@ -98,3 +98,14 @@ def test_replay_learns_new_classes_from_the_cases_of_its_step_alone(toy, tmp_pat
     leave_organ_in(toy, 3, *trainer.kept_cases)
     with pytest.raises(CILError, match=r"learns 'kidney' .* only cases of other steps"):
         trainer.on_train_start()
+
+
+def test_cases_that_label_other_classes_than_was_planned_are_refused(toy, tmp_path):
+    name = plan_toy(tmp_path, [ORGANS])[0]
+    file = toy / "dataset.json"
+    patterns = {"case_[24]": ["liver"], "*": list(ORGANS)}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"labelled_classes": patterns}))
+    with pytest.raises(
+        CILError, match=r"says of 'case_2', 'case_4' something else than when step 0 of toy was planned"
+    ):
+        make_trainer("nnUNetTrainerPGCD", name).on_train_start()
