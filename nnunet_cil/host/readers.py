@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import is_cut_off
+from nnunet_cil.host.spacings import TIFF, spacing_beside
 
 OVERWRITE = "overwrite_image_reader_writer"
 """The key of dataset.json that names a reader."""
@@ -59,6 +61,10 @@ def dataset_reader(dataset_json: Mapping[str, Any], example: Path | None, plans_
                 dict(dataset_json), None if example is None else str(example), verbose=False
             )
     except RuntimeError as error:
+        if example is not None and example.name.lower().endswith(TIFF):
+            spacing_beside(
+                example, is_image=re.search(r"_\d{4}$", example.stem) is not None
+            )  # the reader fails on a wrong one
         what = f"files that end in {ending!r}" if example is None else str(example)
         raise CILError(
             f"No reader of nnU-Net reads {what}. Restore what is damaged, write other formats as .nii.gz, or name a reader with "
