@@ -45,7 +45,7 @@ def test_only_what_is_missing_is_in_the_graph_and_waits_for_nothing_that_is_ther
 def test_what_is_scored_is_not_scored_again_until_a_model_is_trained_again(experiment, monkeypatch):
     graph(experiment)
     finish(experiment, "PGCD 0 0", "PGCD 1 0", "PGCD 2 0", "MiB 1 0", "MiB 2 0")
-    for name in ("predictions_of", "expected_predictions"):
+    for name in ("predictions_of", "expected_predictions", "check_predicted"):
         monkeypatch.setattr(evaluate, name, lambda *_, **__: [])
     monkeypatch.setattr(score, "score_cases", lambda *_: [])
     for name in ("results", "latex", "paired_tests"):
