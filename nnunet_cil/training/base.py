@@ -24,7 +24,6 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.host.dataset_json import checked_dataset_json
 from nnunet_cil.host.folders import fold_folder
 from nnunet_cil.host.processes import let_forks_end_with_parent
-from nnunet_cil.host.splits import Fold, fold_of
 from nnunet_cil.labels import lookup_table
 from nnunet_cil.lineage import StepRecord, validation_dice
 from nnunet_cil.locks import fold_lock
@@ -36,7 +35,7 @@ from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.step_plans import read_step_plan
 from nnunet_cil.training import hyperparameters
 from nnunet_cil.training.batch import Batch, labelled_mask, read_batch
-from nnunet_cil.training.cases import check_before_training, check_shown_classes, preprocessed_cases
+from nnunet_cil.training.cases import check_before_training, check_shown_classes, check_split, narrowed_split
 from nnunet_cil.training.catalogue import check_data, check_lineage
 from nnunet_cil.training.data import MapLabels, StepDataset, evenly_spaced
 from nnunet_cil.training.final_validation import final_validation
@@ -200,11 +199,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """Splits as nnU-Net, narrowed to the step's cases; refuses a split that nnU-Net would fail on or replace by another."""
-        fold_of(Path(self.preprocessed_dataset_folder_base), self.fold, preprocessed_cases(self).names())
-        training, validation = super().do_split()
-        fold = Fold(training=tuple(training), validation=tuple(validation))
-        narrowed = fold.narrowed(self.step_cases, f"Fold {self.fold}", f"step {self.step_plan.step}")
-        return list(narrowed.training), list(narrowed.validation)
+        check_split(self)
+        return narrowed_split(self, *super().do_split())
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, Any, Any, Any]:
         """Configures as nnU-Net, with the mirror axes of the schedule (volume axes; a 2D patch has the last two)."""

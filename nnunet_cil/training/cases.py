@@ -11,7 +11,7 @@ from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.fold_cases import FoldCases
 from nnunet_cil.host.preprocessed import PreprocessedCases
-from nnunet_cil.host.splits import SPLITS_FILE
+from nnunet_cil.host.splits import SPLITS_FILE, Fold, fold_of
 from nnunet_cil.host.training_cases import check_training_cases, unlisted_note
 from nnunet_cil.labels import labelled_classes
 from nnunet_cil.lineage import StepRecord
@@ -20,7 +20,29 @@ if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
 
 
-def preprocessed_cases(trainer: nnUNetTrainerCIL) -> PreprocessedCases:
+def check_split(trainer: nnUNetTrainerCIL) -> None:
+    """Refuses a split that nnU-Net would fail on, or replace by another.
+
+    Raises:
+        CILError: says what is wrong with the split, or which preprocessed case is incomplete.
+    """
+    fold_of(Path(trainer.preprocessed_dataset_folder_base), trainer.fold, _preprocessed_cases(trainer).names())
+
+
+def narrowed_split(
+    trainer: nnUNetTrainerCIL, training: Sequence[str], validation: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Narrows nnU-Net's training and validation cases to those of the step.
+
+    Raises:
+        CILError: none is left of the one or the other.
+    """
+    fold = Fold(training=tuple(training), validation=tuple(validation))
+    own = fold.narrowed(trainer.step_cases, f"Fold {trainer.fold}", f"step {trainer.step_plan.step}")
+    return list(own.training), list(own.validation)
+
+
+def _preprocessed_cases(trainer: nnUNetTrainerCIL) -> PreprocessedCases:
     """Returns the cases that a trainer's configuration has, whatever its fold."""
     return PreprocessedCases(
         folder=Path(trainer.preprocessed_dataset_folder),
@@ -38,7 +60,7 @@ def check_shown_classes(trainer: nnUNetTrainerCIL) -> None:
     if trainer.local_rank == 0:
         trainer.do_split()  # writes the split where there is none, before another rank reads a half of it
     trainer.ranks.barrier()
-    cases = preprocessed_cases(trainer)
+    cases = _preprocessed_cases(trainer)
     folder, names = Path(trainer.preprocessed_dataset_folder_base), cases.names()
     training = trainer.pass_cases()
     _refuse_other_labelled_classes(trainer, names)

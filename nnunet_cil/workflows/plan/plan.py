@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nnunet_cil.errors import did_you_mean
 from nnunet_cil.files import read_json, write_json
@@ -149,6 +150,22 @@ def write_step_plans(
     if trainings is None:
         for file in files:
             check_length(file.stem, configurations, {LONGEST_TRAINER, first_trainer or LONGEST_TRAINER}, NAME_REMEDY)
+    data = _read_data(datasets, base, base_plans, trainings, force=force)
+    own = [data[name] for name in datasets]
+    steps = _plan_steps(schedule, datasets, data, files, first_trainer)
+    _check_steps(steps, own, first_trainer, trainings, force=force)
+    written = _write_changed(own, steps, files)
+    return [
+        PlannedStep(plan=s, plans_name=f.stem, file=f, written=w, configurations=tuple(configurations))
+        for s, f, w in zip(steps, files, written, strict=True)
+    ]
+
+
+def _read_data(
+    datasets: Sequence[str], base: dict[str, Any], base_plans: str, trainings: Trainings | None, *, force: bool
+) -> dict[str, PreprocessedData]:
+    """Reads each data set once; the plans of the first one are moved to the others."""
+    first = datasets[0]
     data = {first: read_first(first, base, None if trainings is None else trainings.configuration)}
     if set(datasets) != {first}:
         move_plans(datasets, base_plans, force=force)
@@ -159,14 +176,7 @@ def write_step_plans(
         data |= read_others(datasets, base_plans, list(data[first].present))
     for name, found in data.items():
         check_training_grids(name, found.dataset_json, reader_of(found.plans))
-    own = [data[name] for name in datasets]
-    steps = _plan_steps(schedule, datasets, data, files, first_trainer)
-    _check_steps(steps, own, first_trainer, trainings, force=force)
-    written = _write_changed(own, steps, files)
-    return [
-        PlannedStep(plan=s, plans_name=f.stem, file=f, written=w, configurations=tuple(configurations))
-        for s, f, w in zip(steps, files, written, strict=True)
-    ]
+    return data
 
 
 def _files(schedule: Schedule, datasets: Sequence[str], base_plans: str) -> list[Path]:
