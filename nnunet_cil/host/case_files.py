@@ -85,12 +85,18 @@ def labelled_cases(folder: Path, dataset_json: Mapping[str, Any]) -> list[Labell
     Args:
         folder: of the raw data set.
         dataset_json: of it, checked.
+
+    Raises:
+        CILError: dataset.json lists a label file that is not there.
     """
     if "dataset" not in dataset_json:
         return [*_labelled(folder, "Tr", dataset_json), *_labelled(folder, "Ts", dataset_json)]
+    found = training_files(folder, dataset_json)
+    for name, files in found.items():
+        _check_there(name, [files["label"]], folder.name)
     listed = [
         LabelledCase(name=name, part="Tr", image=Path(files["images"][0]), labels=Path(files["label"]))
-        for name, files in sorted(training_files(folder, dataset_json).items())
+        for name, files in sorted(found.items())
     ]
     return [*listed, *_labelled(folder, "Ts", dataset_json)]
 
@@ -119,6 +125,10 @@ def check_files(case: str, images: Sequence[str], label: str, dataset_json: Mapp
                 "file, or add the channel to 'channel_names'."
             )
         files = [*expected, label]
+    _check_there(case, files, dataset)
+
+
+def _check_there(case: str, files: Iterable[str], dataset: str) -> None:
     missing = [file for file in files if not Path(file).is_file()]
     if missing:
         raise CILError(f"Case {case!r} of {dataset} lacks {missing[0]}. Add it, or remove the case.")

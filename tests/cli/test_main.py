@@ -66,7 +66,7 @@ def test_a_command_is_one_module_with_a_parser_and_a_call(name):
 
 
 def test_the_command_line_starts_without_heavy_imports():
-    heavy = ["torch", "numpy", "nnunetv2", "matplotlib", "SimpleITK", "pandas", "scipy", "submitit", "tqdm"]
+    heavy = ["torch", "numpy", "nnunetv2", "matplotlib", "SimpleITK", "pandas", "scipy", "submitit", "tqdm", "pydantic"]
     code = (
         "import sys, json; from nnunet_cil.cli import main; main(['trainers']); "
         f"print(json.dumps([m for m in {heavy} if m in sys.modules]))"

@@ -60,6 +60,15 @@ def test_msd_with_channels_in_a_fourth_dimension(raw, source):
     assert image.GetOrigin() == pytest.approx((-10, 5, 40))
 
 
+@pytest.mark.parametrize(
+    "cases", [{"train": [1]}, {"train": "a"}, {"test": None}, {"train": [["a"]]}, {"val": ["a"]}], ids=str
+)
+def test_chosen_cases_of_another_form_are_answered_with_the_right_one(raw, source, cases):
+    write_msd(source)
+    with pytest.raises(CILError, match=r'Chosen cases look like {"train": \["hippocampus_001"\], "test": '):
+        converted("msd", source, cases=cases)
+
+
 def test_msd_lists_a_file_that_is_not_there(raw, source):
     (write_msd(source) / "Task04_Hippocampus/labelsTr/hippocampus_001.nii.gz").unlink()
     with pytest.raises(CILError, match=r"labelsTr/hippocampus_001.nii.gz is listed in dataset.json but not there"):

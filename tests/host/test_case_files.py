@@ -131,8 +131,9 @@ def test_a_listed_file_that_is_not_there_is_named(tmp_path):
     folder = tmp_path / "Dataset018_Listed"
     content = listing(folder)
     (tmp_path / "hospital/truth/case_0-seg.nii.gz").unlink()
-    with pytest.raises(CILError, match=r"Case 'case_0' of Dataset018_Listed lacks .*case_0-seg.nii.gz"):
-        read_raw(folder, content)
+    for look in (read_raw, labelled_cases):
+        with pytest.raises(CILError, match=r"Case 'case_0' of Dataset018_Listed lacks .*case_0-seg.nii.gz. Add it"):
+            look(folder, content)
 
 
 @pytest.mark.parametrize("listed", [True, False])
@@ -147,7 +148,11 @@ def test_a_half_preprocessed_data_set_is_not_complete(tmp_path, monkeypatch, lis
         content = CONTENT
         put(*(raw / f"imagesTr/{name}_0000.nii.gz" for name in ("case_0", "p_0001")))
     (raw / "dataset.json").write_text(json.dumps(content))
-    put(preprocessed / "own_3d/case_0.pkl")
+
+    def files(case):
+        return [preprocessed / "own_3d" / f"{case}{ending}" for ending in (".pkl", ".b2nd", "_seg.b2nd")]
+
+    put(*files("case_0"))
     (preprocessed / "dataset.json").write_text(json.dumps(content))
     (preprocessed / "dataset_fingerprint.json").write_text("{}")
     plans = {
@@ -158,9 +163,10 @@ def test_a_half_preprocessed_data_set_is_not_complete(tmp_path, monkeypatch, lis
     (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
     (command,) = missing_commands(raw.name, "3d_fullres", "nnUNetPlans")
     assert command[0] == "nnUNetv2_preprocess"
-    put(preprocessed / "own_3d/p_0001.pkl")
+    put(*files("p_0001"))
     assert missing_commands(raw.name, "3d_fullres", "nnUNetPlans") == []
-    (preprocessed / "own_3d/p_0001.pkl").unlink()
+    for file in files("p_0001"):
+        file.unlink()
     for folder in (raw, raw.parent / "hospital"):  # the raw files are gone: what is there must do
         if folder.is_dir():
             folder.rename(tmp_path / f"{folder.name}-gone")
