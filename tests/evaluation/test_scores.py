@@ -5,11 +5,13 @@ import math
 
 import pytest
 
+from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.scores import (
     COLUMNS,
     by_trainer,
     case_means,
     class_means,
+    distance_unit,
     last_rows,
     num_missing,
     rows_of,
@@ -68,3 +70,14 @@ def test_the_file_has_every_digit_and_says_nan(table, tmp_path):
     assert tuple(first) == COLUMNS
     assert (float(first["dice"]), first["fold"], first["class"], first["step"]) == (1 / 3, "all", "a, b", "0")
     assert second["dice"] == "nan"
+
+
+def test_millimetres_and_voxels_have_no_mean():
+    def table_of(*units):
+        return score_table([{**row(A, 0, f"c{i}", "liver", 0.5), "unit": u} for i, u in enumerate(units)])
+
+    assert distance_unit(table_of("mm", "mm")) == "mm"
+    assert distance_unit(table_of("voxels", "voxels")) == "voxels"
+    assert distance_unit(score_table([])) == "mm"
+    with pytest.raises(CILError, match=r"2 of 3 cases have no spacing \(c0, c2\).* Write the missing JSON files"):
+        distance_unit(table_of("voxels", "mm", "voxels"))

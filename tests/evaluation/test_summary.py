@@ -4,10 +4,11 @@ import math
 from dataclasses import asdict
 
 import numpy as np
+import pytest
 
 from nnunet_cil.evaluation.charts import _lost, class_dots, curves
 from nnunet_cil.evaluation.results import mean_matrix, results
-from nnunet_cil.evaluation.scores import METRICS, score_table
+from nnunet_cil.evaluation.scores import METRICS, distance_unit, score_table
 from nnunet_cil.evaluation.significance import paired_tests
 from nnunet_cil.evaluation.summary import latex, overview, summary
 from nnunet_cil.evaluation.tables import SCHEDULE_NUMBERS
@@ -86,3 +87,16 @@ def test_the_table_of_tests_says_how_many_pairs_there_are_and_what_was_left_out(
     lines = [" ".join(line.split()) for line in summary(content).splitlines()]
     assert "| classes | difference | cases | left out | median | p | p corrected |" in lines
     assert "| new | A - B | 7 | 3 | +0.000 | 1 | 1 |" in lines
+
+
+@pytest.mark.parametrize("unit", ["mm", "voxels"])
+def test_distances_have_their_unit(unit):
+    row = {"trainer": "nnUNetTrainerOne", "step": 0, "fold": 0, "case": "a", "class": "liver", "dice": 0.5}
+    scores = score_table([{**row, "hd95_mm": 1.0, "asd_mm": 0.5, "nsd": 0.5, "unit": unit}])
+    content = {
+        **{"steps": [["liver"]], "cases": "validation", "tolerance_mm": 1.5, "significance": []},
+        **{"trainers": results(scores, [["liver"]]), "distance_unit": distance_unit(scores)},
+    }
+    distances = overview(content)[2]
+    assert distances.table.header[1:] == [f"HD95 {unit}", f"ASD {unit}", f"NSD at 1.5 {unit}"]
+    assert ("do not say how large a voxel is" in distances.text) == (unit == "voxels")
