@@ -6,7 +6,7 @@ from pathlib import Path
 
 import blosc2
 import pytest
-from toy import ORGANS, make_raw, write_schedule
+from toy import DATASET, ORGANS, make_raw, write_schedule
 from toy_sequence import MOVED, NEW, NEW_LABELS, PGCD, schedule_file
 
 from nnunet_cil.cli import main
@@ -196,3 +196,27 @@ def test_a_name_counts_with_the_trainer_and_the_configuration():
     ):
         with pytest.raises(CILError, match=f"With {trainer} and 3d_fullres .* too long for a folder's. Shorten it"):
             check_length(name, ["2d", "3d_fullres"], [trainer], "Shorten it.")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("null", "holds null, but must hold a JSON list"),
+        ('[{"train": ["case_0"], "val": "case_1"}]', "fold 0 must be"),
+        ('[{"train": ["case_0", "case_1"], "val": ["case_1"]}]', "fold 0 has 'case_1' in 'train' and in 'val'"),
+        (
+            '[{"train": ["case_0", "case_1"], "val": ["case_9"]}]',
+            f"fold 0 names 'case_9', which {DATASET} does not have",
+        ),
+    ],
+)
+def test_a_split_that_cannot_be_used_is_one_sentence(toy, tmp_path, capsys, content, message):
+    (toy / "splits_final.json").write_text(content)
+    schedule, before = write_schedule(tmp_path, [ORGANS]), plans_in(toy)
+    for arguments in (["plan", "17"], ["run", "17", "3d_fullres", "0"]):
+        more = ["-tr", PGCD, "-device", "cpu"] if arguments[0] == "run" else []
+        assert main([*arguments, str(schedule), *more]) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith(f"nnunet_cil: {toy / 'splits_final.json'}")
+        assert message in error
+    assert plans_in(toy) == before
