@@ -16,6 +16,9 @@ MAX_GPUS = 64
 """nnU-Net trains on one machine."""
 
 MAX_JOBS = 999
+MAX_MINUTES = 1_000_000
+"""Of a job."""
+
 MAX_PICTURES = 9999
 MAX_SEED = 2**32 - 1
 MAX_TOLERANCE_MM = 1000

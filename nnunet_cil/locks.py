@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -79,6 +79,7 @@ class Lock:
         """
         self.file = file
         self.what = what
+        self._made: tuple[Path, ...] = ()
 
     def holder(self) -> Holder | None:
         """Returns who holds the lock; None for nobody, this process, or one that is gone."""
@@ -93,6 +94,7 @@ class Lock:
         Raises:
             CILError: another process holds it; with the remedy.
         """
+        self._made = tuple(p for p in self.file.parents if not p.exists())
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time():
             if (holder := self.holder()) is not None:
@@ -102,14 +104,24 @@ class Lock:
                 self.file.unlink(missing_ok=True)
             elif known is not None:
                 return
-            self._create()
+            try:
+                self._create()
+            except BaseException:
+                self._remove_made()
+                raise
         atexit.register(self.release)
 
     def release(self) -> None:
-        """Lets the lock go, if this process holds it."""
+        """Lets the lock go, if this process holds it. A folder that was made for it goes, too, if nothing else is in it."""
         holder = self._read()
         if holder is not None and holder.owner == current_owner():
             self.file.unlink(missing_ok=True)
+            self._remove_made()
+
+    def _remove_made(self) -> None:
+        with suppress(OSError):
+            for folder in self._made:
+                folder.rmdir()
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -57,8 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int = 1) -> int:
+    _end_progress_bars()
     print(f"nnunet_cil: {message}", file=sys.stderr)
     return status
+
+
+def _end_progress_bars() -> None:
+    """Ends the lines of progress bars that an error has left behind: the message begins a line of its own."""
+    if (progress := sys.modules.get("tqdm")) is not None:
+        for bar in list(getattr(progress.tqdm, "_instances", ())):
+            bar.close()
 
 
 _INTERRUPTED = 128 + signal.SIGINT

@@ -10,6 +10,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.files import shortened
 from nnunet_cil.host.folders import known_dataset, logs_folder, nnunet_folder
 from nnunet_cil.limits import is_fold
+from nnunet_cil.names import is_path_component
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on, step_data_sets
 
@@ -37,7 +38,7 @@ class Experiment:
     base_plans: str = "nnUNetPlans"
 
     def __post_init__(self) -> None:
-        """Refuses what is no fold, and a fold or trainer that is named twice or not at all.
+        """Refuses what is no fold or cannot be a name, and a fold or trainer that is named twice or not at all.
 
         Raises:
             CILError: names it.
@@ -45,6 +46,12 @@ class Experiment:
         for fold in self.folds:
             if not is_fold(fold):
                 raise CILError(f"{shortened(fold)} is not a fold. nnU-Net's folds are numbers from 0 on, and 'all'.")
+        for trainer in self.trainers:
+            if not trainer.isidentifier():
+                raise CILError(f"{shortened(trainer)} is not a trainer: a trainer has the name of a Python class.")
+        for what, text in (("configuration", self.configuration), ("name of plans", self.base_plans)):
+            if not is_path_component(text):
+                raise CILError(f"{shortened(text)} is not a {what}: it cannot name a file or folder.")
         for what, names in (("fold", self.folds), ("trainer", self.trainers)):
             if not names:
                 raise CILError(f"Name a {what}.")

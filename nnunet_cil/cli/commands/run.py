@@ -122,11 +122,12 @@ def _training_options(args: argparse.Namespace) -> TrainingOptions:
 
 def _submit(args: argparse.Namespace, experiment: Experiment, training: TrainingOptions) -> None:
     from nnunet_cil.workflows.run.jobs import job_graph
-    from nnunet_cil.workflows.run.slurm import submit
+    from nnunet_cil.workflows.run.slurm import check_parameters, submit
 
-    logs = experiment.logs
+    parameters, logs = key_values("--slurm", args.slurm or ()), experiment.logs
+    check_parameters(parameters)
     jobs = job_graph(experiment, training, evaluation_options(args))
-    submit(jobs, logs, key_values("--slurm", args.slurm or ()))
+    submit(jobs, logs, parameters)
     status = shlex.join(["nnunet_cil", "status", *experiment.arguments])
     print(f"Logs: {logs}\nProgress: {status}" if jobs else "Everything is finished; nothing was submitted.")
 

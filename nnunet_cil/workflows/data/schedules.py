@@ -102,8 +102,9 @@ def new(
     folder = raw_dataset_folder(dataset)
     classes = _ordered(folder, order, seed)
     if any(n < 1 for n in num_classes) or sum(num_classes) != len(classes):
+        asked, total = ",".join(map(str, num_classes)), str(sum(num_classes))
         raise CILError(
-            f"--steps {','.join(map(str, num_classes))} are {sum(num_classes)} classes, but {folder.name} has {len(classes)}: "
+            f"--steps {_shortened(asked)} are {_shortened(total)} classes, but {folder.name} has {len(classes)}: "
             f"{', '.join(classes)}. Every step needs at least one, and together all of them."
         )
     name = _name(folder, num_classes, order, seed)

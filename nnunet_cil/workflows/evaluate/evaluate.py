@@ -89,7 +89,6 @@ def evaluate(experiment: Experiment, options: EvaluationOptions) -> Evaluation:
     for remark in remarks:
         logger.info(remark)
     output = output_folder(experiment, options)
-    output.mkdir(parents=True, exist_ok=True)
     with Lock(output / ".in_use.json", str(output)).held():
         return _evaluate(planned, options, output)
 

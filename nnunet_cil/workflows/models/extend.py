@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import write_json
+from nnunet_cil.files import shortened, write_json
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import (
     check_room,
@@ -126,6 +126,11 @@ def extend(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Ex
     trainer.check_hyperparameters(options.hyperparameters, "--hyperparameters")
     check_training_settings(options.training, "--training")
     folds = chosen_folds(model, options.folds)
+    remedy = "Choose a shorter one with --name or -p."
+    for option, name in (("--name", options.name), ("-p, the plans' name,", options.plans_name)):
+        if name:
+            valid_name(name, f"{option} {shortened(name)}")
+            check_length(name, [model.configuration], [options.trainer], remedy)
     raw, new = _read_data(model, dataset, options)
     target = nnunet_folder("nnUNet_preprocessed") / raw.folder.name
     refuse_other_numbers(target, raw.dataset_json["labels"])
@@ -138,7 +143,6 @@ def extend(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Ex
     check_data(trainer, plan, raw.folder.name)
     check_lineage(trainer, model.lineage, raw.folder.name)
     base = _moved_plans(model, raw, options.plans_name)
-    remedy = "Choose a shorter one with --name or -p."
     check_length(_plans_name(base, plan), [model.configuration], [options.trainer, LONGEST_TRAINER], remedy)
     file = _write_plans(model, raw, plan, base, target)
     logs = logs_folder(raw.folder.name)
@@ -194,11 +198,10 @@ def _moved_plans(model: TrainedModel, raw: RawData, name: str) -> dict[str, Any]
 def _step_plan(model: TrainedModel, raw: RawData, new: tuple[str, ...], options: ExtendOptions) -> StepPlan:
     """Says what the step learns, and from which labels."""
     labels, steps = raw.dataset_json["labels"], (*model.steps, new)
-    name = options.name or _default_name(new, len(steps) - 1)
     seen = [c for classes in steps for c in classes]
     evaluated = [c for c in seen if c in labels]
     return StepPlan(
-        schedule=valid_name(name, f"--name {name!r}"),
+        schedule=options.name or _default_name(new, len(steps) - 1),
         step=len(steps) - 1,
         steps=steps,
         dataset_labels=dict(labels),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import read_json
+from nnunet_cil.files import read_json, shortened
 from nnunet_cil.host.folders import model_folder_name, nnunet_folder
 from nnunet_cil.step_plans import StepPlan
 from nnunet_cil.validation import validated
@@ -45,8 +45,8 @@ def check_length(plans_name: str, configurations: Iterable[str], trainers: Itera
     for trainer, configuration in product(trainers, configurations):
         if len(model_folder_name(trainer, plans_name, configuration).encode()) > _LONGEST_NAME - _RESERVE:
             raise CILError(
-                f"With {trainer} and {configuration} beside it, the plans' name {plans_name!r} is too long for a folder's. "
-                f"{remedy}"
+                f"With {trainer} and {configuration} beside it, the plans' name {shortened(plans_name)} is too long for a "
+                f"folder's. {remedy}"
             )
 
 

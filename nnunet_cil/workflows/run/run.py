@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from nnunet_cil.errors import CILError
+from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.files import read_json
 from nnunet_cil.host.commands import train, user_environment
 from nnunet_cil.host.dataset_json import preprocessed_or_raw
 from nnunet_cil.host.folders import nnunet_folder
@@ -132,6 +133,7 @@ def preprocessing_commands(experiment: Experiment) -> list[str]:
 
 def write_plans(experiment: Experiment) -> PlannedExperiment:
     """Writes the steps' plans, once it is sure that the trainers can learn them; returns the experiment with its plans."""
+    _check_configuration(experiment)
     _check_trainers(experiment)
     first = _first_trainer(experiment)
     trainings = Trainings(
@@ -149,6 +151,7 @@ def write_plans(experiment: Experiment) -> PlannedExperiment:
 
 def _preprocess_all(experiment: Experiment, logs: Path) -> None:
     """Preprocesses every data set, the further ones with the first one's plans. What cannot work is said before."""
+    _check_configuration(experiment)
     _check_trainers(experiment)
     first, *others = experiment.data_sets
     check_data_sets(experiment.schedule, experiment.step_data_sets, experiment.base_plans)
@@ -162,6 +165,19 @@ def _preprocess_all(experiment: Experiment, logs: Path) -> None:
     for name in others:
         moved = plans_on(name, first, experiment.base_plans)
         preprocess(name, experiment.configuration, moved, logs)
+
+
+def _check_configuration(experiment: Experiment) -> None:
+    """Checks that the base plans have the configuration, and that it is no cascade; nnU-Net's own may not be there yet."""
+    file = nnunet_folder("nnUNet_preprocessed") / experiment.dataset_name / f"{experiment.base_plans}.json"
+    known = read_json(file, "").get("configurations") if file.is_file() else None
+    if not isinstance(known, dict):
+        return  # planning says what is wrong
+    asked = experiment.configuration
+    if asked not in known:
+        raise CILError(f"The plans {file} have no configuration {asked!r}{did_you_mean(asked, known)}.")
+    if isinstance(known[asked], dict) and known[asked].get("previous_stage"):
+        raise CILError(f"Configuration {asked!r} is a cascade; nnunet_cil trains 2d, 3d_lowres and 3d_fullres only.")
 
 
 def _check_trainers(experiment: Experiment) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.commands import log_end
+from nnunet_cil.limits import MAX_MINUTES, is_whole_number
 from nnunet_cil.validation import validated
 from nnunet_cil.workflows.run.jobs import Job, import_submitit
 
@@ -60,6 +61,16 @@ def submit(jobs: Sequence[Job], logs: Path, parameters: Mapping[str, Any]) -> No
         logger.info(f"{ids[job.name]}  submitted: {job.command}")
 
 
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Refuses resources without a time of their own; what else is wrong with them, submitit and Slurm say.
+
+    Raises:
+        CILError: there is none.
+    """
+    if not is_whole_number(parameters.get("timeout_min"), 1, MAX_MINUTES) or "time" in parameters:
+        raise CILError("Say how long a job may take with --slurm timeout_min=MINUTES. (submitit's default: 5 minutes.)")
+
+
 def _slurm_executor(folder: Path, parameters: Mapping[str, Any]) -> Any:
     """Returns submitit's executor, with the user's parameters.
 
@@ -67,8 +78,7 @@ def _slurm_executor(folder: Path, parameters: Mapping[str, Any]) -> Any:
         CILError: it does not take them.
     """
     submitit = import_submitit()
-    if not isinstance(parameters.get("timeout_min"), int) or "time" in parameters:
-        raise CILError("Say how long a job may take with --slurm timeout_min=MINUTES. (submitit's default: 5 minutes.)")
+    check_parameters(parameters)
     # since Slurm 22.05, srun gives a process one CPU unless it is told by itself
     srun = {"srun_args": [f"--cpus-per-task={parameters['cpus_per_task']}"]} if "cpus_per_task" in parameters else {}
     try:

@@ -579,7 +579,7 @@ def test_classes_that_both_have_are_refined_left_out_or_refused(unprocessed, mon
         ({"trainer": "nnUNetTrainer"}, "nnUNetTrainer knows nothing of steps"),
         ({"trainer": "nnUNetTrainerReplay"}, "nnUNetTrainerReplay needs the data of the earlier steps"),
         ({"name": "a/b"}, "--name 'a/b' becomes part of a folder's name"),
-        ({"plans_name": "a__b"}, "plans' name 'a__b' becomes part of a folder's name"),
+        ({"plans_name": "a__b"}, "plans' name, 'a__b' becomes part of a folder's name"),
     ],
 )
 def test_options_that_cannot_work(unprocessed, options, message):
