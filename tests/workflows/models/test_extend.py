@@ -424,12 +424,14 @@ def test_a_dataset_json_that_nnunet_would_not_take(unprocessed, monkeypatch):
 def test_files_that_cannot_be_read_are_named(unprocessed):
     raw = root_of(unprocessed) / "raw" / NEW
     for file, message in (
-        (raw / "imagesTr" / "new_0_0000.nii.gz", "new_0_0000.nii.gz cannot be read as an image"),
-        (raw / "labelsTr" / "new_0.nii.gz", "label file .*new_0.nii.gz cannot be read"),
+        (raw / "imagesTr" / "new_0_0000.nii.gz", r"imagesTr/new_0_0000\.nii\.gz cannot be read\. Restore it"),
+        (raw / "labelsTr" / "new_0.nii.gz", r"labelsTr/new_0\.nii\.gz cannot be read\. Restore it"),
     ):
-        file.write_bytes(file.read_bytes()[:100])
+        whole = file.read_bytes()
+        file.write_bytes(whole[:100])
         with pytest.raises(CILError, match=message):
             extend(unprocessed, 18, ExtendOptions())
+        file.write_bytes(whole)
 
 
 def test_too_few_cases_for_nnunets_split(unprocessed, monkeypatch):
