@@ -101,7 +101,9 @@ def labelled_cases(folder: Path, dataset_json: Mapping[str, Any]) -> list[Labell
     return [*listed, *_labelled(folder, "Ts", dataset_json)]
 
 
-def check_files(case: str, images: Sequence[str], label: str, dataset_json: Mapping[str, Any], dataset: str) -> None:
+def check_files(
+    case: str, images: Sequence[str], label: str, dataset_json: Mapping[str, Any], dataset: str, *, has_colours: bool
+) -> None:
     """Refuses a training case that lacks a file, or has a channel that dataset.json does not name.
 
     Args:
@@ -110,6 +112,7 @@ def check_files(case: str, images: Sequence[str], label: str, dataset_json: Mapp
         label: its label file.
         dataset_json: of the data set, checked.
         dataset: its name, for the message.
+        has_colours: whether one file may hold all channels.
 
     Raises:
         CILError: names the file.
@@ -118,6 +121,8 @@ def check_files(case: str, images: Sequence[str], label: str, dataset_json: Mapp
     if "dataset" not in dataset_json:
         folder = Path(label).parents[1] / "imagesTr"
         expected = [str(folder / f"{case}_{int(channel):04d}{ending}") for channel in dataset_json["channel_names"]]
+        if has_colours and list(images) == expected[:1]:
+            expected = expected[:1]
         surplus = sorted(set(images) - set(expected))
         if surplus:
             raise CILError(

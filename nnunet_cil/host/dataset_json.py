@@ -19,6 +19,9 @@ _CHANNELS = '"channel_names": {"0": "CT"}'
 _ENDING = '"file_ending": ".nii.gz"'
 _PARTLY = '"labelled_classes": {"siteA_*": ["liver"]}'
 _FILES = '"dataset": {"case_1": {"images": ["imagesTr/case_1_0000.nii.gz"], "label": "labelsTr/case_1.nii.gz"}}'
+IN_COLOUR = (".png", ".bmp", ".tif")
+"""Endings of files of which one may hold all channels, as NaturalImage2DIO reads it."""
+
 
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]+\s*")
 
@@ -96,7 +99,8 @@ def checked_dataset_json(content: Mapping[str, Any], where: str) -> dict[str, An
     _check_reader(checked, where)
     _check_labelled_classes(checked.get("labelled_classes", {}), where)
     if "dataset" in checked:
-        _check_files(checked["dataset"], len(checked["channel_names"]), where)
+        in_colour = str(checked["file_ending"]).lower() in IN_COLOUR
+        _check_files(checked["dataset"], len(checked["channel_names"]), where, may_be_in_colour=in_colour)
     return checked
 
 
@@ -244,7 +248,7 @@ def _check_labelled_classes(patterns: object, where: str) -> None:
         )
 
 
-def _check_files(files: object, num_channels: int, where: str) -> None:
+def _check_files(files: object, num_channels: int, where: str, *, may_be_in_colour: bool) -> None:
     """Refuses lists of files that nnU-Net cannot follow: they stand in place of the folders imagesTr and labelsTr."""
     if not isinstance(files, Mapping) or not files:
         raise CILError(f"{where}: 'dataset' is {_shown(files)}, but must give the files of every case: {_FILES}.")
@@ -259,7 +263,7 @@ def _check_files(files: object, num_channels: int, where: str) -> None:
             raise CILError(
                 f"{where}: the files of case {case!r} under 'dataset' are {_shown(own)}. Give them as in {_FILES}."
             )
-        if len(images) != num_channels:
+        if len(images) != num_channels and not (len(images) == 1 and may_be_in_colour):
             raise CILError(
                 f"{where}: case {case!r} has {len(images)} images under 'dataset', but the data set has {num_channels} channels. "
                 "Give one file a channel."

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.case_files import check_files, first_images, training_files
-from nnunet_cil.host.dataset_json import read_dataset_json
+from nnunet_cil.host.dataset_json import IN_COLOUR, read_dataset_json
 from nnunet_cil.host.folders import nnunet_folder
-from nnunet_cil.host.images import read_images
+from nnunet_cil.host.images import has_colours, read_images
 from nnunet_cil.host.readers import dataset_reader
 
 SAMPLE_SIZE = 10
@@ -91,9 +91,11 @@ def read_raw(folder: Path, dataset_json: Mapping[str, Any], plans_reader: str = 
     cases = training_files(folder, dataset_json)
     if not cases:
         raise CILError(f"{folder} has no training case. Images belong in imagesTr, label files in labelsTr.")
+    raw = RawData(folder=folder, dataset_json=dataset_json, cases=cases, plans_reader=plans_reader)
+    in_colour = str(dataset_json["file_ending"]).lower() in IN_COLOUR and has_colours(raw.reader)
     for case, files in cases.items():
-        check_files(case, files["images"], files["label"], dataset_json, folder.name)
-    return RawData(folder=folder, dataset_json=dataset_json, cases=cases, plans_reader=plans_reader)
+        check_files(case, files["images"], files["label"], dataset_json, folder.name, has_colours=in_colour)
+    return raw
 
 
 def label_file_names(dataset: str, ending: str, *parts: str) -> set[str]:

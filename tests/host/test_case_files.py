@@ -5,10 +5,13 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from skimage import io
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.case_files import first_images, image_cases, labelled_cases, training_cases, training_files
+from nnunet_cil.host.dataset_json import checked_dataset_json
 from nnunet_cil.host.preprocess import missing_commands
 from nnunet_cil.host.raw_dataset import read_raw
 
@@ -173,3 +176,40 @@ def test_a_half_preprocessed_data_set_is_not_complete(tmp_path, monkeypatch, lis
     assert missing_commands(raw.name, "3d_fullres", "nnUNetPlans") == []
     (preprocessed / "own_3d/case_0.pkl").unlink()
     assert missing_commands(raw.name, "3d_fullres", "nnUNetPlans") != []
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("ending", [".png", ".bmp"])
+def test_one_file_in_colour_holds_all_channels(tmp_path, ending, listed):
+    folder = tmp_path / "Dataset018_Colour"
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    files = {}
+    for case in ("a", "b"):
+        image, label = folder / f"imagesTr/{case}_0000{ending}", folder / f"labelsTr/{case}{ending}"
+        io.imsave(image, np.random.default_rng(0).integers(0, 255, (9, 8, 3), dtype=np.uint8), check_contrast=False)
+        io.imsave(label, np.zeros((9, 8), np.uint8), check_contrast=False)
+        files[case] = {"images": [str(image)], "label": str(label)}
+    channels = {"0": "R", "1": "G", "2": "B"}
+    content = {
+        "channel_names": channels,
+        "labels": {"background": 0, "disc": 1},
+        "file_ending": ending,
+        "numTraining": 2,
+    }
+    content = checked_dataset_json(content | ({"dataset": files} if listed else {}), "dataset.json")
+    assert {case: own["images"] for case, own in read_raw(folder, content).cases.items()} == {
+        case: own["images"] for case, own in files.items()
+    }
+    if not listed:
+        (folder / f"imagesTr/b_0001{ending}").write_bytes((folder / f"imagesTr/b_0000{ending}").read_bytes())
+        with pytest.raises(CILError, match=rf"Case 'b' of Dataset018_Colour lacks .*b_0002{ending}"):
+            read_raw(folder, content)
+
+
+def test_one_file_of_a_volume_does_not_hold_all_channels(tmp_path):
+    folder = tmp_path / "Dataset018_Two"
+    put(folder / "imagesTr/a_0000.nii.gz", folder / "labelsTr/a.nii.gz")
+    content = checked_dataset_json({**CONTENT, "channel_names": {"0": "T1", "1": "T2"}}, "dataset.json")
+    with pytest.raises(CILError, match=r"Case 'a' of Dataset018_Two lacks .*a_0001.nii.gz"):
+        read_raw(folder, content)
