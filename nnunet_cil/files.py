@@ -173,10 +173,10 @@ def _check_depth(content: Any) -> None:
     raise ValueError(_TOO_DEEP)
 
 
-def shortened(value: object) -> str:
-    """Returns a value as messages show it: at most 60 characters."""
+def shortened(value: object, most: int = 60) -> str:
+    """Returns a value as messages show it: at most so many characters."""
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -83,7 +83,7 @@ def load_schedule(name_or_path: str | Path) -> Schedule:
     if not os.path.isfile(path):  # unlike Path.is_file, never an error
         if str(name_or_path) not in shipped:
             raise CILError(
-                f"There is no schedule {shortened(str(name_or_path))}: neither a file nor a shipped name"
+                f"There is no schedule {shortened(str(name_or_path), 140)}: neither a file nor a shipped name"
                 f"{did_you_mean(str(name_or_path), shipped)}."
             )
         path = shipped[str(name_or_path)]

@@ -1,5 +1,6 @@
 """The commands that are printed can be pasted into a shell, whatever the names in them."""
 
+import json
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,8 @@ def odd_toy(toy):
     toy.rename(toy.with_name(ODD))
     raw = toy.parents[1] / "raw"
     (raw / DATASET).rename(raw / ODD)
+    plans = toy.with_name(ODD) / "nnUNetPlans.json"
+    plans.write_text(json.dumps(json.loads(plans.read_text()) | {"dataset_name": ODD}))
     return toy.with_name(ODD)
 
 

@@ -139,5 +139,6 @@ def test_the_command_says_what_it_did(mine, raw, capsys):
     out = capsys.readouterr().out
     assert "Mine: 3 cases checked, 0 notes." in out
     assert f"3 training and 0 test cases are in {raw / 'Dataset005_Mine'} (3 new)." in out
-    assert main(["convert", "generic", str(mine), "1000", "--names", str(mine / "names.json")]) == 1
+    with pytest.raises(SystemExit):
+        main(["convert", "generic", str(mine), "1000", "--names", str(mine / "names.json")])
     assert "1 to 999" in capsys.readouterr().err

@@ -37,7 +37,11 @@ def assert_equal(one, other):
 
 
 def undated(content):
-    return [{**record, "date": ""} for record in content["cil"]["lineage"]]
+    """Returns the records without what differs from training to training: the date, and the key of the cases' hashes."""
+    return [
+        {**record, "date": "", "case_hashes": [len(record["case_hashes"][part]) for part in ("training", "validation")]}
+        for record in content["cil"]["lineage"]
+    ]
 
 
 @pytest.mark.parametrize("trainer_name", BLIND)
