@@ -38,7 +38,7 @@ def refuse_other_numbers(target: Path, labels: Mapping[str, int]) -> None:
 
 
 def refuse_old_labels(preprocessed: Path, raw: RawData, *, by_time: bool = False) -> None:
-    """Refuses preprocessed cases that are gone, or whose label files have changed.
+    """Refuses preprocessed cases that are gone, or whose label files have changed or have no copy.
 
     nnU-Net keeps a copy of every label file that it preprocesses, which any later preprocessing brings up to date.
 
@@ -58,8 +58,13 @@ def refuse_old_labels(preprocessed: Path, raw: RawData, *, by_time: bool = False
     for case, files in raw.cases.items():
         copy = preprocessed.parent / "gt_segmentations" / f"{case}{raw.dataset_json['file_ending']}"
         done = preprocessed / f"{case}.pkl"
-        if not copy.is_file() or not done.is_file():
+        if not done.is_file():
             continue
+        if not copy.is_file():
+            raise CILError(
+                f"{copy} is missing, without which nnU-Net's validation would fail after the training. Put a copy of "
+                f"{files['label']} there (if that has changed since, remove {preprocessed} instead), and run the command again."
+            )
         is_newer = by_time and copy.stat().st_mtime > done.stat().st_mtime  # the copy has the label file's time
         if is_newer or not filecmp.cmp(copy, files["label"], shallow=False):
             raise CILError(

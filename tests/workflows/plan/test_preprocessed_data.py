@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import blosc2
 import numpy as np
@@ -122,6 +123,17 @@ def test_a_label_file_that_has_changed_since_is_named(toy, tmp_path, schedule, c
     sitk.WriteImage(picture, str(file))
     assert call(how, schedule) == 1
     assert "The label file of case 'case_4' has changed since" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", BOTH)
+@pytest.mark.parametrize("case", ["case_1", "case_5"])
+def test_a_missing_copy_of_a_label_file_is_named_before_training(toy, tmp_path, schedule, capsys, how, case):
+    copy = toy / "gt_segmentations" / f"{case}.nii.gz"
+    copy.unlink()
+    assert call(how, schedule) == 1
+    assert f"{copy} is missing" in capsys.readouterr().err
+    shutil.copy2(tmp_path / "nnunet" / "raw" / DATASET / "labelsTr" / copy.name, copy)
+    assert call(how, schedule) == 0
 
 
 @pytest.mark.parametrize("how", BOTH)
