@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from nnunet_cil.errors import few_names
 from nnunet_cil.fold_cases import FoldCases
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import nnunet_folder
@@ -51,6 +52,18 @@ def check_validation_cases(models: Iterable[ModelFold], data_sets: Collection[st
             remarks |= dict.fromkeys(cases.check_against(records))
             if records and model.plan.cases is None:
                 remarks |= dict.fromkeys(cases.changes_since(records[-1]))
+    return list(remarks)
+
+
+def note_trained_test_cases(models: Iterable[ModelFold], names: Collection[str]) -> list[str]:
+    """Returns a remark on test cases that have the names of cases that a model was trained on, at any of its steps."""
+    remarks: dict[str, None] = {}
+    for record in (record for model in models for record in model.records()):
+        if record.case_hashes is not None and (trained := record.case_hashes.trained_on(sorted(names))):
+            remarks[
+                f"Note: Training cases of step {record.step} ({record.dataset}) are called as the test cases "
+                f"{few_names(trained)}. If they are the same, these are no test scores."
+            ] = None
     return list(remarks)
 
 

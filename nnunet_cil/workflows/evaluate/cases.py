@@ -128,6 +128,18 @@ def validation_data_sets(experiment: Experiment, options: EvaluationOptions) -> 
     return [name for name in experiment.data_sets if test_set(name, options) is None]
 
 
+def test_case_names(experiment: Experiment, options: EvaluationOptions) -> set[str]:
+    """Returns the names of the test cases that are scored, of all data sets."""
+    names: set[str] = set()
+    for name in experiment.data_sets:
+        if (test := test_set(name, options)) is not None:
+            content = read_dataset_json(
+                nnunet_folder("nnUNet_preprocessed") / name / "dataset.json", "Run 'nnunet_cil plan' first."
+            )
+            names |= set(image_cases(test.images, str(content["file_ending"])))
+    return names
+
+
 def check_predicted(planned: PlannedExperiment, options: EvaluationOptions) -> None:
     """Refuses a model whose validation cases nnU-Net has not predicted, where these predictions are scored.
 

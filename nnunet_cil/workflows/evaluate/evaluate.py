@@ -30,6 +30,7 @@ from nnunet_cil.workflows.evaluate.cases import (
     describe_cases,
     passes_over_test_cases,
     references_sha256,
+    test_case_names,
     test_sets,
     validation_data_sets,
 )
@@ -39,7 +40,7 @@ from nnunet_cil.workflows.evaluate.predict import Prediction, expected_predictio
 from nnunet_cil.workflows.evaluate.score import is_scored, score
 from nnunet_cil.workflows.evaluate.test_files import check_test_files
 from nnunet_cil.workflows.experiment import Experiment
-from nnunet_cil.workflows.fold_records import check_validation_cases
+from nnunet_cil.workflows.fold_records import check_validation_cases, note_trained_test_cases
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 
@@ -82,6 +83,7 @@ def evaluate(experiment: Experiment, options: EvaluationOptions) -> Evaluation:
     for earlier, later in planned.successions():
         later.check_continues(earlier)
     remarks = check_validation_cases(planned.model_folds(), validation_data_sets(experiment, options))
+    remarks += note_trained_test_cases(planned.model_folds(), test_case_names(experiment, options))
     check_predicted(planned, options)
     check_test_files(experiment, options, planned.reader_names)
     cases = describe_cases(experiment, options)

@@ -107,6 +107,18 @@ def test_test_cases_may_be_scored_under_any_split(trained):
     assert scored_cases(run(schedule)) == {"t0", "t1", "t2"}
 
 
+def test_test_cases_that_are_called_as_training_cases_are_noted(trained, caplog):
+    root, schedule, _ = trained
+    caplog.set_level(logging.INFO)
+    write_records(root)
+    run(schedule)
+    assert "no test scores" not in caplog.text
+    name = next((root / "raw" / DATASET / "labelsTs").iterdir()).name.removesuffix(".nii.gz")
+    write_records(root, (TRAINED_ON, [*TRAINED_ON, name]))
+    run(schedule)
+    assert f"Training cases of step 1 ({DATASET}) are called as the test cases {name!r}" in caplog.text
+
+
 @pytest.mark.parametrize("command", ["evaluate", "run", "dry run"])
 def test_fold_all_without_test_cases_is_refused_before_anything_is_done(validated, capsys, command, monkeypatch):
     root, schedule, _ = validated
