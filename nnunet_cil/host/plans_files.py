@@ -138,7 +138,8 @@ def refuse_other_data_set(plans: Mapping[str, Any], file: Path) -> None:
     """
     name, folder = plans.get("dataset_name"), file.parent.name
     if name != folder:
-        redo = "run 'nnunet_cil plan' again" if "cil" in plans else f'write "dataset_name": "{folder}" there'
+        again = "if none of the steps is trained yet, run 'nnunet_cil plan' again"
+        redo = again if "cil" in plans else f'write "dataset_name": "{folder}" there'
         raise CILError(
             f"{file} says that it is of the data set {name!r}, on which nnU-Net would train. Rename the folder back, or {redo}."
         )
