@@ -20,7 +20,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_cil.evaluation.files import score_files
-from nnunet_cil.host.readers import named_reader
+from nnunet_cil.host.reading.readers import named_reader
 
 
 def enlarged(source: Path, target: Path, factor: int) -> Path:

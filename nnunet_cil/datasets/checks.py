@@ -18,7 +18,7 @@ from nnunet_cil.datasets.findings import Examined, Findings
 from nnunet_cil.datasets.parallel import in_parallel
 from nnunet_cil.datasets.volumes import ImageFile, Source, Volume, distance_in_voxels
 from nnunet_cil.errors import CILError
-from nnunet_cil.host.grids import NEGLIGIBLE_VOXELS, TOLERANCE_VOXELS
+from nnunet_cil.host.reading.grids import NEGLIGIBLE_VOXELS, TOLERANCE_VOXELS
 
 _SAME_GRID_VOXELS = 1e-6
 """Files whose corners lie nearer than this are written as they are."""

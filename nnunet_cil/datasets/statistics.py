@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_cil.host.grids import Grid
-from nnunet_cil.host.images import read_labels, whole_numbers
+from nnunet_cil.host.reading.grids import Grid
+from nnunet_cil.host.reading.images import read_labels, whole_numbers
 
 _OTHER_SIDE = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "L": "R"}
 _OTHER_SIDE |= {v: k for k, v in _OTHER_SIDE.items()}

@@ -11,7 +11,7 @@ import numpy as np
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import is_cut_off, moved_into_place
-from nnunet_cil.host import grids
+from nnunet_cil.host.reading import grids
 
 MAX_SKEW_DEGREES = 1.0
 """Axes that are farther from right angles than this are refused, not straightened."""
@@ -171,7 +171,7 @@ def _straighten(file: Path) -> Volume:
 
 
 def distance_in_voxels(a: Any, b: Any) -> float:
-    """Returns how far two SimpleITK images lie apart, as ``host.grids`` does."""
+    """Returns how far two SimpleITK images lie apart, as ``host.reading.grids`` does."""
     return grids.distance_in_voxels(_grid(a), _grid(b))
 
 

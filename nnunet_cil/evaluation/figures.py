@@ -57,7 +57,7 @@ def comparison(
         num_slices: to show.
         aspect: height of a pixel through its width.
         title: above the picture.
-        sides: write R and L to the edges of the image, for slices as ``host.images.as_seen`` gives them.
+        sides: write R and L to the edges of the image, for slices as ``host.reading.images.as_seen`` gives them.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch

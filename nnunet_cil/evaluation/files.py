@@ -11,9 +11,9 @@ import numpy as np
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.segmentation import ClassScores, Unit, case_scores, cropped
-from nnunet_cil.host.grids import NEGLIGIBLE_VOXELS, TOLERANCE_VOXELS, Grid, distance_in_voxels
-from nnunet_cil.host.images import read_labels, whole_numbers
-from nnunet_cil.host.spacings import case_spacing, has_spacing_beside
+from nnunet_cil.host.reading.grids import NEGLIGIBLE_VOXELS, TOLERANCE_VOXELS, Grid, distance_in_voxels
+from nnunet_cil.host.reading.images import read_labels, whole_numbers
+from nnunet_cil.host.reading.spacings import case_spacing, has_spacing_beside
 
 _REMEDY = "Restore it, or remove it if it is a prediction, and run the command again."
 
@@ -49,7 +49,7 @@ def score_files(
 
     Args:
         prediction_file: predicted labels.
-        reference_file: reference labels, on the same grid (to ``host.grids.TOLERANCE_VOXELS``).
+        reference_file: reference labels, on the same grid (to ``host.reading.grids.TOLERANCE_VOXELS``).
         image_file: the file of the first channel, which need not be there: what is beside it says a TIFF's spacing.
         reader: an instance of nnU-Net's reader, the one that the predictions were made with.
         classes: name -> (label in the prediction, label in the reference).

@@ -17,8 +17,8 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.host.case_files import check_files, first_images, training_files
 from nnunet_cil.host.dataset_json import IN_COLOUR, read_dataset_json
 from nnunet_cil.host.folders import nnunet_folder
-from nnunet_cil.host.images import has_colours, read_images
-from nnunet_cil.host.readers import dataset_reader
+from nnunet_cil.host.reading.images import has_colours, read_images
+from nnunet_cil.host.reading.readers import dataset_reader
 
 SAMPLE_SIZE = 10
 """How many cases are read for a sample."""

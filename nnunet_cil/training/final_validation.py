@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_cil.host.spacings import TIFF, spacing_file
+from nnunet_cil.host.reading.spacings import TIFF, spacing_file
 from nnunet_cil.lineage import NOT_FINAL
 from nnunet_cil.training.cases import check_before_validation
 from nnunet_cil.training.ground_truth import drop_unlabelled_scores, write_in_channels

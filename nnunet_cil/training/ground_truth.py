@@ -11,8 +11,8 @@ import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.evaluation.evaluate_predictions import load_summary_json, save_summary_json
 
-from nnunet_cil.host.readers import silent
-from nnunet_cil.host.spacings import has_spacing_beside
+from nnunet_cil.host.reading.readers import silent
+from nnunet_cil.host.reading.spacings import has_spacing_beside
 from nnunet_cil.host.splits import SPLITS_FILE
 from nnunet_cil.labels import lookup_table
 from nnunet_cil.step_plans import StepPlan

@@ -231,8 +231,8 @@ def _in_order_of_learning(labels: npt.NDArray[Any], classes: Sequence[str]) -> n
 
 
 def _read(file: Path) -> npt.NDArray[Any]:
-    from nnunet_cil.host.images import read_images
-    from nnunet_cil.host.readers import named_reader
+    from nnunet_cil.host.reading.images import read_images
+    from nnunet_cil.host.reading.readers import named_reader
 
     array: npt.NDArray[Any] = read_images([file], named_reader("SimpleITKIO")).array[0]
     return array

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.host.readers import named_reader
+from nnunet_cil.host.reading.readers import named_reader
 from nnunet_cil.lineage import StepRecord, validation_means
 from nnunet_cil.locks import Lock, fold_lock
 from nnunet_cil.step_plans import StepPlan

@@ -13,7 +13,7 @@ from toy_models import write
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.files import score_files
-from nnunet_cil.host.readers import named_reader
+from nnunet_cil.host.reading.readers import named_reader
 
 BOX = np.zeros((9, 10, 11), np.uint8)
 BOX[3:6, 2:6, 3:8] = 1

@@ -31,8 +31,8 @@ from nnunet_cil.files import moved_into_place
 from nnunet_cil.host.case_files import labelled_cases
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import num_processes, raw_dataset_folder
-from nnunet_cil.host.images import as_seen, read_images, read_labels
 from nnunet_cil.host.raw_dataset import raw_reader
+from nnunet_cil.host.reading.images import as_seen, read_images, read_labels
 from nnunet_cil.limits import MAX_PICTURES, check_whole_number
 
 NUM_SLICES = 3

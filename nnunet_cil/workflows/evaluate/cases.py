@@ -14,7 +14,7 @@ from nnunet_cil.host.case_files import first_images, image_cases
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
 from nnunet_cil.host.raw_dataset import read_raw
-from nnunet_cil.host.spacings import with_spacing_files
+from nnunet_cil.host.reading.spacings import with_spacing_files
 from nnunet_cil.host.splits import SPLITS_FILE, read_split
 from nnunet_cil.labels import labelled_classes
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions

@@ -34,11 +34,11 @@ from nnunet_cil.workflows.evaluate.cases import (
     test_sets,
     validation_data_sets,
 )
+from nnunet_cil.workflows.evaluate.cases_to_score import check_test_files
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
 from nnunet_cil.workflows.evaluate.pictures import write_charts, write_overlays, write_report, write_training_curves
 from nnunet_cil.workflows.evaluate.predict import Prediction, expected_predictions, predictions_of
 from nnunet_cil.workflows.evaluate.score import is_scored, score
-from nnunet_cil.workflows.evaluate.test_files import check_test_files
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.fold_records import check_validation_cases, note_trained_test_cases
 from nnunet_cil.workflows.model_fold import ModelFold

@@ -14,7 +14,7 @@ from nnunet_cil.evaluation.report import Picture, report
 from nnunet_cil.evaluation.results import short
 from nnunet_cil.evaluation.scores import case_means, last_rows, rows_of
 from nnunet_cil.files import moved_into_place
-from nnunet_cil.host.images import as_seen, read_images, read_labels
+from nnunet_cil.host.reading.images import as_seen, read_images, read_labels
 from nnunet_cil.workflows.evaluate.cases import Case
 from nnunet_cil.workflows.evaluate.predict import Prediction
 from nnunet_cil.workflows.model_fold import ModelFold

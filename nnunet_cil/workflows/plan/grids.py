@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.host.case_files import training_files
-from nnunet_cil.host.case_grids import CaseFiles, check_grids
 from nnunet_cil.host.folders import nnunet_folder
 from nnunet_cil.host.raw_dataset import RawData
+from nnunet_cil.host.reading.case_grids import CaseFiles, check_grids
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.dataset_json import read_dataset_json
-from nnunet_cil.host.images import read_labels
 from nnunet_cil.host.preprocessed import distinct_values
 from nnunet_cil.host.raw_dataset import RawData
+from nnunet_cil.host.reading.images import read_labels
 from nnunet_cil.host.training_cases import LabelsIn
 from nnunet_cil.step_plans import StepPlan
 

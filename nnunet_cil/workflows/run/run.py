@@ -18,9 +18,9 @@ from nnunet_cil.host.preprocess import missing_commands, preprocess
 from nnunet_cil.locks import Lock
 from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.workflows.evaluate.cases import check_test_cases
+from nnunet_cil.workflows.evaluate.cases_to_score import check_test_files
 from nnunet_cil.workflows.evaluate.evaluate import Evaluation, evaluate
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
-from nnunet_cil.workflows.evaluate.test_files import check_test_files
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.plan.fold_checks import check_raw_folds
 from nnunet_cil.workflows.plan.grids import check_training_grids

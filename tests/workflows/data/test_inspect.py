@@ -12,7 +12,7 @@ from nnunet_cil.cli import main
 from nnunet_cil.datasets.statistics import case_statistics, class_statistics, swapped_sides, twins
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.figures import comparison
-from nnunet_cil.host.readers import named_reader
+from nnunet_cil.host.reading.readers import named_reader
 from nnunet_cil.workflows.data import inspect as inspect_module
 from nnunet_cil.workflows.data.convert import convert
 from nnunet_cil.workflows.data.inspect import inspect

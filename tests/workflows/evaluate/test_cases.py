@@ -14,7 +14,7 @@ from toy_models import ORDER, PGCD, run, write, write_model, write_validation
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
-from nnunet_cil.host.spacings import with_spacing_files
+from nnunet_cil.host.reading.spacings import with_spacing_files
 from nnunet_cil.workflows.evaluate import evaluate as whole
 from nnunet_cil.workflows.evaluate import predict as predicting
 from nnunet_cil.workflows.evaluate.cases import _link_all, check_test_cases

@@ -10,8 +10,8 @@ import tifffile
 from skimage import io
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.host.images import as_seen, read_grid, read_images, read_labels, whole_numbers
-from nnunet_cil.host.readers import named_reader
+from nnunet_cil.host.reading.images import as_seen, read_grid, read_images, read_labels, whole_numbers
+from nnunet_cil.host.reading.readers import named_reader
 
 TURNED = (0.0, 0.0, 1.0, -1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 """Columns run to the front, rows to the feet, slices to the left."""

@@ -13,9 +13,9 @@ from toy_models import ORDER, PGCD, run, write
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
-from nnunet_cil.workflows.evaluate import test_files as module
+from nnunet_cil.workflows.evaluate import cases_to_score as module
+from nnunet_cil.workflows.evaluate.cases_to_score import check_test_files
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
-from nnunet_cil.workflows.evaluate.test_files import check_test_files
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.plan.plan import plan
 

@@ -10,8 +10,8 @@ import tifffile
 from skimage import io
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.host.case_grids import CaseFiles, check_grids
-from nnunet_cil.host.readers import named_reader
+from nnunet_cil.host.reading.case_grids import CaseFiles, check_grids
+from nnunet_cil.host.reading.readers import named_reader
 
 ARRAY = np.zeros((6, 30, 40), np.uint8)
 

@@ -13,13 +13,13 @@ from nnunet_cil.datasets.parallel import in_parallel
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.files import is_cut_off, read_json
 from nnunet_cil.host.case_files import image_cases
-from nnunet_cil.host.case_grids import CaseFiles, check_grids
 from nnunet_cil.host.dataset_json import preprocessed_or_raw, refuse_other_labelled_classes
 from nnunet_cil.host.folders import nnunet_folder, num_processes
-from nnunet_cil.host.images import has_colours, read_images, read_labels, whole_numbers
 from nnunet_cil.host.plans_files import reader_of
 from nnunet_cil.host.raw_dataset import label_file_names, raw_reader
-from nnunet_cil.host.readers import dataset_reader, named_reader
+from nnunet_cil.host.reading.case_grids import CaseFiles, check_grids
+from nnunet_cil.host.reading.images import has_colours, read_images, read_labels, whole_numbers
+from nnunet_cil.host.reading.readers import dataset_reader, named_reader
 from nnunet_cil.labels import check_labelled_classes
 from nnunet_cil.workflows.evaluate.cases import TestSet, test_set
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions

@@ -6,7 +6,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.host.readers import dataset_reader, named_reader
+from nnunet_cil.host.reading.readers import dataset_reader, named_reader
 
 
 def chosen(*arguments):

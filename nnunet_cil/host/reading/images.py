@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import is_cut_off
-from nnunet_cil.host.formats import (
+from nnunet_cil.host.reading.formats import (
     ARRAYS,
     HEADERS,
     is_oriented,
@@ -20,9 +20,9 @@ from nnunet_cil.host.formats import (
     nifti_dimensions,
     too_many_dimensions,
 )
-from nnunet_cil.host.grids import Grid, grid_of, turned_to_ras
-from nnunet_cil.host.readers import OVERWRITE, silent
-from nnunet_cil.host.spacings import Spacing, has_spacing_beside, spacing_beside
+from nnunet_cil.host.reading.grids import Grid, grid_of, turned_to_ras
+from nnunet_cil.host.reading.readers import OVERWRITE, silent
+from nnunet_cil.host.reading.spacings import Spacing, has_spacing_beside, spacing_beside
 
 Array = npt.NDArray[Any]
 

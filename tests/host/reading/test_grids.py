@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from nnunet_cil.host.grids import Grid, distance_in_voxels, grid_of
+from nnunet_cil.host.reading.grids import Grid, distance_in_voxels, grid_of
 
 SHAPE = (11, 21, 41)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import is_cut_off
-from nnunet_cil.host.spacings import TIFF, spacing_beside
+from nnunet_cil.host.reading.spacings import TIFF, spacing_beside
 
 OVERWRITE = "overwrite_image_reader_writer"
 """The key of dataset.json that names a reader."""

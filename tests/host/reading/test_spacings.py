@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.host.spacings import agreed_spacing, case_spacing, spacing_file, with_spacing_files
+from nnunet_cil.host.reading.spacings import agreed_spacing, case_spacing, spacing_file, with_spacing_files
 
 
 def write(folder, name, spacing):
