@@ -237,7 +237,15 @@ def make_trainer(
 
 
 def make_setup(
-    num_old=1, ignore_label=None, scale_weights=(1.0,), *, batch_dice=True, ddp=False, refined=(), **settings
+    num_old=1,
+    ignore_label=None,
+    scale_weights=(1.0,),
+    *,
+    batch_dice=True,
+    ddp=False,
+    refined=(),
+    iteration=0,
+    **settings,
 ):
     """Makes a LossSetup; ``settings`` are values of hyper-parameters."""
     return LossSetup(
@@ -247,7 +255,8 @@ def make_setup(
         batch_dice=batch_dice,
         ddp=ddp,
         refined=refined,
-        settings=Settings(**settings),
+        iteration=iteration,
+        settings=Settings(**{"distillation_interval": 1, **settings}),
     )
 
 

@@ -59,6 +59,7 @@ _CUDA = torch.device("cuda")
 
 NEW_CLASS_NOISE = "How far a new class's weights start from a copy of the background's."
 TEACHER_VOLUMES = "The teacher first segments whole training volumes."
+DISTILLATION_INTERVAL = "k: terms that ask the teacher are computed in every k-th iteration, k times as large."
 DROP_STRAYS = "In the teacher's volumes, stray regions of classes whose labels had none give way to its next choice."
 """Meanings of hyper-parameters that methods declare with other defaults."""
 
@@ -80,6 +81,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     new_class_noise = number(0.0, NEW_CLASS_NOISE)
     teacher_volumes = fixed(False, TEACHER_VOLUMES)
     drop_strays = fixed(False, DROP_STRAYS)
+    distillation_interval = fixed(1, DISTILLATION_INTERVAL)
 
     reads_partial_labels: ClassVar[bool] = False
     """The loss reads ``Batch.labelled``: the classes that the labels show may differ from case to case."""
@@ -360,6 +362,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             batch_dice=self.configuration_manager.batch_dice,
             ddp=self.is_ddp,
             refined=tuple(self.step_plan.labels[name] for name in self.step_plan.refined),
+            iteration=self.current_epoch * self.num_iterations_per_epoch,
             settings=hyperparameters.settings(self),
         )
 

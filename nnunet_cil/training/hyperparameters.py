@@ -103,6 +103,8 @@ def check(trainer: type, values: Mapping[str, Any], where: str) -> None:
             )
     for name, value in values.items():
         sets = f"{where} sets the hyper-parameter {name!r}"
+        if name not in known and name in declared(trainer):
+            raise CILError(f"{sets}, which {trainer.__name__} fixes at {getattr(trainer, name)!r}. Remove it.")
         if name not in known:
             raise CILError(f"{sets}, which {trainer.__name__} does not have{did_you_mean(name, known)}.")
         expected = known[name].check(value)

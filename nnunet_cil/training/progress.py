@@ -11,10 +11,13 @@ _PREFIX = "loss_"
 
 
 def record_terms(logger: Any, terms: Mapping[str, float], epoch: int) -> None:
-    """Adds the epoch's mean of each loss term to nnU-Net's logger, whose content the checkpoint stores."""
-    for name, value in terms.items():
-        logger.local_logger.my_fantastic_logging.setdefault(f"{_PREFIX}{name}", [])
-        logger.log(f"{_PREFIX}{name}", value, epoch)
+    """Adds the epoch's mean of each loss term to nnU-Net's logger, whose content the checkpoint stores.
+
+    A term that no iteration of an epoch has is 0 there, as in an epoch that is shorter than ``distillation_interval``.
+    """
+    for name in dict(terms) | recorded_terms(logger):
+        logger.local_logger.my_fantastic_logging.setdefault(f"{_PREFIX}{name}", [0.0] * epoch)
+        logger.log(f"{_PREFIX}{name}", terms.get(name, 0.0), epoch)
 
 
 def recorded_terms(logger: Any) -> dict[str, list[float]]:

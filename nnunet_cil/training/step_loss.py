@@ -37,6 +37,7 @@ class LossSetup:
         batch_dice: from nnU-Net's plans.
         ddp: training is distributed.
         refined: channels of the old classes that the step's labels show, too.
+        iteration: the number of training iterations that lie behind a resumed training.
         settings: the values of the trainer's hyper-parameters.
     """
 
@@ -46,6 +47,7 @@ class LossSetup:
     batch_dice: bool
     ddp: bool
     refined: tuple[int, ...] = ()
+    iteration: int = 0
     settings: Settings = field(default_factory=Settings)
 
 
@@ -67,6 +69,7 @@ class StepLoss(nn.Module, ABC):
         self.scale_weights = setup.scale_weights
         self.batch_dice, self.ddp = setup.batch_dice, setup.ddp
         self.refined = setup.refined
+        self._iteration = setup.iteration
         self.settings = setup.settings
         self._batch: Batch | None = None
         self._sums: dict[str, Tensor] = {}
@@ -105,7 +108,25 @@ class StepLoss(nn.Module, ABC):
             terms = self.terms([x.float() for x in logits], targets, self._batch)
         if torch.is_grad_enabled():
             self._record(terms)
+            self._iteration += 1
         return torch.stack(list(terms.values())).sum()
+
+    def distilled(self, terms: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Returns the terms that ask the teacher, in every k-th training iteration only, k times as large.
+
+        k is the hyper-parameter ``distillation_interval``: the mean over k iterations is what it is at k = 1, and the teacher
+        runs in one of them. A validation iteration, without gradients, has the terms always, and once. Source: the lazy
+        regularisation of Karras et al. 2020, https://arxiv.org/abs/1912.04958.
+
+        Args:
+            terms: computes them.
+        """
+        if not torch.is_grad_enabled():
+            return terms()
+        interval: int = self.settings.distillation_interval
+        if self._iteration % interval:
+            return {}
+        return {name: interval * value for name, value in terms().items()}
 
     def visible(self, targets: list[Tensor], batch: Batch) -> list[Tensor]:
         """Returns the targets that the terms get: 0 in place of a class that the sample's labels do not show."""

@@ -80,6 +80,25 @@ def test_terms_are_summed_and_their_means_are_those_of_training_iterations():
     assert loss.mean_terms() == {}
 
 
+class Lazy(StepLoss):
+    def terms(self, logits, targets, batch):
+        return {"a": logits[0].sum(), **self.distilled(lambda: {"b": 3 * logits[0].sum()})}
+
+
+@pytest.mark.parametrize(("interval", "first"), [(1, 0), (2, 0), (3, 4), (8, 5)])
+def test_a_term_that_asks_the_teacher_comes_in_every_kth_iteration_k_times_as_large(interval, first):
+    loss = Lazy(make_setup(iteration=first, distillation_interval=interval))
+    target, one = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1, requires_grad=True)
+    speaks = [i % interval == 0 for i in range(first, first + 3 * interval)]
+    found = []
+    for _ in speaks:
+        found.append(called(loss, one, target).item())
+        with torch.no_grad():
+            assert called(loss, one, target).item() == 1 + 3  # validation: as at k = 1, and it does not count
+    assert found == [1 + 3 * interval * s for s in speaks]
+    assert loss.mean_terms() == {"a": 1.0, "b": 3.0}  # as at k = 1
+
+
 def test_scales_are_weighted_and_those_of_weight_0_left_out():
     loss = Spy(make_setup(scale_weights=(0.75, 0.25, 0.0)))
     scales = [torch.tensor(2.0), torch.tensor(4.0), torch.tensor(math.nan)]
@@ -213,6 +232,20 @@ def test_dapd_reaches_the_features_and_validation_leaves_the_background_alone(se
     with torch.no_grad():
         terms_of(make_loss(data), data)
     assert torch.equal(data.bank.prototypes, before)
+
+
+def test_a_lazy_pgcd_is_k_times_pgcd_and_moves_the_background_by_k_iterations(setting):
+    data = setting
+    start = data.bank.prototypes.clone()
+    once = {k: v.item() for k, v in terms_of(make_loss(data, background_momentum=0.9), data).items()}
+    step = data.bank.prototypes[0] - start[0]
+    data.bank.prototypes.copy_(start)
+    lazy = make_loss(data, background_momentum=0.9, distillation_interval=3)
+    terms = terms_of(lazy, data)
+    for name, factor in {"segmentation": 1, "old_dice": 1, "pgcd": 3}.items():
+        assert terms[name].item() == pytest.approx(factor * once[name], rel=1e-5), name
+    moved = (data.bank.prototypes[0] - start[0]) * (1 - 0.9) / (1 - 0.9**3)
+    assert torch.allclose(moved, step, atol=1e-5)
 
 
 def test_an_ignored_voxel_changes_nothing(setting):

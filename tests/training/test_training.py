@@ -29,6 +29,13 @@ from nnunet_cil.locks import fold_lock
 from nnunet_cil.networks.heads import widen_heads
 from nnunet_cil.owners import current_owner, start_of
 from nnunet_cil.training.data import OLD_CLASSES
+from nnunet_cil.training.methods.ewc import nnUNetTrainerEWC
+from nnunet_cil.training.methods.finetune import nnUNetTrainerFineTune
+from nnunet_cil.training.methods.joint import nnUNetTrainerJoint
+from nnunet_cil.training.methods.pgcd import nnUNetTrainerPGCD
+from nnunet_cil.training.methods.plop import nnUNetTrainerPLOP
+from nnunet_cil.training.methods.pseudo_label import nnUNetTrainerPseudoLabel
+from nnunet_cil.training.methods.replay import nnUNetTrainerReplay
 from nnunet_cil.training.state import file_sha256
 from nnunet_cil.workflows.plan.plan import plan
 
@@ -288,6 +295,54 @@ def test_each_loss_term_is_logged_and_plotted_every_epoch(toy, tmp_path):
     assert (Path(trainer.output_folder) / "progress_loss_terms.png").stat().st_size > 1000
 
 
+def test_the_teacher_of_a_lazy_distillation_runs_in_every_third_iteration_of_the_whole_training(toy, tmp_path):
+    training = {"num_epochs": 2, "num_iterations_per_epoch": 4, "num_val_iterations_per_epoch": 1}
+    names = plan_toy(tmp_path, training=training, hyperparameters={"distillation_interval": 3})
+    train(PGCD, names[0])
+    trainer = make_trainer(PGCD, names[1])
+    step, asked = trainer.train_step, []
+
+    def noted(batch):
+        trainer.teacher.on_batch = lambda images: (
+            asked.append(len(losses)) or type(trainer.teacher).on_batch(trainer.teacher, images)
+        )
+        losses.append(step(batch)["loss"])
+        del trainer.teacher.on_batch
+        return {"loss": losses[-1]}
+
+    losses = []
+    trainer.train_step = noted
+    trainer.run_training()
+    assert asked == [0, 3, 6]
+    logging = checkpoint(trainer)["logging"]
+    for epoch in range(2):
+        total = sum(logging[f"loss_{name}"][epoch] for name in ("segmentation", "old_dice", "pgcd", "dapd"))
+        assert total == pytest.approx(np.mean(losses[4 * epoch : 4 * epoch + 4]), rel=1e-4)
+
+
+def test_a_lazy_distillation_without_the_teachers_volumes_is_refused_where_the_dice_asks_the_teacher():
+    lazy = {"distillation_interval": 2, "teacher_volumes": False}
+    with pytest.raises(CILError, match="Schedule x: distillation_interval 2 saves nothing without teacher_volumes"):
+        nnUNetTrainerPGCD.check_hyperparameters(lazy, "Schedule x")
+    nnUNetTrainerPGCD.check_hyperparameters({**lazy, "old_dice_weight": 0}, "Schedule x")
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        nnUNetTrainerPLOP,
+        nnUNetTrainerPseudoLabel,
+        nnUNetTrainerEWC,
+        nnUNetTrainerFineTune,
+        nnUNetTrainerJoint,
+        nnUNetTrainerReplay,
+    ],
+)
+def test_a_lazy_distillation_is_refused_where_it_has_no_meaning(trainer):
+    with pytest.raises(CILError, match=f"'distillation_interval', which {trainer.__name__} fixes at 1"):
+        trainer.check_hyperparameters({"distillation_interval": 2}, "Schedule x")
+
+
 def test_online_score_of_old_classes_is_taken_against_the_teacher(toy, tmp_path):
     names = plan_toy(
         tmp_path,
@@ -341,7 +396,7 @@ def test_unknown_hyperparameter_is_refused_with_the_nearest(toy, tmp_path):
 def test_an_ablation_cannot_be_given_back_what_it_lacks(toy, tmp_path, ablation, weight):
     names = plan_toy(tmp_path, hyperparameters={weight: 20})
     name = f"nnUNetTrainer{ablation}"
-    with pytest.raises(CILError, match=f"{weight!r}, which {name} does not have"):
+    with pytest.raises(CILError, match=rf"{weight!r}, which {name} fixes at 0\.0\. Remove it"):
         make_trainer(name, names[0])
     assert make_trainer(PGCD, names[0]).step_plan.hyperparameters == {weight: 20}
 

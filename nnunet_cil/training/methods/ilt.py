@@ -24,9 +24,9 @@ class ILTLoss(LwFLoss):
         self.readers = student, teacher
         self._student_bottleneck, self._teacher_bottleneck = student, teacher
 
-    def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns the terms segmentation, lwf and features."""
-        terms = super().terms(logits, targets, batch)
+    def distillation(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns the terms lwf and features."""
+        terms = super().distillation(logits, targets, batch)
         (student,), (teacher,) = self._student_bottleneck.take(), self._teacher_bottleneck.take()
         return {**terms, "features": self.settings.feature_weight * F.mse_loss(student.float(), teacher.float())}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from nnunet_cil.losses.distillation import distillation_loss
-from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.base import DISTILLATION_INTERVAL, nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
-from nnunet_cil.training.hyperparameters import number
+from nnunet_cil.training.hyperparameters import number, whole_number
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -20,16 +20,21 @@ class LwFLoss(StepLoss):
 
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Returns the terms segmentation and lwf."""
+        segmentation = self.over_scales(self.plain_segmentation, self.log_probs(logits), targets)
+        return {"segmentation": segmentation, **self.distilled(lambda: self.distillation(logits, targets, batch))}
+
+    def distillation(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns the terms that ask the teacher; arguments as for ``terms``."""
         _, valid = self.split(targets[0])
         lwf = distillation_loss(logits[0][:, : self.num_old].log_softmax(1), batch.teacher_probs, valid)
-        segmentation = self.over_scales(self.plain_segmentation, self.log_probs(logits), targets)
-        return {"segmentation": segmentation, "lwf": self.settings.lwf_weight * lwf}
+        return {"lwf": self.settings.lwf_weight * lwf}
 
 
 class nnUNetTrainerLwF(nnUNetTrainerCIL):
     """Learning without Forgetting (Li & Hoiem 2016, https://arxiv.org/abs/1606.09282)."""
 
     lwf_weight = number(100.0, "Weight of the distillation.")
+    distillation_interval = whole_number(1, DISTILLATION_INTERVAL, low=1)
 
     def build_step_loss(self) -> StepLoss:
         """Builds L_seg + 100 L_LwF, by default."""

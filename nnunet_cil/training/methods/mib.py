@@ -6,9 +6,9 @@ from torch import Tensor
 
 from nnunet_cil.losses.distillation import distillation_loss
 from nnunet_cil.losses.segmentation import merge_new_into_background
-from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.base import DISTILLATION_INTERVAL, nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
-from nnunet_cil.training.hyperparameters import number
+from nnunet_cil.training.hyperparameters import number, whole_number
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -21,15 +21,16 @@ class MiBLoss(StepLoss):
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Returns the terms segmentation and distillation."""
         log_probs = self.log_probs(logits)
-        _, valid = self.split(targets[0])
-        student = merge_new_into_background(log_probs[0], self.num_old)
-        if self.refined:  # their labels win over the teacher
-            valid = self.unlabelled(targets[0]) | (targets[0][:, 0] >= self.num_old) & (
-                True if valid is None else valid
-            )
-        distillation = distillation_loss(student, batch.teacher_probs, valid)
         segmentation = self.over_scales(self.unbiased_segmentation, log_probs, targets, batch)
-        return {"segmentation": segmentation, "distillation": self.settings.mib_weight * distillation}
+        distillation = self.distilled(lambda: self._distillation(log_probs[0], targets[0], batch))
+        return {"segmentation": segmentation, **distillation}
+
+    def _distillation(self, log_probs: Tensor, target: Tensor, batch: Batch) -> dict[str, Tensor]:
+        _, valid = self.split(target)
+        if self.refined:  # their labels win over the teacher
+            valid = self.unlabelled(target) | (target[:, 0] >= self.num_old) & (True if valid is None else valid)
+        student = merge_new_into_background(log_probs, self.num_old)
+        return {"distillation": self.settings.mib_weight * distillation_loss(student, batch.teacher_probs, valid)}
 
 
 class nnUNetTrainerMiB(nnUNetTrainerCIL):
@@ -37,6 +38,7 @@ class nnUNetTrainerMiB(nnUNetTrainerCIL):
 
     reads_partial_labels = True
     mib_weight = number(10.0, "Weight of the unbiased distillation.")
+    distillation_interval = whole_number(1, DISTILLATION_INTERVAL, low=1)
 
     def build_step_loss(self) -> StepLoss:
         """Builds L_seg + 10 L_UKD, by default."""

@@ -11,6 +11,7 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from torch import Tensor
 
+from nnunet_cil.errors import CILError
 from nnunet_cil.losses.chunks import sum_over_chunks
 from nnunet_cil.losses.distillation import pgcd_loss
 from nnunet_cil.losses.prototypes import (
@@ -23,7 +24,13 @@ from nnunet_cil.losses.prototypes import (
 from nnunet_cil.losses.pseudo_labels import corrected_probs
 from nnunet_cil.losses.segmentation import merge_new_into_background
 from nnunet_cil.networks.prototype_bank import PrototypeBank
-from nnunet_cil.training.base import DROP_STRAYS, NEW_CLASS_NOISE, TEACHER_VOLUMES, nnUNetTrainerCIL
+from nnunet_cil.training.base import (
+    DISTILLATION_INTERVAL,
+    DROP_STRAYS,
+    NEW_CLASS_NOISE,
+    TEACHER_VOLUMES,
+    nnUNetTrainerCIL,
+)
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.data import StepDataset
 from nnunet_cil.training.hyperparameters import fixed, number, switch, whole_number
@@ -50,19 +57,25 @@ class PGCDLoss(StepLoss):
         """Returns the terms segmentation, old_dice, pgcd and dapd."""
         settings, log_probs = self.settings, self.log_probs(logits)
         terms = {"segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets, batch)}
-        unlabelled = self.unlabelled(targets[0])
         if settings.old_dice_weight:
             filled = self.pseudo_labelled(targets, batch.teacher_classes)
             terms["old_dice"] = settings.old_dice_weight * self.over_scales(self._old_dice, log_probs, filled)
+        return terms | self.distilled(lambda: self._distillation(log_probs[0], targets[0], batch))
+
+    def _distillation(self, log_probs: Tensor, target: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Returns the terms pgcd and dapd, and updates the background's prototype between them."""
+        settings, terms = self.settings, {}
+        unlabelled = self.unlabelled(target)
         teacher_features = batch.teacher.features.float()
         classes = labels_within(batch.teacher_classes, unlabelled, self.num_old)
         teacher_local, counts = class_means(teacher_features, classes, self.num_old)
         if settings.pgcd_weight:
-            _, valid = self.split(targets[0])
-            pgcd = self._pgcd(log_probs[0], teacher_features, unlabelled, valid, batch)
+            _, valid = self.split(target)
+            pgcd = self._pgcd(log_probs, teacher_features, unlabelled, valid, batch)
             terms["pgcd"] = settings.pgcd_weight * pgcd
         if torch.is_grad_enabled():
-            self.bank.update_background(teacher_local[0], counts[0], settings.background_momentum)
+            momentum = settings.background_momentum**settings.distillation_interval
+            self.bank.update_background(teacher_local[0], counts[0], momentum)
         if settings.dapd_weight:
             terms["dapd"] = settings.dapd_weight * self._dapd(batch.features, classes, teacher_local, counts)
         return terms
@@ -118,6 +131,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
     min_voxels = whole_number(10, "A class with no more voxels in a batch (or pass) has no prototype there.")
     prototype_refresh = number(0.5, "Share of the teacher's own estimate in an inherited prototype.", high=1)
     prototype_confidence = number(0.9, "Teacher's probability above which a voxel counts for that estimate.", high=1)
+    distillation_interval = whole_number(1, DISTILLATION_INTERVAL, low=1)
     old_class_sampling = switch(True, "Centre patches on old classes, too, where the teacher sees them.")
     teacher_volumes = switch(True, TEACHER_VOLUMES)
     drop_strays = switch(True, DROP_STRAYS)
@@ -126,6 +140,18 @@ class nnUNetTrainerPGCD(nnUNetTrainerCIL):
     )
     old_locations: Mapping[str, npt.NDArray[np.int32]] | None = None
     """Case -> locations of old classes in the teacher's predictions; None before the pass that collects them."""
+
+    @classmethod
+    def check_hyperparameters(cls, values: Mapping[str, Any], where: str) -> None:
+        """Refuses, beside what the base refuses, an interval where the Dice of old classes asks the teacher all the time."""
+        super().check_hyperparameters(values, where)
+        names = "distillation_interval", "old_dice_weight", "teacher_volumes"
+        interval, weight, volumes = (values.get(name, getattr(cls, name)) for name in names)
+        if interval > 1 and weight and not volumes:
+            raise CILError(
+                f"{where}: distillation_interval {interval} saves nothing without teacher_volumes, since the Dice of old classes "
+                "then asks the teacher in every iteration. Set teacher_volumes to true, or old_dice_weight to 0."
+            )
 
     def build_step_loss(self) -> StepLoss:
         """Builds L_seg + 0.25 L_old + 30 L_PGCD + 0.1 L_DAPD, by default."""

@@ -120,6 +120,25 @@ def test_mib(data):
     assert terms["distillation"].item() == pytest.approx(7 * slow_distillation(q, data), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("loss", "lazy"),
+    [
+        (MiBLoss(setup(mib_weight=7.0, distillation_interval=4)), {"distillation"}),
+        (LwFLoss(setup(lwf_weight=7.0, distillation_interval=4)), {"lwf"}),
+    ],
+)
+def test_a_lazy_baseline_is_plain_segmentation_between_its_distillations(data, loss, lazy):
+    for logits in data.logits:
+        logits.requires_grad_()
+    calls = []
+    for iteration in range(5):
+        batch = make_batch(data.teacher, data.features)
+        batch._teacher = lambda images: calls.append(1) or data.teacher
+        called(loss, data.logits, data.targets, batch)
+        assert len(calls) == 1 + iteration // 4
+    assert set(loss.mean_terms()) == {"segmentation", *lazy}
+
+
 def test_mib_is_at_rest_where_the_student_says_what_the_teacher_says(data):
     head = {"decoder.seg_layers.0.weight": torch.randn(K, 4, 1, 1, 1), "decoder.seg_layers.0.bias": torch.randn(K)}
     wide = widen_heads(head, N)
