@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -34,7 +35,9 @@ def in_parallel(
         yield from tqdm(map(function, items), desc=text, total=len(items), unit="case")
         return
     try:
-        with ProcessPoolExecutor(min(num_processes, len(items)), initializer=end_with_parent) as pool:
+        with ProcessPoolExecutor(
+            min(num_processes, len(items)), initializer=end_with_parent, initargs=(os.getpid(),)
+        ) as pool:
             yield from tqdm(pool.map(function, items), desc=text, total=len(items), unit="case")
     except BrokenProcessPool as error:
         raise CILError(

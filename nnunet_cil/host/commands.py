@@ -29,7 +29,7 @@ _ENTRY_POINTS = {
 _SIGKILL = 9
 """Not in Windows' ``signal``."""
 
-_END_WITH_PARENT = "from nnunet_cil.host.processes import end_with_parent; end_with_parent(politely=True)"
+_END_WITH_PARENT = "from nnunet_cil.host.processes import end_with_parent; end_with_parent({parent}, politely=True)"
 
 
 class CommandError(CILError):
@@ -70,7 +70,8 @@ def call(
         CommandError: it failed, or was killed; with the end of its log.
     """
     module, function = _ENTRY_POINTS[command].split(":")
-    code = f"import sys; sys.argv[0] = {command!r}; {_END_WITH_PARENT}; from {module} import {function}; {function}()"
+    end_with_parent = _END_WITH_PARENT.format(parent=os.getpid())
+    code = f"import sys; sys.argv[0] = {command!r}; {end_with_parent}; from {module} import {function}; {function}()"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {shlex.join([command, *arguments])}\n")

@@ -81,10 +81,11 @@ def lines_of(process: subprocess.Popen[bytes], log: Path, begin: int) -> Iterato
         yield line
 
 
-def end_with_parent(*, politely: bool = False) -> None:
+def end_with_parent(parent: int, *, politely: bool = False) -> None:
     """Lets this process end when the one that started it has ended. Only Linux can do this; elsewhere nothing happens.
 
     Args:
+        parent: the ID of the process that started it, which may have ended already.
         politely: by an interruption, so that it ends its own workers, instead of a kill.
     """
     if politely:  # a shell lets what it starts in the background ignore interruptions
@@ -92,13 +93,21 @@ def end_with_parent(*, politely: bool = False) -> None:
     if sys.platform == "linux":
         number = signal.SIGINT if politely else signal.SIGKILL
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
+        if os.getppid() != parent:  # too late for the signal
+            os.kill(os.getpid(), number)
 
 
 @cache
 def let_forks_end_with_parent() -> None:
     """Lets every process that this one forks from now on end with it."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=end_with_parent)
+    if not hasattr(os, "register_at_fork"):
+        return
+    forking = [os.getpid()]
+
+    def before() -> None:
+        forking[0] = os.getpid()
+
+    os.register_at_fork(before=before, after_in_child=lambda: end_with_parent(forking[0]))
 
 
 def _end_marked(mark: str) -> None:

@@ -130,3 +130,18 @@ def test_forked_workers_end_with_a_process_that_is_killed(tmp_path):
     main.kill()
     main.wait()
     wait_for_the_end_of(worker)
+
+
+@on_linux
+@pytest.mark.parametrize(
+    ("parent", "politely", "status"),
+    [
+        ("os.getppid()", False, 0),
+        ("1 + os.getppid()", False, -signal.SIGKILL),
+        ("1 + os.getppid()", True, -signal.SIGINT),
+    ],
+)
+def test_a_process_whose_parent_has_ended_before_it_asks_for_the_signal_ends_too(parent, politely, status):
+    code = f"import os; from nnunet_cil.host.processes import end_with_parent as f; f({parent}, politely={politely})"
+    process = subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL, check=False)
+    assert process.returncode == status

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import logging
+import os
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
@@ -128,7 +129,7 @@ def _predict_and_score(
     predictions: dict[ModelFold, list[Prediction]] = {}
     table = score_table([])
     notes: set[str] = set()
-    with ProcessPoolExecutor(num_processes(), initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(num_processes(), initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
         for index, (model, digest) in enumerate(digests.items(), start=1):
             logger.info(f"[{index}/{len(digests)}] {model.trainer}, step {model.step}, fold {model.fold}")
             predictions[model] = predictions_of(
