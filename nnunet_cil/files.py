@@ -26,13 +26,22 @@ def moved_into_place(file: Path) -> Iterator[Path]:
     What is killed or fails in the middle leaves the file as it was before.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_file(file) as temporary:
+        yield temporary
+        temporary.replace(file)
+
+
+@contextmanager
+def temporary_file(file: Path) -> Iterator[Path]:
+    """Yields a hidden path beside ``file``, with its ending, and removes what is there in the end.
+
+    What a kill leaves is removed by the next call.
+    """
     temporary = _temporary(file)
     try:
         yield temporary
-        temporary.replace(file)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
@@ -48,13 +57,17 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 
 def _temporary(file: Path) -> Path:
     """Returns a path beside ``file`` that is this process's; removes what processes of this machine left there that are gone."""
-    _remove_left_over(file.parent, os.getpid())
+    remove_left_over(file.parent)
     return file.with_name(f".{current_owner().token}_{file.name}")
+
+
+def remove_left_over(folder: Path) -> None:
+    """Removes temporary files and folders of processes of this machine that are gone; looks once a process."""
+    _remove_left_over(folder, os.getpid())
 
 
 @cache
 def _remove_left_over(folder: Path, _pid: int) -> None:
-    """Does it once a folder and process, as it looks at each name there."""
     for path in folder.glob(".*-*-*-*_*"):
         owner = read_token(path.name[1:].split("_")[0])
         if owner is not None and owner.state == "gone":

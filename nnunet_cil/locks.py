@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shlex
 import socket
@@ -16,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import read_json, write_json
+from nnunet_cil.files import read_json, temporary_file
 from nnunet_cil.owners import Owner, current_owner, read_token
 
 _LOOK_EVERY_S = 2.0
@@ -123,6 +124,17 @@ class Lock:
             for folder in self._made:
                 folder.rmdir()
 
+    def forget_ended(self) -> None:
+        """Removes the file of a process that has ended without letting the lock go, as one that is killed does."""
+        if self._ended():
+            with _one_at_a_time():
+                if self._ended():  # nobody has taken it over meanwhile
+                    self.file.unlink(missing_ok=True)
+
+    def _ended(self) -> bool:
+        holder = self._read()
+        return holder is not None and holder.has_ended
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Holds the lock for as long as the context lasts.
@@ -189,8 +201,16 @@ class Lock:
             "command": own.command,
             "job": own.job,
         }
-        written = self.file.with_name(f"{self.file.name}.{own.owner.token}")
-        write_json(written, content)
+        with temporary_file(self.file) as written:
+            written.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+            self._put_in_place(written)
+
+    def _put_in_place(self, written: Path) -> None:
+        """Gives a file the lock's name, unless there is one of that name.
+
+        Raises:
+            CILError: there is.
+        """
         try:
             os.link(written, self.file)  # fails where there is a file
         except FileExistsError:
@@ -201,8 +221,6 @@ class Lock:
             if self.file.exists():
                 raise CILError(f"{self.what} is in use. Run the same again later, or remove {self.file}.") from None
             written.replace(self.file)
-        finally:
-            written.unlink(missing_ok=True)
 
 
 def fold_lock(folder: Path) -> Lock:
@@ -211,11 +229,12 @@ def fold_lock(folder: Path) -> Lock:
 
 
 def refuse_if_held(lock: Lock) -> None:
-    """Refuses what another process is writing.
+    """Refuses what another process is writing; removes the lock of one that was killed.
 
     Raises:
         CILError: with the holder.
     """
+    lock.forget_ended()
     if (holder := lock.holder()) is not None:
         raise CILError(lock.refusal(holder))
 

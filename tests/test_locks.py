@@ -156,3 +156,23 @@ def test_one_of_many_that_take_a_lock_at_once_wins(lock, tmp_path, stale):
         taker.communicate("\n")
     assert sorted(said) == ["lost"] * 5 + ["won"]
     assert os.listdir(tmp_path) == []
+
+
+def test_the_lock_of_a_killed_process_is_removed_by_whoever_looks_and_no_other_one(lock):
+    gone = ended_process()
+    for owner, stays in (gone, False), (current_owner(), True), (replace(gone, host="0" * 8), True):
+        write_holder(lock, owner)
+        lock.forget_ended()
+        assert lock.file.exists() == stays
+    write_holder(lock, gone)
+    refuse_if_held(lock)
+    assert not lock.file.exists()
+
+
+def test_a_process_that_is_killed_while_it_takes_a_lock_leaves_nothing_in_the_way(lock, tmp_path):
+    killed = f"import os; os.link = lambda *_: os._exit(9)\n{HOLD}"
+    assert subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False).returncode == 9
+    assert len(list(tmp_path.iterdir())) == 1
+    with lock.held():
+        assert [file.name for file in tmp_path.iterdir()] == ["lock.json"]
+    assert list(tmp_path.iterdir()) == []

@@ -29,6 +29,8 @@ def final_validation(trainer: nnUNetTrainerCIL) -> Iterator[None]:
     check_before_validation(trainer)
     folder, ending = Path(trainer.output_folder) / "validation", trainer.dataset_json["file_ending"]
     if trainer.local_rank == 0:
+        if trainer.is_trained:
+            _remove_latest(Path(trainer.output_folder))
         _prepare_folder(folder, trainer.do_split()[1], ending, is_final=trainer.is_trained)
     original: str = trainer.preprocessed_dataset_folder_base
     trainer.preprocessed_dataset_folder_base = _ground_truth_folder(trainer)
@@ -47,6 +49,12 @@ def final_validation(trainer: nnUNetTrainerCIL) -> Iterator[None]:
         trainer.say("Fold all has no validation cases: what nnU-Net scores here are training cases.")
     if trainer.is_trained:
         (folder / NOT_FINAL).unlink(missing_ok=True)
+
+
+def _remove_latest(fold: Path) -> None:
+    """Removes the checkpoint that ``--c`` goes on from, once there is a final one: a kill may come in between."""
+    if (fold / "checkpoint_final.pth").is_file():
+        (fold / "checkpoint_latest.pth").unlink(missing_ok=True)
 
 
 def _prepare_folder(folder: Path, cases: Collection[str], file_ending: str, *, is_final: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import temporary_folder, write_json
+from nnunet_cil.files import remove_left_over, temporary_folder, write_json
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import model_folder_name
 from nnunet_cil.host.networks import check_network_classes
@@ -62,6 +62,7 @@ def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence
     name = model_folder_name(PLAIN_TRAINER, plans["plans_name"], first["init_args"]["configuration"])
     model_name = Path(plans["dataset_name"]) / name
     final = output if zipped else output / model_name
+    remove_left_over(final.parent)
     if final.exists():
         raise CILError(f"{final} is there already. Remove it, or choose another place.")
     try:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from test_owners import ended_process
 from toy import DATASET, ORGANS, make_trainer, plan_toy, set_environment, train
 
 from nnunet_cil.cli import main
@@ -204,6 +205,16 @@ def test_nothing_is_overwritten(models, tmp_path):
     with pytest.raises(CILError, match="is there already"):
         export(models[1], tmp_path / "plain")
     assert (model / "plans.json").stat().st_mtime_ns == before
+
+
+def test_what_a_kill_has_left_beside_a_finished_archive_goes_with_the_next_call(models, tmp_path):
+    left = tmp_path / f".{ended_process().token}_export"
+    left.mkdir()
+    archive = tmp_path / "plain.zip"
+    archive.write_bytes(b"of an earlier call")
+    with pytest.raises(CILError, match="is there already"):
+        export(models[1], archive, zipped=True)
+    assert not left.exists()
 
 
 def test_what_is_no_model_is_refused(models, tmp_path, capsys):

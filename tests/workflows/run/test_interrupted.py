@@ -79,7 +79,9 @@ def test_killed_training_goes_on_with_c_and_val_scores_every_class(toy, tmp_path
     summary = fold / "validation" / "summary.json"
     check_summary(toy, fold, json.loads(summary.read_text()))
     summary.unlink()
+    (fold / "checkpoint_latest.pth").touch()  # as a kill leaves it that comes just after the final one
     finish(start_training(names[1], "--val"))
+    assert not (fold / "checkpoint_latest.pth").exists()
     check_summary(toy, fold, json.loads(summary.read_text()))
     assert validation_means(fold)
     card = (fold / "MODEL_CARD.md").read_text()
