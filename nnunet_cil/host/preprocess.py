@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 from nnunet_cil.errors import CILError, did_you_mean
-from nnunet_cil.host.case_files import training_cases
+from nnunet_cil.files import moved_into_place, parse_json
+from nnunet_cil.host.case_files import training_cases, training_files
 from nnunet_cil.host.commands import call, user_environment
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import id_argument, nnunet_folder
@@ -41,10 +44,62 @@ def preprocess(dataset: str, configuration: str, base_plans: str, logs: Path) ->
         CILError: the plans are not nnU-Net's own, preprocessing failed, or another process is at it that cannot be watched.
     """
     lock = Lock(nnunet_folder("nnUNet_preprocessed") / f".{dataset}.in_use.json", f"The preprocessing of {dataset}")
+    lock.forget_ended()
+    folder = nnunet_folder("nnUNet_preprocessed") / dataset
     if missing_commands(dataset, configuration, base_plans):
         lock.wait(logger.info)
         with lock.held():
+            _remove_cut_off(folder / "dataset_fingerprint.json")
             _preprocess(dataset, configuration, base_plans, logs)
+    elif lock.holder() is None:
+        complete_label_copies(dataset)
+
+
+def complete_label_copies(dataset: str) -> None:
+    """Copies the label files that nnU-Net has preprocessed but not copied, or not to the end, since it was killed.
+
+    It copies them once all cases are preprocessed. A label file that is newer than a preprocessed case is left alone.
+
+    Args:
+        dataset: nnU-Net's name; nothing happens where it is not preprocessed, or not in nnUNet_raw.
+    """
+    folder, raw = (nnunet_folder(variable) / dataset for variable in ("nnUNet_preprocessed", "nnUNet_raw"))
+    if not (folder / "dataset.json").is_file() or not raw.is_dir():
+        return
+    dataset_json = read_dataset_json(folder / "dataset.json", "Plan and preprocess the data set again.")
+    for case, files in training_files(raw, dataset_json).items():
+        labels, copy = Path(files["label"]), folder / "gt_segmentations" / f"{case}{dataset_json['file_ending']}"
+        if not labels.is_file() or not _is_cut_off_copy(copy, labels):
+            continue
+        done = [file.stat().st_mtime for file in folder.glob(f"*/{glob.escape(case)}.pkl")]
+        if done and labels.stat().st_mtime <= min(done):
+            with moved_into_place(copy) as temporary:
+                shutil.copy2(labels, temporary)
+
+
+def _is_cut_off_copy(copy: Path, original: Path) -> bool:
+    """Tells whether a copy is missing, or ends early."""
+    if not copy.is_file():
+        return True
+    if copy.stat().st_size >= original.stat().st_size:
+        return False
+    return original.read_bytes().startswith(copy.read_bytes())
+
+
+def _remove_cut_off(file: Path) -> None:
+    """Removes a JSON file of nnU-Net that it has not written to the end, since it was killed: it would fail on it."""
+    if file.is_file():
+        text = file.read_text(encoding="utf-8", errors="replace").rstrip()
+        if text.splitlines()[-1:] != ["}"] and not _is_json(text):
+            file.unlink()
+
+
+def _is_json(text: str) -> bool:
+    try:
+        parse_json(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _preprocess(dataset: str, configuration: str, base_plans: str, logs: Path) -> None:

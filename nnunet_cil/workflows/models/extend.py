@@ -24,7 +24,7 @@ from nnunet_cil.host.folders import (
     raw_dataset_folder,
 )
 from nnunet_cil.host.plans_files import configuration_settings, moved_name, moved_plans, reader_of
-from nnunet_cil.host.preprocess import preprocess
+from nnunet_cil.host.preprocess import complete_label_copies, preprocess
 from nnunet_cil.host.preprocessed import refuse_other_preprocessing
 from nnunet_cil.host.raw_dataset import RawData, Sample, label_file_names, read_raw
 from nnunet_cil.labels import check_labelled_classes, labelled_classes, model_labels
@@ -133,6 +133,7 @@ def extend(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Ex
             check_length(name, [model.configuration], [options.trainer], remedy)
     raw, new = _read_data(model, dataset, options)
     target = nnunet_folder("nnUNet_preprocessed") / raw.folder.name
+    complete_label_copies(raw.folder.name)
     refuse_other_numbers(target, raw.dataset_json["labels"])
     plan = _step_plan(model, raw, new, options)
     check_labelled(plan, raw)
