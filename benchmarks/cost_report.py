@@ -58,9 +58,14 @@ def title(entry: dict[str, Any]) -> str:
 def grouped(content: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Returns title -> its settings, by number of old classes."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for entry in sorted(content["settings"], key=lambda e: e["old_classes"]):
+    for entry in sorted(content["settings"], key=lambda e: (e["old_classes"], interval(e))):
         groups.setdefault(title(entry), []).append(entry)
     return groups
+
+
+def interval(entry: dict[str, Any]) -> int:
+    """Returns the ``distillation_interval`` of a measurement."""
+    return int(entry.get("interval", 1))
 
 
 def tables(content: dict[str, Any]) -> str:
@@ -90,7 +95,9 @@ def cost_table(entries: list[dict[str, Any]]) -> str:
             else:
                 plain = [s for r in rounds for s in r["plain"]["seconds"]]
                 cells.append(f"{statistics.median(plain):.3f} s")
-            rows.append([f"`{trainer}`", str(entry["old_classes"]), *cells, str(len(ratios(rounds, "seconds")))])
+            k = interval(entry)
+            name = f"`{trainer}`" + (f", *k* = {k}" if k > 1 else "")
+            rows.append([name, str(entry["old_classes"]), *cells, str(len(ratios(rounds, "seconds")))])
     after = "without imports" if of_process else "plain step"
     header = ["trainer", "old classes", *(names[w] for w in whats), after, "pairs"]
     return without_empty_columns(header, rows)
@@ -157,7 +164,7 @@ def figure(content: dict[str, Any]) -> Figure:
 
     drawn = Figure(figsize=(9, 3.8), layout="constrained")
     axes = drawn.subplots(1, 2)
-    groups = grouped(content)
+    groups = grouped({"settings": [e for e in content["settings"] if interval(e) == 1]})
     names = {group: Counter(t for e in entries for t in e["trainers"]) for group, entries in groups.items()}
     lines = [(group, t) for group, found in names.items() for t, number in found.items() if number > 1]
     several = len({group for group, _ in lines}) > 1

@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,9 @@ EPOCHS = 4
 
 def settings(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Returns every combination that was asked for; each names a measurement in the output file."""
-    for kind, compiled, old_classes in itertools.product(args.plans, args.compile, args.classes):
+    for kind, compiled, old_classes, interval in itertools.product(
+        args.plans, args.compile, args.classes, args.intervals
+    ):
         flat = kind == "2d"
         yield {
             "device": args.device,
@@ -48,13 +51,14 @@ def settings(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "features": args.features,
             "compiled": compiled == "yes",
             "threads": args.threads,
+            "interval": interval,
         }
 
 
 def entry_of(content: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
     """Returns the setting's entry in the output file, a new one if need be."""
     for entry in content["settings"]:
-        if all(entry[k] == v for k, v in setting.items()):
+        if all(entry.get(k) == v for k, v in setting.items()):
             return entry
     content["settings"].append({**setting, "trainers": {}, "counts": {}})
     return content["settings"][-1]
@@ -91,7 +95,9 @@ def measure_setting(setting: dict[str, Any], args: argparse.Namespace, content: 
 
 def describe(setting: dict[str, Any]) -> str:
     """Prints one line on a setting."""
-    return f"{setting['plans']}, {setting['old_classes']} old classes" + (", compiled" if setting["compiled"] else "")
+    interval = f", every {setting['interval']}th iteration" if setting["interval"] > 1 else ""
+    compiled = ", compiled" if setting["compiled"] else ""
+    return f"{setting['plans']}, {setting['old_classes']} old classes{interval}{compiled}"
 
 
 def write(content: dict[str, Any], output: Path | None) -> None:
@@ -153,6 +159,9 @@ def started_trainer(asked: dict[str, Any], name: str) -> Any:
     trainer = synthetic.make_trainer(name, plans, asked["plans"], asked["device"])
     if name != PLAIN:
         trainer.training_pass = one_tile(trainer.training_pass)
+        if asked["interval"] > 1:
+            type(trainer).check_hyperparameters({"distillation_interval": asked["interval"]}, "--intervals")
+            trainer.distillation_interval = asked["interval"]
     trainer.on_train_start()
     trainer.network.train()
     return trainer
@@ -170,7 +179,10 @@ def one_tile(training_pass: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def measure(asked: dict[str, Any]) -> dict[str, Any]:
-    """Measures seconds of each training step and of epochs, plain nnU-Net and the trainer in turns."""
+    """Measures seconds of training steps and of epochs, plain nnU-Net and the trainer in turns.
+
+    With an interval k, a step is the mean of k in a row, of which one asks the teacher.
+    """
     cuda = asked["device"] == "cuda"
     trainers = {"plain": started_trainer(asked, PLAIN), "own": started_trainer(asked, asked["trainer"])}
     batches = {which: next(trainer.dataloader_train) for which, trainer in trainers.items()}
@@ -183,8 +195,12 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
                 found[which].setdefault(f"{what}seconds", []).append(seconds)
                 found[which].setdefault(f"{what}cpu_seconds", []).append(cpu_seconds)
 
-    turns("warm_up_", WARM_UP, lambda which: trainers[which].train_step(dict(batches[which])))
-    turns("", asked["steps"], lambda which: trainers[which].train_step(dict(batches[which])))
+    interval = asked["interval"]
+    turns("warm_up_", max(WARM_UP, interval), lambda which: trainers[which].train_step(dict(batches[which])))
+    turns("", asked["steps"] * interval, lambda which: trainers[which].train_step(dict(batches[which])))
+    for own in found.values():
+        for name in ("seconds", "cpu_seconds"):
+            own[name] = [statistics.mean(own[name][i : i + interval]) for i in range(0, len(own[name]), interval)]
     if asked["epoch"]:
         turns("epoch_", EPOCHS, lambda which: epoch(trainers[which], asked["epoch"]))
     return {which: {k: v for k, v in f.items() if not k.startswith("warm_up")} for which, f in found.items()}
@@ -313,6 +329,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--batch-2d", type=int, default=4, help="(default: %(default)s)")
     parser.add_argument("--features", type=int, nargs="+", help="of each stage (default: as nnU-Net plans)")
+    parser.add_argument(
+        "--intervals",
+        type=int,
+        nargs="+",
+        default=[1],
+        metavar="K",
+        help="the teacher speaks in every K-th iteration (default: 1)",
+    )
     parser.add_argument("--compile", nargs="+", default=["no"], choices=["no", "yes"], help="torch.compile, CUDA only")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch (default: %(default)s)")
     parser.add_argument(
