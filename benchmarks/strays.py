@@ -22,7 +22,7 @@ def look(model: Path, fold: int) -> dict[str, dict[str, float]]:
     """Returns class -> mean Dice over the cases, as predicted and without strays; share of the false positives, voxels summed."""
     import SimpleITK as sitk
 
-    from nnunet_cil.training.stray_regions import stray_regions
+    from nnunet_cil.training.volumes.stray_regions import stray_regions
 
     channels = json.loads((model / "dataset.json").read_text())["labels"]
     raw = Path(os.environ["nnUNet_raw"]) / model.resolve().parent.name

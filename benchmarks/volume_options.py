@@ -33,7 +33,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from nnunetv2.run.run_training import get_trainer_from_args
 
     from nnunet_cil.training.data import evenly_spaced
-    from nnunet_cil.training.teacher_volumes import volume_predictor
+    from nnunet_cil.training.volumes.teacher_volumes import volume_predictor
 
     trainer = get_trainer_from_args(
         args.dataset, args.c, args.fold, args.tr, args.plans, device=torch.device(args.device)

@@ -325,18 +325,23 @@ def checkpoint(trainer, name: str = "final") -> dict:
 def teacher_segments(folder: Path, logits: torch.Tensor, labelled_channels_in=lambda _case: (), stray_free=()) -> dict:
     """Returns what ``TeacherVolumes`` writes for cases a and b, with a teacher that puts out ``logits``, (K, *spatial)."""
     from nnunet_cil.training.passes import Ranks
-    from nnunet_cil.training.teacher_volumes import TeacherVolumes
+    from nnunet_cil.training.volumes.teacher_volumes import TeacherVolumes
 
+    folder.mkdir(parents=True)
+    for case in "ab":
+        np.savez(folder.with_name(f"{case}.npz"), data=case)
     dataset = SimpleNamespace(
-        identifiers=("a", "b"),
+        source_folder=folder.parent,
+        identifiers=["a", "b"],
         load_case=lambda _case: (np.zeros((1, *logits.shape[1:])),),
         save_seg=lambda segmentation, name: np.savez(f"{name}.npz", seg=segmentation),
     )
     predictor = SimpleNamespace(predict_sliding_window_return_logits=lambda _image: logits.clone())
     cases = SimpleNamespace(cases=dataset.identifiers, dataset=lambda: dataset, ranks=Ranks(rank=0, size=1))
     TeacherVolumes(folder).write(cases, predictor, labelled_channels_in, stray_free)
-    assert sorted(f.name for f in folder.iterdir()) == ["a.npz", "b.npz"]
-    return {case: np.load(folder / f"{case}.npz")["seg"] for case in "ab"}
+    files = {file.stem: file for file in folder.rglob("*.npz")}
+    assert sorted(files) == ["a", "b"]
+    return {case: np.load(file)["seg"] for case, file in files.items()}
 
 
 def finish_training(fold: Path) -> None:

@@ -52,8 +52,8 @@ from nnunet_cil.training.state import (
     write_checkpoint,
 )
 from nnunet_cil.training.step_loss import LossSetup, StepLoss
-from nnunet_cil.training.stray_regions import stray_free_classes
-from nnunet_cil.training.teacher_volumes import TeacherVolumes, volume_predictor
+from nnunet_cil.training.volumes.stray_regions import stray_free_classes
+from nnunet_cil.training.volumes.teacher_volumes import TeacherVolumes, release_volumes, segment_volumes
 
 _CUDA = torch.device("cuda")
 
@@ -142,7 +142,6 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self._date = ""
         self._previous_sha256: str | None = None
         self._is_resumed = False
-        self._volumes_folder = Path(self.output_folder) / "teacher_volumes"
 
     def _take_lock(self) -> None:
         """Refuses a fold that another process trains or validates; of several ranks, the first one holds it for all."""
@@ -219,11 +218,11 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Validates as nnU-Net, against labels that are numbered as the model's channels, and on cases not trained on.
 
-        Removes teacher volumes that an interrupted end of the training left behind.
+        Releases teacher volumes that an interrupted end of the training left behind.
         """
         self._take_lock()
         if self.is_trained:
-            self._remove_volumes()
+            self._release_volumes()
         with final_validation(self):
             super().perform_actual_validation(save_probabilities)
         if self.is_trained and self.local_rank == 0:
@@ -294,7 +293,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """Sets teacher and teacher volumes; a training that begins also gets weights, prototypes and the method's state."""
         self.teacher = self._build_teacher(previous)
         if self.teacher_volumes:
-            self.volumes = self._segment_volumes(self.teacher, previous.state.stray_free)
+            self.volumes = self._segment_volumes(self.teacher, previous)
         if self._is_resumed:
             return
         self._previous_sha256 = previous.sha256
@@ -317,26 +316,16 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         network.load_state_dict(previous.weights)
         return Teacher(network, self.device, compiled=self._do_i_compile())
 
-    def _segment_volumes(self, teacher: Teacher, stray_free: tuple[str, ...]) -> TeacherVolumes:
-        """Segments the cases of a pass with the teacher; a resumed training keeps the segmentations that are there."""
-        if not self._is_resumed:
-            self._remove_volumes()
-        dropped = stray_free if self.drop_strays else ()
+    def _segment_volumes(self, teacher: Teacher, previous: PreviousStep) -> TeacherVolumes:
+        """Segments the cases of a pass with the teacher; what another training with it has segmented is taken over."""
+        dropped = previous.state.stray_free if self.drop_strays else ()
         without = f", without stray regions of {', '.join(dropped)}" if dropped else ""
         self.print_to_log_file(f"Segmenting the training volumes with the teacher{without}...")
-        host = self.plans_manager, self.configuration_manager, self.dataset_json, self.device
-        volumes = TeacherVolumes(self._volumes_folder)
-        volumes.write(
-            self.training_pass(),
-            volume_predictor(teacher.network, self.step_plan.old_classes, *host),
-            self.labelled_channels_in,
-            [self.step_plan.labels[name] for name in dropped],
-        )
-        return volumes
+        return segment_volumes(self, teacher, previous, dropped)
 
-    def _remove_volumes(self) -> None:
+    def _release_volumes(self) -> None:
         self.volumes = None
-        TeacherVolumes(self._volumes_folder).remove(self.ranks)
+        release_volumes(self)
 
     def inherit_prototypes(self, inherited: PrototypeBank | None) -> PrototypeBank | None:
         """Returns the prototypes at the start of the step; a method may refresh them, with the teacher."""
@@ -448,7 +437,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             channels = {name: self.step_plan.labels[name] for name in self.step_plan.new_classes}
             self.stray_free += stray_free_classes(self.training_pass().labels(), channels, self.device)
         super().on_train_end()
-        self._remove_volumes()
+        self._release_volumes()
         if self.local_rank == 0:
             self._write_model_card({})
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from nnunet_cil.losses.prototypes import most_probable
 from nnunet_cil.networks.features import FeatureReader
 from nnunet_cil.networks.teacher import Teacher, TeacherOutput
-from nnunet_cil.training.teacher_volumes import NOT_SEGMENTED, TeacherVolumes
+from nnunet_cil.training.volumes.teacher_volumes import NOT_SEGMENTED, TeacherVolumes
 
 
 class Batch:

@@ -16,7 +16,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from nnunet_cil.training.teacher_volumes import TeacherVolumes
+    from nnunet_cil.training.volumes.teacher_volumes import TeacherVolumes
 
 OLD_CLASSES = "old classes"
 """The key of all old classes' locations, which nnU-Net's loader takes for one more class."""

@@ -21,7 +21,7 @@ from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run.options import TrainingOptions
 from nnunet_cil.workflows.run.run import check_request, preprocessing_commands, write_plans
-from nnunet_cil.workflows.run.trainings import Training, unfinished_trainings
+from nnunet_cil.workflows.run.trainings import Training, claim_volumes, unfinished_trainings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,7 @@ def _training_jobs(planned: PlannedExperiment, options: TrainingOptions) -> list
     """Returns a job a training that is left, behind that of the model which it continues from."""
     logs = planned.experiment.logs
     todo = {training.model.name: training for training in unfinished_trainings(planned, options)}
+    claim_volumes(planned, todo.values())
     previous = {later.name: earlier.name for earlier, later in planned.successions()}
     jobs = []
     for name, training in todo.items():

@@ -29,7 +29,7 @@ from nnunet_cil.workflows.plan.sequence_of_datasets import check_data_sets, move
 from nnunet_cil.workflows.plan.step_files import NAME_REMEDY, check_length, planned_first_trainer
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run.options import TrainingOptions
-from nnunet_cil.workflows.run.trainings import Training, unfinished_trainings
+from nnunet_cil.workflows.run.trainings import Training, claim_volumes, unfinished_trainings
 
 DEFAULT_FIRST_TRAINER = "nnUNetTrainerPGCD"
 """Step 0 is nnU-Net's own training whatever the trainer; under one name, methods that come later can share it."""
@@ -104,6 +104,7 @@ def _run(experiment: Experiment, training: TrainingOptions, evaluation: Evaluati
     todo = unfinished_trainings(planned, training)
     num_trainings = len(training.select(planned.models())) * len(experiment.folds)
     logger.info(f"{num_trainings} trainings, {len(todo)} to do")
+    claim_volumes(planned, todo)
     for index, one in enumerate(todo, start=1):
         one.do(partial(_train, one, f"[{index}/{len(todo)}]", logs))
     return evaluate(experiment, evaluation) if training.reaches_the_end(experiment) else None

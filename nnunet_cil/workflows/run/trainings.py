@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.commands import CommandError
+from nnunet_cil.training.catalogue import trainer_class
+from nnunet_cil.training.volumes.store import Claim, VolumeStore
 from nnunet_cil.workflows.fold_records import check_trained_before
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
@@ -91,6 +93,20 @@ def unfinished_trainings(planned: PlannedExperiment, options: TrainingOptions) -
     _check_successions(planned, unfinished, last_step=max(model.step for model in models))
     _check_split(planned, unfinished)
     return todo
+
+
+def claim_volumes(planned: PlannedExperiment, todo: Iterable[Training]) -> None:
+    """Announces the trainings that will need their teacher's volumes, so that the first one leaves them to the next.
+
+    Args:
+        planned: the experiment.
+        todo: its trainings that are left to do.
+    """
+    previous = {later: earlier for earlier, later in planned.successions()}
+    for model in (training.model for training in todo):
+        trainer = trainer_class(model.trainer)
+        if model in previous and model.plan.hyperparameters.get("teacher_volumes", trainer.teacher_volumes):
+            VolumeStore(model.model.dataset).claim(Claim.of(model.folder, previous[model].checkpoint))
 
 
 def _check_successions(planned: PlannedExperiment, unfinished: Collection[ModelFold], last_step: int) -> None:

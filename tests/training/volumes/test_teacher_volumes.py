@@ -1,13 +1,17 @@
 """The teacher's segmentations of whole training volumes: what they are, how patches carry them, what survives a kill."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from toy import ORGANS, make_trainer, plan_toy, seed_epochs, teacher_segments, train
+from toy import DATASET, ORGANS, make_trainer, plan_toy, seed_epochs, teacher_segments, train
 
-from nnunet_cil.training.teacher_volumes import NOT_SEGMENTED
+from nnunet_cil.errors import CILError
+from nnunet_cil.host.folders import nnunet_folder
+from nnunet_cil.training.volumes.store import FOLDER
+from nnunet_cil.training.volumes.teacher_volumes import NOT_SEGMENTED, segment_volumes
 
 PGCD, PSEUDO = "nnUNetTrainerPGCD", "nnUNetTrainerPseudoLabel"
 
@@ -60,7 +64,8 @@ def test_patches_carry_them_through_the_augmentation(names):
         for case in trainer.do_split()[0]:
             dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, [case])
             labels = np.asarray(dataset.load_case(case)[1][0]).astype(np.int16)
-            dataset.save_seg(np.where(labels > 0, labels + 10, 0).astype(np.int16), str(volumes.folder / case))
+            moved = np.where(labels > 0, labels + 10, 0).astype(np.int16)
+            dataset.save_seg(moved, str(volumes._folders[case] / case))
         return volumes
 
     trainer._segment_volumes = truth
@@ -105,14 +110,13 @@ def test_the_loss_gets_them_and_the_teachers_argmax_in_cases_that_were_not_segme
     assert known == {True, False}
 
 
+def volumes_root():
+    return nnunet_folder("nnUNet_preprocessed") / DATASET / FOLDER
+
+
 def test_they_go_when_the_training_is_over_and_none_are_made_when_not_asked_for(names, tmp_path):
-    trainer = train(PGCD, names[1])
-    assert not (Path(trainer.output_folder) / "teacher_volumes").exists()
-    assert trainer.volumes is None
-    left = Path(trainer.output_folder) / "teacher_volumes"  # by a training killed after its last checkpoint
-    left.mkdir()
-    trainer.perform_actual_validation()
-    assert not left.exists()
+    train(PGCD, names[1])
+    assert not volumes_root().exists()
     other = plan_toy(tmp_path, [ORGANS[2:], ORGANS[:2]], PGCD, name="off", hyperparameters={"teacher_volumes": 0})
     train(PGCD, other[0])
     without = started(make_trainer(PGCD, other[1]))
@@ -120,24 +124,83 @@ def test_they_go_when_the_training_is_over_and_none_are_made_when_not_asked_for(
     assert next(without.dataloader_train)["target"][0].shape[1] == 1
 
 
-def test_what_is_killed_goes_on_and_a_new_training_begins_anew(names):
+def test_what_a_training_killed_after_its_last_checkpoint_leaves_goes_with_its_validation(names):
+    trainer = started(make_trainer(PGCD, names[1]))
+    trainer._release_volumes = lambda: None
+    trainer.on_train_end()
+    assert volumes_root().exists()
+    del trainer._release_volumes
+    trainer.perform_actual_validation()
+    assert not volumes_root().exists()
+
+
+def test_what_is_there_is_taken_over_by_a_resumed_training_and_by_another_trainer(names):
     first = started(make_trainer(PGCD, names[1]))
     first.save_checkpoint(f"{first.output_folder}/checkpoint_latest.pth")
-    cases = first.do_split()[0]
-    kept = volume(first, cases[0])
-    marked = np.full_like(kept, 1)
-    first.dataset_class.save_seg(marked, str(first.volumes.folder / cases[0]))
-    next(first.volumes.folder.glob(f"{cases[1]}.*")).unlink()
-    (first.volumes.folder / "unfinished_1").mkdir()
-    (first.volumes.folder / "unfinished_1" / f"{cases[1]}.b2nd").write_bytes(b"half")
+    kept, lost, *_ = first.do_split()[0]
+    marked, expected = np.full_like(volume(first, kept), 1), volume(first, lost)
+    first.dataset_class.save_seg(marked, str(first.volumes._folders[kept] / kept))
+    next(first.volumes._folders[lost].iterdir()).unlink()
 
     resumed = make_trainer(PGCD, names[1], resume=True)
     resumed.load_checkpoint(f"{first.output_folder}/checkpoint_latest.pth")
     started(resumed)
-    assert np.array_equal(volume(resumed, cases[0]), marked)
-    assert np.array_equal(volume(resumed, cases[1]), volume(first, cases[1]))
-    anew = started(make_trainer(PGCD, names[1]))
-    assert np.array_equal(volume(anew, cases[0]), kept)
+    assert np.array_equal(volume(resumed, kept), marked)
+    assert np.array_equal(volume(resumed, lost), expected)
+    other = started(make_trainer(PSEUDO, names[1]))
+    assert np.array_equal(volume(other, kept), marked)
+    other._release_volumes()
+    assert kept in resumed.volumes  # which the first training needs still
+    resumed.on_train_end()
+    assert not volumes_root().exists()
+
+
+def test_another_teacher_another_image_and_other_shown_labels_make_other_volumes(names):
+    first = started(make_trainer(PGCD, names[1]))
+    case, *others = first.do_split()[0]
+    folders = {c: first.volumes._folders[c] for c in (case, *others)}
+    marked = np.full_like(volume(first, case), 1)
+    first.dataset_class.save_seg(marked, str(folders[case] / case))
+
+    image = Path(first.preprocessed_dataset_folder) / f"{case}.b2nd"
+    data = np.asarray(first.dataset_class(str(image.parent), [case]).load_case(case)[0][:]).copy()
+    data[0, 0, 0, 0] += 1
+    first.dataset_class.save_seg(data, str(image.with_suffix("")))
+    again = started(make_trainer(PSEUDO, names[1]))
+    assert again.volumes._folders[case] != folders[case]
+    assert all(again.volumes._folders[c] == folders[c] for c in others)
+    assert not np.array_equal(volume(again, case), marked)
+
+    shown = make_trainer(PSEUDO, names[1])
+    shown.labelled_channels_in = lambda c: (1,) if c == others[0] else ()
+    started(shown)
+    assert shown.volumes._folders[others[0]] != folders[others[0]]
+    assert 1 not in volume(shown, others[0])
+
+    anew = make_trainer(PGCD, names[0])
+    seed_epochs(anew, seed=1)
+    anew.run_training()
+    retrained = started(make_trainer(PGCD, names[1]))
+    assert retrained.volumes.folder != first.volumes.folder
+
+
+def test_stray_regions_and_the_configuration_are_part_of_the_recipe(names):
+    trainer = started(make_trainer(PGCD, names[1]))
+    trainer.max_pass_cases = 1
+    previous = trainer._read_previous()
+    own = previous.state.stray_free
+    others = ORGANS[2:3] if len(own) != 1 else ()
+    folders = [segment_volumes(trainer, trainer.teacher, previous, dropped).folder for dropped in (own, others)]
+    trainer.configuration_manager.configuration["patch_size"] = [16, 16, 8]
+    folders.append(segment_volumes(trainer, trainer.teacher, previous, own).folder)
+    assert folders[0] == trainer.volumes.folder
+    assert len(set(folders)) == 3
+
+
+def test_a_disk_without_room_is_told_before_anything_is_segmented(names, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=100))
+    with pytest.raises(CILError, match="GB free, but about .* are needed. Make room, or set nnUNet_preprocessed"):
+        started(make_trainer(PGCD, names[1]))
 
 
 def test_what_labels_show_the_teacher_is_not_asked(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from toy import DATASET, ORGANS, make_trainer, plan_toy, teacher_segments, train
 
-from nnunet_cil.training.stray_regions import cases_with_strays, is_stray_free, stray_regions
-from nnunet_cil.training.teacher_volumes import TeacherVolumes
+from nnunet_cil.training.volumes.stray_regions import cases_with_strays, is_stray_free, stray_regions
+from nnunet_cil.training.volumes.teacher_volumes import TeacherVolumes
 
 PGCD, FINETUNE = "nnUNetTrainerPGCD", "nnUNetTrainerFineTune"
 

@@ -1,0 +1,1 @@
+"""The teacher's segmentations of whole training volumes."""

@@ -1,0 +1,215 @@
+"""The teacher's segmentation of whole training volumes, which patches carry as those of nnU-Net's cascades do."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+from tqdm import tqdm
+
+from nnunet_cil.files import json_sha256, temporary_folder
+from nnunet_cil.host.folders import check_room
+from nnunet_cil.networks.teacher import Teacher
+from nnunet_cil.training.passes import TrainingPass
+from nnunet_cil.training.state import PreviousStep, file_sha256
+from nnunet_cil.training.volumes.store import Claim, VolumeStore
+from nnunet_cil.training.volumes.stray_regions import stray_regions
+
+if TYPE_CHECKING:
+    from nnunet_cil.training.base import nnUNetTrainerCIL
+
+NOT_SEGMENTED = 32767
+"""The value of every voxel of a case that was not segmented; as a label it survives nnU-Net's augmentation."""
+
+_ENDINGS = (".b2nd", ".npy", ".npz")
+"""File endings of nnU-Net's two formats, as it looks for them."""
+
+_RECIPE_VERSION = 1
+"""Counts the changes of this module that change a voxel."""
+
+_LABELS_SHARE = 0.1
+"""Largest share of a compressed case that its labels take, where they have no file of their own."""
+
+
+class TeacherVolumes:
+    """One segmentation a case, in the teacher's channels, in nnU-Net's format for preprocessed data.
+
+    On a patch the teacher has little context, and sees augmented images. Whole volumes it segments as nnU-Net predicts them,
+    with overlapping patches and Gaussian weights, without mirroring.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Takes the folder of a recipe (``VolumeStore.recipe_folder``)."""
+        self.folder = folder
+        self._folders: dict[str, Path] = {}
+
+    def __contains__(self, case: str) -> bool:
+        """Returns True if the case is segmented."""
+        return case in self._folders and _has_file(self._folders[case], case)
+
+    def write(
+        self,
+        cases: TrainingPass,
+        predictor: nnUNetPredictor,
+        labelled_channels_in: Callable[[str], Collection[int]],
+        stray_free: Collection[int],
+    ) -> None:
+        """Segments the cases that are not segmented yet. Returns when every rank is done with its own.
+
+        Two trainings that begin together take the cases each in an order of its own, so that they share the work.
+
+        Args:
+            cases: to segment.
+            predictor: with the teacher's network.
+            labelled_channels_in: case -> channels that its labels show; the teacher's segmentation leaves them out.
+            stray_free: channels whose stray regions get the teacher's next most probable class.
+
+        Raises:
+            CILError: the disk has no room for them.
+        """
+        dataset = cases.dataset()
+        images = {case: _image_file(Path(dataset.source_folder), case) for case in cases.cases}
+        self._folders = {case: self.folder / _key(image, labelled_channels_in(case)) for case, image in images.items()}
+        own = [case for case in dataset.identifiers if case not in self]
+        check_room(self.folder, sum(_expected_size(images[case]) for case in own), "nnUNet_preprocessed")
+        random.Random(os.getpid()).shuffle(own)
+        progress = tqdm(own, desc="Teacher's segmentations", disable=cases.ranks.rank > 0 or not own)
+        for number, case in enumerate(progress, start=1):
+            if case not in self:
+                image = np.array(dataset.load_case(case)[0][:], dtype=np.float32)
+                segmentation = _segmented(image, predictor, labelled_channels_in(case), stray_free)
+                self._save(dataset, case, segmentation)
+            cases.ranks.barrier_after(number, len(cases.cases))
+        cases.ranks.barrier()
+
+    def _save(self, dataset: nnUNetBaseDataset, case: str, segmentation: npt.NDArray[np.int16]) -> None:
+        """Writes a case's segmentation aside, and moves it into place."""
+        with temporary_folder(self.folder, case) as aside:
+            dataset.save_seg(segmentation, str(aside / case))
+            self._folders[case].mkdir(parents=True, exist_ok=True)
+            for file in aside.iterdir():
+                file.replace(self._folders[case] / file.name)
+
+    def load_case(self, dataset: nnUNetBaseDataset, case: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """Loads a case as nnU-Net, with the teacher's segmentation as previous segmentation; or all ``NOT_SEGMENTED``."""
+        if case in self:
+            loaded: tuple[Any, Any, Any, dict[str, Any]]
+            loaded = type(dataset)(dataset.source_folder, [case], str(self._folders[case])).load_case(case)
+            return loaded
+        data, segmentation, _, properties = dataset.load_case(case)
+        return data, segmentation, np.broadcast_to(np.int16(NOT_SEGMENTED), segmentation.shape[1:]), properties
+
+
+def segment_volumes(
+    trainer: nnUNetTrainerCIL, teacher: Teacher, previous: PreviousStep, dropped: Sequence[str]
+) -> TeacherVolumes:
+    """Segments the cases of a pass with a training's teacher, as far as they are not there already.
+
+    Args:
+        trainer: of the training.
+        teacher: its teacher.
+        previous: the model that the teacher is.
+        dropped: classes whose stray regions get the teacher's next most probable class.
+    """
+    step, configuration = trainer.step_plan, trainer.configuration_manager
+    strays = [step.labels[name] for name in dropped]
+    recipe = {
+        "version": _RECIPE_VERSION,
+        "teacher": previous.sha256,
+        "configuration": configuration.configuration,
+        "device": trainer.device.type,
+        "stray_free": strays,
+    }
+    store = VolumeStore(str(trainer.plans_manager.dataset_name))
+    if trainer.ranks.rank == 0:
+        store.claim(Claim.of(Path(trainer.output_folder), previous.file))
+    volumes = TeacherVolumes(store.recipe_folder(recipe, previous.file))
+    predictor = volume_predictor(
+        teacher.network, step.old_classes, trainer.plans_manager, configuration, trainer.dataset_json, trainer.device
+    )
+    volumes.write(trainer.training_pass(), predictor, trainer.labelled_channels_in, strays)
+    return volumes
+
+
+def release_volumes(trainer: nnUNetTrainerCIL) -> None:
+    """Removes the volumes that no training needs any more, on one rank, once no rank of this training reads them."""
+    trainer.ranks.barrier()
+    if trainer.ranks.rank == 0:
+        VolumeStore(str(trainer.plans_manager.dataset_name)).release(Path(trainer.output_folder))
+    trainer.ranks.barrier()
+
+
+def volume_predictor(
+    network: nn.Module,
+    classes: Sequence[str],
+    plans: PlansManager,
+    configuration: ConfigurationManager,
+    dataset_json: Mapping[str, Any],
+    device: torch.device,
+) -> nnUNetPredictor:
+    """Returns nnU-Net's predictor for the teacher's network, without mirroring.
+
+    Args:
+        network: the teacher's.
+        classes: its foreground classes, in channel order.
+        plans: of the step.
+        configuration: of the training.
+        dataset_json: of the step; its labels are replaced by ``classes``.
+        device: of the training.
+    """
+    predictor = nnUNetPredictor(
+        use_mirroring=False, perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False
+    )
+    labels = {name: channel for channel, name in enumerate(("background", *classes))}
+    predictor.manual_initialization(network, plans, configuration, None, {**dataset_json, "labels": labels}, "", None)
+    return predictor
+
+
+def _segmented(
+    image: npt.NDArray[np.float32],
+    predictor: nnUNetPredictor,
+    labelled: Collection[int],
+    stray_free: Collection[int],
+) -> npt.NDArray[np.int16]:
+    """Returns the teacher's segmentation, (*spatial). The logits, which fill much of a GPU, are freed with this call."""
+    logits = torch.as_tensor(predictor.predict_sliding_window_return_logits(torch.from_numpy(image)))
+    if decided := [c for c in labelled if c < len(logits)]:
+        logits = logits.index_fill(0, torch.tensor(decided, device=logits.device), -torch.inf)
+    classes = logits.argmax(0).to(torch.int16)
+    if stray_free:
+        strays = torch.from_numpy(stray_regions(classes.cpu().numpy(), stray_free)).to(logits.device)
+        others = logits[:, strays].scatter(0, classes[strays][None].long(), -torch.inf)
+        classes[strays] = others.argmax(0).to(torch.int16)
+    segmentation: npt.NDArray[np.int16] = classes.cpu().numpy()
+    return segmentation
+
+
+def _has_file(folder: Path, case: str) -> bool:
+    return any((folder / f"{case}{ending}").is_file() for ending in _ENDINGS)
+
+
+def _image_file(folder: Path, case: str) -> Path:
+    """Returns the file from which nnU-Net reads a case's image."""
+    return next(file for ending in _ENDINGS if (file := folder / f"{case}{ending}").is_file())
+
+
+def _key(image: Path, labelled: Collection[int]) -> str:
+    """Returns what tells a case's volume of one recipe from others: its image, and the channels that its labels show."""
+    return json_sha256([file_sha256(image), sorted(labelled)])[:16]
+
+
+def _expected_size(image: Path) -> int:
+    """Returns the bytes that a case's segmentation may take: twice those of its labels."""
+    labels = image.with_name(f"{image.stem}_seg{image.suffix}")
+    size = labels.stat().st_size if labels.is_file() else _LABELS_SHARE * image.stat().st_size
+    return 2 * int(size)
