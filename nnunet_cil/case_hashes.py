@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from nnunet_cil.errors import few_names
+from nnunet_cil.validation import validated
 
 _DIGEST_BYTES = 8
 
@@ -34,10 +36,26 @@ class CaseHashes:
         hashed = (tuple(sorted({_hash(case, key) for case in cases})) for cases in (training, validation))
         return cls(key=key, training=next(hashed), validation=next(hashed))
 
+    def __post_init__(self) -> None:
+        """Refuses a key that is none."""
+        if not re.fullmatch(r"([0-9a-f]{2}){1,64}", self.key):
+            raise ValueError("hashes with a key in hexadecimal")
+
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> CaseHashes:
-        """Reads what ``to_json`` has written."""
-        return cls(key=str(stored["key"]), training=tuple(stored["training"]), validation=tuple(stored["validation"]))
+    def from_json(cls, stored: object) -> CaseHashes:
+        """Reads what ``to_json`` has written; keys that a later version added are left out.
+
+        Raises:
+            CILError: it is damaged.
+        """
+        known = (
+            {key: stored[key] for key in ("key", "training", "validation") if key in stored}
+            if isinstance(stored, dict)
+            else stored
+        )
+        where = "A record of the cases that a model was trained on"
+        hashes: CaseHashes = validated(cls, known, where, "Restore the model, or export it again.")
+        return hashes
 
     def to_json(self) -> dict[str, Any]:
         """Returns the hashes as plain Python."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import read_json
+from nnunet_cil.files import read_json, shortened
+from nnunet_cil.names import is_path_component, is_readable
 from nnunet_cil.validation import validated
 
 
@@ -70,16 +72,17 @@ class StepRecord:
 
 _WHERE = "A record of the trainings that the model comes from"
 _REMEDY = "Restore the model, or export it again."
+_HASH = re.compile("[0-9a-z]*")
 
 
-def read_lineage(stored: Sequence[Mapping[str, Any]]) -> tuple[StepRecord, ...]:
+def read_lineage(stored: object) -> tuple[StepRecord, ...]:
     """Reads a list of what ``to_json`` has written; keys that a later version added are left out.
 
     Raises:
         CILError: it is damaged.
     """
     kind = list[dict[str, Any]]
-    records: list[dict[str, Any]] = validated(kind, list(stored), _WHERE, _REMEDY)
+    records: list[dict[str, Any]] = validated(kind, stored, _WHERE, _REMEDY)
     return tuple(_read_record(record) for record in records)
 
 
@@ -90,7 +93,22 @@ def _read_record(stored: Mapping[str, Any]) -> StepRecord:
     if stored.get("fold") == "all":
         content["dice"] = {}
     record: StepRecord = validated(StepRecord, content, _WHERE, _REMEDY)
+    _check_names(record)
     return record if hashes is None else dataclasses.replace(record, case_hashes=CaseHashes.from_json(hashes))
+
+
+def _check_names(record: StepRecord) -> None:
+    """Refuses a record whose names could be none of nnU-Net's: they stand in commands and on model cards."""
+    for key in ("schedule", "dataset", "trainer", "plans", "configuration", "fold"):
+        name = getattr(record, key)
+        if name and not is_path_component(name):
+            raise CILError(f"{_WHERE} has {shortened(name)} for {key!r}, which is no such name. {_REMEDY}")
+    if unreadable := [name for name in record.classes if not is_readable(name)]:
+        raise CILError(f"{_WHERE} has the class {shortened(unreadable[0])}, which is no such name. {_REMEDY}")
+    if not _HASH.fullmatch(record.previous_sha256 or ""):
+        raise CILError(
+            f"{_WHERE} has {shortened(record.previous_sha256)} for 'previous_sha256', which is no hash. {_REMEDY}"
+        )
 
 
 NOT_FINAL = "not_of_the_final_checkpoint.txt"

@@ -22,15 +22,18 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
     own = lineage[-1]
     learnt = [(name, record) for record in lineage for name in record.classes]
     classes = [_row(channel, name, record, dice) for channel, (name, record) in enumerate(learnt, start=1)]
-    licences = sorted({f"- {r.dataset}: {r.licence or 'not given in its dataset.json'}" for r in lineage})
+    told = ((r.dataset, r.licence or "not given in its dataset.json") for r in lineage)
+    licences = sorted({f"- {markdown_text(dataset)}: {markdown_text(licence)}" for dataset, licence in told})
     hashes = [f"- step {r.step} continued from a checkpoint with SHA-256 `{r.previous_sha256}`" for r in lineage[1:]]
-    packages = ", ".join(f"{name} {number}" for name, number in own.versions.items())
+    packages = markdown_text(", ".join(f"{name} {number}" for name, number in own.versions.items()))
+    schedule = markdown_text(own.schedule)
+    model = markdown_text(f"{own.plans}, {own.configuration}, fold {own.fold}")
     dataset, configuration, fold, plans = map(shlex.quote, (own.dataset, own.configuration, own.fold, own.plans))
     return "\n".join(
         [
-            f"# Model card: {own.plans}, {own.configuration}, fold {own.fold}",
+            f"# Model card: {model}",
             "",
-            f"An nnU-Net v2 model that has learnt its classes in steps ({own.schedule}), each from labels of the step's own "
+            f"An nnU-Net v2 model that has learnt its classes in steps ({schedule}), each from labels of the step's own "
             f"classes (and of those that it was told to refine){_exceptions(lineage)}.",
             "",
             "| label | class | step | data set | training cases | method | date | Dice |",
@@ -71,7 +74,7 @@ def _row(channel: int, name: str, record: StepRecord, dice: Mapping[str, float])
     """Returns a class's row in the table of classes."""
     score = dice.get(name, math.nan)
     origin = [str(record.step), record.dataset, record.cases_text, record.trainer, record.date[:10]]
-    cells = [str(channel), markdown_text(name), *origin, "" if math.isnan(score) else f"{score:.3f}"]
+    cells = [str(channel), *map(markdown_text, (name, *origin)), "" if math.isnan(score) else f"{score:.3f}"]
     return f"| {' | '.join(cells)} |"
 
 

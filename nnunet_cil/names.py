@@ -48,16 +48,31 @@ def _spellings(name: str) -> set[str]:
     return {"".join(words), " ".join(sorted(words))} if words else {name}
 
 
+_LONGEST_COMPONENT = 200
+"""In bytes; systems take 255, and nnU-Net and temporary files add to it."""
+
+_NO_PART_OF_A_NAME = '/\\:*?"<>|' + "\u2044\u2215\u29f8\ufe68\uff0e\uff0f\uff3c"
+"""What separates folders or means something to a system or a shell, and what looks like a separator."""
+
+_OF_WINDOWS = re.compile(r"(CON|PRN|AUX|NUL|(COM|LPT)[0-9])(\..*)?", re.IGNORECASE)
+"""The names that Windows keeps for devices."""
+
+
 def is_path_component(name: object) -> bool:
-    """Returns whether this is text that can name one file or folder, on any system, and leads nowhere else."""
-    if not isinstance(name, str) or not name or name != name.strip() or name.endswith("."):
+    """Returns whether this is text that can name one file or folder, on any system, and leads nowhere else.
+
+    It is not hidden, is no option of a command, and looks like what it is.
+    """
+    if not isinstance(name, str) or not name or name != name.strip() or name.endswith(".") or name[0] in ".~-":
         return False
-    return not any(character in '/\\:*?"<>|' or not character.isprintable() for character in name)
+    if _OF_WINDOWS.fullmatch(name) or len(name.encode(errors="replace")) > _LONGEST_COMPONENT:
+        return False
+    return not any(character in _NO_PART_OF_A_NAME or not character.isprintable() for character in name)
 
 
-def is_dataset_name(text: str) -> bool:
+def is_dataset_name(text: object) -> bool:
     """Returns whether nnU-Net could call a data set so: DatasetXXX_NAME, with an ID of three digits or, from 1000 on, more."""
-    return is_path_component(text) and _DATASET_NAME.fullmatch(text) is not None
+    return isinstance(text, str) and is_path_component(text) and _DATASET_NAME.fullmatch(text) is not None
 
 
 def is_dataset_id(text: str) -> bool:
@@ -74,10 +89,15 @@ def is_readable(name: object) -> bool:
     )
 
 
+def printable(text: str) -> str:
+    """Returns text on one line, without characters that steer a terminal or turn the direction of writing."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def markdown_text(text: str) -> str:
     """Returns text that Markdown shows as it is, also in the cell of a table: on one line, its special characters escaped.
 
     An underscore between letters or digits is left alone, as Markdown leaves it.
     """
-    text = re.sub(r"[\\`*$<~|\[\]]", r"\\\g<0>", " ".join(text.split("\n")))
+    text = re.sub(r"[\\`*$<~|\[\]]", r"\\\g<0>", printable(text))
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text)

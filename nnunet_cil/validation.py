@@ -44,7 +44,11 @@ def validated(kind: Any, content: object, where: str, remedy: str) -> Any:
     from pydantic import ValidationError
 
     try:
-        return _adapter(kind).validate_json(json.dumps(content), strict=True)
+        text = json.dumps(content)
+    except (TypeError, ValueError, RecursionError) as error:  # a checkpoint can hold what JSON cannot
+        raise CILError(f"{where} holds what is no text, number, list or object. {remedy}") from error
+    try:
+        return _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         raise CILError(f"{where} {_finding(error.errors(include_url=False)[0], content)}. {remedy}") from error
 

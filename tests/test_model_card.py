@@ -1,6 +1,7 @@
 """The model card: what it tells of classes and commands."""
 
 import dataclasses
+import re
 
 from toy_records import RECORD
 
@@ -22,3 +23,21 @@ def test_names_are_shown_as_they_are():
     strange = dataclasses.replace(RECORD, classes=("a|b *c*",), step=1, dice={"a|b *c*": 0.25})
     rows = [line for line in model_card([strange, RECORD], {}).splitlines() if "a\\|b \\*c\\*" in line]
     assert len(rows) == 2  # the table of classes, and that of scores after each step
+
+
+def test_nothing_in_a_record_becomes_markup():
+    told = {
+        key: f"<b>{key}</b> [x](y) `z`" for key in ("dataset", "plans", "configuration", "trainer", "schedule", "date")
+    }
+    told |= {
+        "licence": "<img src=x>\n# A heading\r\n\x1b[31m[free](javascript:alert(1))",
+        "versions": {"<i>": "<script>"},
+    }
+    record = dataclasses.replace(RECORD, **told)
+    card = model_card((record, dataclasses.replace(record, step=1)), {})
+    outside = "\n".join(card.split("```")[::2])
+    assert not re.search(r"(?<!\\)[<`\[](?!/)", outside.replace("SHA-256 `None`", ""))
+    assert "\x1b" not in card
+    assert [line for line in card.splitlines() if line.startswith("#")] == [
+        line for line in card.splitlines() if line.startswith(("# Model card: ", "## Data", "## Use"))
+    ]

@@ -36,14 +36,53 @@ def test_data_sets_are_known_by_name_or_id():
     assert not any(map(is_dataset_id, ("0", "-1", "x", "", "1.0", " 1", "\u0667", "9" * 5000)))
 
 
-@pytest.mark.parametrize("name", ["Dataset017_Toy", "nnUNetPlans_toy_step0", "3d_fullres", "Über.uns", "a b"])
+@pytest.mark.parametrize(
+    "name", ["Dataset017_Toy", "nnUNetPlans_toy_step0", "3d_fullres", "Über.uns", "a b", "console", "a-~b", "COM10"]
+)
 def test_a_name_of_one_file_is_a_path_component(name):
     assert is_path_component(name)
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "a/b", "/a", "a\\b", "C:", "a\0b", "a\nb", " a", "a ", "a.", "a|b", "*", None, 1, b"a", ["a"]],
+    [
+        *[
+            "",
+            ".",
+            "..",
+            "a/b",
+            "/a",
+            "a\\b",
+            "C:",
+            "C:x",
+            "a\0b",
+            "a\nb",
+            " a",
+            "a ",
+            "a.",
+            "a|b",
+            "*",
+            None,
+            1,
+            b"a",
+            ["a"],
+        ],
+        *[
+            ".ssh",
+            "~",
+            "~root",
+            "-rf",
+            "--help",
+            "CON",
+            "nul.txt",
+            "Com1",
+            "a\u2215b",
+            "a\u2044b",
+            "a\uff0fb",
+            "\uff0e\uff0e",
+        ],
+        *["a\u202eb", "a\u200bb", "\x1b[2J", "n" * 300, "\u00fc" * 150],
+    ],
 )
 def test_what_leads_elsewhere_is_no_path_component(name):
     assert not is_path_component(name)

@@ -23,13 +23,16 @@ from torch import Tensor
 from nnunet_cil import __version__
 from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import moved_into_place
+from nnunet_cil.files import moved_into_place, shortened
 from nnunet_cil.host.dataset_json import checked_dataset_json
 from nnunet_cil.host.folders import model_folder_name, nnunet_folder
+from nnunet_cil.limits import is_fold
 from nnunet_cil.lineage import StepRecord, foreign_record, read_lineage, validation_dice
+from nnunet_cil.names import is_path_component
 from nnunet_cil.networks.heads import HEAD_PREFIX, num_output_channels
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.step_plans import PreviousModel, StepPlan
+from nnunet_cil.validation import validated
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -93,20 +96,47 @@ class StepState:
         stored = checkpoint.get(_STATE_KEY)
         if stored is None:
             return None
-        schema = stored.get("schema_version", 0)
-        if schema > STATE_VERSION:
+        keys = ("schema_version", "classes", "lineage", "stray_free")
+        known = {key: stored[key] for key in keys if key in stored} if isinstance(stored, dict) else stored
+        plain: _StoredState = validated(_StoredState, known, _STATE, _RESTORE)
+        if plain.schema_version > STATE_VERSION:
             raise CILError(
-                f"The checkpoint was written by a later version of nnunet_cil (state version {schema}, this one reads up to "
-                f"{STATE_VERSION}). Update nnunet_cil."
+                f"The checkpoint was written by a later version of nnunet_cil (state version {plain.schema_version}, this one "
+                f"reads up to {STATE_VERSION}). Update nnunet_cil."
             )
-        bank = stored["prototypes"]
+        bank, method_state = stored.get("prototypes"), stored.get("method_state", {})
+        if not (bank is None or _is_bank(bank)) or not isinstance(method_state, dict):
+            raise CILError(
+                f"{_STATE} has prototypes, or a method's state, that are not what they should be. {_RESTORE}"
+            )
         return cls(
-            classes=tuple(stored["classes"]),
-            lineage=read_lineage(stored["lineage"]),
+            classes=plain.classes,
+            lineage=read_lineage(plain.lineage),
             prototypes=None if bank is None else PrototypeBank.from_state_dict(bank),
-            stray_free=tuple(stored.get("stray_free", ())),
-            method_state=stored["method_state"],
+            stray_free=plain.stray_free,
+            method_state=method_state,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredState:
+    """What a state in a checkpoint holds beside tensors."""
+
+    classes: tuple[str, ...]
+    lineage: list[dict[str, Any]]
+    schema_version: int = 0
+    stray_free: tuple[str, ...] = ()
+
+
+_STATE = "What nnunet_cil has added to the checkpoint"
+_RESTORE = "Restore the file, or train that step again."
+
+
+def _is_bank(stored: object) -> bool:
+    """Tells whether this is the state of a ``PrototypeBank``."""
+    tensors = [stored.get(key) if isinstance(stored, dict) else None for key in ("prototypes", "counts")]
+    found = [t for t in tensors if isinstance(t, Tensor) and t.is_floating_point()]
+    return [t.ndim for t in found] == [2, 1] and found[0].shape[0] == found[1].shape[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +209,37 @@ def read_model_checkpoint(file: Path) -> dict[str, Any]:
             f"{file} is not a checkpoint of nnU-Net: its 'init_args' do not say what it was trained on. Restore the file, or "
             "train that step again."
         )
+    _check_own_names(file, checkpoint)
     dataset_json = checked_dataset_json(arguments["dataset_json"], f"dataset.json in {file}")
     return {**checkpoint, "init_args": {**arguments, "dataset_json": dataset_json}}
+
+
+def _check_own_names(file: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Refuses names that lead elsewhere, and weights and axes that are none.
+
+    Raises:
+        CILError: says which.
+    """
+    arguments, trainer, weights = checkpoint["init_args"], checkpoint.get("trainer_name"), checkpoint["network_weights"]
+    fold = arguments["fold"]
+    axes = checkpoint.get("inference_allowed_mirroring_axes")
+    is_right = {
+        "trainer": "trainer_name" not in checkpoint or (isinstance(trainer, str) and trainer.isidentifier()),
+        "configuration": is_path_component(arguments["configuration"]),
+        "fold": is_fold(int(fold) if isinstance(fold, str) and fold.isdecimal() else fold),
+        "weights": isinstance(weights, dict)
+        and all(isinstance(k, str) and isinstance(t, Tensor) for k, t in weights.items()),
+        "axes to mirror": axes is None
+        or (isinstance(axes, (list, tuple)) and all(type(a) is int and 0 <= a <= 2 for a in axes)),
+    }
+    found = {"trainer": trainer, **arguments}
+    for what in (name for name, right in is_right.items() if not right):
+        told = (
+            f"the {what} {shortened(found[what])}, which is no name of a file or folder"
+            if what in found
+            else f"no proper {what}"
+        )
+        raise CILError(f"{file} has {told}. Do not use this model, or restore the file.")
 
 
 def _refuse_changed_bits(file: Path) -> None:
@@ -363,7 +422,7 @@ def lineage_of(checkpoint: Mapping[str, Any]) -> tuple[StepRecord, ...]:
     if state is not None:
         return state.lineage
     exported = checkpoint["init_args"]["dataset_json"].get(PROVENANCE_KEY)
-    return read_lineage(exported.get("lineage") or ()) if isinstance(exported, dict) else ()
+    return read_lineage(exported.get("lineage") or []) if isinstance(exported, dict) else ()
 
 
 def foreground_classes(checkpoint: Mapping[str, Any]) -> list[str]:

@@ -23,14 +23,28 @@ def named_reader(name: str) -> Any:
     Raises:
         CILError: nnU-Net has none of that name.
     """
+    found = _find(name)
+    if found is None:
+        raise CILError(f"nnU-Net has no reader {name!r} (image_reader_writer in the plans). Install it there.")
+    return found()
+
+
+def _find(name: str) -> Any:
+    """Returns nnU-Net's reader of a name; None where there is none.
+
+    nnU-Net takes whatever its modules call so: a function that they import, too.
+    """
+    import inspect
+
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
     from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
     try:
-        return recursive_find_reader_writer_by_name(name)()
-    except RuntimeError as error:
-        raise CILError(
-            f"nnU-Net has no reader {name!r} (image_reader_writer in the plans). Install it there."
-        ) from error
+        found = recursive_find_reader_writer_by_name(name)
+    except RuntimeError:
+        return None
+    is_reader = isinstance(found, type) and issubclass(found, BaseReaderWriter) and not inspect.isabstract(found)
+    return found if is_reader else None
 
 
 def dataset_reader(dataset_json: Mapping[str, Any], example: Path | None, plans_reader: str = "") -> Any:
@@ -53,12 +67,15 @@ def dataset_reader(dataset_json: Mapping[str, Any], example: Path | None, plans_
         reader = named_reader(plans_reader)
         if ending.lower() in reader.supported_file_endings:
             return reader
+    content, own = dict(dataset_json), str(dataset_json.get(OVERWRITE, "None"))
+    if own != "None" and _find(own) is None:
+        del content[OVERWRITE]  # as nnU-Net does with a name that it does not know
     if example is not None and is_cut_off(example):
         raise CILError(f"{example} is cut off or damaged. Restore it.")
     try:
         with silent():
             chosen = determine_reader_writer_from_dataset_json(
-                dict(dataset_json), None if example is None else str(example), verbose=False
+                content, None if example is None else str(example), verbose=False
             )
     except RuntimeError as error:
         if example is not None and example.name.lower().endswith(TIFF):

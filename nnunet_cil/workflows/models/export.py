@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,7 @@ def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence
     remove_left_over(final.parent)
     if final.exists():
         raise CILError(f"{final} is there already. Remove it, or choose another place.")
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise CILError(f"{output} is no folder. Choose another place.") from error
-    with temporary_folder(final.parent, "export") as aside:
+    with _folder_of(final, output), temporary_folder(final.parent, "export") as aside:
         exported = aside / "results" / model_name
         origins = {f: _export_fold(file, exported / f, plans, dataset_json, trusted) for f, file in checkpoints.items()}
         write_json(exported / "plans.json", plans)
@@ -82,6 +79,23 @@ def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence
             exported = Path(shutil.make_archive(str(aside / "model"), "zip", aside / "results"))
         exported.rename(final)
     return final
+
+
+@contextmanager
+def _folder_of(final: Path, output: Path) -> Iterator[None]:
+    """Makes the folder of what is exported; where the export fails, it goes again."""
+    made = [folder for folder in final.parents if not folder.exists()]
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise CILError(f"{output} is no folder. Choose another place.") from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def _export_fold(
@@ -110,7 +124,7 @@ def _export_fold(
             **{
                 key: value
                 for key, value in checkpoint["init_args"].items()
-                if key in ("configuration", "fold", "device")
+                if key in ("configuration", "fold") or isinstance(value, torch.device)
             },
             "plans": dict(plans),
             "dataset_json": described,

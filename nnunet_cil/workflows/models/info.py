@@ -63,7 +63,8 @@ def describe(model: Path) -> str:
 
 
 def _epochs(checkpoint: Mapping[str, Any]) -> str:
-    return f"{checkpoint['current_epoch']} epochs" if "current_epoch" in checkpoint else "exported"
+    epochs = checkpoint.get("current_epoch")
+    return f"{epochs} epochs" if isinstance(epochs, int) else "exported"
 
 
 def _classes(classes: Sequence[str], lineage: Sequence[StepRecord]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import shortened
 from nnunet_cil.host.dataset_json import read_dataset_json
+from nnunet_cil.host.folders import model_folder_name
 from nnunet_cil.host.networks import check_network_classes, plain_network
 from nnunet_cil.host.plans_files import configuration_settings, read_plans, unmoved_name
 from nnunet_cil.lineage import StepRecord, foreign_record
-from nnunet_cil.names import is_path_component
+from nnunet_cil.names import is_dataset_name, is_path_component
 from nnunet_cil.step_plans import StepPlan, read_step_plan
+
+_FOLD = re.compile("fold_([0-9]{1,9}|all)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +146,8 @@ def final_checkpoints(model: Path) -> dict[str, Path]:
     Raises:
         CILError: there is none.
     """
-    found = {file.parent.name: file for file in sorted(model.glob("fold_*/checkpoint_final.pth"))}
+    files = sorted(model.glob("fold_*/checkpoint_final.pth"))
+    found = {file.parent.name: file for file in files if _FOLD.fullmatch(file.parent.name)}
     if not found and (others := sorted(model.glob("fold_*/checkpoint_*.pth"))):
         _refuse_unfinished(others)
     if not found:
@@ -176,17 +182,20 @@ def refuse_paths(folder: Path, plans: Mapping[str, Any], checkpoint: Mapping[str
     names = {
         "dataset_name in plans.json": plans.get("dataset_name"),
         "plans_name in plans.json": plans.get("plans_name"),
-        "the configuration in its checkpoint": checkpoint["init_args"]["configuration"],
-        "the trainer in its checkpoint": checkpoint["trainer_name"],
+        "the trainer in its checkpoint": checkpoint.get("trainer_name"),
         **{f"the configuration {name!r} in plans.json": name for name in plans["configurations"]},
     }
     for name, settings in plans["configurations"].items():
         if "data_identifier" in settings:
             names[f"data_identifier of {name!r} in plans.json"] = settings["data_identifier"]
+    parts = [plans.get("plans_name"), checkpoint["init_args"]["configuration"]]
+    longest = max("nnUNetTrainer", str(checkpoint.get("trainer_name")), key=len)
+    names["the name of the model's folder"] = model_folder_name(longest, *map(str, parts))
     for what, name in names.items():
-        if not is_path_component(name):
+        is_name = is_dataset_name(name) if what.startswith("dataset_name") else is_path_component(name)
+        if not is_name or (name in parts and "__" in name):
             raise CILError(
-                f"{folder}: {what} is {name!r}, which is no name of a file or folder. Do not use this model."
+                f"{folder}: {what} is {shortened(name)}, which is no name of a file or folder of nnU-Net. Do not use this model."
             )
 
 
@@ -212,9 +221,17 @@ def check_network(
         CILError: names the class that is not to be imported, or the trainer that built another network.
     """
     check_network_classes(file.parent.parent / "plans.json", plans, trusted)
-    network = plain_network(plans, dataset_json, str(checkpoint["init_args"]["configuration"]))
+    configuration = checkpoint["init_args"]["configuration"]
+    configuration_settings(plans, configuration)
     try:
-        network.load_state_dict(checkpoint["network_weights"])
+        network = plain_network(plans, dataset_json, configuration)
+    except Exception as error:  # whatever the arguments of a stranger's network may lead to
+        reason = shortened(f"{type(error).__name__}: {error}")
+        raise CILError(
+            f"{verdict}: nnU-Net cannot build the network of {configuration!r} in its plans.json ({reason}). Restore that file."
+        ) from error
+    try:
+        network.load_state_dict(checkpoint["network_weights"], assign=True)
     except RuntimeError as error:
         raise CILError(
             f"{verdict}: plain nnU-Net builds another network from the plans than {checkpoint['trainer_name']} did for "
