@@ -199,7 +199,7 @@ def test_stray_regions_and_the_configuration_are_part_of_the_recipe(names):
 
 def test_a_disk_without_room_is_told_before_anything_is_segmented(names, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=100))
-    with pytest.raises(CILError, match="GB free, but about .* are needed. Make room, or set nnUNet_preprocessed"):
+    with pytest.raises(CILError, match=r"GB free, but about .* are needed\. Make room, or set nnUNet_preprocessed"):
         started(make_trainer(PGCD, names[1]))
 
 
