@@ -89,6 +89,11 @@ class Lock:
             return None
         return holder
 
+    def left_by(self) -> Holder | None:
+        """Returns the process that has ended without letting the lock go; None where there is no such."""
+        holder = self._read()
+        return holder if holder is not None and holder.has_ended else None
+
     def acquire(self) -> None:
         """Takes the lock; does nothing where this process holds it already. It is let go when the process ends.
 

@@ -11,8 +11,9 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Adds the command's parser and returns it."""
     parser = commands.add_parser(
         "status",
-        help="show which steps of a schedule are trained, running or missing",
-        description="Prints a line for each model: its state, and its mean Dice on the fold's validation cases.",
+        help="show which steps of a schedule are trained, running, interrupted or missing",
+        description="Prints a line for each model: its state (where and since when it runs, as its lock says), and its mean Dice "
+        "on the fold's validation cases.",
     )
     add_schedule_arguments(parser)
     return parser

@@ -1,4 +1,4 @@
-"""``nnunet_cil status``: which models of an experiment are trained, running or missing."""
+"""``nnunet_cil status``: which models of an experiment are trained, running, interrupted or missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def status(experiment: Experiment) -> str:
-    """Returns a table of what is trained, running or missing, with the mean Dice on the validation cases."""
+    """Returns a table of what is trained, running, interrupted or missing, with the mean Dice on the validation cases."""
     check_trainer_names(experiment.trainers)
     has_several = len(experiment.data_sets) > 1
     rows = []
@@ -56,16 +56,27 @@ def _outdated(planned: PlannedExperiment) -> dict[ModelFold, str]:
 
 
 def _state(model: ModelFold) -> str:
+    """Returns how far a model is, and who is at it: its lock says so."""
+    holder = model.lock.holder()
+    if holder is not None:
+        return f"running on {holder.host} since {holder.since}, {_progress(model) or 'no epoch yet'}"
     if model.is_trained and not model.is_planned:
         return "trained with other plans"
     if model.is_finished:
         return "finished"
     if model.is_trained:
         return "trained, not validated"
+    progress, left_by = _progress(model), model.lock.left_by()
+    if left_by is not None:
+        return f"interrupted on {left_by.host}, {progress or 'before its first epoch'}"
+    return progress or "missing"
+
+
+def _progress(model: ModelFold) -> str:
+    """Returns the epoch that the newest log tells of; empty where there is none."""
     logs = sorted(model.folder.glob("training_log_*.txt"), key=lambda f: f.stat().st_mtime)
     epochs = epochs_in(logs[-1].read_text(errors="replace")) if logs else []
-    total = model.plan.num_epochs
-    return f"epoch {epochs[-1]} of {total}" if epochs else "missing"
+    return f"epoch {epochs[-1]} of {model.plan.num_epochs}" if epochs else ""
 
 
 def _validation_scores(model: ModelFold) -> Groups:

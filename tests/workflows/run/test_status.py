@@ -1,9 +1,14 @@
-"""nnunet_cil status: what is finished, running or missing."""
+"""nnunet_cil status: what is finished, running, interrupted or missing."""
+
+import json
+from dataclasses import replace
 
 from toy import DATASET
 from toy_jobs import PGCD
 
 from nnunet_cil.cli import main
+from nnunet_cil.locks import fold_lock
+from nnunet_cil.owners import current_owner
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.run import run as workflow
@@ -24,6 +29,17 @@ def test_status_tells_finished_running_and_missing(setting, capsys):
     assert lines[2] == ["0", "0", PGCD, "finished", "", "0.150", "0.150"]
     assert lines[3] == ["0", "1", PGCD, "finished", "0.150", "0.300", "0.200"]
     assert lines[4] == ["0", "2", PGCD, "epoch 1 of 2", "", "", ""]
+    for owner, state in (
+        (replace(current_owner(), host="0" * 8), "running on node7 since 2026-01-02 03:04 UTC, epoch 1 of 2"),
+        (replace(current_owner(), start=current_owner().start + 10_000), "interrupted on node7, epoch 1 of 2"),
+    ):
+        held = {"process": owner.token, "host": "node7", "since": "2026-01-02 03:04 UTC", "command": "nnUNetv2_train"}
+        fold_lock(running).file.write_text(json.dumps(held))
+        assert main(["status", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD]) == 0
+        assert f"| {state} |" in capsys.readouterr().out.splitlines()[4]
+    (running / "training_log_2026.txt").unlink()
+    assert main(["status", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD]) == 0
+    assert "| interrupted on node7, before its first epoch |" in capsys.readouterr().out
 
 
 def test_fold_all_has_no_scores(setting, capsys):
