@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_cil.host.preprocessed import distinct_values
 from nnunet_cil.host.reading.grids import Grid
 from nnunet_cil.host.reading.images import read_labels, whole_numbers
 
@@ -32,6 +33,7 @@ class CaseStatistics:
         axes: directions of the axes in DICOM's letters ("LPS": to the patient's left, back and head); empty where not known.
         num_voxels: class -> its voxels; a class that the case does not have is missing.
         left_mm: class -> how far to the patient's left its centre lies (LPS); empty where the axes are not known.
+        unlisted: numbers in it that dataset.json does not list.
     """
 
     name: str
@@ -41,6 +43,7 @@ class CaseStatistics:
     axes: str
     num_voxels: Mapping[str, int]
     left_mm: Mapping[str, float]
+    unlisted: tuple[int, ...] = ()
 
     @property
     def unit(self) -> str:
@@ -68,7 +71,9 @@ class ClassStatistics:
     largest: float
 
 
-def case_statistics(name: str, file: Path, part: str, numbers: Mapping[str, int], reader: Any) -> CaseStatistics:
+def case_statistics(
+    name: str, file: Path, part: str, numbers: Mapping[str, int], reader: Any, ignore: int | None = None
+) -> CaseStatistics:
     """Reads a label map and measures its classes.
 
     Args:
@@ -77,9 +82,10 @@ def case_statistics(name: str, file: Path, part: str, numbers: Mapping[str, int]
         part: Tr or Ts.
         numbers: class -> label.
         reader: an instance of nnU-Net's, that reads the data set.
+        ignore: the number of the ignore label, if there is one.
 
     Raises:
-        CILError: the file cannot be read.
+        CILError: the file cannot be read, or holds what are no labels.
     """
     from scipy.ndimage import find_objects
 
@@ -95,6 +101,7 @@ def case_statistics(name: str, file: Path, part: str, numbers: Mapping[str, int]
         axes=grid.orientation,
         num_voxels={n: int(np.count_nonzero(mask)) for n, (_, mask) in masks.items()},
         left_mm={n: _left_mm(mask, box, grid) for n, (box, mask) in masks.items()} if grid.orientation else {},
+        unlisted=tuple(sorted(distinct_values(labels) - {0, ignore, *numbers.values()})),
     )
 
 

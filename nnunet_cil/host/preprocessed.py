@@ -161,6 +161,7 @@ class PreprocessedCases:
             OSError,
             RuntimeError,
             ValueError,
+            OverflowError,
             EOFError,
             KeyError,
             pickle.UnpicklingError,

@@ -130,6 +130,17 @@ def _has_code(header: Any) -> bool:
     return not all(code in header and int(header[code]) == 0 for code in _NIFTI_CODES)
 
 
+def is_finite(file: Path) -> bool:
+    """Tells whether all numbers of a NIfTI file are finite, which SimpleITK reads as 0 otherwise; true of other formats."""
+    if not file.name.lower().endswith((".nii", ".nii.gz")):
+        return True
+    import nibabel
+
+    picture: Any = nibabel.load(file)
+    stored = np.asanyarray(picture.dataobj.get_unscaled())
+    return not np.issubdtype(stored.dtype, np.floating) or bool(np.isfinite(stored).all())
+
+
 def nifti_dimensions(file: Path) -> int:
     """Returns the number of dimensions; 0 where the file is no NIfTI."""
     import nibabel

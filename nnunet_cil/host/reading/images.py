@@ -15,6 +15,7 @@ from nnunet_cil.files import is_cut_off
 from nnunet_cil.host.reading.formats import (
     ARRAYS,
     HEADERS,
+    is_finite,
     is_oriented,
     itk_header,
     nifti_dimensions,
@@ -84,6 +85,8 @@ def read_labels(file: Path, reader: Any, *, remedy: str = _RESTORE) -> Image:
     _check(file, reader, remedy, has_own=own is not None)
     read = (lambda: own(file)) if own else (lambda: reader.read_seg(str(file)))
     array, properties = _attempt(read, file, reader, remedy)
+    if np.issubdtype(array.dtype, np.floating) and not _attempt(lambda: (is_finite(file), {}), file, reader, remedy)[0]:
+        raise _not_finite(file)
     if len(array) != 1:
         is_tiff = file.suffix.lower() in (".tif", ".tiff")
         raise CILError(
@@ -125,19 +128,37 @@ def has_colours(reader: Any) -> bool:
     return type(reader).__name__ == "NaturalImage2DIO"
 
 
+LARGEST_LABEL = 32767
+"""nnU-Net keeps preprocessed labels in 16 bits: a larger number would become another one."""
+
+
 def whole_numbers(labels: Array, file: Path) -> npt.NDArray[np.integer[Any]]:
     """Returns labels as integers; some label maps are stored as floating-point numbers.
 
     Raises:
-        CILError: some are not whole.
+        CILError: some are not whole, or beyond what nnU-Net can tell apart.
     """
+    if not labels.size or labels.dtype == bool:
+        return labels.astype(np.int32)
+    lowest, highest = labels.min(), labels.max()
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        raise _not_finite(file)
+    for number in (lowest, highest):
+        if not -LARGEST_LABEL <= number <= LARGEST_LABEL:
+            raise CILError(
+                f"{file} holds the label {number:.15g}, but nnU-Net keeps labels up to {LARGEST_LABEL} only. Correct the "
+                "label file."
+            )
     if np.issubdtype(labels.dtype, np.integer):
         return labels
-    with np.errstate(invalid="ignore"):
-        rounded = np.rint(labels).astype(np.int32)
+    rounded = np.rint(labels).astype(np.int32)
     if not np.array_equal(rounded, labels):
         raise CILError(f"{file} holds numbers that are not whole; a label map has whole ones.")
     return rounded
+
+
+def _not_finite(file: Path) -> CILError:
+    return CILError(f"{file} holds NaN or infinite numbers, which are not whole; a label map has whole ones.")
 
 
 def as_seen(image: Image) -> tuple[Array, float]:

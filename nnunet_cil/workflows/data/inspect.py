@@ -100,12 +100,14 @@ def measure(folder: Path, content: Mapping[str, Any], reader: Any) -> list[CaseS
     files = [(case.name, case.labels, case.part) for case in labelled_cases(folder, content)]
     if not files:
         raise CILError(f"{folder / 'labelsTr'} holds no label file that ends with {content['file_ending']}.")
-    measure_one = partial(_measure, numbers=foreground(content), reader=reader)
+    measure_one = partial(_measure, numbers=foreground(content), reader=reader, ignore=content["labels"].get("ignore"))
     return list(in_parallel(measure_one, files, num_processes(), "Measuring"))
 
 
-def _measure(case: tuple[str, Path, str], numbers: Mapping[str, int], reader: Any) -> CaseStatistics:
-    return case_statistics(*case, numbers, reader)
+def _measure(
+    case: tuple[str, Path, str], numbers: Mapping[str, int], reader: Any, ignore: int | None
+) -> CaseStatistics:
+    return case_statistics(*case, numbers, reader, ignore)
 
 
 def _facts(content: Mapping[str, Any], cases: Sequence[CaseStatistics], classes: Mapping[str, int]) -> list[str]:
@@ -119,7 +121,19 @@ def _facts(content: Mapping[str, Any], cases: Sequence[CaseStatistics], classes:
         f"Training cases: {parts['Tr']}; test cases with labels: {parts['Ts']}.",
         f"Channels: {', '.join(content['channel_names'].values())}. Axes: {', '.join(axes) or 'not known'}.",
         f"Size in voxels: {size}. Spacing in mm: {spacing or 'not known'}{where}.",
+        *_unlisted(cases),
         *_sides(cases, list(classes)),
+    ]
+
+
+def _unlisted(cases: Sequence[CaseStatistics]) -> list[str]:
+    """Tells which label files hold numbers that dataset.json does not list: nothing can be trained with them."""
+    found = [f"{case.name} ({', '.join(map(str, case.unlisted[:_MOST_NAMED]))})" for case in cases if case.unlisted]
+    if not found:
+        return []
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return [
+        f"Labels that dataset.json does not list: in {', '.join(found[:_MOST_NAMED])}{more}. Correct these label files."
     ]
 
 

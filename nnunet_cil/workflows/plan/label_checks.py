@@ -11,7 +11,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.preprocessed import distinct_values
 from nnunet_cil.host.raw_dataset import RawData
-from nnunet_cil.host.reading.images import read_labels
+from nnunet_cil.host.reading.images import read_labels, whole_numbers
 from nnunet_cil.host.training_cases import LabelsIn
 from nnunet_cil.step_plans import StepPlan
 
@@ -102,6 +102,7 @@ def raw_labels(raw: RawData) -> LabelsIn:
     @cache
     def labels_in(case: str) -> set[int]:
         file = Path(raw.cases[case]["label"])
-        return distinct_values(read_labels(file, raw.reader, remedy="Restore it, or remove the case.").array)
+        labels = read_labels(file, raw.reader, remedy="Restore it, or remove the case.").array
+        return distinct_values(whole_numbers(labels, file))
 
     return labels_in

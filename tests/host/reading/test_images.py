@@ -211,3 +211,33 @@ def test_numbers_that_are_not_whole_are_no_labels(tmp_path):
         labels[0] = wrong
         with pytest.raises(CILError, match="not whole"):
             whole_numbers(labels, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (2**32 + 1, "int64"),
+        (2**32 + 1, "float64"),
+        (2**40, "int64"),
+        (2**63 + 5, "uint64"),
+        (3e9, "float32"),
+        (-70000, "int32"),
+    ],
+)
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"])
+def test_a_label_that_would_become_another_one_is_refused(tmp_path, number, kind, reader):
+    file, labels = tmp_path / "a.nii.gz", np.ones((4, 4, 4), kind)
+    labels[1, 2, 3] = number
+    sitk.WriteImage(sitk.GetImageFromArray(labels), str(file))
+    with pytest.raises(CILError, match=r"a.nii.gz holds the label -?\d.*, but nnU-Net keeps labels up to 32767 only"):
+        whole_numbers(read_labels(file, named_reader(reader)).array, file)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"])
+def test_a_label_map_with_numbers_that_are_not_finite_is_refused(tmp_path, number, reader):
+    file, labels = tmp_path / "a.nii.gz", np.ones((4, 4, 4), np.float32)
+    labels[1, 2, 3] = number
+    sitk.WriteImage(sitk.GetImageFromArray(labels), str(file))
+    with pytest.raises(CILError, match=r"a.nii.gz holds NaN or infinite numbers"):
+        whole_numbers(read_labels(file, named_reader(reader)).array, file)

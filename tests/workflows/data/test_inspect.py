@@ -96,6 +96,24 @@ def test_images_without_labels_are_told(raw, tmp_path):
         assert line in found.page.read_text()
 
 
+def test_labels_that_dataset_json_does_not_list_are_told(raw, tmp_path):
+    source = write_generic(tmp_path / "mine")
+    convert("generic", source, 40, options={"names": source / "names.json"})
+    file = raw / "Dataset040_Mine" / "labelsTr" / "case1.nii.gz"
+    assert "does not list" not in inspect(40).summary
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(file))).astype(np.int32)
+    for number in (300, -1):
+        labels[0, 0, 0] = number
+        file.unlink()
+        save(labels, file)
+        line = f"Labels that dataset.json does not list: in case1 ({number}). Correct these label files."
+        assert line in inspect(40).summary.splitlines()
+    labels[0, 0, 0] = 2**20
+    save(labels, file)
+    with pytest.raises(CILError, match=r"case1.nii.gz holds the label 1048576, but nnU-Net keeps labels up to 32767"):
+        inspect(40)
+
+
 def test_what_cannot_be_inspected_is_refused(raw, tmp_path):
     with pytest.raises(CILError, match="no data set '40'"):
         inspect("40")
