@@ -24,6 +24,7 @@ class StepRecord:
     Attributes:
         step: index in the schedule.
         classes: that it added.
+        refined: earlier classes that it had labels of, and was told to learn from.
         schedule: its name; empty for a model that was not trained in steps.
         dataset: nnU-Net's name of the data set.
         num_cases: training cases of the fold; None where that is not known.
@@ -56,6 +57,7 @@ class StepRecord:
     previous_sha256: str | None
     saw_old_labels: bool = False
     case_hashes: CaseHashes | None = None
+    refined: tuple[str, ...] = ()
     dice: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -65,7 +67,7 @@ class StepRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as plain Python, without hashes of cases where these are not known."""
-        content = {**dataclasses.asdict(self), "classes": list(self.classes)}
+        content = {**dataclasses.asdict(self), "classes": list(self.classes), "refined": list(self.refined)}
         del content["case_hashes"]
         return content if self.case_hashes is None else {**content, "case_hashes": self.case_hashes.to_json()}
 

@@ -42,6 +42,7 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
             "",
             _dice_text(own.fold),
             "",
+            *_refinements(lineage),
             *_after_each_step(lineage, dice),
             "## Data",
             "",
@@ -76,6 +77,16 @@ def _row(channel: int, name: str, record: StepRecord, dice: Mapping[str, float])
     origin = [str(record.step), record.dataset, record.cases_text, record.trainer, record.date[:10]]
     cells = [str(channel), *map(markdown_text, (name, *origin)), "" if math.isnan(score) else f"{score:.3f}"]
     return f"| {' | '.join(cells)} |"
+
+
+def _refinements(lineage: Sequence[StepRecord]) -> list[str]:
+    """Says which steps learnt from further labels of earlier classes; no line where none did."""
+    lines = [
+        f"- step {r.step} refined {markdown_text(', '.join(r.refined))} with labels of {r.dataset} ({r.trainer})"
+        for r in lineage
+        if r.refined
+    ]
+    return [*lines, ""] if lines else []
 
 
 def _dice_text(fold: str) -> str:

@@ -42,7 +42,7 @@ class StepPlan:
     Attributes:
         schedule: name of the schedule.
         step: index of the step, from 0.
-        steps: the classes of every step of the schedule.
+        steps: the classes of every step of the schedule; none in a step that only refines old ones.
         dataset_labels: the labels of the step's data set, name -> number, when the step was planned.
         labels: the model's labels after this step, name -> channel (ignore after the last channel).
         cases: the training cases this step may see; None for all.
@@ -79,6 +79,12 @@ class StepPlan:
     def seen_classes(self) -> tuple[str, ...]:
         """Old and new foreground classes, in channel order."""
         return self.old_classes + self.new_classes
+
+    @property
+    def task(self) -> str:
+        """What the step does, in words: ``learning kidney, refining liver``."""
+        parts = (("learning", self.new_classes), ("refining", self.refined))
+        return ", ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
 
     @property
     def target_classes(self) -> tuple[str, ...]:

@@ -141,17 +141,19 @@ def soft_dice_loss(
         log_probs: (batch, channels, *spatial) float, log-probabilities; channel c is that of label c.
         labels: (batch, *spatial) int64.
         valid: (batch, *spatial) bool, or None for all.
-        classes: the channels that have a target, at least one; an argument, since autograd's gradient of a slice of
+        classes: the channels that have a target; an argument, since autograd's gradient of a slice of
             ``log_probs`` would be a tensor of zeros and a copy.
         batch_dice: sum over the batch before the ratio is taken, as in nnU-Net's plans.
         ddp: sum over the ranks too (with ``batch_dice``).
 
     Returns:
         () float in [-1, 0]; -1, with a gradient of 0, where no voxel is valid. As in nnU-Net, the Dice of a class that is neither
-        labelled nor predicted is 1.
+        labelled nor predicted is 1. 0 where there are no classes.
     """
     first, stop, _ = classes.indices(log_probs.shape[1])
     channels = stop - first
+    if channels == 0:
+        return log_probs.new_zeros(())
     index = labels.flatten(1) - first
     inside = (index >= 0) & (index < channels)
     if valid is not None:

@@ -86,6 +86,12 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     reads_partial_labels: ClassVar[bool] = False
     """The loss reads ``Batch.labelled``: the classes that the labels show may differ from case to case."""
 
+    refines: ClassVar[bool] = False
+    """The loss learns from labels of old classes, where every case has them. So does each that reads partial labels."""
+
+    needs_new_classes: ClassVar[bool] = False
+    """The method does nothing in a step that only refines old classes."""
+
     needs_old_data: ClassVar[bool] = False
     """The method uses labels or cases of earlier steps, which must then be in this step's data set."""
 
@@ -133,6 +139,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """A method's own state: tensors by name, stored in every checkpoint, for the next step."""
         self.stray_free: tuple[str, ...] = ()
         """The seen classes that come without stray regions in their labels; stored in every checkpoint."""
+        self.is_trained = False
+        """True once the step's own prototypes are there, which are collected last."""
         self.lineage: tuple[StepRecord, ...] = ()
         """Records of the earlier steps."""
         self.num_cases = 0
@@ -274,11 +282,6 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """Logs a line that the user also sees on the screen."""
         self.print_to_log_file(text, also_print_to_console=True)
 
-    @property
-    def is_trained(self) -> bool:
-        """True once the step's own prototypes are there, which are collected last."""
-        return self.prototypes is not None and len(self.prototypes.counts) > len(self.step_plan.seen_classes)
-
     def _read_previous(self) -> PreviousStep | None:
         """Reads the previous step's model; None at step 0."""
         if self.step_plan.previous is None:
@@ -304,10 +307,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self.bare_network.load_state_dict(widen_heads(previous.weights, num_new, noise=self.new_class_noise, seed=seed))
         self.prototypes = self.inherit_prototypes(previous.state.prototypes)
         self.begin_step(previous.state.method_state)
-        self.print_to_log_file(
-            f"Step {self.step_plan.step} of {self.step_plan.schedule}: learning "
-            f"{', '.join(self.step_plan.new_classes)} on top of {previous.file}"
-        )
+        step = self.step_plan
+        self.print_to_log_file(f"Step {step.step} of {step.schedule}: {step.task} on top of {previous.file}")
 
     def _build_teacher(self, previous: PreviousStep) -> Teacher:
         plans, configuration = self.plans_manager, self.configuration_manager
@@ -434,8 +435,9 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             self.finish_step()
             self.print_to_log_file("Collecting prototypes...")
             self.prototypes = self._final_prototypes()
-            channels = {name: self.step_plan.labels[name] for name in self.step_plan.new_classes}
-            self.stray_free += stray_free_classes(self.training_pass().labels(), channels, self.device)
+            if channels := {name: self.step_plan.labels[name] for name in self.step_plan.new_classes}:
+                self.stray_free += stray_free_classes(self.training_pass().labels(), channels, self.device)
+            self.is_trained = True
         super().on_train_end()
         self._release_volumes()
         if self.local_rank == 0:
@@ -483,20 +485,13 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             prototypes=self.prototypes,
             stray_free=self.stray_free,
             method_state=self.method_state,
+            is_final=self.is_trained,
         )
         write_checkpoint(Path(filename), super().save_checkpoint, state)
 
     def step_record(self) -> StepRecord:
         """Returns this training's record for checkpoint and model card."""
-        return training_record(
-            self,
-            self.step_plan,
-            num_cases=self.num_cases,
-            case_hashes=self.case_hashes,
-            date=self._date,
-            previous_sha256=self._previous_sha256,
-            saw_old_labels=self.needs_old_data and self.step_plan.step > 0,
-        )
+        return training_record(self, date=self._date, previous_sha256=self._previous_sha256)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Loads as nnU-Net, with the state of the step; refuses a checkpoint of another step."""
@@ -504,7 +499,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         super().load_checkpoint(filename_or_checkpoint)
         self.prototypes = None if state.prototypes is None else state.prototypes.to(self.device)
         self.stray_free = state.stray_free
-        self.method_state = state.method_state
+        self.method_state, self.is_trained = state.method_state, state.is_final
         *earlier, own = state.lineage
         self.lineage, self._previous_sha256 = tuple(earlier), own.previous_sha256
         self._date, self.num_cases, self.case_hashes = own.date, own.num_cases or 0, own.case_hashes

@@ -67,11 +67,21 @@ def check_data(trainer: type[nnUNetTrainerCIL], step: StepPlan, dataset: str) ->
         CILError: with the trainers that can, or the reason.
     """
     where = f"step {step.step} of {step.schedule}"
-    is_partial = step.refined or step.differs_by_case or (trainer.needs_old_data and step.labelled)
+    is_partial = step.differs_by_case or (trainer.needs_old_data and step.labelled)
     if is_partial and not trainer.reads_partial_labels:
         raise CILError(
             f"{trainer.__name__} takes label 0 for background, but the labels of {where} don't show the same "
-            "classes in every case, or show old ones. Use nnUNetTrainerPGCD or nnUNetTrainerMiB."
+            "classes in every case. Use nnUNetTrainerPGCD or nnUNetTrainerMiB."
+        )
+    if step.refined and not (trainer.refines or trainer.reads_partial_labels):
+        raise CILError(
+            f"{trainer.__name__} does not learn from labels of old classes, but {where} refines "
+            f"{', '.join(step.refined)}. Use nnUNetTrainerPGCD, nnUNetTrainerMiB or nnUNetTrainerPseudoLabel."
+        )
+    if trainer.needs_new_classes and not step.new_classes:
+        raise CILError(
+            f"{trainer.__name__} would keep nothing of {where}, which has no new class. Use nnUNetTrainerPGCD, "
+            "nnUNetTrainerMiB or nnUNetTrainerPseudoLabel."
         )
     elsewhere = step.previous is not None and (step.previous.dataset != dataset or step.previous.folder is not None)
     if trainer.needs_old_data and (elsewhere or step.evaluated_classes != step.seen_classes):

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from nnunet_cil import __version__
-from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import moved_into_place, shortened
 from nnunet_cil.host.dataset_json import checked_dataset_json
@@ -31,11 +30,11 @@ from nnunet_cil.lineage import StepRecord, foreign_record, read_lineage, validat
 from nnunet_cil.names import is_path_component
 from nnunet_cil.networks.heads import HEAD_PREFIX, num_output_channels
 from nnunet_cil.networks.prototype_bank import PrototypeBank
-from nnunet_cil.step_plans import PreviousModel, StepPlan
+from nnunet_cil.step_plans import PreviousModel
 from nnunet_cil.validation import validated
 
 if TYPE_CHECKING:
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunet_cil.training.base import nnUNetTrainerCIL
 
 STATE_VERSION = 1
 """Version of the state in a checkpoint. An older one is read, a later one refused; early development versions wrote none."""
@@ -65,6 +64,7 @@ class StepState:
         prototypes: of background and classes; None for a model that has none.
         stray_free: classes that come without stray regions in their labels.
         method_state: tensors (or dicts of tensors) by name, a method's own.
+        is_final: the training was over when it was saved.
     """
 
     classes: tuple[str, ...]
@@ -72,6 +72,7 @@ class StepState:
     prototypes: PrototypeBank | None = None
     stray_free: tuple[str, ...] = ()
     method_state: dict[str, Any] = field(default_factory=dict)
+    is_final: bool = False
 
     def to_checkpoint(self) -> dict[str, Any]:
         """Returns the entries to add to nnU-Net's checkpoint."""
@@ -82,6 +83,7 @@ class StepState:
                 "prototypes": None if self.prototypes is None else self.prototypes.state_dict(),
                 "stray_free": list(self.stray_free),
                 "method_state": self.method_state,
+                "is_final": self.is_final,
                 "lineage": [record.to_json() for record in self.lineage],
             }
         }
@@ -96,7 +98,7 @@ class StepState:
         stored = checkpoint.get(_STATE_KEY)
         if stored is None:
             return None
-        keys = ("schema_version", "classes", "lineage", "stray_free")
+        keys = ("schema_version", "classes", "lineage", "stray_free", "is_final")
         known = {key: stored[key] for key in keys if key in stored} if isinstance(stored, dict) else stored
         plain: _StoredState = validated(_StoredState, known, _STATE, _RESTORE)
         if plain.schema_version > STATE_VERSION:
@@ -109,12 +111,15 @@ class StepState:
             raise CILError(
                 f"{_STATE} has prototypes, or a method's state, that are not what they should be. {_RESTORE}"
             )
+        prototypes = None if bank is None else PrototypeBank.from_state_dict(bank)
+        has_own_prototypes = prototypes is not None and len(prototypes.counts) > len(plain.classes)
         return cls(
             classes=plain.classes,
             lineage=read_lineage(plain.lineage),
-            prototypes=None if bank is None else PrototypeBank.from_state_dict(bank),
+            prototypes=prototypes,
             stray_free=plain.stray_free,
             method_state=method_state,
+            is_final=has_own_prototypes if plain.is_final is None else plain.is_final,  # early versions wrote none
         )
 
 
@@ -126,6 +131,7 @@ class _StoredState:
     lineage: list[dict[str, Any]]
     schema_version: int = 0
     stray_free: tuple[str, ...] = ()
+    is_final: bool | None = None
 
 
 _STATE = "What nnunet_cil has added to the checkpoint"
@@ -299,25 +305,17 @@ def write_checkpoint(file: Path, save: Callable[[Any], None], state: StepState) 
         torch.save({**checkpoint, **state.to_checkpoint()}, temporary)
 
 
-def training_record(
-    trainer: nnUNetTrainer,
-    step: StepPlan,
-    *,
-    num_cases: int,
-    case_hashes: CaseHashes | None,
-    date: str,
-    previous_sha256: str | None,
-    saw_old_labels: bool,
-) -> StepRecord:
+def training_record(trainer: nnUNetTrainerCIL, *, date: str, previous_sha256: str | None) -> StepRecord:
     """Returns the record of a training; the keyword arguments are attributes of ``StepRecord``."""
-    dataset_json = trainer.dataset_json
+    dataset_json, step = trainer.dataset_json, trainer.step_plan
     return StepRecord(
         step=step.step,
         classes=step.new_classes,
+        refined=step.refined,
         schedule=step.schedule,
         dataset=str(trainer.plans_manager.dataset_name),
-        num_cases=num_cases,
-        case_hashes=case_hashes,
+        num_cases=trainer.num_cases,
+        case_hashes=trainer.case_hashes,
         licence=str(dataset_json.get("licence") or dataset_json.get("license") or ""),
         trainer=type(trainer).__name__,
         plans=str(trainer.plans_manager.plans_name),
@@ -326,7 +324,7 @@ def training_record(
         date=date,
         versions={"nnunet_cil": __version__, **{n: version(n) for n in ("nnunetv2", "torch")}},
         previous_sha256=previous_sha256,
-        saw_old_labels=saw_old_labels,
+        saw_old_labels=trainer.needs_old_data and step.step > 0,
     )
 
 

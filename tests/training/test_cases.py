@@ -96,12 +96,12 @@ def test_a_training_does_not_go_on_under_another_split(root):
     began_with = read_lineage(torch.load(final, weights_only=False)["cil"]["lineage"])[0].case_hashes
     write_split(root, ["case_1"])
     resumed = loaded()
-    resumed.prototypes = None  # as if interrupted: a step's own are collected last
+    resumed.is_trained = False  # as if interrupted
     with pytest.raises(CILError, match=r"\(training cases: 'case_4' new; validation cases: 1 gone\)\. Restore"):
         resumed.run_training()
     write_split(root, ["case_1", "case_4"])
     resumed = loaded()
-    resumed.prototypes = None
+    resumed.is_trained = False
     resumed.on_train_start()
     assert resumed.step_record().case_hashes == began_with
 
@@ -113,7 +113,7 @@ def test_a_model_without_a_record_is_used_with_a_remark(root):
     trainer.on_train_start()
     assert "It is not recorded which cases of Dataset017_Toy step 0" in Path(trainer.log_file).read_text()
     resumed = loaded()
-    resumed.prototypes = None
+    resumed.is_trained = False
     resumed.on_train_start()
     assert resumed.step_record().case_hashes is None  # of the epochs before nothing is known
 

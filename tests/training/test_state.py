@@ -182,7 +182,7 @@ def test_previous_model_that_changed_since_the_step_began(trained):
     torch.save({**content, "note": "trained again"}, file)
     resumed = make_trainer(PGCD, name, resume=True)
     resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
-    resumed.prototypes = None  # as if interrupted: a step's own are collected last
+    resumed.is_trained = False  # as if interrupted
     with pytest.raises(CILError, match="has changed since this training began"):
         resumed.run_training()
 

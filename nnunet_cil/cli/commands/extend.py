@@ -14,9 +14,9 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "extend",
         help="teach a trained nnU-Net model classes of another data set",
-        description="Takes any nnU-Net v2 model and a raw data set that labels other classes. Checks their compatibility, copies "
-        "the model's plans to the data set, preprocesses it, writes the plans of a step that continues from the model, and "
-        "prints the training command. The new model segments the old classes and the new ones.",
+        description="Takes any nnU-Net v2 model and a raw data set that labels other classes, or the same ones again. Checks "
+        "their compatibility, copies the model's plans to the data set, preprocesses it, writes the plans of a step that "
+        "continues from the model, and prints the training command. The new model segments the old classes and the new ones.",
     )
     parser.add_argument(
         "model",
@@ -44,7 +44,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="CLASS",
-        help="old classes that the data set labels, too, with the same meaning: these labels take precedence over the model",
+        help="old classes that the data set labels, too, with the same meaning: these labels take precedence over the model. "
+        "Where it labels old classes only, those named are refined alone, without a new class",
     )
     parser.add_argument(
         "-c",
@@ -113,7 +114,11 @@ def execute(args: argparse.Namespace) -> int:
         trusted=tuple(args.trusted),
     )
     found = extend(args.model, args.dataset, options)
-    print(f"\nOld classes: {', '.join(found.plan.old_classes)}; new classes: {', '.join(found.plan.new_classes)}")
+    print(
+        f"\nOld classes: {', '.join(found.plan.old_classes)}; new classes: {', '.join(found.plan.new_classes) or 'none'}"
+    )
+    if found.plan.refined:
+        print(f"Refined: {', '.join(found.plan.refined)}")
     print(f"Plans: {found.file}\n\nTrain, then predict:")
     configuration, which = found.model.configuration, ["-tr", found.trainer, "-p", found.plans_name]
     commands = [["nnUNetv2_train", found.dataset, configuration, fold, *which] for fold in found.folds]

@@ -16,6 +16,8 @@ class nnUNetTrainerEWF(nnUNetTrainerMiB):
     Source: Xiao et al. 2023, Endpoints Weight Fusion for Class Incremental Semantic Segmentation, CVPR.
     """
 
+    needs_new_classes = True  # w = 0 with N = 0
+
     @torch.no_grad()
     def finish_step(self) -> None:
         """Fuses the weights, theta <- (1 - w) theta_old + w theta, w = sqrt(N / (N + K)), for all that the old network had.

@@ -24,7 +24,9 @@ class FineTuneLoss(StepLoss):
 
 
 class nnUNetTrainerFineTune(nnUNetTrainerCIL):
-    """Continues from the previous step's weights with nnU-Net's loss; old classes count as background."""
+    """Continues from the previous step's weights with nnU-Net's loss; old classes without labels count as background."""
+
+    refines = True
 
     def build_step_loss(self) -> StepLoss:
         """Builds nnU-Net's loss, unchanged."""

@@ -28,6 +28,7 @@ class nnUNetTrainerPseudoLabel(nnUNetTrainerCIL):
     Source: Ma et al. 2021, https://arxiv.org/abs/2010.14808.
     """
 
+    refines = True
     teacher_volumes = switch(True, TEACHER_VOLUMES)
     drop_strays = switch(True, DROP_STRAYS)
 

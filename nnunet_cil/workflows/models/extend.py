@@ -60,7 +60,7 @@ class ExtendOptions:
         refine: classes that model and data set both have, the same organ; their labels are used.
         configuration: what the user takes the model's configuration for; None for its own.
         folds: the folds to continue; empty for all that are trained.
-        name: the step's name; empty for the new classes' names.
+        name: the step's name; empty for the new classes' names, or the refined ones'.
         plans_name: the name of the moved plans, before the step's name; empty: the model's with ``From`` and its data set's ID.
         training: overrides of nnU-Net's training, as in a schedule.
         hyperparameters: hyper-parameters of that trainer, as in a schedule.
@@ -199,10 +199,11 @@ def _moved_plans(model: TrainedModel, raw: RawData, name: str) -> dict[str, Any]
 def _step_plan(model: TrainedModel, raw: RawData, new: tuple[str, ...], options: ExtendOptions) -> StepPlan:
     """Says what the step learns, and from which labels."""
     labels, steps = raw.dataset_json["labels"], (*model.steps, new)
+    refined = tuple(name for name in model.classes if name in options.refine)
     seen = [c for classes in steps for c in classes]
     evaluated = [c for c in seen if c in labels]
     return StepPlan(
-        schedule=options.name or _default_name(new, len(steps) - 1),
+        schedule=options.name or _default_name(new or ("refined", *refined), len(steps) - 1),
         step=len(steps) - 1,
         steps=steps,
         dataset_labels=dict(labels),
@@ -210,7 +211,7 @@ def _step_plan(model: TrainedModel, raw: RawData, new: tuple[str, ...], options:
         previous=_previous(model),
         training={**_mirroring(model), **options.training},
         hyperparameters=dict(options.hyperparameters),
-        refined=tuple(name for name in model.classes if name in options.refine),
+        refined=refined,
         labelled=labelled_classes(raw.dataset_json, list(raw.cases), evaluated),
     )
 

@@ -42,6 +42,8 @@ def new_classes(
 ) -> tuple[str, ...]:
     """Returns the classes to learn: in the order asked for, else all that are new in the order of their labels.
 
+    None where the data set labels old classes only, and some of them are to be refined.
+
     Args:
         model: that is continued.
         dataset: nnU-Net's name of the data set.
@@ -68,24 +70,37 @@ def new_classes(
     for name in refine:
         if name not in model.classes:
             raise CILError(f"--refine names {name!r}, which the model does not know yet; it is learnt with --classes.")
-    if all(name in model.classes for name in known):
-        raise CILError(f"{dataset} has no class that the model does not know: it knows {', '.join(model.classes)}.")
-    _refuse_ambiguous(model, dataset, [name for name in known if name not in refine], classes)
-    new = tuple(classes) or tuple(name for name in known if name not in model.classes)
+    if not known:
+        raise CILError(f"{dataset} has no class but the background: there is nothing to learn from it.")
+    unknown = tuple(name for name in known if name not in model.classes)
+    _refuse_ambiguous(model, dataset, known, classes=classes, refine=refine)
+    new = tuple(classes) or unknown
     _refuse_alike(model, dataset, new)
     return new
 
 
-def _refuse_ambiguous(model: TrainedModel, dataset: str, names: Sequence[str], classes: Sequence[str]) -> None:
+def _refuse_ambiguous(
+    model: TrainedModel, dataset: str, known: Sequence[str], *, classes: Sequence[str], refine: Sequence[str]
+) -> None:
     """Refuses classes of the data set that the model has, too, unless they are left out by naming others."""
-    common = [name for name in names if name in model.classes]
+    common = [name for name in known if name in model.classes and name not in refine]
+    unknown = [name for name in known if name not in model.classes]
+    new = [name for name in classes if name in unknown] or unknown
     again = [name for name in common if name in classes] if classes else common
-    if again:
+    if not again or (refine and not classes and not new):
+        return
+    options = f"--refine {shlex.join([*refine, *again])}"
+    if not new:
         raise CILError(
-            f"Model and {dataset} both have {', '.join(again)}. If it is the same organ, use its labels with --refine "
-            f"{shlex.join(again)}, or leave it out by naming the new ones with --classes. If it is another one, rename it in "
-            "dataset.json."
+            f"{dataset} has no class that the model does not know: it knows {', '.join(model.classes)}. If they are the same "
+            f"organs, teach it from these labels with '{options}'. If one is another organ, rename it in dataset.json."
         )
+    chosen = f"--classes {shlex.join(new)}"
+    raise CILError(
+        f"Model and {dataset} both have {', '.join(again)}. If it is the same organ, use its labels with "
+        f"'{f'{chosen} {options}' if classes else options}', or leave it out with "
+        f"'{f'{chosen} --refine {shlex.join(refine)}' if refine else chosen}'. If it is another one, rename it in dataset.json."
+    )
 
 
 def _refuse_alike(model: TrainedModel, dataset: str, new: Sequence[str]) -> None:

@@ -85,13 +85,14 @@ def _steps(lineage: Sequence[StepRecord]) -> Table:
             [
                 str(r.step),
                 r.schedule,
+                ", ".join(r.refined),
                 r.plans,
                 r.cases_text,
                 versions,
                 r.previous_sha256 or "",
             ]
         )
-    return Table(["step", "schedule", "plans", "cases", "versions", "continued from (SHA-256)"], body)
+    return Table(["step", "schedule", "refined", "plans", "cases", "versions", "continued from (SHA-256)"], body)
 
 
 def _prototypes(names: Sequence[str], bank: PrototypeBank) -> Table:

@@ -594,13 +594,6 @@ def test_a_trainer_that_cannot_read_the_labels_is_refused(unprocessed):
         extend(unprocessed, 19, ExtendOptions(trainer="nnUNetTrainerLwF", refine=("liver",), name="lwf"))
 
 
-def test_nothing_new_to_learn(unprocessed):
-    make_raw(root_of(unprocessed), "Dataset020_Old", {"background": 0, "liver": 1})
-    for refine in ((), ("liver",)):
-        with pytest.raises(CILError, match="has no class that the model does not know: it knows liver, spleen"):
-            extend(unprocessed, 20, ExtendOptions(refine=refine))
-
-
 @pytest.mark.parametrize("name", ["Liver", "LIVER", "livers", "Spleen_", "spleen"])
 @pytest.mark.parametrize("asked", [False, True])
 def test_another_spelling_of_an_old_class_is_asked_about(unprocessed, name, asked):
