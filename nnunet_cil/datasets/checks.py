@@ -37,12 +37,7 @@ def check(dataset: Dataset, *, num_processes: int = 1) -> Findings:
     Args:
         dataset: the download.
         num_processes: cases read at the same time.
-
-    Raises:
-        CILError: the download holds no training case.
     """
-    if not any(case.part == "train" for case in dataset.cases):
-        raise CILError(f"The download holds no training case of {dataset.name} with labels.")
     examine_one = partial(examine, dataset=replace(dataset, cases=(), problems=()))
     examined = tuple(in_parallel(examine_one, dataset.cases, num_processes, f"Checking {dataset.name}"))
     return Findings(
@@ -210,6 +205,8 @@ def _outliers(examined: Sequence[Examined]) -> Iterator[Problem]:
 
 
 def _absent_classes(dataset: Dataset, examined: Sequence[Examined]) -> Iterator[Problem]:
+    if not examined:
+        return
     present = {value for e in examined if e.case.part != "test" for value in e.values}
     for name, number in dataset.numbers.items():
         if number not in present:

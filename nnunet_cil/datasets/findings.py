@@ -57,6 +57,11 @@ class Findings:
         """Returns true where no problem is blocking."""
         return not any(p.blocking for p in self.problems)
 
+    @property
+    def has_training_cases(self) -> bool:
+        """Returns true where a training case is left that has no blocking problem."""
+        return any(e.case.part == "train" and e.case.name not in self.faulty for e in self.examined)
+
     def without_faulty(self) -> Findings:
         """Leaves out the cases that have blocking problems, and adds a note for each."""
         notes = tuple(replace(p, blocking=p.blocking and not p.case) for p in self.problems)

@@ -38,7 +38,8 @@ class _Names:
 def find(source: Path, *, names: Path) -> Dataset:
     """Finds ``images`` and ``labels`` (or imagesTr and labelsTr), and for tests ``imagesTs`` and ``labelsTs``.
 
-    A label file has its image's name; an image may have nnU-Net's channel number (``case_0000.nii.gz``).
+    A label file has its image's name; an image may have nnU-Net's channel number (``case_0000.nii.gz``). Patients may be
+    numbered so, too, in images and labels.
 
     Args:
         source: the folder.
@@ -72,8 +73,10 @@ def _cases(images: Path, labels: Path, num_channels: int, part: Part) -> tuple[l
     """Returns the cases that have labels and all channels, and a problem for each file that lacks its partner."""
     label_files = _label_files(labels)
     channels = [find_files(images, rf"(\w.*?)_{i:04d}{ENDINGS}") for i in range(num_channels)]
-    if not channels[0] and num_channels == 1:
-        channels = [find_files(images, rf"(\w.*?){ENDINGS}")]
+    if num_channels == 1:  # case_0000 may be the first channel of a case, or the first patient
+        whole = find_files(images, rf"(\w.*?){ENDINGS}")
+        if not channels[0] or len(whole.keys() & label_files) > len(channels[0].keys() & label_files):
+            channels = [whole]
     cases = [
         Case(name=name, images=tuple(ImageFile(c[name]) for c in channels), labels=ImageFile(file), part=part)
         for name, file in label_files.items()

@@ -88,9 +88,10 @@ def find(source: Path, *, classes: Sequence[str] = ("organs",)) -> Dataset:
     for subject, part in _read_meta(root / "meta.csv").items():
         folder = root / subject
         if not (folder / "ct.nii.gz").is_file():
-            problems.append(
-                Problem(case=subject, kind="missing file", text="is listed in meta.csv, but has no ct.nii.gz")
-            )
+            text = "is listed in meta.csv, but has no ct.nii.gz"
+            if (folder / "mri.nii.gz").is_file():
+                text += ": its mri.nii.gz is of the MRI data set, which only 'convert generic' takes"
+            problems.append(Problem(case=subject, kind="missing file", text=text))
             continue
         if subject in REPORTED_FAULTS:
             problems.append(Problem(case=subject, kind="known fault", text=REPORTED_FAULTS[subject], blocking=False))

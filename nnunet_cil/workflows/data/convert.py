@@ -20,7 +20,7 @@ from nnunet_cil.datasets.convert import (
     write,
 )
 from nnunet_cil.datasets.download import Dataset
-from nnunet_cil.datasets.findings import Findings
+from nnunet_cil.datasets.findings import ACCEPTABLE, Findings
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json_list, temporary_folder, write_json
 from nnunet_cil.host.folders import check_room, new_dataset_folder, nnunet_folder, num_processes
@@ -77,10 +77,10 @@ def convert(
         findings = check(dataset, num_processes=num_processes()).accepting(accept)
         if report is not None:
             report.write_text(findings.text() + "\n", encoding="utf-8")
+        if not findings.has_training_cases:
+            raise CILError(_nothing_left(findings))
         if leave_out_faulty:
             findings = findings.without_faulty()
-            if not any(e.case.part == "train" for e in findings.examined):
-                raise CILError(f"No training case of {dataset.name} is without problems.\n{findings.text(limit=SHOWN)}")
         if not findings.is_usable:
             raise CILError(
                 f"{len(findings.faulty)} cases of {dataset.name} have problems, and nothing was written. "
@@ -90,6 +90,22 @@ def convert(
         transfer: Transfer = "copy" if copy or _has_links(folder, source) else "move" if folder != source else "link"
         converted = write(findings, target, transfer=transfer, num_processes=num_processes())
     return Conversion(findings=findings, converted=converted)
+
+
+def _nothing_left(findings: Findings) -> str:
+    """Says why no training case can be converted, with all that was found."""
+    name = findings.dataset.name
+    if any(case.part == "train" for case in findings.dataset.cases):
+        kinds = sorted({p.kind for p in findings.problems if p.blocking})
+        remedy = "Mend them."
+        if set(kinds) <= set(ACCEPTABLE):
+            remedy = f"Mend them, or if the data are meant to be so, say so with '--accept {' '.join(kinds)}'."
+        said = f"No training case of {name} is without problems, and nothing was written. {remedy}"
+    else:
+        said = f"The download holds no training case of {name} with labels, and nothing was written."
+    if not findings.problems:
+        return f"{said} None of its files is called as those of {name}: compare them with the data set's page."
+    return f"{said}\n{findings.text(limit=SHOWN)}"
 
 
 def _refuse_elsewhere(dataset: Dataset, folder: Path, *, unpacked: bool) -> None:
