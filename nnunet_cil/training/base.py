@@ -40,6 +40,7 @@ from nnunet_cil.training.catalogue import check_data, check_lineage
 from nnunet_cil.training.data import MapLabels, StepDataset, evenly_spaced
 from nnunet_cil.training.final_validation import final_validation
 from nnunet_cil.training.hyperparameters import fixed, number
+from nnunet_cil.training.overlaps import overlap_remarks
 from nnunet_cil.training.passes import Ranks, TrainingPass, classes_by_label, student_forward
 from nnunet_cil.training.progress import plot_terms, record_terms, recorded_terms
 from nnunet_cil.training.state import (
@@ -308,6 +309,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self.prototypes = self.inherit_prototypes(previous.state.prototypes)
         self.begin_step(previous.state.method_state)
         step = self.step_plan
+        for remark in overlap_remarks(self.teacher, self.training_pass(), step):
+            self.say(remark)
         self.print_to_log_file(f"Step {step.step} of {step.schedule}: {step.task} on top of {previous.file}")
 
     def _build_teacher(self, previous: PreviousStep) -> Teacher:
