@@ -232,7 +232,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self._take_lock()
         if self.is_trained:
             self._release_volumes()
-        with final_validation(self):
+        with final_validation(self, saves_probabilities=save_probabilities):
             super().perform_actual_validation(save_probabilities)
         if self.is_trained and self.local_rank == 0:
             self._write_model_card(validation_dice(Path(self.output_folder), self.step_plan.labels))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nnunet_cil.host.reading.spacings import TIFF, spacing_file
 from nnunet_cil.lineage import NOT_FINAL
 from nnunet_cil.training.cases import check_before_validation
+from nnunet_cil.training.class_blocks import in_blocks
 from nnunet_cil.training.ground_truth import drop_unlabelled_scores, write_in_channels
 
 if TYPE_CHECKING:
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def final_validation(trainer: nnUNetTrainerCIL) -> Iterator[None]:
+def final_validation(trainer: nnUNetTrainerCIL, *, saves_probabilities: bool = False) -> Iterator[None]:
     """Makes nnU-Net's final validation one of a step, as long as the context lasts.
 
     Args:
         trainer: with the weights that are validated.
+        saves_probabilities: nnU-Net writes them; then all classes are resampled at once.
 
     Raises:
         CILError: the fold's split has changed, and the model was trained on its validation cases.
@@ -33,11 +35,15 @@ def final_validation(trainer: nnUNetTrainerCIL) -> Iterator[None]:
             _remove_latest(Path(trainer.output_folder))
         _prepare_folder(folder, trainer.do_split()[1], ending, is_final=trainer.is_trained)
     original: str = trainer.preprocessed_dataset_folder_base
+    managers = trainer.plans_manager, trainer.configuration_manager
     trainer.preprocessed_dataset_folder_base = _ground_truth_folder(trainer)
+    if not saves_probabilities:
+        trainer.plans_manager, trainer.configuration_manager = in_blocks(*managers)
     try:
         yield
     finally:
         trainer.preprocessed_dataset_folder_base = original
+        trainer.plans_manager, trainer.configuration_manager = managers
     if trainer.local_rank != 0:
         return
     mean = drop_unlabelled_scores(folder / "summary.json", trainer.step_plan, ending)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from toy import DATASET, LABELS, make_dataset, set_environment
+from toy import DATASET, LABELS, make_dataset, plan_toy, set_environment, train
 
 from nnunet_cil.files import read_json
 from nnunet_cil.host.folders import nnunet_folder
@@ -58,3 +58,20 @@ def test_nnunet_exports_the_same_label_map(tmp_path, monkeypatch, num_classes):
         found.append(read_labels(Path(tmp_path / f"{name}.nii.gz"), reader).array)
     assert np.array_equal(*found)
     assert len(np.unique(found[0])) > 2
+
+
+def test_a_steps_validation_predicts_the_same_in_blocks(toy, tmp_path, monkeypatch):
+    import nnunet_cil.training.final_validation as module
+
+    names = plan_toy(tmp_path)
+    trainer = train("nnUNetTrainerFineTune", names[0])
+    used, found = [], []
+    monkeypatch.setattr(module, "in_blocks", lambda *managers: used.append(1) or in_blocks(*managers))
+    for saves_probabilities in (False, True):
+        trainer.perform_actual_validation(saves_probabilities)
+        files = sorted((Path(trainer.output_folder) / "validation").glob("*.nii.gz"))
+        found.append([read_labels(file, trainer.plans_manager.image_reader_writer_class()).array for file in files])
+    assert used == [1]
+    assert len(found[0]) == len(trainer.do_split()[1])
+    assert all(np.array_equal(*pair) for pair in zip(*found, strict=True))
+    assert type(trainer.plans_manager) is PlansManager
