@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nnunet_cil.losses.prototypes import sum_over_ranks
-from nnunet_cil.losses.sums import sums_by_class
+from nnunet_cil.losses.sums import avoids_atomics, sums_by_class
 
 _SMOOTH = 1e-5
 """nnU-Net's value."""
@@ -116,9 +116,11 @@ def masked_cross_entropy(log_probs: Tensor, labels: Tensor, valid: Tensor | None
     Returns:
         () float >= 0; exactly 0 on the graph where no voxel is valid.
     """
-    if valid is None:
+    if valid is None and not avoids_atomics(log_probs.device):
         return F.nll_loss(log_probs, labels)
     losses = F.nll_loss(log_probs, labels, reduction="none")
+    if valid is None:
+        return losses.mean()
     return (losses * valid).sum() / valid.sum().clamp(min=1)
 
 

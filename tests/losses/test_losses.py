@@ -23,7 +23,7 @@ from nnunet_cil.losses.segmentation import (
     merge_old_into_background,
     soft_dice_loss,
 )
-from nnunet_cil.losses.sums import sums_by_class
+from nnunet_cil.losses.sums import avoids_atomics, sums_by_class, sums_by_product
 
 SPATIAL = [(4, 5), (3, 4, 2)]
 
@@ -306,6 +306,47 @@ def test_sums_by_class_equal_a_loop(lanes, monkeypatch):
     got = sums_by_class(values, labels, 5)
     expected = torch.stack([(values * (labels == c)[:, None]).sum(2) for c in range(5)], 2)
     assert torch.allclose(got, expected, atol=1e-6)
+
+
+@pytest.fixture
+def _deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("elements", [1, 20, 2**22])  # one voxel in a chunk, four, all
+@pytest.mark.parametrize("rows", [1, 3])
+def test_class_sums_without_atomics_are_the_same_in_value_and_gradient(rows, elements, monkeypatch):
+    monkeypatch.setattr(sums, "_CHUNK_ELEMENTS", elements)
+    torch.manual_seed(1)
+    values, labels = torch.randn(2, rows, 23, dtype=torch.float64), torch.randint(0, 4, (2, 23))
+    own, other = (values.clone().requires_grad_() for _ in range(2))
+    weights = torch.randn(2, rows, 5, dtype=torch.float64)
+    by_product, by_scattering = sums_by_product(own, labels, 5), sums_by_class(other, labels, 5)
+    assert torch.allclose(by_product, by_scattering)
+    assert by_product[..., 4].abs().sum() == 0  # a class without voxels
+    for result in (by_product, by_scattering):
+        (result * weights).sum().backward()
+    assert torch.equal(own.grad, other.grad)
+
+
+def test_class_sums_without_atomics_keep_their_digits_under_autocast():
+    values, labels = torch.full((1, 2, 5000), 1.0001), torch.zeros(1, 5000, dtype=torch.long)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = sums_by_product(values, labels, 2)
+    assert got.dtype == torch.float32
+    assert torch.allclose(got[..., 0], torch.tensor(5000.5), rtol=1e-5)
+
+
+def test_a_gpu_adds_with_atomics_unless_torch_is_asked_for_determinism():
+    assert not avoids_atomics(torch.device("cuda"))
+
+
+@pytest.mark.usefixtures("_deterministic")
+def test_a_gpu_adds_without_atomics_where_torch_is_asked_for_determinism():
+    assert avoids_atomics(torch.device("cuda"))
+    assert not avoids_atomics(torch.device("cpu"))  # whose sums have one order anyway
 
 
 @pytest.mark.parametrize("spatial", SPATIAL)
