@@ -18,6 +18,9 @@ WAITS = frozenset(
 )
 """Operations whose result the host needs before it can go on: item, tolist, bool, boolean indexing, unique."""
 
+CALLERS = frozenset({"over_scales", "distilled", "_distillation"})
+"""Methods of losses that call terms: at every scale, or in every k-th iteration."""
+
 
 class Counting(TorchDispatchMode):
     """Looks at every operation while it is active, also at those of a backward pass.
@@ -84,7 +87,7 @@ def waits_for_the_host(func: Any, args: tuple[Any, ...], result: Any) -> bool:
 
 
 def _term() -> str:
-    """Returns the term on the stack: its outermost function, but for what calls a term at every scale."""
+    """Returns the term on the stack: its outermost function, but for ``CALLERS``."""
     found = ""
     frame: Any = sys._getframe(2)
     while frame is not None:
@@ -92,7 +95,7 @@ def _term() -> str:
         if str(frame.f_globals.get("__name__")).startswith("nnunet_cil."):
             if name == "terms":
                 return found or name
-            if name != "over_scales" and not name.startswith("<"):
+            if name not in CALLERS and not name.startswith("<"):
                 found = name
         frame = frame.f_back
     return found
