@@ -28,24 +28,40 @@ def valid_name(name: object, beginning: str) -> str:
     return name
 
 
-_SIDES = {"l": "left", "lt": "left", "r": "right", "rt": "right"}
+_SIDES = {"l": "left", "lt": "left", "r": "right", "rt": "right", "left": "left", "right": "right"}
+
+_SIDE = re.compile("^(left|right)(?=.{3})|(?<=.{3})(left|right)$")
+"""A side that is written together with the organ."""
 
 
 def spelled_alike(name: str, others: Iterable[str]) -> list[str]:
     """Returns the names that are likely to mean the same organ as a name.
 
-    They differ in capitals, in what separates the words, in their order, in short forms of left and right, in the plural or in
-    British spelling: ``Liver`` and ``liver``, ``gall bladder`` and ``GallBladder``, ``kidney_r`` and ``right kidney``.
+    They differ in capitals, accents, in what separates the words, in their order, in short forms of left and right, in the
+    plural or in British spelling: ``Liver`` and ``livers``, ``gall bladder`` and ``GallBladder``, ``kidney_r`` and
+    ``rightkidney``.
     """
     own = _spellings(name)
     return [other for other in others if own & _spellings(other)]
 
 
 def _spellings(name: str) -> set[str]:
-    words = [w.lower() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+", name)]
-    words = [re.sub("oe|ae", "e", _SIDES.get(w, w)) for w in words]
-    words = [w[:-1] if len(w) > 3 and w.endswith("s") else w for w in words]
-    return {"".join(words), " ".join(sorted(words))} if words else {name}
+    parts = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", name))  # without ligatures and Latin accents
+    text = unicodedata.normalize("NFKC", parts)
+    found = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+", text)
+    words = [part for word in found for part in _SIDE.sub(r" \g<0> ", word.lower()).split()]
+    sides = sorted(_SIDES.get(w, w) for w in words if _SIDES.get(w, w) in _SIDES.values())
+    others = [f"#{w}" if w.isdigit() else _stem(w) for w in words if _SIDES.get(w, w) not in _SIDES.values()]
+    if not words:
+        return {name}
+    return {" ".join([*sides, "".join(others)]), " ".join([*sides, *sorted(others)])}
+
+
+def _stem(word: str) -> str:
+    """Returns a word without the endings of its plural, in one of the two spellings of English."""
+    word = re.sub("ies$", "y", re.sub("our(s?)$", r"or\1", word.replace("grey", "gray")))
+    word = re.sub("oe|ae", "e", re.sub("ae$", "a", word))
+    return re.sub("(?<=..)(es|is|(?<!s)s|e)$", "", word)
 
 
 _LONGEST_COMPONENT = 200

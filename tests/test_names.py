@@ -2,6 +2,7 @@
 
 import pytest
 
+from nnunet_cil.datasets.totalsegmentator import STRUCTURES
 from nnunet_cil.errors import CILError
 from nnunet_cil.names import is_dataset_id, is_dataset_name, is_path_component, spelled_alike, valid_name
 from nnunet_cil.schedule import load_schedule, shipped_schedules
@@ -102,6 +103,20 @@ def test_what_leads_elsewhere_is_no_path_component(name):
         ("oesophagus", "Esophagus"),
         ("portal_vein_and_splenic_vein", "Portal vein and splenic vein"),
         ("肝臓", "肝臓"),
+        ("leftkidney", "kidney_l"),
+        ("kidneyRight", "rightkidney"),
+        ("gall_bladder_left", "left gallbladder"),
+        ("L. adrenal gland", "AdrenalGlands left"),
+        ("vertebrae_L1", "Vertebra L1"),
+        ("arteries", "artery"),
+        ("metastases", "metastasis"),
+        ("eyes", "eye"),
+        ("masses", "mass"),
+        ("liver tumours", "LiverTumor"),
+        ("grey_matter", "gray matter"),
+        ("\ufb01bula", "fibula"),
+        ("O\u0308sophagus", "\u00d6sophagus"),
+        ("liver1", "liver_1"),
     ],
 )
 def test_other_spellings_of_an_organ_are_alike(name, other):
@@ -122,6 +137,14 @@ def test_other_spellings_of_an_organ_are_alike(name, other):
         ("1", "2"),
         ("?", "!"),
         ("肝臓", "脾臓"),
+        ("leftkidney", "rightkidney"),
+        ("kidney_r", "kidney_l"),
+        ("rib 11", "rib 1 1"),
+        ("rib_left_1", "rib_right_1"),
+        ("tumour", "tremor"),
+        ("\u304b\u3099", "\u304b"),
+        ("tibia", "fibula"),
+        ("liver_tumours", "liver"),
     ],
 )
 def test_other_organs_are_not_alike(name, other):
@@ -132,3 +155,7 @@ def test_no_two_classes_of_a_shipped_schedule_are_alike():
     for file in shipped_schedules().values():
         classes = load_schedule(file).classes_until(99)
         assert all(spelled_alike(name, [other for other in classes if other != name]) == [] for name in classes)
+
+
+def test_no_two_structures_of_the_whole_body_are_alike():
+    assert all(spelled_alike(name, [n for n in STRUCTURES if n != name]) == [] for name in STRUCTURES)
