@@ -47,7 +47,7 @@ def test_plan_quotes_the_name_of_the_data_set(odd_toy, tmp_path, capsys):
 def test_extend_quotes_the_names_of_data_set_and_plans(monkeypatch, capsys):
     plans = "my plans' second"
     found = SimpleNamespace(
-        plan=SimpleNamespace(old_classes=("liver",), new_classes=("spleen",)),
+        plan=SimpleNamespace(old_classes=("liver",), new_classes=("spleen",), refined=()),
         file=Path("plans.json"),
         model=SimpleNamespace(configuration="3d_fullres"),
         trainer=PGCD,
