@@ -6,14 +6,17 @@ from pathlib import Path
 
 import cached_teacher
 import cost_report
+import export_memory
 import fill_tables
 import prediction_cost
 import pytest
+import volume_options
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "benchmarks" / "notebook"
 RESULTS = ROOT / "benchmarks" / "results"
 STUDIES = sorted(NOTEBOOK.glob("20*.md"))
+BELOW_THE_FLOOR = "2026-11-29-below-the-floor.md"
 COST_OF_A_STEP = "2026-11-25-cost-of-a-step.md"
 
 
@@ -58,6 +61,9 @@ def test_every_image_of_the_notebook_is_shown():
     [
         (COST_OF_A_STEP, "step_cost", cost_report.tables),
         (COST_OF_A_STEP, "step_cost_before", cost_report.tables),
+        (BELOW_THE_FLOOR, "step_cost_intervals", cost_report.tables),
+        (BELOW_THE_FLOOR, "volume_options", volume_options.show),
+        (BELOW_THE_FLOOR, "export_memory", export_memory.show),
         ("2026-11-23-cached-teacher.md", "cached_teacher", cached_teacher.table),
         ("2026-11-23-prediction-start-up-planning.md", "prediction_cost", prediction_cost.tables),
     ],

@@ -43,7 +43,7 @@ def test_they_are_what_nnunet_predicts_with_the_previous_model(names, name):
 
     trainer = started(make_trainer(name, names[1]))
     previous = Path(trainer.output_folder_base).with_name(f"{PGCD}__{names[0]}__3d_fullres")
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False, use_mirroring=False)
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False, use_mirroring=False, tile_step_size=0.75)
     predictor.initialize_from_trained_model_folder(str(previous), (0,), "checkpoint_final.pth")
     found = set()
     for case in trainer.do_split()[0]:
