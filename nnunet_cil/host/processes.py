@@ -93,8 +93,17 @@ def end_with_parent(parent: int, *, politely: bool = False) -> None:
     if sys.platform == "linux":
         number = signal.SIGINT if politely else signal.SIGKILL
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
-        if os.getppid() != parent:  # too late for the signal
+        if os.getppid() != parent and _has_ended(parent):  # too late for the signal
             os.kill(os.getpid(), number)
+
+
+def _has_ended(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 @cache

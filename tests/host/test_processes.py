@@ -135,13 +135,13 @@ def test_forked_workers_end_with_a_process_that_is_killed(tmp_path):
 @on_linux
 @pytest.mark.parametrize(
     ("parent", "politely", "status"),
-    [
-        ("os.getppid()", False, 0),
-        ("1 + os.getppid()", False, -signal.SIGKILL),
-        ("1 + os.getppid()", True, -signal.SIGINT),
-    ],
+    [("own", False, 0), ("alive", False, 0), ("ended", False, -signal.SIGKILL), ("ended", True, -signal.SIGINT)],
 )
 def test_a_process_whose_parent_has_ended_before_it_asks_for_the_signal_ends_too(parent, politely, status):
+    """Under a fork server the process that asked for a worker is not its parent, and alive."""
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    parent = {"own": "os.getppid()", "alive": os.getppid(), "ended": ended.pid}[parent]
     code = f"import os; from nnunet_cil.host.processes import end_with_parent as f; f({parent}, politely={politely})"
     process = subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL, check=False)
     assert process.returncode == status
