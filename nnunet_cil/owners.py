@@ -68,6 +68,11 @@ def read_token(text: str) -> Owner | None:
     return Owner(host=host, boot=boot, namespace=namespace, pid=int(pid), start=int(start))
 
 
+def current_user() -> int:
+    """Returns the number of the user; 0 on Windows, as of its files."""
+    return os.getuid() if hasattr(os, "getuid") else 0
+
+
 def current_owner() -> Owner:
     """Returns this process, which may be a fork of another one."""
     return _owner(os.getpid())

@@ -19,6 +19,7 @@ LAYERS = {
     "owners": 0,
     "shipped": 0,
     "schedule": 0,
+    "slurm_queue": 0,
     "labels": 0,
     "step_plans": 0,
     "validation": 0,

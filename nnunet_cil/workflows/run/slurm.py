@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import shlex
-import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import os
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,20 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.commands import log_end
 from nnunet_cil.limits import MAX_MINUTES, is_whole_number
+from nnunet_cil.slurm_queue import ask_slurm, own_queue
 from nnunet_cil.validation import validated
 from nnunet_cil.workflows.run.jobs import Job, import_submitit
 
 logger = logging.getLogger(__name__)
 
 _FORGET = "Remove it once none of its jobs is queued or running any more, and run the command again."
+
+_SIGNAL_DELAY_S = 90
+"""How long before its end a job is told that its time is up; submitit's default."""
+
+_LOOK_EVERY_S = 2.0
+_ENDING_S = 60.0
+"""How long a job that is ending is waited for: Slurm gives it 30 seconds, unless the cluster says otherwise."""
 
 
 def submit(jobs: Sequence[Job], logs: Path, parameters: Mapping[str, Any]) -> None:
@@ -41,7 +48,7 @@ def submit(jobs: Sequence[Job], logs: Path, parameters: Mapping[str, Any]) -> No
     if file.is_file():
         known = read_json(file, _FORGET)
         ids = validated(dict[str, str], known, str(file), _FORGET)
-    queue = _slurm_queue(file) if ids else {}
+    queue = _slurm_queue(file, ids.values()) if ids else {}
     submitted: set[str] = set()
     for job in jobs:
         earlier = ids.get(job.name)
@@ -52,7 +59,7 @@ def submit(jobs: Sequence[Job], logs: Path, parameters: Mapping[str, Any]) -> No
             continue
         if earlier and waits_in_vain:
             with suppress(CILError):  # Slurm does the same, in its time
-                _ask_slurm("scancel", earlier)
+                ask_slurm("scancel", earlier)
         elif earlier and (logs / "submitit" / f"{earlier}_0_log.out").is_file():
             logger.info(f"{earlier}  has ended, with work left. Its log {job.log} ends:\n  {log_end(job.log)}")
         ids[job.name] = _submit(executor, job, [ids[name] for name in job.after], parameters)
@@ -79,6 +86,8 @@ def _slurm_executor(folder: Path, parameters: Mapping[str, Any]) -> Any:
     """
     submitit = import_submitit()
     check_parameters(parameters)
+    # else a short job would be told at its start; Slurm may be half a minute early
+    signal = {"signal_delay_s": min(_SIGNAL_DELAY_S, parameters["timeout_min"] * 60 // 4)}
     # since Slurm 22.05, srun gives a process one CPU unless it is told by itself
     srun = {"srun_args": [f"--cpus-per-task={parameters['cpus_per_task']}"]} if "cpus_per_task" in parameters else {}
     try:
@@ -86,7 +95,7 @@ def _slurm_executor(folder: Path, parameters: Mapping[str, Any]) -> Any:
     except RuntimeError as error:
         raise CILError(f"Slurm's commands are not here ({error}). Run this where you would run sbatch.") from error
     try:
-        executor.update_parameters(**{f"slurm_{key}": value for key, value in {**srun, **parameters}.items()})
+        executor.update_parameters(**{f"slurm_{key}": value for key, value in {**signal, **srun, **parameters}.items()})
     except (NameError, AssertionError, TypeError, ValueError) as error:
         raise CILError(f"submitit does not take what --slurm says: {str(error).splitlines()[0]}") from error
     return executor
@@ -99,7 +108,8 @@ def _submit(executor: Any, job: Job, after: Sequence[str], parameters: Mapping[s
         additional |= {"dependency": f"afterok:{':'.join(after)}", "kill-on-invalid-dep": "yes"}
     executor.update_parameters(name=job.name, slurm_additional_parameters=additional)
     try:
-        return str(executor.submit(job).job_id)
+        with _without_own_job():
+            return str(executor.submit(job).job_id)
     except (RuntimeError, OSError) as error:
         raise CILError(
             f"Slurm did not take '{job.command}': {error}. Mend the cause and run the same again; what was submitted "
@@ -107,22 +117,44 @@ def _submit(executor: Any, job: Job, after: Sequence[str], parameters: Mapping[s
         ) from error
 
 
-def _slurm_queue(file: Path) -> dict[str, str]:
-    """Returns the user's jobs that are not over: ID -> state, as PENDING or RUNNING."""
+@contextmanager
+def _without_own_job() -> Iterator[None]:
+    """Hides the variables of the job in which this process runs: a job that is submitted would take them for its own."""
+    own = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "SBATCH_CPU_BIND", "SBATCH_MEM_BIND")
+    kept = ("SLURM_CONF", "SLURM_CLUSTERS")
+    is_in_job = "SLURM_JOB_ID" in os.environ
+    names = [name for name in os.environ if is_in_job and name.startswith(own) and name not in kept]
+    hidden = {name: os.environ.pop(name) for name in names}
     try:
-        listed = _ask_slurm("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%i %T")
-    except CILError as error:
-        raise CILError(
-            f"Nothing was submitted, as the jobs in {file} may be queued still: {error} Try again later, or delete "
-            "that file if none of them is queued."
-        ) from error
-    return {job_id: state for job_id, state in (line.split() for line in listed.splitlines() if line.strip())}
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
-def _ask_slurm(*command: str) -> str:
-    try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    except OSError as error:
-        raise CILError(f"'{command[0]}' cannot be run ({error}).") from error
-    except subprocess.CalledProcessError as error:
-        raise CILError(f"'{shlex.join(command)}' failed: {error.stderr.strip()}") from error
+def _slurm_queue(file: Path, job_ids: Collection[str]) -> dict[str, str]:
+    """Returns the user's jobs that are not over, once those that are ending have ended or are queued again.
+
+    Args:
+        file: holds the jobs' IDs.
+        job_ids: the jobs that matter.
+
+    Raises:
+        CILError: Slurm does not say.
+    """
+    deadline = time.monotonic() + _ENDING_S
+    has_said = False
+    while True:
+        try:
+            queue = own_queue()
+        except CILError as error:
+            raise CILError(
+                f"Nothing was submitted, as the jobs in {file} may be queued still: {error} Try again later, or delete "
+                "that file if none of them is queued."
+            ) from error
+        ending = [job_id for job_id in job_ids if queue.get(job_id) == "COMPLETING"]
+        if not ending or time.monotonic() > deadline:
+            return queue
+        if not has_said:
+            logger.info(f"Waiting for the end of {', '.join(ending)}")
+            has_said = True
+        time.sleep(_LOOK_EVERY_S)

@@ -31,11 +31,13 @@ def slurm(tmp_path, monkeypatch):
             [ -e {folder}/full ] && {{ echo 'QOSMaxSubmitJobPerUserLimit' >&2; exit 1; }}
             id=$((101 + $(cat {folder}/count 2>/dev/null | wc -l)))
             echo $id >> {folder}/count
+            env > {folder}/environment
             echo "$id PENDING" >> {folder}/queue
             echo "Submitted batch job $id"
             """,
         "squeue": f"[ -e {folder}/down ] && {{ echo 'Unable to contact slurm controller' >&2; exit 1; }}\n"
-        f"cat {folder}/queue",
+        f"echo $2 >> {folder}/users\n"
+        f'[ -z "$SQUEUE_STATES" ] && cat {folder}/queue; [ -e {folder}/next ] && mv {folder}/next {folder}/queue; true',
         "scancel": f"echo $1 >> {folder}/cancelled",
         "scontrol": f"echo $* >> {folder}/asked",
     }
@@ -123,6 +125,68 @@ def test_a_submission_that_is_cut_short_is_remembered(experiment, slurm, monkeyp
     (slurm / "full").unlink()
     assert submit(experiment) == 0
     assert list(ids(experiment).values()) == [101, 102, 103, 104, 105, 106]
+
+
+def submit_chains(folder, **parameters):
+    """Submits a, b behind a, and c, without an experiment; returns their IDs."""
+    after = {"a": (), "b": ("a",), "c": ()}
+    jobs = [Job(name=n, command=n, function=print, log=folder / f"{n}.txt", after=after[n]) for n in after]
+    cluster.submit(jobs, folder, {"timeout_min": 60, **parameters})
+    return json.loads((folder / "slurm_jobs.json").read_text())
+
+
+def test_a_job_that_is_ending_is_waited_for(slurm, tmp_path, monkeypatch, caplog):
+    """One of them has failed; the other one is queued again since its time was up."""
+    monkeypatch.setattr(cluster, "_LOOK_EVERY_S", 0.01)
+    submit_chains(tmp_path)
+    (slurm / "queue").write_text("101 COMPLETING\n102 PENDING\n103 COMPLETING\n")
+    (slurm / "next").write_text("102 PENDING\n103 PENDING\n")
+    with caplog.at_level("INFO"):
+        assert submit_chains(tmp_path) == {"a": "104", "b": "105", "c": "103"}
+    assert caplog.messages[0] == "Waiting for the end of 101, 103"
+    assert (slurm / "cancelled").read_text() == "102\n"
+
+
+def test_a_job_that_does_not_end_counts_as_queued(slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "_ENDING_S", 0.0)
+    first = submit_chains(tmp_path)
+    (slurm / "queue").write_text("101 COMPLETING\n102 PENDING\n103 COMPLETING\n")
+    assert submit_chains(tmp_path) == first
+
+
+def test_what_the_users_variables_let_squeue_hide_is_not_submitted_twice(slurm, tmp_path, monkeypatch):
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
+    monkeypatch.setenv("LOGNAME", "somebody")
+    assert submit_chains(tmp_path) == submit_chains(tmp_path)
+    assert (slurm / "users").read_text() == f"--user={os.getuid()}\n"
+
+
+@pytest.mark.parametrize("is_in_job", [True, False])
+def test_what_is_submitted_from_within_a_job_does_not_take_that_jobs_resources(slurm, tmp_path, monkeypatch, is_in_job):
+    values = {"SLURM_MEM_PER_CPU": "500", "SLURM_CONF": "/apps/slurm.conf", "SBATCH_ACCOUNT": "lab"}
+    if is_in_job:
+        values["SLURM_JOB_ID"] = "77"
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    submit_chains(tmp_path)
+    seen = dict(line.split("=", 1) for line in (slurm / "environment").read_text().splitlines() if "=" in line)
+    hidden = {"SLURM_JOB_ID", "SLURM_MEM_PER_CPU"} if is_in_job else set()
+    assert {name for name in values if name not in seen} == hidden
+    assert {name: os.environ[name] for name in values} == values
+
+
+@pytest.mark.parametrize(
+    ("parameters", "delay_s"),
+    [
+        ({"timeout_min": 60}, 90),
+        ({"timeout_min": 4}, 60),
+        ({"timeout_min": 1}, 15),
+        ({"timeout_min": 1, "signal_delay_s": 5}, 5),
+    ],
+)
+def test_a_short_job_is_not_told_at_its_start_that_its_time_is_up(slurm, tmp_path, parameters, delay_s):
+    submit_chains(tmp_path, **parameters)
+    assert f"#SBATCH --signal=USR2@{delay_s}\n" in (tmp_path / "submitit" / "101_submission.sh").read_text()
 
 
 def test_nothing_is_submitted_where_slurm_does_not_say_what_is_queued(experiment, slurm, capsys):
