@@ -15,12 +15,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, temporary_file
-from nnunet_cil.owners import Owner, current_owner, read_token
+from nnunet_cil.owners import Owner, current_owner, current_user, read_token
+from nnunet_cil.slurm_queue import job_is_over
 
 _LOOK_EVERY_S = 2.0
+_ASK_EVERY_S = 30.0
+"""How often Slurm is asked, which serves many users."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,8 @@ class Holder:
         since: when it was taken, as text.
         command: of the process.
         job: the ID of the Slurm job that the process belongs to; empty for none.
+        cluster: of that job; empty where Slurm did not say.
+        is_own: this user has taken it.
     """
 
     owner: Owner
@@ -40,28 +46,51 @@ class Holder:
     since: str
     command: str
     job: str
+    cluster: str
+    is_own: bool
 
     @classmethod
     def this_process(cls) -> Holder:
         """Returns this process as a holder."""
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
         now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-        job = os.environ.get("SLURM_JOB_ID", "")
-        return cls(owner=current_owner(), host=socket.gethostname(), since=now, command=shlex.join(words), job=job)
+        return cls(
+            owner=current_owner(),
+            host=socket.gethostname(),
+            since=now,
+            command=shlex.join(words),
+            job=os.environ.get("SLURM_JOB_ID", ""),
+            cluster=os.environ.get("SLURM_CLUSTER_NAME", ""),
+            is_own=True,
+        )
 
     def __str__(self) -> str:
         """Returns the holder as a part of a sentence."""
         return f"process {self.owner.pid} on {self.host} since {self.since} ({self.command})"
 
     @property
-    def has_ended(self) -> bool:
-        """Tells whether its process is known to be gone.
+    def state(self) -> Literal["running", "gone", "unknown"]:
+        """Tells whether its process is still there. On another node, Slurm is asked about its job, from within a job.
 
-        A job of Slurm that is started again may be on another machine; it runs once at a time.
+        A job that is started again may be on another machine; it runs once at a time.
         """
-        is_own_job = bool(self.job) and self.job == os.environ.get("SLURM_JOB_ID")
-        is_other = self.owner.host != current_owner().host
-        return self.owner.state == "gone" or (is_own_job and is_other)
+        state = self.owner.state
+        if state != "unknown" or not self.job:
+            return state
+        if self.job == os.environ.get("SLURM_JOB_ID"):
+            return "gone" if self.owner.host != current_owner().host else "unknown"
+        # of another user, or another cluster, Slurm may say nothing
+        if not self.is_own or not self.cluster or self.cluster != os.environ.get("SLURM_CLUSTER_NAME"):
+            return "unknown"
+        is_over = job_is_over(self.job)
+        if is_over is None:
+            return "unknown"
+        return "gone" if is_over else "running"
+
+    @property
+    def has_ended(self) -> bool:
+        """Tells whether its process is known to be gone."""
+        return self.state == "gone"
 
 
 class Lock:
@@ -162,18 +191,19 @@ class Lock:
         Raises:
             CILError: the holder cannot be watched from here.
         """
-        has_said = False
+        watched: Holder | None = None
         while (holder := self.holder()) is not None:
-            if holder.owner.state == "unknown":
-                raise CILError(self.refusal(holder))
-            if not has_said:
-                say(f"{self.what} is in use by {holder}: waiting for its end")
-                has_said = True
-            time.sleep(_LOOK_EVERY_S)
+            if holder != watched:
+                if holder.state == "unknown":
+                    raise CILError(self.refusal(holder))
+                if watched is None:
+                    say(f"{self.what} is in use by {holder}: waiting for its end")
+                watched = holder  # from now on, Slurm may be silent for a while
+            time.sleep(_ASK_EVERY_S if holder.owner.state == "unknown" else _LOOK_EVERY_S)
 
     def refusal(self, holder: Holder) -> str:
         """Returns a sentence that says who holds the lock, and what to do."""
-        if holder.owner.state == "running":
+        if holder.state == "running":
             return f"{self.what} is in use by {holder}. Wait for its end, or end it."
         return (
             f"{self.what} is in use by {holder}, which cannot be watched from here. Wait for its end; if it has ended "
@@ -184,13 +214,14 @@ class Lock:
         """Returns who has taken the lock; None where nobody has, or a file that no process has finished."""
         try:
             content = read_json(self.file, "")
+            is_own = self.file.stat().st_uid == current_user()
             owner = read_token(str(content.get("process")))
-        except CILError:
+        except (CILError, FileNotFoundError):
             return None
         if owner is None:
             return None
-        host, since, command, job = (str(content.get(key, "")) for key in ("host", "since", "command", "job"))
-        return Holder(owner=owner, host=host, since=since, command=command, job=job)
+        texts = {key: str(content.get(key, "")) for key in ("host", "since", "command", "job", "cluster")}
+        return Holder(owner=owner, is_own=is_own, **texts)
 
     def _create(self) -> None:
         """Writes the file, unless another process, of another machine, has written it meanwhile.
@@ -205,6 +236,7 @@ class Lock:
             "since": own.since,
             "command": own.command,
             "job": own.job,
+            "cluster": own.cluster,
         }
         with temporary_file(self.file) as written:
             written.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
@@ -249,6 +281,5 @@ def _one_at_a_time() -> Iterator[None]:
     """Lets one process of this machine at a time look at a lock and take it over."""
     from filelock import FileLock
 
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    with FileLock(Path(tempfile.gettempdir()) / f"nnunet_cil_{user}.lock"):
+    with FileLock(Path(tempfile.gettempdir()) / f"nnunet_cil_{current_user()}.lock"):
         yield

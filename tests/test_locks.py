@@ -103,6 +103,51 @@ def test_a_slurm_job_that_is_started_again_elsewhere_takes_its_lock_over(lock, m
     assert json.loads(lock.file.read_text())["process"] == current_owner().token
 
 
+@pytest.fixture
+def on_another_node(lock, monkeypatch):
+    """A lock of job 7 on another node; this process is in job 8 of the same cluster."""
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "one")
+    write_holder(lock, replace(current_owner(), host="0" * 8), job="7", cluster="one")
+    return lock
+
+
+def slurm_says(monkeypatch, *answers):
+    left = list(answers)
+    monkeypatch.setattr("nnunet_cil.locks.job_is_over", lambda job: left.pop(0) if len(left) > 1 else left[0])
+
+
+def test_the_lock_of_a_job_that_is_over_is_taken_over_on_another_node(on_another_node, monkeypatch):
+    slurm_says(monkeypatch, True)
+    on_another_node.acquire()
+    assert json.loads(on_another_node.file.read_text())["job"] == "8"
+
+
+def test_a_job_on_another_node_is_waited_for_also_while_slurm_is_silent(on_another_node, monkeypatch):
+    monkeypatch.setattr("nnunet_cil.locks._ASK_EVERY_S", 0.01)
+    slurm_says(monkeypatch, False)
+    with pytest.raises(CILError, match=r"on node7 since .* Wait for its end, or end it\.$"):
+        on_another_node.acquire()
+    slurm_says(monkeypatch, False, False, None, None, True)
+    said = []
+    on_another_node.wait(said.append)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("what", ["silent", "another cluster", "another user", "outside of Slurm"])
+def test_where_slurm_does_not_know_a_job_its_lock_is_not_taken_over(on_another_node, monkeypatch, what):
+    slurm_says(monkeypatch, None if what == "silent" else True)
+    if what == "another cluster":
+        monkeypatch.setenv("SLURM_CLUSTER_NAME", "two")
+    elif what == "another user":
+        monkeypatch.setattr("nnunet_cil.locks.current_user", lambda: os.getuid() + 1)
+    elif what == "outside of Slurm":
+        monkeypatch.delenv("SLURM_CLUSTER_NAME")
+    for refused in (on_another_node.acquire, lambda: on_another_node.wait(print)):
+        with pytest.raises(CILError, match="which cannot be watched from here"):
+            refused()
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"process": "x"}', '{"process": null}'])
 def test_a_damaged_lock_is_named(lock, content):
     lock.file.write_text(content)
