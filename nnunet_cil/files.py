@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -247,12 +247,3 @@ def _unpacks(file: Path) -> bool:
     except (gzip.BadGzipFile, EOFError, zlib.error):
         return False
     return True
-
-
-def files_sha256(files: Iterable[Path]) -> str:
-    """Returns the SHA-256 of the names and contents of files, in hexadecimal."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + b"\0")
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()

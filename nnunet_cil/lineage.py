@@ -14,6 +14,7 @@ from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, shortened
 from nnunet_cil.names import is_path_component, is_readable
+from nnunet_cil.predicted_from import is_validated
 from nnunet_cil.validation import validated
 
 
@@ -113,18 +114,14 @@ def _check_names(record: StepRecord) -> None:
         )
 
 
-NOT_FINAL = "not_of_the_final_checkpoint.txt"
-"""In nnU-Net's folder ``validation``, while it holds the predictions of ``checkpoint_best.pth`` (``--val_best``)."""
-
-
 def validation_means(fold: Path) -> dict[str, dict[str, float]]:
     """Reads the scores of nnU-Net's final validation of a fold: label -> metric -> mean over the cases.
 
-    Empty where there is none, or only one from before the checkpoint, or half of one, or that of the best checkpoint.
+    Empty where there is none, or half of one, or where it is not known to be of the final checkpoint that is there.
     """
-    summary, checkpoint = fold / "validation" / "summary.json", fold / "checkpoint_final.pth"
+    summary = fold / "validation" / "summary.json"
     try:
-        if (summary.parent / NOT_FINAL).is_file() or summary.stat().st_mtime < checkpoint.stat().st_mtime:
+        if not is_validated(fold):
             return {}
         means = read_json(summary, "").get("mean")
         found: dict[str, dict[str, float]] = validated(dict[str, dict[str, float]], means, str(summary), "")

@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nnunet_cil"
 LAYERS = {
     "case_hashes": 0,
+    "content": 0,
     "errors": 0,
     "files": 0,
     "fold_cases": 0,
@@ -17,6 +18,7 @@ LAYERS = {
     "locks": 0,
     "names": 0,
     "owners": 0,
+    "predicted_from": 0,
     "shipped": 0,
     "schedule": 0,
     "slurm_queue": 0,

@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from toy import write_scores
 from toy_records import RECORD
 
 from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import read_lineage, validation_dice
+from nnunet_cil.predicted_from import PredictedFrom
 
 
 def test_a_record_is_read_as_it_was_written():
@@ -28,7 +30,7 @@ def test_scores_of_fold_all_are_not_taken_for_validation_scores(tmp_path):
     for fold, expected in (("fold_all", {}), ("fold_1", {"liver": 0.97})):
         (tmp_path / fold / "validation").mkdir(parents=True)
         (tmp_path / fold / "checkpoint_final.pth").write_bytes(b"")
-        (tmp_path / fold / "validation" / "summary.json").write_text(json.dumps({"mean": {"1": {"Dice": 0.97}}}))
+        write_scores(tmp_path / fold, {"1": {"Dice": 0.97}})
         assert validation_dice(tmp_path / fold, {"background": 0, "liver": 1}) == expected
 
 
@@ -76,4 +78,6 @@ def test_a_damaged_summary_is_no_validation(tmp_path, content):
     (fold / "validation").mkdir(parents=True)
     (fold / "checkpoint_final.pth").write_bytes(b"")
     (fold / "validation" / "summary.json").write_text(content)
+    files = [fold / "validation" / "summary.json"]
+    PredictedFrom.by(fold / "checkpoint_final.pth").write(fold / "validation", files)
     assert validation_dice(fold, {"background": 0, "liver": 1}) == {}

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 import torch
 
 from nnunet_cil.networks.prototype_bank import PrototypeBank
+from nnunet_cil.predicted_from import PredictedFrom
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import Settings
 from nnunet_cil.training.methods.pgcd import PGCDLoss
@@ -347,9 +348,16 @@ def teacher_segments(folder: Path, logits: torch.Tensor, labelled_channels_in=la
 def finish_training(fold: Path) -> None:
     """Writes what a finished nnUNetv2_train leaves, as far as ``run`` reads it."""
     write_checkpoint(fold / "checkpoint_final.pth", "x")
-    (fold / "validation").mkdir(exist_ok=True)
-    means = {str(c): {"Dice": c / 10} for c in range(1, 5)}
-    (fold / "validation" / "summary.json").write_text(json.dumps({"mean": means}))
+    write_scores(fold, {str(c): {"Dice": c / 10} for c in range(1, 5)})
+
+
+def write_scores(fold: Path, means: dict) -> None:
+    """Writes what the final validation of the checkpoint that is there leaves; the predictions are there."""
+    folder = fold / "validation"
+    folder.mkdir(exist_ok=True)
+    (folder / "summary.json").write_text(json.dumps({"mean": means}))
+    files = [file for file in folder.iterdir() if file.name != "predicted_from.json"]
+    PredictedFrom.by(fold / "checkpoint_final.pth").write(folder, files)
 
 
 def write_checkpoint(file: Path, content: str) -> None:

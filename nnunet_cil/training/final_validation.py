@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from nnunet_cil.host.reading.spacings import TIFF, spacing_file
-from nnunet_cil.lineage import NOT_FINAL
+from nnunet_cil.predicted_from import FINAL, PredictedFrom, record_file
 from nnunet_cil.training.cases import check_before_validation
 from nnunet_cil.training.class_blocks import in_blocks
 from nnunet_cil.training.ground_truth import drop_unlabelled_scores, write_in_channels
+from nnunet_cil.training.state import read_checkpoint
 
 if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
@@ -30,10 +34,12 @@ def final_validation(trainer: nnUNetTrainerCIL, *, saves_probabilities: bool = F
     """
     check_before_validation(trainer)
     folder, ending = Path(trainer.output_folder) / "validation", trainer.dataset_json["file_ending"]
+    cases, validated = trainer.do_split()[1], None
     if trainer.local_rank == 0:
         if trainer.is_trained:
             _remove_latest(Path(trainer.output_folder))
-        _prepare_folder(folder, trainer.do_split()[1], ending, is_final=trainer.is_trained)
+        _prepare_folder(folder, cases, ending)
+        validated = _final_checkpoint(trainer)
     original: str = trainer.preprocessed_dataset_folder_base
     managers = trainer.plans_manager, trainer.configuration_manager
     trainer.preprocessed_dataset_folder_base = _ground_truth_folder(trainer)
@@ -53,8 +59,11 @@ def final_validation(trainer: nnUNetTrainerCIL, *, saves_probabilities: bool = F
         )
     if trainer.fold == "all":
         trainer.say("Fold all has no validation cases: what nnU-Net scores here are training cases.")
-    if trainer.is_trained:
-        (folder / NOT_FINAL).unlink(missing_ok=True)
+    if validated is None:
+        trainer.say(f"Not predicted by {FINAL}: the step counts as not validated until nnUNetv2_train --val has run.")
+    else:
+        predictions = (folder / f"{case}{ending}" for case in cases)
+        validated.write(folder, [folder / "summary.json", *(file for file in predictions if file.is_file())])
 
 
 def _remove_latest(fold: Path) -> None:
@@ -63,8 +72,26 @@ def _remove_latest(fold: Path) -> None:
         (fold / "checkpoint_latest.pth").unlink(missing_ok=True)
 
 
-def _prepare_folder(folder: Path, cases: Collection[str], file_ending: str, *, is_final: bool) -> None:
-    """Removes the scores and what was predicted for other cases from nnU-Net's folder ``validation``.
+def _final_checkpoint(trainer: nnUNetTrainerCIL) -> PredictedFrom | None:
+    """Returns a record of the final checkpoint; None where its weights are not those that are validated.
+
+    They are not after ``--val_best``, nor where a training without checkpoints left the file of an earlier one.
+    """
+    file = Path(trainer.output_folder) / FINAL
+    if not trainer.is_trained or not file.is_file():
+        return None
+    stored, own = read_checkpoint(file, lazily=True)["network_weights"], trainer.bare_network.state_dict()
+    same = stored.keys() == own.keys() and all(_are_equal(stored[name], own[name].cpu()) for name in own)
+    return PredictedFrom.by(file) if same else None
+
+
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    """Compares two tensors; NaN equals NaN."""
+    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+def _prepare_folder(folder: Path, cases: Collection[str], file_ending: str) -> None:
+    """Removes the record, the scores, and what was predicted for other cases from nnU-Net's folder ``validation``.
 
     nnU-Net scores every prediction that lies there, also those that an earlier training left under another split.
 
@@ -72,9 +99,9 @@ def _prepare_folder(folder: Path, cases: Collection[str], file_ending: str, *, i
         folder: nnU-Net's.
         cases: that are going to be predicted.
         file_ending: of predictions.
-        is_final: whether the final checkpoint predicts; otherwise a note beside the predictions says so.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    record_file(folder).unlink(missing_ok=True)
     (folder / "summary.json").unlink(missing_ok=True)
     for file in folder.iterdir():
         ending = next((e for e in (file_ending, ".npz", ".pkl") if file.name.endswith(e)), None)
@@ -82,8 +109,6 @@ def _prepare_folder(folder: Path, cases: Collection[str], file_ending: str, *, i
             file.unlink()
             if ending == file_ending and ending in TIFF:
                 spacing_file(file, is_image=False).unlink(missing_ok=True)
-    if not is_final:
-        (folder / NOT_FINAL).write_text("Predictions of checkpoint_best.pth.\n", encoding="utf-8")
 
 
 def _ground_truth_folder(trainer: nnUNetTrainerCIL) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _codecs
-import hashlib
 import io
 import pickle
 import re
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from nnunet_cil import __version__
+from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import moved_into_place, shortened
 from nnunet_cil.host.dataset_json import checked_dataset_json
@@ -450,12 +450,3 @@ def _check_architecture(
                 f"{shapes[1]} there and {shapes[0]} here. All steps need the same base plans and "
                 "configuration."
             )
-
-
-def file_sha256(file: Path) -> str:
-    """Returns the file's SHA-256, in hexadecimal."""
-    with file.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

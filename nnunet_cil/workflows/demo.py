@@ -14,6 +14,7 @@ from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.commands import call, python_path, train
 from nnunet_cil.host.folders import model_folder_name
 from nnunet_cil.host.splits import SPLITS_FILE
+from nnunet_cil.predicted_from import is_validated
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.shipped import trainers_folder
 
@@ -164,7 +165,7 @@ def _train(
 ) -> None:
     """Trains and validates a step's model; goes on with one that was interrupted, and skips a finished one."""
     fold = model_folder(output, trainer, step) / "fold_0"
-    if (fold / "validation" / "summary.json").is_file():
+    if is_validated(fold):
         return
     arguments = [str(DATASET_ID), CONFIGURATION, "0", "-tr", trainer, "-p", _plans_name(step)]
     arguments += ["-device", device, *(["--c"] if any(fold.glob("checkpoint_*.pth")) else [])]

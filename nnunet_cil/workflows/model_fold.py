@@ -13,6 +13,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.host.reading.readers import named_reader
 from nnunet_cil.lineage import StepRecord, validation_means
 from nnunet_cil.locks import Lock, fold_lock
+from nnunet_cil.predicted_from import checkpoint_sha256
 from nnunet_cil.step_plans import StepPlan
 
 
@@ -142,17 +143,11 @@ class ModelFold:
     @property
     def is_validated(self) -> bool:
         """Tells whether nnU-Net has predicted and scored the validation cases with the checkpoint that is there."""
-        return bool(self.validation_means())
-
-    def validation_means(self) -> dict[str, dict[str, float]]:
-        """Reads the scores of nnU-Net's final validation: label -> metric -> mean; empty where there are none."""
-        return validation_means(self.folder)
+        return bool(validation_means(self.folder))
 
     def checkpoint_sha256(self) -> str:
         """Returns the SHA-256 of the final checkpoint."""
-        from nnunet_cil.training.state import file_sha256
-
-        return file_sha256(self.checkpoint)
+        return checkpoint_sha256(self.folder)
 
     def put_broken_aside(self) -> None:
         """Renames a final checkpoint that is not whole: nnU-Net would go on from it before any other, and fail."""
@@ -223,21 +218,9 @@ class ModelFold:
         return () if state is None else state.lineage
 
     def stands_on(self, earlier: ModelFold) -> bool:
-        """Tells whether it was trained on top of the model of the step before that is there; true where that is not known.
-
-        The model of a step before is known by the key of its record, which is another one in every training. Its checkpoint is
-        hashed only where there is no key, or where the file is newer than what stands on it.
-        """
-        newest, own, theirs = self.newest_checkpoint, self.records(), earlier.records()
-        if newest is None or not own or not earlier.is_trained:
-            return True
-        known, there = (records[-1].case_hashes if records else None for records in (own[:-1], theirs))
-        if known is not None and there is not None:
-            if known.key != there.key:
-                return False
-            if earlier.checkpoint.stat().st_mtime <= newest.stat().st_mtime:
-                return True
-        return own[-1].previous_sha256 == earlier.checkpoint_sha256()
+        """Tells whether it was trained on top of the model of the step before that is there; true where that is not known."""
+        own = self.records()
+        return not own or not earlier.is_trained or own[-1].previous_sha256 == earlier.checkpoint_sha256()
 
     def check_continues(self, earlier: ModelFold) -> None:
         """Refuses a model that was trained on top of another one of the step before than is there now.

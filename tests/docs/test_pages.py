@@ -20,7 +20,7 @@ BUDGETS = {
     "docs/how-to/several-data-sets.md": 350,
     "docs/how-to/bring-data.md": 450,
     "docs/how-to/cluster.md": 300,
-    "docs/how-to/score-and-read.md": 450,
+    "docs/how-to/score-and-read.md": 460,
     "docs/how-to/deploy.md": 250,
     "docs/how-to/choose-a-method.md": 350,
     "docs/how-to/add-a-method.md": 710,

@@ -10,7 +10,8 @@ from toy import DATASET, ORGANS, SHORT, checkpoint, make_trainer, plan_toy, set_
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import read_lineage, validation_dice
-from nnunet_cil.training.final_validation import _prepare_folder
+from nnunet_cil.predicted_from import PredictedFrom, is_validated
+from nnunet_cil.training.final_validation import _final_checkpoint, _prepare_folder
 
 FINE_TUNE = "nnUNetTrainerFineTune"
 STEPS = ["nnUNetPlans_toy_step0", "nnUNetPlans_toy_step1"]
@@ -143,13 +144,23 @@ def test_a_validation_holds_no_predictions_of_an_earlier_split(root):
     summary = json.loads((folder / "summary.json").read_text())
     found = sorted(Path(case["prediction_file"]).name for case in summary["metric_per_case"])
     assert found == ["case_1.nii.gz", "case_4.nii.gz"] == sorted(f.name for f in folder.glob("*.nii.gz"))
+    assert sorted(PredictedFrom.read(folder).files) == [*found, "summary.json"]
+    assert is_validated(folder.parent)
+
+
+def test_only_the_weights_of_the_final_checkpoint_are_recorded_as_validated(root):
+    """A training without checkpoints leaves the file of an earlier one."""
+    trainer = loaded()
+    assert _final_checkpoint(trainer) == PredictedFrom.by(final_checkpoint(root))
+    next(trainer.bare_network.parameters()).data[0] += 1
+    assert _final_checkpoint(trainer) is None
 
 
 def test_what_belongs_to_other_cases_goes_and_the_users_own_files_stay(tmp_path):
     names = ["a.b.tif", "a.b.npz", "a.b.pkl", "a.tif", "c.tif", "c.npz", "summary.json", "notes.txt", "postprocessing"]
     for name in names:
         (tmp_path / name).write_text("")
-    _prepare_folder(tmp_path, ["a.b"], ".tif", is_final=True)
+    _prepare_folder(tmp_path, ["a.b"], ".tif")
     assert sorted(f.name for f in tmp_path.iterdir()) == [
         "a.b.npz",
         "a.b.pkl",

@@ -6,12 +6,12 @@ import pytest
 import torch
 from toy import DATASET, ORGANS, base_plans, init_args, make_trainer, train, write_schedule
 
+from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import foreign_record
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.training.state import (
     StepState,
-    file_sha256,
     foreground_classes,
     read_checkpoint,
     read_model_checkpoint,

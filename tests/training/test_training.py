@@ -23,6 +23,7 @@ from toy import (
     write_schedule,
 )
 
+from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import write_json
 from nnunet_cil.locks import fold_lock
@@ -36,7 +37,6 @@ from nnunet_cil.training.methods.pgcd import nnUNetTrainerPGCD
 from nnunet_cil.training.methods.plop import nnUNetTrainerPLOP
 from nnunet_cil.training.methods.pseudo_label import nnUNetTrainerPseudoLabel
 from nnunet_cil.training.methods.replay import nnUNetTrainerReplay
-from nnunet_cil.training.state import file_sha256
 from nnunet_cil.workflows.plan.plan import plan
 
 PGCD = "nnUNetTrainerPGCD"

@@ -10,9 +10,10 @@ from toy import DATASET, finish_training, init_args, write_checkpoint
 from toy_models import PGCD, run, write_model
 
 from nnunet_cil.cli import main
+from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import StepRecord
-from nnunet_cil.training.state import StepState, file_sha256
+from nnunet_cil.training.state import StepState
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 

@@ -17,11 +17,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 from tqdm import tqdm
 
+from nnunet_cil.content import file_sha256
 from nnunet_cil.files import json_sha256, temporary_folder
 from nnunet_cil.host.folders import check_room
 from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.training.passes import TrainingPass
-from nnunet_cil.training.state import PreviousStep, file_sha256
+from nnunet_cil.training.state import PreviousStep
 from nnunet_cil.training.volumes.store import Claim, VolumeStore
 from nnunet_cil.training.volumes.stray_regions import stray_regions
 

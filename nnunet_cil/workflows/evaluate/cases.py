@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nnunet_cil.content import file_sha256, files_sha256
 from nnunet_cil.errors import CILError, few_names
-from nnunet_cil.files import files_sha256
 from nnunet_cil.host.case_files import first_images, image_cases
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
@@ -17,6 +18,7 @@ from nnunet_cil.host.raw_dataset import read_raw
 from nnunet_cil.host.reading.spacings import with_spacing_files
 from nnunet_cil.host.splits import SPLITS_FILE, read_split
 from nnunet_cil.labels import labelled_classes
+from nnunet_cil.predicted_from import PredictedFrom
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.fold_records import current_cases
@@ -212,15 +214,21 @@ def _link_all(files: Mapping[str, Path], folder: Path) -> None:
     """Makes a folder that holds links to files, by their new names, and nothing else; copies where it cannot hold links."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
-        if old.name not in files or old.suffix == ".json":  # a copy of the latter may be older
+        if old.name not in files:
             old.unlink()
     for name, original in files.items():
-        if (folder / name).exists():
+        link = folder / name
+        if link.is_symlink():
+            is_right = Path(os.readlink(link)) == original  # not where the data were before they were moved
+        else:
+            is_right = link.is_file() and file_sha256(link) == file_sha256(original)
+        if is_right:
             continue
+        link.unlink(missing_ok=True)
         try:
-            (folder / name).symlink_to(original)
+            link.symlink_to(original)
         except OSError:
-            shutil.copyfile(original, folder / name)
+            shutil.copyfile(original, link)
 
 
 def cases_of(model: ModelFold, test: TestSet | None) -> list[Case]:
@@ -277,10 +285,11 @@ def _validated_cases(model: ModelFold, file_ending: str) -> list[str]:
     """Returns the validation cases of the fold, which nnU-Net must have predicted with the final checkpoint."""
     names = sorted(current_cases(model.model.dataset, model.fold).validation)
     predictions = model.folder / "validation"
-    missing = [name for name in names if not (predictions / f"{name}{file_ending}").is_file()]
-    if missing or not model.is_validated:
+    record = PredictedFrom.read(predictions) if model.is_validated else None
+    missing = [name for name in names if record is None or not record.holds(predictions / f"{name}{file_ending}")]
+    if missing or record is None:
         command = shlex.join(["nnUNetv2_train", *model.train_arguments, "--val"])
-        which = f" of {few_names(missing)}" if missing and model.is_validated else ""
+        which = "" if record is None else f" of {few_names(missing)}"
         raise CILError(f"{predictions} does not hold the predictions of the final checkpoint{which}. Run '{command}'.")
     return names
 

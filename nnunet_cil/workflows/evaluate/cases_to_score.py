@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_cil.content import FileState, file_state
 from nnunet_cil.datasets.parallel import in_parallel
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.files import is_cut_off, read_json
@@ -62,9 +63,9 @@ def _check(dataset: str, test: TestSet, planned_reader: str) -> tuple[str, ...]:
     reader = _reader(dataset, content, planned_reader)
     cases = tuple(_paired(test, content, has_colours=has_colours(reader)))
     _check_patterns(dataset, content, {name for name, _, _ in cases})
-    sizes = [(f.stat().st_size, f.stat().st_mtime_ns) for _, images, labels in cases for f in (*images, labels)]
+    states = tuple(file_state(file) for _, images, labels in cases for file in (*images, labels))
     numbers = frozenset({0, *content["labels"].values()})
-    return _read_all(cases, tuple(sizes), type(reader).__name__, len(content["channel_names"]), numbers)
+    return _read_all(cases, states, type(reader).__name__, len(content["channel_names"]), numbers)
 
 
 def _check_patterns(dataset: str, content: Mapping[str, Any], tests: set[str]) -> None:
@@ -150,7 +151,7 @@ def _and_others(names: Sequence[str]) -> str:
 @lru_cache(maxsize=8)
 def _read_all(
     cases: tuple[_Case, ...],
-    sizes_and_times: tuple[tuple[int, int], ...],  # only tells whether the files are those of the last time
+    _states: tuple[FileState, ...],  # whether the files are those of the last time
     reader_name: str,
     num_channels: int,
     numbers: frozenset[int],

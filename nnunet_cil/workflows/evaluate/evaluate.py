@@ -38,7 +38,7 @@ from nnunet_cil.workflows.evaluate.cases import (
 from nnunet_cil.workflows.evaluate.cases_to_score import check_test_files
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
 from nnunet_cil.workflows.evaluate.pictures import write_charts, write_overlays, write_report, write_training_curves
-from nnunet_cil.workflows.evaluate.predict import Prediction, expected_predictions, predictions_of
+from nnunet_cil.workflows.evaluate.predict import Prediction, are_predicted, expected_predictions, predictions_of
 from nnunet_cil.workflows.evaluate.score import is_scored, score
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.fold_records import check_validation_cases, note_trained_test_cases
@@ -243,7 +243,10 @@ def evaluated(experiment: Experiment, options: EvaluationOptions) -> Evaluation 
 def _is_scored(model: ModelFold, planned: PlannedExperiment, options: EvaluationOptions, digest: str) -> bool:
     """Tells whether the stored scores of a model are those of the predictions and references that are there."""
     output = output_folder(planned.experiment, options)
-    predictions = expected_predictions(model, test_sets(planned, model.fold, options, output), output)
+    tests = test_sets(planned, model.fold, options, output)
+    if not are_predicted(model, tests, output, checkpoint_sha256=digest):
+        return False
+    predictions = expected_predictions(model, tests, output)
     return is_scored(model, predictions, output, checkpoint_sha256=digest, tolerance_mm=options.tolerance_mm)
 
 

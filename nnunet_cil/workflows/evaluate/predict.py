@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_cil.content import files_sha256
+from nnunet_cil.errors import CILError
 from nnunet_cil.files import is_cut_off
 from nnunet_cil.host.commands import predict, user_environment
+from nnunet_cil.predicted_from import PredictedFrom
 from nnunet_cil.workflows.evaluate.cases import Case, TestSet, cases_of
 from nnunet_cil.workflows.model_fold import ModelFold
-
-_FINISHED = "finished"
-"""Stands with a folder's predictions once all are there. Without it the last files may be cut off by a kill."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,24 @@ def predictions_of(
         predictions += own
         if test is not None and own:
             folder = own[0].file.parent
-            source = _source(checkpoint_sha256, test.images)
             log = output / "logs" / f"{'_'.join(filter(None, [model.stem, test.dataset]))}.txt"
             arguments = [*model.predict_arguments, "-i", str(test.images), "-o", str(folder), "-device", device]
-            _predict(arguments, [p.file for p in own], source=source, mark=folder / "predicted_from.txt", log=log)
+            _predict(arguments, [p.file for p in own], _source(checkpoint_sha256, test.images), log)
     return predictions
+
+
+def are_predicted(model: ModelFold, tests: Sequence[TestSet | None], output: Path, *, checkpoint_sha256: str) -> bool:
+    """Tells whether all predictions of test sets are there, made by this model from the images that are there.
+
+    Arguments as of ``predictions_of``; the fold's validation cases do not count.
+    """
+    for test in tests:
+        own = [] if test is None else expected_predictions(model, [test], output)
+        if test is not None and own:
+            known = _known(own[0].file.parent, _source(checkpoint_sha256, test.images))
+            if known is None or not all(known.holds(prediction.file) for prediction in own):
+                return False
+    return True
 
 
 def expected_predictions(model: ModelFold, tests: Sequence[TestSet | None], output: Path) -> list[Prediction]:
@@ -64,38 +76,48 @@ def expected_predictions(model: ModelFold, tests: Sequence[TestSet | None], outp
     return predictions
 
 
-def _source(checkpoint_sha256: str, images: Path) -> str:
-    """Returns what predictions are made from: the model, and the images by name and size, since they are long to read.
-
-    Of TIFFs also the spacings beside them, to which nnU-Net resamples.
-    """
-    files = sorted(images.iterdir())
-    sizes = "\n".join(f"{file.name} {file.stat().st_size}" for file in files)
-    spacings = b"".join(file.read_bytes() for file in files if file.suffix == ".json")
-    return f"{checkpoint_sha256} {hashlib.sha256(sizes.encode() + spacings).hexdigest()[:16]} {images.resolve()}"
+def _source(checkpoint_sha256: str, images: Path) -> PredictedFrom:
+    """Returns what predictions are made from: the model, and what the folder of images holds, wherever it is."""
+    files = sorted(file for file in images.iterdir() if file.is_file() and not file.name.startswith("."))
+    return PredictedFrom(checkpoint=checkpoint_sha256, images=files_sha256(files))
 
 
-def _predict(arguments: Sequence[str], files: Sequence[Path], *, source: str, mark: Path, log: Path) -> None:
+def _known(folder: Path, source: PredictedFrom) -> PredictedFrom | None:
+    """Returns the record of predictions that come from this source; None where they come from another, or it is not known."""
+    known = PredictedFrom.read(folder)
+    is_same = known is not None and (known.checkpoint, known.images) == (source.checkpoint, source.images)
+    return known if is_same else None
+
+
+def _predict(arguments: Sequence[str], files: Sequence[Path], source: PredictedFrom, log: Path) -> None:
     """Calls ``nnUNetv2_predict``, continued where files are missing; anew where they come from another source.
 
     Args:
         arguments: of the command.
-        files: that it makes.
+        files: that it makes, in one folder.
         source: the model and the images.
-        mark: the file, beside the predictions, that says what they come from.
         log: takes the output.
+
+    Raises:
+        CILError: somebody has changed a prediction, or the command failed.
     """
-    known = mark.read_text(encoding="utf-8").splitlines() if mark.is_file() else []
-    is_same = known[:1] == [source]
-    if is_same and _FINISHED in known and all(file.is_file() for file in files):
-        return
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    for file in files:  # before the mark, so that a kill leaves nothing that looks like this model's
-        if file.is_file() and not (is_same and not is_cut_off(file)):
+    folder = files[0].parent
+    known = _known(folder, source)
+    recorded = {} if known is None else known.files
+    for file in files:
+        if known is not None and file.is_file() and file.name in recorded and not known.holds(file):
+            raise CILError(
+                f"{file} has changed since it was predicted. Restore it, or remove it to have it predicted again, and run the "
+                "command again."
+            )
+    for file in files:  # before the record, so that a kill leaves nothing that looks like this model's
+        if file.is_file() and (known is None or (file.name not in recorded and is_cut_off(file))):
             file.unlink()
-    mark.write_text(source, encoding="utf-8")
-    missing = sum(not file.is_file() for file in files)
-    if missing:
-        how = ["-npp", "1", "-nps", "1", *(["--continue_prediction"] if is_same else [])]
+    there = [file for file in files if file.is_file()]
+    if len(there) == len(files) and all(file.name in recorded for file in files):
+        return
+    source.write(folder, there)
+    if missing := len(files) - len(there):
+        how = ["-npp", "1", "-nps", "1", *([] if known is None else ["--continue_prediction"])]
         predict([*arguments, *how], user_environment(), log, missing)
-    mark.write_text(f"{source}\n{_FINISHED}\n", encoding="utf-8")
+    source.write(folder, files)

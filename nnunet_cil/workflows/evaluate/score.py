@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunet_cil.content import files_sha256
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.files import CaseScores, score_files
 from nnunet_cil.evaluation.scores import score_table
-from nnunet_cil.files import files_sha256, json_sha256, read_json, write_json
+from nnunet_cil.files import json_sha256, read_json, write_json
 from nnunet_cil.host.reading.spacings import has_spacing_beside, spacing_file
 from nnunet_cil.workflows.evaluate.predict import Prediction
 from nnunet_cil.workflows.model_fold import ModelFold

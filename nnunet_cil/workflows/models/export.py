@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil import __version__
+from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import remove_left_over, temporary_folder, write_json
 from nnunet_cil.host.dataset_json import read_dataset_json
@@ -104,7 +105,7 @@ def _export_fold(
     """Writes the fold's weights and model card; returns where they come from."""
     import torch
 
-    from nnunet_cil.training.state import PROVENANCE_KEY, file_sha256, lineage_of, read_model_checkpoint
+    from nnunet_cil.training.state import PROVENANCE_KEY, lineage_of, read_model_checkpoint
 
     checkpoint = read_model_checkpoint(file)
     check_network(file, checkpoint, plans, dataset_json, f"{file} cannot be exported", trusted)

@@ -263,7 +263,7 @@ def _write_plans(model: TrainedModel, raw: RawData, plan: StepPlan, base: Mappin
     refuse_other_preprocessing(target, content, model.configuration, remedy)
     preprocessed = target / configuration_settings(content, model.configuration)["data_identifier"]
     if preprocessed.is_dir():
-        refuse_old_labels(preprocessed, raw, by_time=True)
+        refuse_old_labels(preprocessed, raw)
     else:
         check_room(target, _preprocessed_bytes(model, raw.sample), "nnUNet_preprocessed")
     target.mkdir(exist_ok=True)

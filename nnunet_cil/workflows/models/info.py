@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunet_cil.content import file_sha256
 from nnunet_cil.evaluation.tables import Table
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.workflows.models.trained_model import final_checkpoints
@@ -30,7 +31,6 @@ def describe(model: Path) -> str:
     """
     from nnunet_cil.training.state import (
         StepState,
-        file_sha256,
         foreground_classes,
         lineage_of,
         read_model_checkpoint,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import filecmp
 from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
+from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.preprocessed import distinct_values
@@ -37,7 +37,7 @@ def refuse_other_numbers(target: Path, labels: Mapping[str, int]) -> None:
             )
 
 
-def refuse_old_labels(preprocessed: Path, raw: RawData, *, by_time: bool = False) -> None:
+def refuse_old_labels(preprocessed: Path, raw: RawData) -> None:
     """Refuses preprocessed cases that are gone, or whose label files have changed or have no copy.
 
     nnU-Net keeps a copy of every label file that it preprocesses, which any later preprocessing brings up to date.
@@ -45,7 +45,6 @@ def refuse_old_labels(preprocessed: Path, raw: RawData, *, by_time: bool = False
     Args:
         preprocessed: the folder of the configuration's preprocessed cases.
         raw: the data set.
-        by_time: a copy that is newer than the preprocessed case has changed, too. It is no sign where the data were copied.
 
     Raises:
         CILError: names the case, and what to remove.
@@ -57,16 +56,14 @@ def refuse_old_labels(preprocessed: Path, raw: RawData, *, by_time: bool = False
         )
     for case, files in raw.cases.items():
         copy = preprocessed.parent / "gt_segmentations" / f"{case}{raw.dataset_json['file_ending']}"
-        done = preprocessed / f"{case}.pkl"
-        if not done.is_file():
+        if not (preprocessed / f"{case}.pkl").is_file():
             continue
         if not copy.is_file():
             raise CILError(
                 f"{copy} is missing, without which nnU-Net's validation would fail after the training. Put a copy of "
                 f"{files['label']} there (if that has changed since, remove {preprocessed} instead), and run the command again."
             )
-        is_newer = by_time and copy.stat().st_mtime > done.stat().st_mtime  # the copy has the label file's time
-        if is_newer or not filecmp.cmp(copy, files["label"], shallow=False):
+        if file_sha256(copy) != file_sha256(Path(files["label"])):
             raise CILError(
                 f"The label file of case {case!r} has changed since {preprocessed} was made. Remove that folder and {copy}, and "
                 "run the command again."

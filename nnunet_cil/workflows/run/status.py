@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+from pathlib import Path
 
 from nnunet_cil.evaluation.tables import Groups, Table, group_means, number
 from nnunet_cil.host.commands import epochs_in
@@ -74,9 +76,14 @@ def _state(model: ModelFold) -> str:
 
 def _progress(model: ModelFold) -> str:
     """Returns the epoch that the newest log tells of; empty where there is none."""
-    logs = sorted(model.folder.glob("training_log_*.txt"), key=lambda f: f.stat().st_mtime)
+    logs = sorted(model.folder.glob("training_log_*.txt"), key=_begun)
     epochs = epochs_in(logs[-1].read_text(errors="replace")) if logs else []
     return f"epoch {epochs[-1]} of {model.plan.num_epochs}" if epochs else ""
+
+
+def _begun(log: Path) -> list[int]:
+    """Returns when a training began or went on, as nnU-Net names its log: the numbers are not all padded with zeros."""
+    return [int(number) for number in re.findall(r"\d+", log.name)]
 
 
 def _validation_scores(model: ModelFold) -> Groups:

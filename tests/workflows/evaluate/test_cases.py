@@ -3,7 +3,6 @@
 import csv
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 
@@ -139,7 +138,7 @@ def test_validation_predictions_of_an_earlier_checkpoint_are_refused(trained, ca
     caplog.set_level(logging.INFO, "nnunet_cil")
     assert "| step 1 |" in run(schedule).summary
     assert caplog.messages[0] == "Scoring on the folds' validation cases"
-    os.utime(fold / "validation" / "summary.json", (0, 0))
+    write_model(fold / "checkpoint_final.pth", "another")
     with pytest.raises(
         CILError, match=r"does not hold the predictions of the final checkpoint.*nnUNetv2_train .*--val"
     ):

@@ -6,7 +6,7 @@ import logging
 import shutil
 
 import pytest
-from toy import DATASET, finish_training
+from toy import DATASET, finish_training, write_scores
 from toy_models import PGCD, TRAINED_ON, run, write_records, write_validation
 
 from nnunet_cil.cli import main
@@ -52,6 +52,13 @@ def test_a_validation_case_without_a_prediction_is_refused_with_the_command_that
     assert not (root / "results" / DATASET / "evaluation").exists()
 
 
+def test_a_validation_case_whose_prediction_somebody_replaced_is_refused(validated):
+    _, schedule, fold = validated
+    shutil.copyfile(fold / "validation" / "case_5.nii.gz", fold / "validation" / "case_4.nii.gz")
+    with pytest.raises(CILError, match=r"final checkpoint of 'case_4'\. Run 'nnUNetv2_train .*step1 --val'"):
+        run(schedule)
+
+
 @pytest.mark.parametrize(
     ("training", "step"),
     [
@@ -63,7 +70,7 @@ def test_cases_that_any_step_was_trained_on_are_not_scored_as_validation(validat
     root, schedule, _ = validated
     write_records(root, training, validation=())
     for fold in (root / "results" / DATASET).glob("*/fold_0"):
-        (fold / "validation" / "summary.json").touch()
+        write_scores(fold, {"1": {"Dice": 1.0}})
     with pytest.raises(
         CILError, match=rf"Fold 0 of {DATASET} validates on 'case_4', but step {step} .* was trained on it"
     ):
@@ -94,7 +101,7 @@ def test_models_without_records_are_scored_with_a_remark(validated, caplog):
     root, schedule, _ = validated
     write_records(root, (None, TRAINED_ON))
     for fold in (root / "results" / DATASET).glob("*/fold_0"):
-        (fold / "validation" / "summary.json").touch()
+        write_scores(fold, {"1": {"Dice": 1.0}})
     caplog.set_level(logging.INFO, "nnunet_cil")
     run(schedule)
     assert len([m for m in caplog.messages if "It is not recorded which cases of" in m and "step 0" in m]) == 1

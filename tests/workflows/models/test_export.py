@@ -15,12 +15,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 from test_owners import ended_process
-from toy import DATASET, ORGANS, make_trainer, plan_toy, set_environment, train
+from toy import DATASET, ORGANS, make_trainer, plan_toy, set_environment, train, write_scores
 
 from nnunet_cil.cli import main
+from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
 from nnunet_cil.model_card import model_card
-from nnunet_cil.training.state import file_sha256, read_checkpoint
+from nnunet_cil.training.state import read_checkpoint
 from nnunet_cil.workflows.models.export import export
 from nnunet_cil.workflows.models.extend import ExtendOptions, extend
 from nnunet_cil.workflows.models.info import describe
@@ -107,14 +108,11 @@ def test_the_model_card_says_which_steps_saw_old_labels(models):
 
 def test_scores_of_earlier_steps_stay_on_the_card(models):
     """A step's scores are known when the next one begins, also in what is exported from it."""
-    validation = models[0] / "fold_0" / "validation"
-    (validation / "summary.json").write_text(json.dumps({"mean": {"1": {"Dice": 0.456}}}))
+    write_scores(models[0] / "fold_0", {"1": {"Dice": 0.456}})
     trainer = train(PGCD, "nnUNetPlans_toy_step1")
     card = (Path(trainer.output_folder) / "MODEL_CARD.md").read_text()
     assert f"| {ORGANS[2]} | 0.456 |  |" in card
-    own = Path(trainer.output_folder) / "validation"
-    own.mkdir(exist_ok=True)
-    (own / "summary.json").write_text(json.dumps({"mean": {"1": {"Dice": 0.4}, "2": {"Dice": float("nan")}}}))
+    write_scores(Path(trainer.output_folder), {"1": {"Dice": 0.4}, "2": {"Dice": float("nan")}})
     exported = export(models[1], models[1].parent / "exported")
     card = (exported / "fold_0" / "MODEL_CARD.md").read_text()
     assert f"| {ORGANS[2]} | 0.456 | 0.400 |" in card

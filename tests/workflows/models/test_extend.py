@@ -203,9 +203,6 @@ def test_on_its_own_data_set_nothing_is_preprocessed_again(model, caplog):
         extend(model, 17, ExtendOptions(classes=("kidney",)))
     copy = root_of(model) / "preprocessed" / DATASET / "gt_segmentations" / file.name
     shutil.copyfile(file, copy)  # as nnU-Net does when another configuration is preprocessed
-    with pytest.raises(CILError, match=r"label file of case 'case_0' has changed since .*3d_fullres was made. Remove"):
-        extend(model, 17, ExtendOptions(classes=("kidney",)))
-    os.utime(copy, (0, 0))  # a file with an older time than its content
     with pytest.raises(
         CILError,
         match=r"'kidney' \(label 3\) is in the label files .* but in none of the preprocessed cases.*3d_fullres",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toy import DATASET, finish_training, toy_volume, write_checkpoint
+from toy import DATASET, finish_training, toy_volume, write_checkpoint, write_scores
 from toy_jobs import PGCD, after, finish, graph
 from toy_models import write
 
@@ -58,7 +58,7 @@ def test_what_is_scored_is_not_scored_again_until_a_model_is_trained_again(exper
     assert after(graph(replace(experiment, trainers=(PGCD,)))) == {"evaluate": []}
     checkpoint = PlannedExperiment.read(experiment).model_folds()[1].checkpoint
     write_checkpoint(checkpoint, "another")
-    (checkpoint.parent / "validation" / "summary.json").touch()
+    write_scores(checkpoint.parent, {"1": {"Dice": 0.1}})
     assert after(graph(experiment)) == {"evaluate": []}
 
 

@@ -9,6 +9,7 @@ import torch
 from toy import DATASET
 from toy_models import PGCD, TRAINED_ON, write_records, write_validation
 
+from nnunet_cil import content, predicted_from
 from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.cli import main
 from nnunet_cil.workflows.run import run as workflow
@@ -70,9 +71,11 @@ def test_a_model_that_was_changed_in_place_is_known_by_its_hash(finished, capsys
     assert "has changed since step 1" in run_says(words, capsys)
 
 
-def test_nothing_is_hashed_where_keys_tell(finished, capsys, monkeypatch):
-    monkeypatch.setattr("nnunet_cil.training.state.file_sha256", lambda _file: pytest.fail("hashed"))
+def test_no_checkpoint_is_hashed_again_that_nobody_has_written_since_its_validation(finished, capsys, monkeypatch):
+    hashed, original = [], content.file_sha256
+    monkeypatch.setattr(predicted_from, "file_sha256", lambda file: hashed.append(file.name) or original(file))
     assert states(finished[1], capsys) == ["finished", "finished"]
+    assert set(hashed) == {"summary.json"}
 
 
 def test_a_step_that_was_only_begun_is_not_finished_on_another_model(finished, capsys):

@@ -162,7 +162,7 @@ def test_what_was_interrupted_goes_on_and_what_is_broken_is_not_taken_for_finish
     assert trained[-1][-1] == "--c"
     assert seen == [["checkpoint_final.broken", "checkpoint_latest.pth"]]
     summary = folder(trained[1]) / "validation" / "summary.json"
-    os.utime(summary, (0, 0))  # of the checkpoint before
+    write_checkpoint(summary.parents[1] / "checkpoint_final.pth", "trained again")
     run(schedule, stop_after=1)
     assert trained[-1][-1] == "--val"
     for half in ("{", "{}"):
