@@ -148,7 +148,7 @@ def make_dataset(
 
     raw, preprocessed = root / "raw" / DATASET, root / "preprocessed" / DATASET
     labels = {"background": 0, **{name: c for c, name in enumerate(class_names(num_classes), start=1)}}
-    dataset_json = {"channel_names": {"0": "MR"}, "labels": labels, "numTraining": NUM_CASES, "file_ending": ".nii.gz"}
+    dataset_json = {"channel_names": {"0": "MR"}, "labels": labels, "numTraining": NUM_CASES, "file_ending": ".nii"}
     shape = volume_shape(patch)
     plans = base_plans(kind, patch, batch, features, shape)
     cases = [f"case_{i}" for i in range(NUM_CASES)]
@@ -165,7 +165,7 @@ def make_dataset(
     for name, content in contents.items():
         (preprocessed / name).write_text(json.dumps(content))
     for seed, case in enumerate(cases):
-        files = [raw / f"{case}_0000.nii.gz", raw / f"{case}.nii.gz"]
+        files = [raw / f"{case}_0000.nii", raw / f"{case}.nii"]
         for array, file in zip(volume(seed, shape, num_classes, flat=len(patch) == 2), files, strict=True):
             sitk.WriteImage(sitk.GetImageFromArray(array), str(file))
         DefaultPreprocessor(verbose=False).run_case_save(
