@@ -80,9 +80,12 @@ def call(
         for line in lines_of(process, log, begin):
             watch(line)
     if process.returncode:
-        raise CommandError(
-            f"'{shlex.join([command, *arguments])}' {_ending(process.returncode)} Its log is {log}; it ends:\n  {log_end(log)}"
-        )
+        ending = f"'{shlex.join([command, *arguments])}' {_ending(process.returncode)}"
+        error = CommandError(f"{ending} Its log is {log}; it ends:\n  {log_end(log)}")
+        if process.returncode < 0:  # it could not say so itself
+            with log.open("a", encoding="utf-8") as file:
+                file.write(f"{ending}\n")
+        raise error
 
 
 def _ending(status: int) -> str:

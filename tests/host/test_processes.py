@@ -1,6 +1,7 @@
 """A command that is killed alone takes its workers with it, and one that is started ends with the process that started it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from toy_jobs import wait_for
 
 from nnunet_cil.host import commands
-from nnunet_cil.host.commands import CommandError
+from nnunet_cil.host.commands import CommandError, log_end
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX has them")
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process end with its parent")
@@ -84,6 +85,7 @@ def test_a_command_whose_main_process_alone_is_killed_does_not_wait_for_its_work
         stand_in(function)
     assert time.monotonic() - begin < 60  # its worker would go on for 300 s
     assert not is_running(int((tmp_path / "worker").read_text()))
+    assert re.search(how, log_end(tmp_path / "log.txt").splitlines()[-1])  # a later run shows the log alone
 
 
 def test_every_line_is_handed_on_also_the_last_without_an_end(stand_in):
