@@ -29,7 +29,7 @@ class SkippedError(Exception):
 
 
 class Notes:
-    """What a part has found so far, in a file: what is there when the process is killed stays."""
+    """Keeps what a part has found so far in a file, so that a kill leaves it."""
 
     def __init__(self, file: Path) -> None:
         """Starts with nothing."""

@@ -17,15 +17,15 @@ MAX_GPUS = 64
 
 MAX_JOBS = 999
 MAX_MINUTES = 1_000_000
-"""Of a job."""
+"""The most that a job may have."""
 
 MAX_PICTURES = 9999
 MAX_SEED = 2**32 - 1
 MAX_TOLERANCE_MM = 1000
 MAX_COUNT = 1_000_000
-"""Of epochs, and of iterations in one."""
+"""The most epochs, and iterations in one."""
 MAX_RATE = 100
-"""Of learning rate and weight decay."""
+"""The largest learning rate and weight decay."""
 
 DEVICES = ("cpu", "cuda", "mps")
 """nnU-Net's."""

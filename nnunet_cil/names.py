@@ -68,7 +68,7 @@ _LONGEST_COMPONENT = 200
 """In bytes; systems take 255, and nnU-Net and temporary files add to it."""
 
 _NO_PART_OF_A_NAME = '/\\:*?"<>|' + "\u2044\u2215\u29f8\ufe68\uff0e\uff0f\uff3c"
-"""What separates folders or means something to a system or a shell, and what looks like a separator."""
+"""Characters that separate folders or mean something to a system or a shell, and those that look like a separator."""
 
 _OF_WINDOWS = re.compile(r"(CON|PRN|AUX|NUL|(COM|LPT)[0-9])(\..*)?", re.IGNORECASE)
 """The names that Windows keeps for devices."""

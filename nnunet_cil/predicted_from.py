@@ -1,4 +1,4 @@
-"""What predictions were made from: a record that is kept beside them, with the SHA-256 of the checkpoint and of every file."""
+"""Keeps a record of what predictions were made from beside them, with the SHA-256 of the checkpoint and of every file."""
 
 from __future__ import annotations
 

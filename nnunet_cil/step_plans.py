@@ -82,7 +82,7 @@ class StepPlan:
 
     @property
     def task(self) -> str:
-        """What the step does, in words: ``learning kidney, refining liver``."""
+        """Says what the step does: ``learning kidney, refining liver``."""
         parts = (("learning", self.new_classes), ("refining", self.refined))
         return ", ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
 

@@ -45,7 +45,7 @@ _DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
     *(OSError, EOFError, RuntimeError, NotImplementedError, ValueError, OverflowError),
 )
-"""What is raised on archives that are damaged, encrypted, or made to lead elsewhere."""
+"""Raised on archives that are damaged, encrypted, or made to lead elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)

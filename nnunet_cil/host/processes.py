@@ -21,7 +21,7 @@ _GRACE_S = 5.0
 """How long a process that is left over may take to end by itself."""
 
 _PR_SET_PDEATHSIG = 1
-"""Of Linux: sends this process a signal when its parent has ended."""
+"""Asks Linux to send this process a signal when its parent has ended."""
 
 
 @contextmanager

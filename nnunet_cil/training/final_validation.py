@@ -1,4 +1,4 @@
-"""What a step adds to nnU-Net's final validation: checked cases, labels numbered as the model's channels, fitting scores."""
+"""Makes nnU-Net's final validation one of a step: checked cases, labels numbered as the model's channels, fitting scores."""
 
 from __future__ import annotations
 

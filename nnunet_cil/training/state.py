@@ -125,7 +125,7 @@ class StepState:
 
 @dataclass(frozen=True, kw_only=True)
 class _StoredState:
-    """What a state in a checkpoint holds beside tensors."""
+    """Describes a state in a checkpoint, but for its tensors."""
 
     classes: tuple[str, ...]
     lineage: list[dict[str, Any]]

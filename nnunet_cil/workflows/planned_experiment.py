@@ -53,7 +53,7 @@ class PlannedExperiment:
 
     @property
     def remarks(self) -> list[str]:
-        """What the user should know of the schedule and its plans, though it changes no score."""
+        """Tells what the user should know of the schedule and its plans, though it changes no score."""
         found = other_settings(self.experiment.schedule, self.plans)
         return [
             f"Note: the settings of {self.experiment.schedule.name} have changed since it was planned; {s}"

@@ -1,4 +1,4 @@
-"""What two of nnU-Net's readers make of a file: shapes and properties from its header, arrays without a change of type."""
+"""Reads files as two of nnU-Net's readers do: shapes and properties from its header, arrays without a change of type."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class PlannedStep:
 
 @dataclass(frozen=True, kw_only=True)
 class Trainings:
-    """What is going to be trained with the steps' plans.
+    """Lists what is going to be trained with the steps' plans.
 
     Attributes:
         configuration: nnU-Net's.

@@ -243,7 +243,7 @@ RUNS_CODE = {"network_class_name": "pathlib.Path.touch", "arch_kwargs": {}, "_kw
     ("change", "message"),
     [
         (lambda p: p.update(dataset_name="../Dataset001_A"), "dataset_name in plans.json is '../Dataset001_A'"),
-        (lambda p: p.update(dataset_name="/tmp/Dataset001_A"), "dataset_name"),
+        (lambda p: p.update(dataset_name="/elsewhere/Dataset001_A"), "dataset_name"),
         (lambda p: p.update(plans_name="a/../../b"), "plans_name in plans.json is 'a/../../b', which is no name of"),
         (lambda p: p.update(plans_name="a\\b"), "plans_name"),
         (lambda p: p.update(plans_name=None), "plans_name"),
