@@ -62,8 +62,8 @@ def final_validation(trainer: nnUNetTrainerCIL, *, saves_probabilities: bool = F
     if validated is None:
         trainer.say(f"Not predicted by {FINAL}: the step counts as not validated until nnUNetv2_train --val has run.")
     else:
-        predictions = (folder / f"{case}{ending}" for case in cases)
-        validated.write(folder, [folder / "summary.json", *(file for file in predictions if file.is_file())])
+        files = (folder / "summary.json", *(folder / f"{case}{ending}" for case in cases))
+        validated.write(folder, [file for file in files if file.is_file()])
 
 
 def _remove_latest(fold: Path) -> None:
