@@ -1,4 +1,4 @@
-"""What is validated is known by content: by no time, and by no place."""
+"""Checks that validations are known by content: by no time, and by no place."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def test_a_summary_or_record_that_is_another_is_not(fold, what, content):
 
 
 def test_scores_without_a_record_are_nobodys(fold):
-    """Of an earlier version, or of plain nnU-Net: they may be an earlier training's."""
+    """Covers an earlier version's scores and plain nnU-Net's: they may be an earlier training's."""
     (fold / "validation" / "predicted_from.json").unlink()
     assert not is_validated(fold)
 

@@ -1,4 +1,4 @@
-"""What Slurm says of a job, by stand-ins for squeue whose answers are those of a real one."""
+"""Checks what Slurm says of a job, by stand-ins for squeue whose answers are those of a real one."""
 
 import pytest
 

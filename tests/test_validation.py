@@ -1,4 +1,4 @@
-"""What pydantic finds in a JSON file, as one sentence."""
+"""Checks that what pydantic finds in a JSON file is one sentence."""
 
 import math
 import re

@@ -9,7 +9,7 @@ from toy import set_environment
 from nnunet_cil.cli import main
 
 MOST_CHARACTERS = 600
-"""Of a message, without the world's own path."""
+"""The longest message, without the world's own path."""
 
 ROWS = [
     pytest.param(row, id=f"{kind}: {index}") for kind, of_kind in KINDS.items() for index, row in enumerate(of_kind)

@@ -1,4 +1,4 @@
-"""What holds for every data set of the catalogue."""
+"""Checks what holds for every data set of the catalogue."""
 
 import os
 import re

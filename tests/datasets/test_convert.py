@@ -1,4 +1,4 @@
-"""What is written is right, and what is there already stays."""
+"""Checks that what is written is right, and that what is there already stays."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the page on trust says, sentence by sentence: each has a test, here or where the rest of its subject is tested."""
+"""Checks the page on trust, sentence by sentence: each has a test, here or where the rest of its subject is tested."""
 
 import dataclasses
 import inspect

@@ -1,4 +1,4 @@
-"""What is said of the scores of all cases, for reading and for a paper."""
+"""Checks what is said of the scores of all cases, for reading and for a paper."""
 
 import math
 from dataclasses import asdict

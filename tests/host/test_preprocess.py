@@ -1,4 +1,4 @@
-"""What an interrupted preprocessing has left is put right by the next call."""
+"""Checks that the next call puts right what an interrupted preprocessing has left."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What a folder of preprocessed data holds."""
+"""Checks what a folder of preprocessed data is said to hold."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a step's loss costs, counted and not timed."""
+"""Counts what a step's loss costs; nothing is timed."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What every trainer that the door shows has in common."""
+"""Checks what every trainer that the door shows has in common."""
 
 import importlib.util
 import shutil

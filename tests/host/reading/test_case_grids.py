@@ -1,4 +1,4 @@
-"""What is refused, and what is told, of image and labels that do not quite show the same voxels."""
+"""Checks what is refused, and what is told, of image and labels that do not quite show the same voxels."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What ``inspect`` says of a data set, on volumes whose answer is known, and on real ones."""
+"""Checks what ``inspect`` says of a data set, on volumes whose answer is known, and on real ones."""
 
 import json
 from pathlib import Path

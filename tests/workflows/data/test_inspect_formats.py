@@ -1,4 +1,4 @@
-"""What ``inspect`` says of images that are no NIfTI volumes, and of what it cannot know of them."""
+"""Checks what ``inspect`` says of images that are no NIfTI volumes, and of what it cannot know of them."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What plan and run see of preprocessed data, in every configuration that is there."""
+"""Checks what plan and run see of preprocessed data, in every configuration that is there."""
 
 import json
 import os

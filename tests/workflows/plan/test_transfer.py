@@ -1,4 +1,4 @@
-"""What is refused when a data set differs from the plans that it takes over."""
+"""Checks what is refused when a data set differs from the plans that it takes over."""
 
 import pytest
 

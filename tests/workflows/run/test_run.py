@@ -92,7 +92,7 @@ def test_another_run_of_the_same_trainers_and_folds_is_refused_at_once(setting, 
 def test_a_step_0_that_another_run_is_training_is_waited_for_and_not_trained_again(
     setting, other_process, monkeypatch, caplog
 ):
-    """Whether the other one is at it when this one comes to it, or is faster by a moment."""
+    """Covers another one that is at it when this one comes to it, and one that is faster by a moment."""
     schedule, trained, *_ = setting
     caplog.set_level(logging.INFO, "nnunet_cil")
     model = PlannedExperiment.read(experiment_of(schedule, plan=True)).models()[0].fold(0)
