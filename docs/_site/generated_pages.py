@@ -228,17 +228,19 @@ def _trainer(trainer: type) -> Iterator[str]:
     if settable := {name: p for name, p in parameters.items() if p.is_settable}:
         yield from ("", "| option | meaning | default | values |", "|---|---|---|---|")
     for name, p in settable.items():
-        yield f"| `{name}` | {_text(p.meaning)} | {_value(p.default)} | {_values(p)} |"
-    held = [f"`{name}` at {_value(p.default)}" for name, p in parameters.items() if not p.is_settable]
+        yield f"| `{name}` | {_text(p.meaning)} | {_value(getattr(trainer, name))} | {_values(p)} |"
+    held = [f"`{name}` at {_value(getattr(trainer, name))}" for name, p in parameters.items() if not p.is_settable]
     if held:
         yield from ("", f"Fixed: {', '.join(held)}.")
 
 
 def _value(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, bool) else f"{value:g}"
+    return json.dumps(value) if isinstance(value, (bool, str)) else f"{value:g}"
 
 
 def _values(parameter: Any) -> str:
+    if parameter.options:
+        return ", ".join(map(_value, parameter.options))
     kind = _TYPES[type(parameter.default)]
     if isinstance(parameter.default, bool):
         return kind

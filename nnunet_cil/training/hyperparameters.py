@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Generic, TypeVar, overload
 
 from nnunet_cil.errors import CILError, did_you_mean
 
-Value = TypeVar("Value", bool, int, float)
+Value = TypeVar("Value", bool, int, float, str)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,7 @@ class Hyperparameter(Generic[Value]):
         meaning: one sentence for the documentation.
         low: least value.
         high: largest value.
+        options: the texts that are allowed; empty for a number or a switch.
         is_settable: False where a trainer fixes it at its default.
     """
 
@@ -29,6 +30,7 @@ class Hyperparameter(Generic[Value]):
     meaning: str
     low: float = 0
     high: float = math.inf
+    options: tuple[str, ...] = ()
     is_settable: bool = True
 
     @overload
@@ -39,8 +41,17 @@ class Hyperparameter(Generic[Value]):
         """Returns the default, for as long as no value is set on the trainer."""
         return self.default
 
+    def at(self, default: Value) -> Hyperparameter[Value]:
+        """Returns the declaration with another default, for a trainer that starts from it."""
+        return replace(self, default=default)
+
     def check(self, value: Any) -> str | None:
         """Checks a value; returns the values that are allowed where it is not one of them, else None."""
+        if self.options:
+            if value in self.options:
+                return None
+            nearest = did_you_mean(value, self.options) if isinstance(value, str) else ""
+            return f"one of {', '.join(map(repr, self.options))}{nearest if 'mean' in nearest else ''}"
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if isinstance(self.default, bool):
             return None if isinstance(value, bool) or (is_number and value in (0, 1)) else "true or false"
@@ -63,6 +74,11 @@ def whole_number(default: int, meaning: str, *, low: float = 0, high: float = ma
 def switch(default: bool, meaning: str) -> Hyperparameter[bool]:
     """Declares a switch; true or false in JSON, or 1 or 0 as in schedules of earlier versions."""
     return Hyperparameter(default=default, meaning=meaning, high=1)
+
+
+def choice(default: str, options: Sequence[str], meaning: str) -> Hyperparameter[str]:
+    """Declares a choice of a few texts."""
+    return Hyperparameter(default=default, meaning=meaning, options=tuple(options))
 
 
 def fixed(value: Value, meaning: str = "") -> Hyperparameter[Value]:

@@ -7,6 +7,7 @@ from nnunet_cil.shipped import trainer_names
 from nnunet_cil.training.catalogue import hyperparameter_names, trainer_class
 from nnunet_cil.training.hyperparameters import (
     check,
+    choice,
     declared,
     fixed,
     number,
@@ -22,6 +23,7 @@ class Parent:
     weight = number(2.0, "A weight.", high=5)
     count = whole_number(3, "A number of things.", low=1)
     on = switch(True, "A switch.")
+    tone = choice("loud", ["loud", "quiet", "silent"], "A choice.")
 
 
 class Child(Parent):
@@ -38,9 +40,9 @@ def test_a_hyperparameter_is_read_as_its_value():
 
 
 def test_a_child_inherits_and_a_fixed_one_cannot_be_set():
-    assert list(settable(Parent)) == ["weight", "count", "on"]
-    assert list(settable(Child)) == ["count", "on", "own"]
-    assert vars(settings(Child())) == {"weight": 0.0, "count": 3, "on": True, "own": 0.5}
+    assert list(settable(Parent)) == ["weight", "count", "on", "tone"]
+    assert list(settable(Child)) == ["count", "on", "tone", "own"]
+    assert vars(settings(Child())) == {"weight": 0.0, "count": 3, "on": True, "tone": "loud", "own": 0.5}
     with pytest.raises(CILError, match=r"sets the hyper-parameter 'weight', which Child fixes at 0\.0"):
         check(Child, {"weight": 1.0}, "Schedule x")
 
@@ -73,6 +75,10 @@ def test_a_plain_value_out_of_range_is_refused(name, value):
         ("on", 2, "true or false"),
         ("on", "true", "true or false"),
         ("on", None, "true or false"),
+        ("tone", "noisy", r"one of 'loud', 'quiet', 'silent'\."),
+        ("tone", "qiuet", r"one of 'loud', 'quiet', 'silent' \(did you mean 'quiet'\?\)"),
+        ("tone", 1, r"one of 'loud', 'quiet', 'silent'\."),
+        ("tone", ["loud"], r"one of 'loud', 'quiet', 'silent'\."),
     ],
 )
 def test_values_out_of_range_or_of_another_type_are_refused(name, value, expected):
@@ -86,6 +92,15 @@ def test_switches_take_true_and_false_and_the_numbers_of_older_schedules(value, 
     trainer = Parent()
     set_values(trainer, {"on": value})
     assert trainer.on is expected
+
+
+def test_a_choice_is_set_as_text_and_keeps_its_options_at_another_default():
+    trainer = Parent()
+    set_values(trainer, {"tone": "silent"})
+    assert trainer.tone == "silent"
+    other = Parent.__dict__["tone"].at("quiet")
+    assert (other.default, other.options) == ("quiet", ("loud", "quiet", "silent"))
+    assert other.check("loud") is None
 
 
 def test_whole_numbers_may_be_written_with_a_point():
