@@ -18,7 +18,7 @@ WAITS = frozenset(
 )
 """Operations whose result the host needs before it can go on: item, tolist, bool, boolean indexing, unique."""
 
-CALLERS = frozenset({"over_scales", "distilled", "_distillation"})
+CALLERS = frozenset({"over_scales", "distilled", "_distillation", "segmentation_terms"})
 """Methods of losses that call terms: at every scale, or in every k-th iteration."""
 
 

@@ -31,6 +31,7 @@ from nnunet_cil.cli import main as nnunet_cil
 from nnunet_cil.errors import CILError
 from nnunet_cil.shipped import trainer_names
 from nnunet_cil.training.catalogue import trainer_class
+from nnunet_cil.training.hyperparameters import declared
 from nnunet_cil.workflows.evaluate.evaluate import output_folder
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
@@ -59,25 +60,20 @@ def method_of_trainer(trainer: str) -> Method:
     found = trainer_class(trainer)
     shipped = next((c for c in found.__mro__ if c.__name__ in trainer_names()), found)
     own = [c for c in found.__mro__ if issubclass(c, shipped) and c is not shipped]
-    changed = {
-        name: getattr(found, name)
-        for c in reversed(own)
-        for name in vars(c)
-        if hasattr(shipped, name) and isinstance(getattr(found, name), (int, float))
-    }
+    changed = {name: getattr(found, name) for c in reversed(own) for name in vars(c) if name in declared(shipped)}
     from_step = getattr(found, "from_step", 1)
     start = {"from_step": from_step} if from_step > 1 else {}
     return Method(
         name=shipped.__name__.removeprefix("nnUNetTrainer"),
-        setting=",".join(f"{name}={number(value)}" for name, value in {**changed, **start}.items()),
+        setting=",".join(f"{name}={text(value)}" for name, value in {**changed, **start}.items()),
         from_step=from_step,
         parent=found.__mro__[1].__name__,
     )
 
 
-def number(value: float) -> str:
-    """Returns a number's text; whole ones have no decimals."""
-    return str(int(value)) if float(value).is_integer() else str(value)
+def text(value: float | str) -> str:
+    """Returns the text of a hyper-parameter; whole numbers have no decimals."""
+    return str(int(value)) if not isinstance(value, str) and float(value).is_integer() else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from nnunet_cil.training.methods.joint import nnUNetTrainerJoint
 from nnunet_cil.training.methods.lwf import nnUNetTrainerLwF
 from nnunet_cil.training.methods.mib import nnUNetTrainerMiB
 from nnunet_cil.training.methods.pgcd import nnUNetTrainerDAPDOnly, nnUNetTrainerPGCD, nnUNetTrainerPGCDOnly
+from nnunet_cil.training.methods.pgcd_paper import nnUNetTrainerPGCDPaper
 from nnunet_cil.training.methods.plop import nnUNetTrainerPLOP
 from nnunet_cil.training.methods.pseudo_label import nnUNetTrainerPseudoLabel
 from nnunet_cil.training.methods.replay import nnUNetTrainerReplay
@@ -25,6 +26,7 @@ __all__ = [
     "nnUNetTrainerMiB",
     "nnUNetTrainerPGCD",
     "nnUNetTrainerPGCDOnly",
+    "nnUNetTrainerPGCDPaper",
     "nnUNetTrainerPLOP",
     "nnUNetTrainerPseudoLabel",
     "nnUNetTrainerReplay",

@@ -60,7 +60,7 @@ def pgcd_loss(
     Args:
         student_log_probs: (batch, K, *spatial) float, log q, from ``merge_new_into_background``.
         teacher_probs: (batch, K, *spatial) float, p.
-        similarity: (batch, K, *spatial) float in [0, 1], from ``prototype_similarity``.
+        similarity: (batch, K, *spatial) float in [0, 1], pi, from ``prototype_similarity``; in a control, what stands for it.
         unlabelled: (batch, *spatial) bool, the valid voxels without a label of a new class.
         beta: strength of the calibration; 0 is uniform distillation.
         num_voxels: |valid|, at least 1; default: all voxels of these tensors.

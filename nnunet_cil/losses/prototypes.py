@@ -131,6 +131,38 @@ def prototype_similarity(features: Tensor, prototypes: Tensor, known: Tensor, *,
     return similarity.view(*similarity.shape[:2], *features.shape[2:])
 
 
+def permuted_similarity(similarity: Tensor) -> Tensor:
+    """Returns the similarity to permuted prototypes, pi_sigma(c): no old class keeps its own.
+
+    sigma(0) = 0, sigma(c) = c + 1 for old c < K-1, sigma(K-1) = 1. A single old class changes with the background.
+
+    Args:
+        similarity: (batch, K, *spatial) float, pi, K > 1.
+
+    Returns:
+        (batch, K, *spatial), of the dtype of ``similarity``.
+    """
+    if similarity.shape[1] == 2:
+        return similarity.flip(1)
+    return torch.cat([similarity[:, :1], similarity[:, 1:].roll(-1, dims=1)], dim=1)
+
+
+def mean_own_similarity(similarity: Tensor, labels: Tensor) -> Tensor:
+    """Computes each class's mean similarity over its own voxels, over batch, space and ranks.
+
+    Args:
+        similarity: (batch, K, *spatial) float, pi.
+        labels: (batch, *spatial) int64 in [0, K]; K stands for no class, see ``labels_within``.
+
+    Returns:
+        (K,) float32, mean_{v: labels(v) = c} pi_c(v); 0 for a class without voxels.
+    """
+    num_classes = similarity.shape[1]
+    own = similarity.gather(1, labels.clamp(max=num_classes - 1)[:, None])
+    means, _ = class_means(own, labels, num_classes)
+    return means[:, 0]
+
+
 def cosine_alignment(local: Tensor, reference: Tensor, used: Tensor) -> Tensor:
     """Computes the alignment of two sets of prototypes, L = mean_{c used} (1 - cos(a_c, r_c)).
 

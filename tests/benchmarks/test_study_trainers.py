@@ -37,3 +37,14 @@ def test_a_trainer_is_named_by_what_it_sets():
     assert (late.from_step, late.parent) == (2, "nnUNetTrainerPGCD_noise0_weight10")
     assert study.method_of_trainer("nnUNetTrainerPGCDOnly").name == "PGCDOnly"  # not PGCD without DAPD
     assert study.method_of_trainer("nnUNetTrainerPGCDOnly").setting == ""
+
+
+def test_a_choice_is_named_as_it_is_written(tmp_path, monkeypatch):
+    (tmp_path / "controls.py").write_text(
+        "from nnunet_cil.training.methods.pgcd import nnUNetTrainerPGCD\n\n\n"
+        "class nnUNetTrainerPGCD_shuffled(nnUNetTrainerPGCD):\n"
+        '    """A control."""\n\n    pgcd_weighting = "permuted"\n    pgcd_weight = 10.0\n    remark = "none of these"\n'
+    )
+    monkeypatch.setenv("nnUNet_extTrainer", f"{trainers_folder()}{os.pathsep}{tmp_path}")
+    shuffled = study.method_of_trainer("nnUNetTrainerPGCD_shuffled")
+    assert (shuffled.name, shuffled.setting) == ("PGCD", "pgcd_weighting=permuted,pgcd_weight=10")

@@ -9,6 +9,7 @@ from nnunet_cil.losses import chunks, sums
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.methods.mib import MiBLoss
+from nnunet_cil.training.methods.pgcd_base import WEIGHTINGS
 
 FEATURES, SPATIAL, BATCH = 7, (6, 5, 4), 2
 NUM_VOXELS = BATCH * 6 * 5 * 4
@@ -26,15 +27,16 @@ def setting(num_old, ignore_label=None):
     return batch, logits, targets
 
 
-def pgcd(num_old, ignore_label=None):
+def pgcd(num_old, ignore_label=None, **changed):
     bank = PrototypeBank(torch.randn(num_old, FEATURES), torch.ones(num_old))
-    return make_pgcd_loss(bank, num_old, ignore_label, (0.7, 0.3))
+    return make_pgcd_loss(bank, num_old, ignore_label, (0.7, 0.3), **changed)
 
 
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
 @pytest.mark.parametrize("ignore_label", [None, 6])
-def test_a_step_of_pgcd_never_waits_for_the_host(ignore_label):
+def test_a_step_of_pgcd_never_waits_for_the_host(ignore_label, weighting):
     batch, logits, targets = setting(5, ignore_label)
-    loss = pgcd(5, ignore_label)
+    loss = pgcd(5, ignore_label, pgcd_weighting=weighting)
     with Counting() as counting:
         called(loss, logits, targets, batch).backward()
     assert counting.waits == {}

@@ -1,5 +1,7 @@
 """Hyper-parameters of trainers: declared once, inherited, fixed, checked."""
 
+import re
+
 import pytest
 
 from nnunet_cil.errors import CILError
@@ -17,6 +19,10 @@ from nnunet_cil.training.hyperparameters import (
     switch,
     whole_number,
 )
+from nnunet_cil.training.methods.mib import nnUNetTrainerMiB
+from nnunet_cil.training.methods.pgcd import nnUNetTrainerDAPDOnly, nnUNetTrainerPGCD
+from nnunet_cil.training.methods.pgcd_paper import nnUNetTrainerPGCDPaper
+from nnunet_cil.training.methods.pseudo_label import nnUNetTrainerPseudoLabel
 
 
 class Parent:
@@ -119,3 +125,27 @@ def test_every_trainer_says_what_its_hyperparameters_mean_and_holds_them_in_rang
         assert declaration.check(getattr(trainer, parameter)) is None, parameter
     assert set(settable(trainer)) <= hyperparameter_names()
     assert set(settable(trainer)) <= set(declared(trainer))
+
+
+def test_the_papers_terms_have_constants_and_a_control_but_no_option_of_ours():
+    constants = {"pgcd_weight": 10, "pgcd_beta": 3, "dapd_weight": 1, "background_momentum": 0.99, "min_voxels": 10}
+    others = {"similarity_temperature": 0.1, "pgcd_weighting": "prototypes"}
+    paper = nnUNetTrainerPGCDPaper
+    assert {name: getattr(paper, name) for name in settable(paper)} == {**constants, **others}
+    options = {name: getattr(paper, name) for name in declared(paper) if name not in settable(paper)}
+    of_prototypes = {"prototype_refresh": 0, "prototype_confidence": 0.9}  # the latter for models without prototypes
+    assert options == {**dict.fromkeys(options, 0), "distillation_interval": 1, **of_prototypes}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "value", "message"),
+    [
+        (nnUNetTrainerMiB, "permuted", "which nnUNetTrainerMiB does not have"),
+        (nnUNetTrainerPseudoLabel, "uniform", "which nnUNetTrainerPseudoLabel does not have"),
+        (nnUNetTrainerDAPDOnly, "teacher", "which nnUNetTrainerDAPDOnly fixes at 'prototypes'. Remove it."),
+        (nnUNetTrainerPGCD, "permutated", "one of 'prototypes', 'teacher', 'permuted', 'uniform' (did you mean"),
+    ],
+)
+def test_a_control_of_pgcds_weights_is_for_trainers_with_pgcd(trainer, value, message):
+    with pytest.raises(CILError, match=re.escape(message)):
+        trainer.check_hyperparameters({"pgcd_weighting": value}, "Schedule x")

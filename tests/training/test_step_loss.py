@@ -8,11 +8,13 @@ import torch
 from torch import nn
 from toy import called, make_batch, make_pgcd_loss, make_setup
 
+from nnunet_cil.losses.prototypes import permuted_similarity
 from nnunet_cil.losses.segmentation import merge_new_into_background
 from nnunet_cil.networks.features import StageReader
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.methods.finetune import FineTuneLoss
+from nnunet_cil.training.methods.pgcd_base import WEIGHTINGS
 from nnunet_cil.training.step_loss import StepLoss
 
 IGNORE = 5
@@ -214,6 +216,64 @@ def test_pgcd_loss_equals_the_equations_of_the_documentation(setting, volumes):
         to_teacher.append(1 - torch.cosine_similarity(local, f_teacher[masks[c]].mean(0) - centre, dim=0))
     expected = 2 * (sum(to_global) / len(to_global) + sum(to_teacher) / len(to_teacher)).item()
     assert terms["dapd"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def slow_similarity(features, prototypes, known):
+    """Computes pi of a voxel, class by class."""
+    centre = prototypes[known].mean(0)
+    scores = [torch.cosine_similarity(features - centre, p - centre, dim=0) / 0.1 for p in prototypes[known]]
+    return dict(zip(known, torch.stack(scores).softmax(0).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("num_old", [2, 4])
+def test_each_weighting_of_pgcd_equals_a_loop(weighting, num_old):
+    """With volumes that correct the teacher, but not its probability as a weight; of four, the last class is unknown."""
+    torch.manual_seed(num_old)
+    logits, target = torch.randn(2, num_old + 2, 4, 3, 2), torch.randint(0, 2, (2, 1, 4, 3, 2)) * num_old
+    teacher = TeacherOutput(torch.randn(2, num_old, 4, 3, 2), torch.randn(2, 6, 4, 3, 2))
+    known = list(range(num_old - 1)) if num_old > 2 else [0, 1]
+    bank = PrototypeBank(torch.randn(num_old, 6), torch.tensor([float(c in known) for c in range(num_old)]))
+    carried = torch.randint(0, num_old, (2, 4, 3, 2))
+    carried[carried == 1] = 0  # a class that no voxel is called
+    loss = make_pgcd_loss(bank, num_old, pgcd_weighting=weighting, dapd_weight=0, old_dice_weight=0, pgcd_weight=1)
+    prototypes = bank.prototypes.clone()
+    found = loss.terms([logits], [target], make_batch(teacher, None, carried=carried))["pgcd"].item()
+
+    q = flat(merge_new_into_background(logits.log_softmax(1), num_old).exp()).tolist()
+    p = flat(teacher.logits.softmax(1)).tolist()
+    g, unlabelled = carried.flatten().tolist(), (target.flatten() == 0).tolist()
+    pi = [slow_similarity(f, prototypes, known) for f in flat(teacher.features)]
+    means = {}
+    for c in range(1, num_old):
+        own = [s.get(c, 0.0) for s, called, u in zip(pi, g, unlabelled, strict=True) if u and called == c]
+        means[c] = sum(own) / len(own) if own else 0.0
+    assert (means.get(2, 0) > 0) == (num_old > 2)
+    other = {1: 0} if num_old == 2 else {1: 2, 2: 3, 3: 1}
+    total = 0.0
+    for v in range(len(p)):
+        if not unlabelled[v]:
+            continue
+        for c in range(num_old):
+            resemblance = {
+                "prototypes": pi[v].get(c, 0.0),
+                "teacher": p[v][c],
+                "permuted": pi[v].get(other.get(c), 0.0),
+                "uniform": means.get(c),
+            }[weighting]
+            weight = 1 + 3 * resemblance if c else 1
+            a = p[v][c] if max(p[v]) == p[v][g[v]] else 0.2 * p[v][c] + 0.8 * (c == g[v])
+            b = q[v][c]
+            total += weight * (a * math.log(a / b) + (1 - a) * math.log((1 - a) / (1 - b)))
+    assert found == pytest.approx(total / (2 * num_old * len(p)), rel=1e-4)
+
+
+def test_no_old_class_keeps_its_own_prototype_where_they_are_permuted():
+    for num_classes in range(2, 9):
+        order = permuted_similarity(torch.arange(num_classes).view(1, -1, 1)).flatten().tolist()
+        assert sorted(order) == list(range(num_classes))
+        assert all(order[c] != c for c in range(1, num_classes))
+        assert order[0] == (num_classes == 2)  # one old class has only the background to change with
 
 
 def test_a_term_of_weight_0_is_left_out_and_the_background_prototype_moves_all_the_same(setting):

@@ -167,9 +167,9 @@ def test_prototypes_are_masked_means_of_the_final_features_by_label(toy, tmp_pat
 
 
 def test_prototypes_travel_from_step_to_step(toy, tmp_path):
-    names = plan_toy(tmp_path, hyperparameters={"prototype_refresh": 0.0})
-    first = checkpoint(train(PGCD, names[0]))["cil"]["prototypes"]
-    second = checkpoint(train(PGCD, names[1]))["cil"]["prototypes"]
+    names = plan_toy(tmp_path)
+    first = checkpoint(train(PGCD + "Paper", names[0]))["cil"]["prototypes"]
+    second = checkpoint(train(PGCD + "Paper", names[1]))["cil"]["prototypes"]
     assert first["prototypes"].shape == (3, 4)
     assert second["prototypes"].shape == (5, 4)
     assert torch.equal(first["prototypes"][1:], second["prototypes"][1:3])

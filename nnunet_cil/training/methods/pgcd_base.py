@@ -1,0 +1,188 @@
+"""PGCD's and DAPD's terms, and the trainer of them that the shipped ones extend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nnunet_cil.losses.chunks import sum_over_chunks
+from nnunet_cil.losses.distillation import pgcd_loss
+from nnunet_cil.losses.prototypes import (
+    class_means,
+    cosine_alignment,
+    labels_within,
+    mean_own_similarity,
+    permuted_similarity,
+    prototype_centre,
+    prototype_similarity,
+)
+from nnunet_cil.losses.segmentation import merge_new_into_background
+from nnunet_cil.networks.prototype_bank import PrototypeBank
+from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.batch import Batch
+from nnunet_cil.training.data import Tile
+from nnunet_cil.training.hyperparameters import choice, number, whole_number
+from nnunet_cil.training.passes import confident_classes
+from nnunet_cil.training.step_loss import LossSetup, StepLoss
+
+WEIGHTINGS = "prototypes", "teacher", "permuted", "uniform"
+
+
+class PGCDTerms(StepLoss):
+    """L = L_seg + pgcd_weight L_PGCD + dapd_weight L_DAPD.
+
+    L_seg, at every scale: unbiased cross-entropy (background and old classes are one label) + soft Dice over new
+    classes. L_PGCD and L_DAPD at full resolution. A term of weight 0 is not computed. Source: our reading of Zhu et al.
+    2025, https://arxiv.org/abs/2511.07749; docs/explanation/pgcd.md has every equation.
+    """
+
+    def __init__(self, setup: LossSetup, *, bank: PrototypeBank) -> None:
+        """Takes the prototypes; the background's is updated in place while training."""
+        super().__init__(setup)
+        self.bank = bank
+
+    def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns the terms segmentation, pgcd and dapd."""
+        log_probs = self.log_probs(logits)
+        terms = self.segmentation_terms(log_probs, targets, batch)
+        return terms | self.distilled(lambda: self._distillation(log_probs[0], targets[0], batch))
+
+    def segmentation_terms(self, log_probs: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns the terms that are taken at every scale; arguments as for ``terms``, with log-softmax in place of logits."""
+        return {"segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets, batch)}
+
+    def _distillation(self, log_probs: Tensor, target: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Returns the terms pgcd and dapd, and updates the background's prototype between them."""
+        settings, terms = self.settings, {}
+        unlabelled = self.unlabelled(target)
+        teacher_features = batch.teacher.features.float()
+        classes = labels_within(batch.teacher_classes, unlabelled, self.num_old)
+        teacher_local, counts = class_means(teacher_features, classes, self.num_old)
+        if settings.pgcd_weight:
+            _, valid = self.split(target)
+            num_voxels = unlabelled.numel() if valid is None else valid.sum().clamp(min=1)
+            resemblance = self._resemblance(teacher_features, classes)
+            pgcd = self._pgcd(log_probs, teacher_features, unlabelled, num_voxels, resemblance, batch)
+            terms["pgcd"] = settings.pgcd_weight * pgcd
+        if torch.is_grad_enabled():
+            momentum = settings.background_momentum**settings.distillation_interval
+            self.bank.update_background(teacher_local[0], counts[0], momentum)
+        if settings.dapd_weight:
+            terms["dapd"] = settings.dapd_weight * self._dapd(batch.features, classes, teacher_local, counts)
+        return terms
+
+    def _pgcd(
+        self,
+        log_probs: Tensor,
+        teacher_features: Tensor,
+        unlabelled: Tensor,
+        num_voxels: int | Tensor,
+        resemblance: Callable[[Tensor, Tensor], Tensor],
+        batch: Batch,
+    ) -> Tensor:
+        def of_chunk(
+            log_probs: Tensor, teacher_logits: Tensor, features: Tensor, predicted: Tensor, unlabelled: Tensor
+        ) -> Tensor:
+            student = merge_new_into_background(log_probs, self.num_old)
+            own = teacher_logits.float().softmax(1)
+            pi, teacher = resemblance(features, own), self.teacher_target(own, predicted[:, 0], batch)
+            beta = self.settings.pgcd_beta
+            return pgcd_loss(student, teacher, pi, unlabelled[:, 0], beta=beta, num_voxels=num_voxels)
+
+        maps = batch.teacher_classes[:, None], unlabelled[:, None]
+        return sum_over_chunks(of_chunk, log_probs, batch.teacher_logits, teacher_features, *maps)
+
+    def teacher_target(self, probs: Tensor, predicted: Tensor, batch: Batch) -> Tensor:
+        """Returns the probabilities that PGCD holds the student to; here the teacher's own.
+
+        Args:
+            probs: (batch, K, *spatial) float, the teacher's.
+            predicted: (batch, *spatial) integers, those of ``Batch.teacher_classes``.
+            batch: that these are a part of.
+        """
+        return probs
+
+    def _resemblance(self, features: Tensor, classes: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """Returns what gives the pi of w_c = 1 + beta pi_c, from features and probabilities of the teacher.
+
+        ``prototypes``: the similarity to the prototypes. The other ones are controls. ``teacher``: the teacher's probability p_c.
+        ``permuted``: the similarity to another class's prototype, pi_sigma(c). ``uniform``: a number for each class, the mean of
+        pi_c over the voxels of the batch that the teacher calls c; 0 where it calls none so.
+
+        Args:
+            features: (batch, channels, *spatial) float32, the teacher's.
+            classes: (batch, *spatial) int64 in [0, K], the teacher's; K stands for none.
+        """
+        weighting = self.settings.pgcd_weighting
+        if weighting == "teacher":
+            return lambda _features, probs: probs
+        if weighting == "permuted":
+            return lambda features, _probs: permuted_similarity(self._similarity(features))
+        if weighting == "uniform":
+            means = mean_own_similarity(self._similarity(features), classes)
+            return lambda _features, probs: means.view(1, -1, *[1] * (probs.ndim - 2)).expand_as(probs)
+        return lambda features, _probs: self._similarity(features)
+
+    def _similarity(self, features: Tensor) -> Tensor:
+        bank, temperature = self.bank, self.settings.similarity_temperature
+        return prototype_similarity(features, bank.prototypes, bank.known, temperature=temperature)
+
+    def _dapd(self, features: Tensor, classes: Tensor, teacher_local: Tensor, counts: Tensor) -> Tensor:
+        student_local, _ = class_means(features, classes, self.num_old)
+        used = counts > self.settings.min_voxels
+        centre = prototype_centre(self.bank.prototypes, self.bank.known)
+        to_global = cosine_alignment(student_local - centre, self.bank.prototypes - centre, used & self.bank.known)
+        to_teacher = cosine_alignment(student_local - centre, teacher_local - centre, used)
+        return to_global + to_teacher
+
+
+class nnUNetTrainerPGCDBase(nnUNetTrainerCIL):
+    """Base of the trainers with PGCD and DAPD. It is none of those that nnU-Net finds."""
+
+    reads_partial_labels = True
+    pgcd_weight = number(10.0, "Weight of PGCD.")
+    pgcd_beta = number(3.0, "How much more PGCD weighs a voxel that looks like the class's prototype.")
+    pgcd_weighting = choice(
+        "prototypes", WEIGHTINGS, "What decides PGCD's weights: the prototypes, or one of three controls."
+    )
+    dapd_weight = number(1.0, "Weight of DAPD.")
+    similarity_temperature = number(0.1, "Temperature of the similarity to the prototypes.", low=1e-3)
+    background_momentum = number(0.99, "Share of the background prototype that an iteration leaves.", high=1)
+    min_voxels = whole_number(10, "A class with no more voxels in a batch (or pass) has no prototype there.")
+    prototype_refresh = number(0.5, "Share of the teacher's own estimate in an inherited prototype.", high=1)
+    prototype_confidence = number(0.9, "Teacher's probability above which a voxel counts for that estimate.", high=1)
+
+    def build_step_loss(self) -> StepLoss:
+        """Builds L_seg + pgcd_weight L_PGCD + dapd_weight L_DAPD."""
+        assert self.prototypes is not None
+        return PGCDTerms(self.loss_setup(), bank=self.prototypes)
+
+    def inherit_prototypes(self, inherited: PrototypeBank | None) -> PrototypeBank:
+        """Blends inherited prototypes with the means over the teacher's confident predictions on the step's data.
+
+        An unknown prototype, as in a model that was not trained in steps, is that mean alone.
+        """
+        if inherited is not None and inherited.known.all() and not self.prototype_refresh:
+            return inherited.to(self.device)
+        fresh = self.collect_with_teacher()
+        if inherited is None:
+            inherited = PrototypeBank.unknown(*fresh.prototypes.shape)
+        return inherited.to(self.device).blended(fresh, self.prototype_refresh, self.min_voxels)
+
+    def collect_with_teacher(self) -> PrototypeBank:
+        """Collects the teacher's prototypes; a method may collect more in the same pass over the training cases."""
+        return self.confident_means()
+
+    def confident_means(self, observe: Callable[[Tile, Tensor], None] | None = None) -> PrototypeBank:
+        """Returns the mean features of the classes that the teacher is confident of, over the training cases.
+
+        Args:
+            observe: called with every tile and these classes, (batch, *spatial) int64.
+        """
+        assert self.teacher is not None
+        self.print_to_log_file("Collecting what the teacher knows of the old classes...")
+        num_old = self.step_plan.num_old_channels
+        confident = confident_classes(num_old, self.prototype_confidence, self.labelled_channels_in)
+        return self.training_pass().prototypes(self.teacher, confident, num_old, observe)
