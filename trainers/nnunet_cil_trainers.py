@@ -4,6 +4,7 @@ from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.methods.ewc import nnUNetTrainerEWC
 from nnunet_cil.training.methods.ewf import nnUNetTrainerEWF
 from nnunet_cil.training.methods.finetune import nnUNetTrainerFineTune
+from nnunet_cil.training.methods.frozen import nnUNetTrainerFrozen
 from nnunet_cil.training.methods.ilt import nnUNetTrainerILT
 from nnunet_cil.training.methods.joint import nnUNetTrainerJoint
 from nnunet_cil.training.methods.lwf import nnUNetTrainerLwF
@@ -20,6 +21,7 @@ __all__ = [
     "nnUNetTrainerEWC",
     "nnUNetTrainerEWF",
     "nnUNetTrainerFineTune",
+    "nnUNetTrainerFrozen",
     "nnUNetTrainerILT",
     "nnUNetTrainerJoint",
     "nnUNetTrainerLwF",

@@ -1,0 +1,53 @@
+"""nnUNetTrainerFrozen: the previous network as it is, with a head for the new classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunet_cil.networks.heads import HEAD_PREFIX
+from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.batch import Batch
+from nnunet_cil.training.step_loss import StepLoss
+
+
+class FrozenLoss(StepLoss):
+    """L = L_seg: unbiased cross-entropy + Dice of the new classes, without a gradient for the old logits.
+
+    Source of the cross-entropy: Cermelli et al. 2020, https://arxiv.org/abs/2002.00718.
+    """
+
+    def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns the term segmentation."""
+        logits = [torch.cat([x[:, : self.num_old].detach(), x[:, self.num_old :]], dim=1) for x in logits]
+        log_probs = self.log_probs(logits)
+        return {"segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets, batch)}
+
+
+class nnUNetTrainerFrozen(nnUNetTrainerCIL):
+    """Freezes the previous network, and learns the new channels of its segmentation layers alone."""
+
+    def configure_optimizers(self) -> tuple[Any, Any]:
+        """Configures as the base; after step 0 with all but the segmentation layers frozen, before DDP asks what learns."""
+        if self.step_plan.previous is not None:
+            for name, parameter in self.bare_network.named_parameters():
+                parameter.requires_grad_(name.startswith(HEAD_PREFIX))
+        return super().configure_optimizers()
+
+    def build_step_loss(self) -> StepLoss:
+        """Builds the segmentation term."""
+        return FrozenLoss(self.loss_setup())
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Trains on a batch as the base; old channels, which have no gradient, are spared the weight decay, too."""
+        if self.step_plan.previous is None:
+            return super().train_step(batch)
+        parameters = self.bare_network.named_parameters()
+        old = [p.detach()[: self.step_plan.num_old_channels] for name, p in parameters if name.startswith(HEAD_PREFIX)]
+        before = [rows.clone() for rows in old]
+        outputs = super().train_step(batch)
+        for rows, values in zip(old, before, strict=True):
+            rows.copy_(values)
+        return outputs
