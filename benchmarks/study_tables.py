@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from scores import Dice, mean_dice, method_of, read_scores, results_file, step_of
 
+from nnunet_cil.evaluation.differences import Scores
+from nnunet_cil.evaluation.differences import differences as paired_differences
 from nnunet_cil.evaluation.scores import score_table
-from nnunet_cil.evaluation.significance import paired_tests
 from nnunet_cil.schedule import Schedule, load_schedule, shipped_schedules
 
 HERE = Path(__file__).resolve().parent
@@ -78,7 +79,7 @@ def spread(means: Iterable[float]) -> str:
 def differences(schedule: Schedule, scores: Mapping[str, Folds], reference: str) -> str:
     """Returns Markdown: a method's mean Dice less that of the reference, fold by fold, in the folds that both have.
 
-    In brackets the p value of a paired test over the cases (``nnunet_cil.evaluation.significance``), uncorrected.
+    In brackets the interval of the mean over folds (``nnunet_cil.evaluation.differences``).
     """
     lines = ["| model | old | new | all | folds |", "|---|---|---|---|---|"]
     for model, folds in scores.items():
@@ -88,18 +89,14 @@ def differences(schedule: Schedule, scores: Mapping[str, Folds], reference: str)
         if not common or model == name:
             continue
         own, others = ({f: found[f] for f in common} for found in (folds, against))
-        learnt = groups(schedule, step_of(model))
-        both = score_table(
-            {"trainer": trainer, "step": 0, **row}
-            for trainer, f in ((model, own), (name, others))
-            for row in case_rows(f)
-        )
-        tests = {test.group: test.p for test in paired_tests(both, learnt["old"], learnt["new"])}
+        rows = ({"trainer": t, "step": 0, **row} for t, f in ((model, own), (name, others)) for row in case_rows(f))
+        both = score_table(rows)
         cells = []
-        for group, classes in learnt.items():
+        for classes in groups(schedule, step_of(model)).values():
+            (interval,) = paired_differences([Scores(table=both, steps=[classes])], model, name)
             values, theirs = group_means(own, classes), group_means(others, classes)
-            p = f"{tests[group]:.3f}" if tests[group] >= 0.001 else "< 0.001"
-            cells.append(f"{', '.join(f'{values[f] - theirs[f]:+.3f}' for f in common)} ({p})")
+            each = ", ".join(f"{values[f] - theirs[f]:+.3f}" for f in common)
+            cells.append(f"{each} [{interval.low:+.3f} to {interval.high:+.3f}]")
         lines.append(f"| {model} | {' | '.join(cells)} | {', '.join(map(str, common))} |")
     return "\n".join(lines)
 
@@ -168,7 +165,7 @@ def main() -> None:
     parser.add_argument(
         "--against",
         metavar="METHOD",
-        help="print each fold's difference to this row, and a paired test over the cases, too",
+        help="print each fold's difference to this row, and the interval of their mean, too",
     )
     parser.add_argument("--figure", type=Path, help="only draw the test cases' scores after the last step")
     args = parser.parse_args()

@@ -21,6 +21,7 @@ class ContinualScores:
         old: (steps,) mean over the old classes after each step; NaN at step 0.
         new: (steps,) over the step's own classes.
         all: (steps,) over all seen classes.
+        new_when_learnt: mean over the classes of all steps but the first, each after its own step; NaN with one step.
         average_incremental: mean of ``all`` over the steps.
         forgetting: mean over earlier steps of the best score a step's classes ever had less their last.
         backward_transfer: mean over earlier steps of the last score less the first.
@@ -31,6 +32,7 @@ class ContinualScores:
     old: Matrix
     new: Matrix
     all: Matrix
+    new_when_learnt: float
     average_incremental: float
     forgetting: float
     backward_transfer: float
@@ -86,6 +88,7 @@ def continual_scores(
         old=old,
         new=new,
         all=seen,
+        new_when_learnt=mean(known[n] for known, names in list(zip(scores, steps, strict=True))[1:] for n in names),
         average_incremental=mean(seen),
         forgetting=mean(best - last),
         backward_transfer=mean(last - first),

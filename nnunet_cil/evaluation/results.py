@@ -51,7 +51,7 @@ def _fold_results(
     scores = asdict(continual_scores(means, steps, None if joint.empty else class_means(joint, metric)))
     numbers = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in scores.items()}
     if metric.endswith("_mm"):  # the less the better: what is lost has another sign
-        numbers = {name: numbers[name] for name in ("matrix", "old", "new", "all")}
+        numbers = {name: numbers[name] for name in ("matrix", "old", "new", "all", "new_when_learnt")}
     missing = [num_missing(rows, metric) for rows in per_step]
     return {"fold": fold, "classes": means, "missing": missing, **numbers}
 

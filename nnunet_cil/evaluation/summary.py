@@ -8,11 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_cil.evaluation.bootstrap import FEW, NUM_REPLICATES
 from nnunet_cil.evaluation.continual import mean
+from nnunet_cil.evaluation.differences import GROUPS
 from nnunet_cil.evaluation.results import dice_of, fold_mean, mean_matrix, short
 from nnunet_cil.evaluation.scores import METRICS
-from nnunet_cil.evaluation.significance import SIGNIFICANCE_TEXT
-from nnunet_cil.evaluation.tables import Table, deviation, matrix_table, schedule_table, step_table
+from nnunet_cil.evaluation.tables import (
+    Table,
+    deviation,
+    interval_text,
+    matrix_table,
+    p_text,
+    schedule_table,
+    step_table,
+)
 from nnunet_cil.names import markdown_text
 
 
@@ -58,7 +67,7 @@ def title(content: Mapping[str, Any]) -> str:
 
 
 def overview(content: Mapping[str, Any]) -> list[Section]:
-    """Returns Dice per step and class, the numbers of the whole schedule, distances, and what is significant."""
+    """Returns Dice per step and class, the numbers of the whole schedule, distances, and differences."""
     steps = content["steps"]
     dice = dice_of(content)
     folds = len(next(iter(dice.values())))
@@ -79,8 +88,8 @@ def overview(content: Mapping[str, Any]) -> list[Section]:
             Table(["method", f"HD95 {unit}", f"ASD {unit}", f"NSD at {content['tolerance_mm']:g} {unit}"], distances),
         ),
     ]
-    if content["significance"]:
-        sections.append(Section("Is the difference more than chance?", SIGNIFICANCE_TEXT, _significance(content)))
+    if content["differences"]:
+        sections.append(Section("Differences", _differences_text(content["differences"]), _differences(content)))
     return sections
 
 
@@ -113,19 +122,50 @@ def _group_means(folds: Sequence[Mapping[str, Any]], step: int) -> tuple[float, 
     return old, new, seen
 
 
-def _significance(content: Mapping[str, Any]) -> Table:
+def _differences_text(found: Sequence[Mapping[str, Any]]) -> str:
+    """Says what the intervals and p values are."""
+    num_trainings = min(d["num_trainings"] for d in found)
+    text = (
+        "Mean Dice of the first method less that of another one, on the same cases. Interval: 95 %, percentiles of "
+        f"{NUM_REPLICATES} draws, or a t interval (t) where fewer than {FEW} units make it the wider. "
+    )
+    if num_trainings == 1:
+        text += "It is over patients alone and says nothing of another training: for that, train more folds. "
+    else:
+        text += (
+            "It is over patients and trainings: each draw takes folds, and cases once for all of them; a case of one fold only "
+            "comes with its fold. "
+        )
+        if num_trainings < FEW:
+            text += f"With {num_trainings} trainings it may cover less than 95 %. "
+    primary = next((d for d in found if d["is_primary"]), None)
+    if primary is not None:
+        text += (
+            f"The primary comparison is {_pair(primary)} in all classes. The p values of the others are corrected for their "
+            "number (Holm). "
+        )
+    return text + "Where a class of a case has a Dice with one method only, it counts for neither (left out)."
+
+
+def _pair(difference: Mapping[str, Any]) -> str:
+    return f"{short(difference['method'])} - {short(difference['other'])}"
+
+
+def _differences(content: Mapping[str, Any]) -> Table:
     body = [
         [
-            c["group"],
-            f"{short(c['method'])} - {short(c['other'])}",
-            str(c["num_cases"]),
-            str(c["num_left_out"]),
-            f"{c['median_difference']:+.3f}",
-            *(f"{c[p]:.2g}" for p in ("p", "p_corrected")),
+            GROUPS[d["group"]],
+            _pair(d),
+            f"{d['difference']:+.3f}",
+            interval_text(d["low"], d["high"], is_t=d["interval"] == "t"),
+            p_text(d["p"]),
+            "primary" if d["is_primary"] else p_text(d["p_corrected"]),
+            *(str(d[number]) for number in ("num_trainings", "num_cases", "num_left_out")),
         ]
-        for c in content["significance"]
+        for d in content["differences"]
     ]
-    return Table(["classes", "difference", "cases", "left out", "median", "p", "p corrected"], body)
+    header = ["classes", "difference", "mean", "interval", "p", "p corrected", "trainings", "cases", "left out"]
+    return Table(header, body)
 
 
 def _final(folds: Sequence[Mapping[str, Any]], metric: str) -> str:

@@ -94,6 +94,7 @@ def step_table(
 
 
 SCHEDULE_NUMBERS = {
+    "new_when_learnt": "new (when learnt)",
     "average_incremental": "average incremental",
     "forgetting": "forgetting",
     "backward_transfer": "backward transfer",
@@ -107,7 +108,7 @@ def schedule_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     Args:
         rows: method -> the numbers of each fold, by the names of ``continual.ContinualScores``.
     """
-    groups = ["old", "new", "all"]
+    groups = ["old", "all"]
     header = ["method", *(f"{g} (last step)" for g in groups), *SCHEDULE_NUMBERS.values()]
     body = []
     for method, folds in rows.items():
@@ -139,3 +140,13 @@ def deviation(values: Sequence[float]) -> str:
 def number(value: float) -> str:
     """Returns a number with three digits; blank for NaN."""
     return "" if math.isnan(value) else f"{value:.3f}"
+
+
+def interval_text(low: float, high: float, *, is_t: bool) -> str:
+    """Returns an interval of differences, marked if it is a t interval; blank where it is unknown."""
+    return "" if math.isnan(low) else f"{low:+.3f} to {high:+.3f}{' (t)' if is_t else ''}"
+
+
+def p_text(p: float) -> str:
+    """Returns a p value; blank where it is unknown."""
+    return "" if math.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001"

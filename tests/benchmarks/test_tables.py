@@ -230,7 +230,7 @@ def test_a_table_of_twelve_steps_is_in_their_order_and_knows_old_from_new(twelve
     assert last[-4:-1] == ["0.740 (0.740 to 0.740)"] * 3
     assert [row[0] for row in rows if len(row) == 5][2:] == [f"MiB2_step{step}" for step in range(1, 12)]
     (tenth,) = (row for row in rows if len(row) == 5 and row[0] == "MiB2_step10")
-    assert tenth[1].startswith("-0.100, -0.100 (")
+    assert tenth[1].startswith("-0.100, -0.100 [")
 
 
 def test_pairs_of_twelve_steps_are_of_the_same_step(twelve_steps):

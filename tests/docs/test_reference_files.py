@@ -7,8 +7,8 @@ import pytest
 
 from nnunet_cil import schedule
 from nnunet_cil.evaluation.continual import ContinualScores
+from nnunet_cil.evaluation.differences import Difference
 from nnunet_cil.evaluation.scores import COLUMNS, METRICS
-from nnunet_cil.evaluation.significance import PairedTest
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.step_plans import PreviousModel, StepPlan
 from nnunet_cil.training.state import StepState
@@ -30,7 +30,7 @@ def section(title):
         ),
         ("In a checkpoint", (*(f.name for c in (StepState, StepRecord) for f in fields(c)), "schema_version")),
         ("per_case.csv", COLUMNS),
-        ("results.json", (*(f.name for c in (ContinualScores, PairedTest) for f in fields(c)), *METRICS)),
+        ("results.json", (*(f.name for c in (ContinualScores, Difference) for f in fields(c)), *METRICS)),
     ],
 )
 def test_the_page_names_every_key(title, keys):

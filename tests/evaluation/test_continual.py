@@ -26,6 +26,7 @@ def test_scores_of_a_schedule_by_hand():
     assert found.old == pytest.approx([math.nan, 0.8, 0.4], nan_ok=True)
     assert found.new == pytest.approx([0.7, 0.5, 0.9])
     assert found.all == pytest.approx([0.7, 0.7, 0.525])
+    assert found.new_when_learnt == pytest.approx((0.5 + 0.9) / 2)
     assert found.average_incremental == pytest.approx((0.7 + 0.7 + 0.525) / 3)
     assert found.forgetting == pytest.approx(((0.8 - 0.3) + (0.6 - 0.6)) / 2)
     assert found.backward_transfer == pytest.approx(((0.3 - 0.7) + (0.6 - 0.5)) / 2)
@@ -42,9 +43,16 @@ def test_a_class_that_no_case_has_does_not_count():
     assert math.isnan(found.intransigence)
 
 
+def test_new_classes_weigh_alike_whatever_their_step():
+    steps = [("a",), ("b", "c"), ("d",)]
+    scores = [{"a": 0.8}, {"a": 0.8, "b": 0.2, "c": 0.3}, {"a": 0.8, "b": 0.9, "c": 0.9, "d": 0.7}]
+    assert continual_scores(scores, steps).new_when_learnt == pytest.approx(0.4)
+
+
 def test_one_step_has_nothing_to_forget():
     found = continual_scores(SCORES[:1], STEPS[:1])
     assert math.isnan(found.forgetting)
+    assert math.isnan(found.new_when_learnt)
     assert found.average_incremental == pytest.approx(0.7)
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from nnunet_cil.evaluation.charts import _lost, class_dots, curves
+from nnunet_cil.evaluation.differences import evaluated_differences
 from nnunet_cil.evaluation.results import mean_matrix, results
 from nnunet_cil.evaluation.scores import METRICS, distance_unit, score_table
-from nnunet_cil.evaluation.significance import paired_tests
 from nnunet_cil.evaluation.summary import latex, overview, summary
 from nnunet_cil.evaluation.tables import SCHEDULE_NUMBERS
 
@@ -21,13 +21,14 @@ def test_a_class_that_one_fold_lacks_is_the_mean_of_the_others():
         {"classes": [{"a": 0.6, "b": 0.4}], "matrix": [[0.5]], "old": [nan], "new": [0.5], "all": [0.5]},
     ]
     folds = [{**f, **dict.fromkeys(SCHEDULE_NUMBERS, nan)} for f in folds]
-    content = {"steps": [["a", "b"]], "cases": "validation", "tolerance_mm": 2, "significance": []}
+    content = {"steps": [["a", "b"]], "cases": "validation", "tolerance_mm": 2, "differences": []}
     content["trainers"] = {"PGCD": dict.fromkeys(METRICS, folds) | {"dice": folds}}
     for fold in folds:
         fold["missing"] = [{"a": 0, "b": 0}]
     steps, schedule, *_ = overview(content)
     assert steps.table.body[0][2:] == ["0.700", "0.400", "", "0.650", "0.650"]
-    assert schedule.table.body[0][1:4] == ["", "0.650 (0.500 to 0.800)", "0.650 (0.500 to 0.800)"]
+    assert schedule.table.header[1:4] == ["old (last step)", "all (last step)", "new (when learnt)"]
+    assert schedule.table.body[0][1:4] == ["", "0.650 (0.500 to 0.800)", ""]
     assert np.array_equal(mean_matrix(folds), [[0.65]])
     lost = [[{"a": nan}, {"a": 0.5}, {"a": 0.25}], [{"a": 0.5}, {"a": nan}, {"a": 0.5}]]
     assert [_lost(per_step, "a") for per_step in lost] == [0.25, 0]
@@ -50,7 +51,7 @@ def test_names_of_any_kind_are_escaped_in_summary_and_latex():
     steps = [[strange], [hidden]]
     content = {
         **{"schedule": "my_schedule_50%", "dataset": "Dataset001_A$B", "configuration": "2d", "steps": steps},
-        **{"cases": "/a/labels|Ts", "tolerance_mm": 2.0, "significance": []},
+        **{"cases": "/a/labels|Ts", "tolerance_mm": 2.0, "differences": []},
         "trainers": results(score_table(rows), steps),
     }
     text = summary(content)
@@ -63,7 +64,7 @@ def test_names_of_any_kind_are_escaped_in_summary_and_latex():
     assert r"\_One & 0.500" in table
 
 
-def test_the_table_of_tests_says_how_many_pairs_there_are_and_what_was_left_out():
+def test_the_table_of_differences_says_what_they_are_over_and_what_was_left_out():
     rows = [
         {"trainer": trainer, "step": 0, "fold": 0, "case": f"k{case}", "class": name, "dice": dice}
         for trainer, lacks in (("nnUNetTrainerA", 0.0), ("nnUNetTrainerB", math.nan))
@@ -81,12 +82,14 @@ def test_the_table_of_tests_says_how_many_pairs_there_are_and_what_was_left_out(
             "cases": "test",
             "tolerance_mm": 1.0,
         },
-        "significance": [asdict(test) for test in paired_tests(table, [], steps[0])],
+        "differences": [asdict(difference) for difference in evaluated_differences(table, steps)],
         "trainers": results(table, steps),
     }
     lines = [" ".join(line.split()) for line in summary(content).splitlines()]
-    assert "| classes | difference | cases | left out | median | p | p corrected |" in lines
-    assert "| new | A - B | 7 | 3 | +0.000 | 1 | 1 |" in lines
+    header = "| classes | difference | mean | interval | p | p corrected | trainings | cases | left out |"
+    assert header in lines
+    assert "| all | A - B | +0.000 | +0.000 to +0.000 | 1.000 | primary | 1 | 7 | 3 |" in lines
+    assert any("It is over patients alone" in line for line in lines)
 
 
 @pytest.mark.parametrize("unit", ["mm", "voxels"])
@@ -94,7 +97,7 @@ def test_distances_have_their_unit(unit):
     row = {"trainer": "nnUNetTrainerOne", "step": 0, "fold": 0, "case": "a", "class": "liver", "dice": 0.5}
     scores = score_table([{**row, "hd95_mm": 1.0, "asd_mm": 0.5, "nsd": 0.5, "unit": unit}])
     content = {
-        **{"steps": [["liver"]], "cases": "validation", "tolerance_mm": 1.5, "significance": []},
+        **{"steps": [["liver"]], "cases": "validation", "tolerance_mm": 1.5, "differences": []},
         **{"trainers": results(scores, [["liver"]]), "distance_unit": distance_unit(scores)},
     }
     distances = overview(content)[2]

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
+from nnunet_cil.evaluation.differences import evaluated_differences
 from nnunet_cil.evaluation.results import results, without_nan
 from nnunet_cil.evaluation.scores import by_trainer, distance_unit, score_table, write_csv
-from nnunet_cil.evaluation.significance import paired_tests
 from nnunet_cil.evaluation.summary import latex, summary
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.folders import nnunet_folder, num_processes
@@ -158,7 +158,6 @@ def _content(
     """Returns the content of ``results.json``, with NaN."""
     experiment = planned.experiment
     steps = [step.classes for step in experiment.schedule.steps]
-    tests = paired_tests(table, [name for classes in steps[:-1] for name in classes], steps[-1])
     return {
         "schema_version": SCHEMA_VERSION,
         "dataset": ", ".join(experiment.data_sets),
@@ -175,7 +174,7 @@ def _content(
             *planned.train_commands(options.device),
             shlex.join(evaluate_command(experiment, options)),
         ],
-        "significance": [asdict(test) for test in tests],
+        "differences": [asdict(difference) for difference in evaluated_differences(table, steps)],
         "trainers": results(table, steps),
     }
 

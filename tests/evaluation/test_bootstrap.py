@@ -1,0 +1,130 @@
+"""The bootstrap over patients and trainings: by hand, against plain loops, and at its limits."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from nnunet_cil.evaluation import bootstrap
+from nnunet_cil.evaluation.bootstrap import Sample, difference_interval, holm, statistic
+
+NAN = math.nan
+
+
+def sample(values, strata=None):
+    values = np.asarray(values, dtype=float)
+    return Sample(values=values, strata=np.zeros(values.shape[1], int) if strata is None else np.asarray(strata))
+
+
+def drawn(*shape, mean=0.0, seed=3):
+    return np.random.default_rng(seed).normal(mean, 1, shape)
+
+
+def test_the_statistic_is_a_mean_over_classes_of_means_over_trainings_of_means_over_patients():
+    values = [[[1, NAN], [3, 8]], [[5, NAN], [NAN, NAN]]]  # class 0: 2 and 5; class 1: 8 in one training
+    assert statistic(sample(values)) == pytest.approx((3.5 + 8) / 2)
+
+
+def test_the_draws_are_those_of_plain_loops(monkeypatch):
+    """Patients are drawn once for all trainings, and trainings with them."""
+    values = drawn(9, 11, 3, mean=0.4)
+    values[2, 4] = values[:, 6, 1] = NAN
+    monkeypatch.setattr(bootstrap, "_AT_ONCE", 40)
+    found = difference_interval([sample(values)], num_replicates=3000)
+    random = np.random.default_rng(1)
+    loops = []
+    for _ in range(3000):
+        patients, trainings = random.integers(11, size=11), random.integers(9, size=9)
+        part = values[:, patients][trainings]
+        loops.append(np.nanmean(np.nanmean(np.nanmean(part, 1), 0)))
+    assert not found.is_t
+    assert (found.low, found.high) == pytest.approx(np.quantile(loops, (0.025, 0.975)), abs=0.04)
+    assert found.difference == pytest.approx(statistic(sample(values)))
+
+
+def test_the_same_differences_give_the_same_interval():
+    assert difference_interval([sample(drawn(3, 30, 2))]) == difference_interval([sample(drawn(3, 30, 2))])
+
+
+@pytest.mark.parametrize(("trainings", "patients", "axis"), [(4, 40, 1), (1, 5, 0)])
+def test_few_units_get_a_t_interval_where_it_is_wider(trainings, patients, axis):
+    values = drawn(trainings, 1, 1, mean=2) + drawn(1, patients, 1, seed=8) * (0.01 if trainings > 1 else 1)
+    found = difference_interval([sample(values)])
+    test = ttest_1samp(values.mean(axis).ravel(), 0)
+    assert found.is_t
+    assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval()))
+    assert found.p == pytest.approx(test.pvalue)
+
+
+@pytest.mark.parametrize("mean", [-0.5, -0.1, 0.0, 0.2, 0.6])
+@pytest.mark.parametrize("shape", [(1, 40, 3), (3, 20, 2), (10, 20, 2)])
+def test_p_is_below_a_twentieth_where_the_interval_leaves_out_zero(mean, shape):
+    found = difference_interval([sample(drawn(*shape, mean=mean))], num_replicates=2000)
+    assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+
+
+def test_one_training_and_one_patient_have_no_interval():
+    found = difference_interval([sample([[[0.2, 0.4]]])])
+    assert found.difference == pytest.approx(0.3)
+    assert math.isnan(found.low)
+    assert math.isnan(found.p)
+
+
+def test_methods_that_are_alike_have_no_difference():
+    found = difference_interval([sample(np.zeros((3, 12, 2)))])
+    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_patients_of_one_training_each_come_with_it():
+    """Two folds of the same differences: nothing varies between them, and their own patients are not drawn again."""
+    values = np.full((9, 18, 1), NAN)
+    for fold in range(9):
+        values[fold, 2 * fold : 2 * fold + 2, 0] = (1, 3)
+    found = difference_interval([sample(values, [-1] * 18)], num_replicates=500)
+    assert (found.low, found.high) == (2, 2)
+    shared = difference_interval([sample(np.tile([[[1.0], [3.0]]], (9, 1, 1)), [0, 0])], num_replicates=500)
+    assert shared.low < 2 < shared.high
+
+
+def test_each_stratum_is_drawn_by_itself():
+    """Two of one kind and thirty of another: no draw is without the first, whose class would be missing."""
+    values = np.full((1, 32, 2), NAN)
+    values[0, :2, 0] = 4
+    values[0, 2:, 1] = 6
+    apart = difference_interval([sample(values, [0] * 2 + [1] * 30)], num_replicates=500)
+    assert (apart.low, apart.high) == (5, 5)
+    assert difference_interval([sample(values)], num_replicates=500).high == 6
+
+
+def test_several_data_sets_are_drawn_independently_and_weigh_alike():
+    first, second = drawn(10, 50, 2, mean=1), drawn(12, 9, 3, mean=-0.2, seed=5)
+    both = difference_interval([sample(first), sample(second)])
+    alone = [difference_interval([sample(values)]) for values in (first, second)]
+    assert both.difference == pytest.approx(np.mean([a.difference for a in alone]))
+    halves = [(a.high - a.low) / 2 for a in alone]
+    assert (both.high - both.low) / 2 == pytest.approx(math.hypot(*halves) / 2, rel=0.08)
+
+
+def test_the_t_interval_of_several_data_sets_is_welchs():
+    values = [drawn(4, 1, 1, mean=1) + np.zeros((4, 30, 1)), 0.2 * drawn(3, 1, 1, seed=6) + np.zeros((3, 30, 1))]
+    found = difference_interval([sample(v) for v in values])
+    variances = [np.var(v[:, 0, 0], ddof=1) / len(v) for v in values]
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / 3 + variances[1] ** 2 / 2)
+    from scipy.stats import t
+
+    assert found.is_t
+    assert (found.high - found.low) / 2 == pytest.approx(t.isf(0.025, freedom) * math.sqrt(sum(variances)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("ps", "corrected"),
+    [
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
+        ([0.9, 0.02], [0.9, 0.04]),
+        ([0.6, NAN, 0.7], [1.0, NAN, 1.0]),
+        ([], []),
+    ],
+)
+def test_holms_correction_by_hand(ps, corrected):
+    assert holm(ps) == pytest.approx(corrected, nan_ok=True)
