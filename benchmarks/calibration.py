@@ -86,11 +86,10 @@ class Analysis:
     def _banks(self) -> dict[str, PrototypeBank]:
         """Collects prototypes as ``nnUNetTrainerPGCD.inherit_prototypes`` does, on these cases instead of the training cases."""
         carried = PrototypeBank.from_state_dict(self.teacher.state["prototypes"])
+        label_map = self.student.step.training_label_map
         sums, counts = feature_sums(
-            self.teacher.run,
+            ((tile, *self.teacher.run(tile.images)) for tile in self.tiles(self.cases, label_map)),
             confident_classes(self.num_old, PGCD.prototype_confidence),
-            self.tiles(self.cases, self.student.step.training_label_map),
-            DEVICE,
             num_classes=self.num_old,
             num_features=carried.prototypes.shape[1],
         )

@@ -64,11 +64,9 @@ def collected(own):
         Tile(torch.randn(1, 2, 3, 4), torch.randint(0, 2, (1, 3, 4)), torch.rand(1, 3, 4) > 0.1, f"case {i}", (0, 0, 0))
         for i in range(4)
     ]
-    forward = lambda images: (-images, images * 2)  # noqa: E731
-    cpu, locations = torch.device("cpu"), OldClassLocations(2)
-    sums = feature_sums(
-        forward, classes_by_label(1, 1), cases[own], cpu, num_classes=2, num_features=2, observe=locations.add
-    )
+    outputs = ((tile, -tile.images, tile.images * 2) for tile in cases[own])
+    locations = OldClassLocations(2)
+    sums = feature_sums(outputs, classes_by_label(1, 1), num_classes=2, num_features=2, observe=locations.add)
     return PrototypeBank.from_sums(*(sum_over_ranks(s) for s in sums)).state_dict() | {"cases": locations.per_case()}
 
 

@@ -60,10 +60,10 @@ def _counts(teacher: Teacher, cases: TrainingPass, step: StepPlan) -> tuple[Tens
     num_old, num_new = step.num_old_channels, len(step.new_classes)
     covered = torch.zeros(num_old, num_new, dtype=torch.int64, device=cases.device)
     called = torch.zeros_like(covered)
-    for tile in cases.tiles():
+    for tile, logits, _ in cases.outputs(teacher):
         shown = step.target_classes_in(tile.case)
         is_shown = torch.tensor([name in shown for name in step.new_classes], device=cases.device)
-        predicted = most_probable(teacher(tile.images.to(cases.device)).logits)
+        predicted = most_probable(logits)
         new = (tile.labels - (num_old - 1)).clamp(0, num_new).to(cases.device)
         pairs = (predicted * (1 + num_new) + new)[tile.valid.to(cases.device)]
         counts = torch.bincount(pairs, minlength=num_old * (1 + num_new)).view(num_old, 1 + num_new)

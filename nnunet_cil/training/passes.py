@@ -56,16 +56,17 @@ class Ranks:
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 """images (batch, channels, *spatial) -> logits (batch, classes, *spatial), features (batch, features, *spatial)."""
 
+TileOutput = tuple[Tile, Tensor, Tensor]
+"""A tile with its logits and features, as of ``Forward``."""
+
 Classes = Callable[[Tensor, Tile], Tensor]
-"""logits, their tile on the same device -> (batch, *spatial) int64, the class whose mean a voxel belongs to."""
+"""logits, their tile with labels on the same device -> (batch, *spatial) int64, the class whose mean a voxel belongs to."""
 
 
 @torch.no_grad()
 def feature_sums(
-    forward: Forward,
+    outputs: Iterable[TileOutput],
     classes: Classes,
-    tiles: Iterable[Tile],
-    device: torch.device,
     *,
     num_classes: int,
     num_features: int,
@@ -74,10 +75,8 @@ def feature_sums(
     """Sums the features of each class's voxels, and counts the voxels. The class ``num_classes`` stands for none.
 
     Args:
-        forward: the network.
+        outputs: tiles and what the network makes of them.
         classes: chooses the class of each voxel.
-        tiles: to run on.
-        device: of the network.
         num_classes: the number of classes.
         num_features: the number of channels of the features.
         observe: called with every tile and its voxels' classes, (batch, *spatial) int64.
@@ -87,9 +86,8 @@ def feature_sums(
     """
     sums = torch.zeros(num_classes, num_features, dtype=torch.float64)
     counts = torch.zeros(num_classes, dtype=torch.float64)
-    for tile in tiles:
-        here = tile._replace(images=tile.images.to(device), labels=tile.labels.to(device), valid=tile.valid.to(device))
-        logits, features = forward(here.images)
+    for tile, logits, features in outputs:
+        here = tile._replace(labels=tile.labels.to(logits.device), valid=tile.valid.to(logits.device))
         own = classes(logits, here)
         if observe is not None:
             observe(tile, own)
@@ -109,7 +107,7 @@ class TrainingPass:
         label_table: from ``labels.lookup_table``, for the labels that training may see.
         patch_size: of the configuration, 2D or 3D.
         ignore_label: the model's, or None.
-        batch_size: the number of slices in a tile of a 2D configuration.
+        batch_size: of training; as many slices are in a tile of a 2D configuration.
         device: of the training.
         num_features: channels of the features that ``prototypes`` averages.
     """
@@ -137,6 +135,26 @@ class TrainingPass:
         size = batch_size or self.batch_size
         return tiles(self.dataset(), self.patch_size, self.label_table, self.ignore_label, size)
 
+    @torch.no_grad()
+    def outputs(self, forward: Forward) -> Iterator[TileOutput]:
+        """Yields the tiles with what a network makes of them, several at a time: as many images as a training batch has.
+
+        On a CPU a patch alone costs as much as two together, since PyTorch's fast 3D convolutions start with a batch of two.
+        """
+        group: list[Tile] = []
+        for tile in self.tiles():
+            group.append(tile)
+            if sum(len(t.images) for t in group) >= self.batch_size:
+                yield from self._outputs_of(group, forward)
+                group = []
+        if group:
+            yield from self._outputs_of(group, forward)
+
+    def _outputs_of(self, group: Sequence[Tile], forward: Forward) -> Iterator[TileOutput]:
+        logits, features = forward(torch.cat([tile.images for tile in group]).to(self.device))
+        sizes = [len(tile.images) for tile in group]
+        return zip(group, torch.split(logits, sizes), torch.split(features, sizes), strict=True)
+
     def labels(self) -> Iterator[npt.NDArray[np.int16]]:
         """Yields the labels of this rank's cases, (*spatial), as channels of the model."""
         dataset = self.dataset()
@@ -150,12 +168,10 @@ class TrainingPass:
         num_classes: int,
         observe: Callable[[Tile, Tensor], None] | None = None,
     ) -> PrototypeBank:
-        """Returns the mean features of each class over all ranks' cases; arguments as for ``feature_sums``."""
+        """Returns the mean features of each class over all ranks' cases; for other arguments see ``feature_sums``."""
         sums = feature_sums(
-            forward,
+            self.outputs(forward),
             classes,
-            self.tiles(),
-            self.device,
             num_classes=num_classes,
             num_features=self.num_features,
             observe=observe,

@@ -95,8 +95,8 @@ class nnUNetTrainerPLOP(nnUNetTrainerCIL):
     def _median_entropies(self) -> Tensor:
         assert self.teacher is not None
         histogram = torch.zeros(self.step_plan.num_old_channels, NUM_BINS, device=self.device)
-        for tile in self.training_pass().tiles():
-            probs = self.teacher(tile.images.to(self.device)).logits.float().softmax(1)
+        for tile, logits, _ in self.training_pass().outputs(self.teacher):
+            probs = logits.float().softmax(1)
             mask = (tile.valid & (tile.labels == 0)).to(self.device)
             histogram += entropy_histogram(normalised_entropy(probs), most_probable(probs), mask, probs.shape[1])
         return median_thresholds(sum_over_ranks(histogram), floor=self.entropy_floor)

@@ -23,6 +23,7 @@ from nnunet_cil.host.folders import check_room
 from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.training.passes import TrainingPass
 from nnunet_cil.training.state import PreviousStep
+from nnunet_cil.training.volumes.batched_predictor import BatchedPredictor
 from nnunet_cil.training.volumes.store import Claim, VolumeStore
 from nnunet_cil.training.volumes.stray_regions import stray_regions
 
@@ -162,7 +163,7 @@ def volume_predictor(
     dataset_json: Mapping[str, Any],
     device: torch.device,
 ) -> nnUNetPredictor:
-    """Returns nnU-Net's predictor for the teacher's network, without mirroring.
+    """Returns a predictor for the teacher's network, without mirroring.
 
     Args:
         network: the teacher's.
@@ -172,7 +173,7 @@ def volume_predictor(
         dataset_json: of the step; its labels are replaced by ``classes``.
         device: of the training.
     """
-    predictor = nnUNetPredictor(
+    predictor = BatchedPredictor(
         tile_step_size=_TILE_STEP,
         use_mirroring=False,
         perform_everything_on_device=device.type == "cuda",
