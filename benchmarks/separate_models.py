@@ -1,0 +1,279 @@
+"""Trains one network a step, as a user might in place of a method, and scores their merged predictions as a study does.
+
+    export nnUNet_extTrainer="$(nnunet_cil trainers)"
+    python benchmarks/separate_models.py 900 openkbp_2-2-1_cpu --folds 0 -o mine.csv
+
+Step 0's model is that of the study (benchmarks/study.py). Each later step gets a network of its own: step 0's weights without its
+segmentation layers (nnU-Net's -pretrained_weights), trained on the step's labels and patients with nnUNetTrainerFineTune, as long
+as the step. All of them predict every case. Their label maps are merged by the names of the classes. Where two name a voxel,
+``new_over_old`` takes the class of the later step, ``old_over_new`` that of the earlier one. In the table the rows are those of
+the method Separate, with the rule as its setting. A file beside it, with _seconds.json in its name, has what each network took to
+train and to predict. What is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from scores import Row
+from study import Study
+from study_tables import CASES, schedule_file
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.files import read_json, write_json
+from nnunet_cil.host.commands import train, user_environment
+from nnunet_cil.host.folders import model_folder_name, nnunet_folder, num_processes
+from nnunet_cil.host.plans_files import read_plans
+from nnunet_cil.host.processes import end_with_parent
+from nnunet_cil.labels import model_labels
+from nnunet_cil.step_plans import StepPlan
+from nnunet_cil.training.state import read_checkpoint
+from nnunet_cil.workflows.evaluate.cases import test_sets
+from nnunet_cil.workflows.evaluate.options import EvaluationOptions
+from nnunet_cil.workflows.evaluate.predict import Prediction, expected_predictions, predictions_of
+from nnunet_cil.workflows.evaluate.score import score_cases
+from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.fold_records import check_validation_cases
+from nnunet_cil.workflows.model_fold import ModelFold, StepModel
+from nnunet_cil.workflows.plan.step_files import refuse_if_trained
+from nnunet_cil.workflows.planned_experiment import PlannedExperiment
+from nnunet_cil.workflows.run.trainings import Training
+
+TRAINER = "nnUNetTrainerFineTune"
+RULES = "new_over_old", "old_over_new"
+TOLERANCE_MM = 2.0
+
+
+def alone(plan: StepPlan) -> StepPlan:
+    """Returns the plan of a step as that of a first one: its own classes, patients and length, and nothing of what was before."""
+    return replace(
+        plan,
+        schedule=f"{plan.schedule}_step{plan.step}_alone",
+        step=0,
+        steps=(plan.new_classes,),
+        labels=model_labels(plan.new_classes, ignore=plan.ignore_label is not None),
+        previous=None,
+        hyperparameters={},
+        earlier_cases=(),
+    )
+
+
+def merged(label_maps: Sequence[tuple[np.ndarray[Any, Any], Mapping[int, int]]]) -> np.ndarray[Any, Any]:
+    """Merges label maps of one shape; a later one wins.
+
+    Args:
+        label_maps: label maps, and for each what becomes of its numbers.
+    """
+    found = np.zeros_like(label_maps[0][0])
+    for labels, numbers in label_maps:
+        for own, number in numbers.items():
+            found[labels == own] = number
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeparateModels:
+    """The networks of a schedule's steps, in the folds of an experiment whose only trainer is ``TRAINER``.
+
+    Attributes:
+        study: the experiment, and the table that takes the scores.
+        planned: the plans of its steps.
+    """
+
+    study: Study
+    planned: PlannedExperiment
+
+    @classmethod
+    def of(cls, study: Study) -> SeparateModels:
+        """Plans the steps, and trains what is not trained of step 0."""
+        if len(study.experiment.data_sets) > 1:
+            raise CILError(f"{study.experiment.schedule.name} learns from several data sets. Use a schedule of one.")
+        study.nnunet_cil_run(TRAINER, "--stop-after", "0")
+        return cls(study=study, planned=PlannedExperiment.read(study.experiment))
+
+    def run(self, cases: Sequence[Literal["test", "validation"]]) -> None:
+        """Trains what is not trained, and adds the scores to the table."""
+        for fold in self.study.experiment.folds:
+            models = self.trained(int(fold))
+            for which in cases:
+                self.study.add(list(self.rows(models, which)))
+
+    def trained(self, fold: int) -> list[ModelFold]:
+        """Returns the network of each step, trained."""
+        first = self.planned.models_of(TRAINER)[0].fold(fold)
+        models = [first]
+        for step in range(1, len(self.planned.plans)):
+            model = self.model(step).fold(fold)
+            self.train(model, first)
+            models.append(model)
+        for model in models:
+            logging = read_checkpoint(model.checkpoint, lazily=True)["logging"]
+            spans = zip(logging["epoch_start_timestamps"], logging["epoch_end_timestamps"], strict=True)
+            self.note_seconds(model, "training", sum(end - start for start, end in spans))
+        return models
+
+    def model(self, step: int) -> StepModel:
+        """Returns the network of a step after the first, and writes its plans."""
+        file, plan, experiment = self.planned.files[step], alone(self.planned.plans[step]), self.study.experiment
+        own = file.with_stem(f"{file.stem}_alone")
+        content = {**read_plans(file, ""), "plans_name": own.stem, "cil": plan.to_json()}
+        if not own.is_file() or read_json(own, "") != content:
+            refuse_if_trained(own, content)
+            write_json(own, content)
+        folder = model_folder_name(TRAINER, own.stem, experiment.configuration)
+        return StepModel(
+            trainer=TRAINER,
+            step=step,
+            configuration=experiment.configuration,
+            plans_name=own.stem,
+            folder=nnunet_folder("nnUNet_results") / file.parent.name / folder,
+            plan=plan,
+            reader_name=self.planned.readers[step],
+        )
+
+    def train(self, model: ModelFold, first: ModelFold) -> None:
+        """Trains a network from the weights of step 0's; refuses one that began with other weights than are there.
+
+        Raises:
+            CILError: it did, or nnU-Net's command failed.
+        """
+        record, digest = model.folder / "initial_model.json", first.checkpoint_sha256()
+        if record.is_file() and read_json(record, "") != {"sha256": digest}:
+            raise CILError(f"{model.folder} was trained from another {first.checkpoint}. Restore that, or remove this.")
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_json(record, {"sha256": digest})
+        weights = () if model.is_begun else ("-pretrained_weights", str(first.checkpoint))
+        training = Training(model=model, options=("-device", self.study.device, *weights))
+        log = self.study.experiment.logs / f"{model.name}.txt"
+        training.do(lambda: self._call(training, log))
+
+    def _call(self, training: Training, log: Path) -> None:
+        print("+", training.command, flush=True)
+        train(training.arguments, user_environment(), log, training.num_epochs)
+
+    def rows(self, models: Sequence[ModelFold], which: Literal["test", "validation"]) -> Iterator[Row]:
+        """Yields the table's rows of one fold, for each step after the first and both rules."""
+        if which == "validation":
+            check_validation_cases(models, self.study.experiment.data_sets)
+        predictions = [self.predictions(model, which) for model in models]
+        with ProcessPoolExecutor(num_processes(), initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
+            for step in range(1, len(models)):
+                channels = self.planned.plans[step].labels
+                for rule in RULES:
+                    files = self.merged_predictions(models[: step + 1], predictions[: step + 1], channels, rule, which)
+                    found = score_cases(files, channels, TOLERANCE_MM, pool, models[0].model.reader)
+                    yield from map(partial(self.row, models[step], which, rule), found)
+
+    def row(self, model: ModelFold, which: str, rule: str, scores: Mapping[str, Any]) -> Row:
+        """Returns the table's row of a case and class."""
+        return {
+            "method": "Separate",
+            "setting": rule,
+            "step": str(model.step),
+            "fold": str(model.fold),
+            "cases": which,
+            "case": scores["case"],
+            "class": scores["class"],
+            "dice": "" if math.isnan(scores["dice"]) else str(scores["dice"]),
+            "dataset": model.model.dataset,
+            "trainer": model.trainer,
+            "plans": model.model.plans_name,
+        }
+
+    def output(self, which: str) -> Path:
+        """Returns the folder of the predictions."""
+        e = self.study.experiment
+        return nnunet_folder("nnUNet_results") / e.dataset_name / "evaluation" / f"{e.name}_separate_{which}"
+
+    def predictions(self, model: ModelFold, which: Literal["test", "validation"]) -> list[Prediction]:
+        """Returns a network's predictions, and notes what they took if all of them were made now."""
+        output, device = self.output(which), self.study.device
+        tests = test_sets(self.planned, model.fold, EvaluationOptions(cases=which, device=device), output)
+        expected = expected_predictions(model, tests, output)
+        are_new = not any(prediction.file.is_file() for prediction in expected)
+        start = time.perf_counter()
+        found = predictions_of(model, tests, output, checkpoint_sha256=model.checkpoint_sha256(), device=device)
+        if are_new:
+            self.note_seconds(model, f"prediction of {len(found)} cases", time.perf_counter() - start)
+        return found
+
+    def merged_predictions(
+        self,
+        models: Sequence[ModelFold],
+        predictions: Sequence[Sequence[Prediction]],
+        channels: Mapping[str, int],
+        rule: str,
+        which: str,
+    ) -> list[Prediction]:
+        """Writes the merged label maps of all cases.
+
+        Args:
+            models: of the steps so far.
+            predictions: of each of them, case by case.
+            channels: the numbers of the merged classes, by name.
+            rule: one of ``RULES``.
+            which: names the folder.
+        """
+        reader = models[0].model.reader
+        folder = self.output(which) / "merged" / rule / f"step{models[-1].step}_fold{models[-1].fold}"
+        folder.mkdir(parents=True, exist_ok=True)
+        found = []
+        for of_case in zip(*predictions, strict=True):
+            read = [reader.read_seg(str(prediction.file)) for prediction in of_case]
+            numbers = [{m.plan.labels[name]: channels[name] for name in m.plan.seen_classes} for m in models]
+            maps = [(labels[0], own) for (labels, _), own in zip(read, numbers, strict=True)]
+            labels = merged(maps if rule == "new_over_old" else maps[::-1])
+            file = folder / of_case[0].file.name
+            reader.write_seg(labels.astype(np.uint8), str(file), read[0][1])
+            classes = [name for prediction in of_case for name in prediction.case.classes]
+            found.append(Prediction(replace(of_case[0].case, classes=classes), file))
+        return found
+
+    def note_seconds(self, model: ModelFold, what: str, seconds: float) -> None:
+        """Writes what a network took into the file beside the table."""
+        results = self.study.results
+        file = results.with_name(f"{results.name.removesuffix('.gz').removesuffix('.csv')}_seconds.json")
+        known: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        known.setdefault(model.name, {})[what] = round(seconds, 1)
+        write_json(file, known)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="ID of the data set, e.g. 900")
+    parser.add_argument("schedule", help="a name in benchmarks/schedules, a shipped name, or a file")
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cases", choices=CASES, nargs="+", default=CASES, help="to score (default: both)")
+    parser.add_argument("-o", "--results", type=Path, required=True, help="table of the scores, .csv or .csv.gz")
+    parser.add_argument("-p", default="nnUNetPlansSmall", help="base plans (default: %(default)s)")
+    parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
+    parser.add_argument("-device", default="cpu", help="(default: %(default)s)")
+    args = parser.parse_args()
+    experiment = Experiment(
+        dataset=args.dataset,
+        configuration=args.c,
+        folds=tuple(args.folds),
+        schedule_name=schedule_file(args.schedule),
+        trainers=(TRAINER,),
+        base_plans=args.p,
+    )
+    try:
+        SeparateModels.of(Study(experiment=experiment, device=args.device, results=args.results)).run(args.cases)
+    except CILError as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""benchmarks/separate_models.py: a network a step, from one initial model, merged by name."""
+
+import json
+import os
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scores
+import separate_models
+import SimpleITK as sitk
+import study
+import torch
+from toy import DATASET, LABELS, ORGANS, checkpoint, make_trainer, seed_epochs, toy_volume, write_schedule, write_scores
+
+from nnunet_cil.host import commands
+from nnunet_cil.networks.heads import HEAD_PREFIX
+
+STEPS = (ORGANS[:2], ORGANS[:1:-1])  # liver, spleen; then cyst, kidney
+PLANS = ("nnUNetPlans_toy_step0", "nnUNetPlans_toy_step1_alone")
+
+
+def test_a_later_label_map_wins():
+    first, second = np.array([0, 1, 2, 2, 5]), np.array([1, 1, 0, 2, 0])
+    assert separate_models.merged([(first, {1: 4, 2: 3}), (second, {1: 7})]).tolist() == [7, 7, 3, 3, 0]
+    assert separate_models.merged([(second, {1: 7}), (first, {1: 4, 2: 3})]).tolist() == [7, 4, 3, 3, 0]
+
+
+@pytest.fixture
+def setting(toy, monkeypatch):
+    """One test case, and nnU-Net's commands in this process. The second network takes the liver for a cyst."""
+    raw = Path(os.environ["nnUNet_raw"]) / DATASET
+    for part, array in zip(("imagesTs/test_0_0000", "labelsTs/test_0"), toy_volume(90), strict=True):
+        file = raw / f"{part}.nii.gz"
+        file.parent.mkdir()
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(file))
+    trained, predicted = [], []
+
+    def call(command, arguments, *_):
+        from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+        option = dict(pairwise(arguments))
+        plans = option["-p"]
+        if command == "nnUNetv2_train":
+            trainer = make_trainer(option["-tr"], plans)
+            trainer.initialize()
+            if "-pretrained_weights" in option:
+                load_pretrained_weights(trainer.network, option["-pretrained_weights"])
+            start = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+            trained.append((trainer, start, plans))
+            seed_epochs(trainer)
+            trainer.run_training()
+            write_scores(Path(trainer.output_folder), {"1": {"Dice": 1.0}})  # the final validation
+            return
+        predicted.append(plans)
+        names = {organ: organ for organ in ORGANS} | ({"liver": "cyst"} if plans == PLANS[1] else {})
+        channels = json.loads(next(results.glob(f"*__{plans}__*/dataset.json")).read_text())["labels"]
+        table = np.array([0, *(channels.get(names[organ], 0) for organ in ORGANS)], np.uint8)
+        Path(option["-o"]).mkdir(parents=True, exist_ok=True)
+        for file in (f for f in Path(option["-i"]).iterdir() if f.name.endswith("_0000.nii.gz")):
+            name = file.name.replace("_0000", "")
+            reference = next(f / name for f in (raw / "labelsTs", raw / "labelsTr") if (f / name).is_file())
+            labels = table[sitk.GetArrayFromImage(sitk.ReadImage(str(reference)))]
+            sitk.WriteImage(sitk.GetImageFromArray(labels), str(Path(option["-o"]) / name))
+
+    results = Path(os.environ["nnUNet_results"]) / DATASET
+    monkeypatch.setattr(commands, "call", call)
+    return trained, predicted
+
+
+@pytest.mark.slow
+def test_each_step_gets_a_network_from_the_initial_model_and_the_merged_ones_are_scored(setting, tmp_path, monkeypatch):
+    trained, predicted = setting
+    schedule = write_schedule(tmp_path, STEPS, cases="disjoint", hyperparameters={"new_class_noise": 1.0})
+    file = tmp_path / "scores.csv"
+    arguments = ["separate_models.py", "17", str(schedule), "--folds", "0", "-o", str(file), "-p", "nnUNetPlans"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    separate_models.main()
+    monkeypatch.setattr(study.Study, "nnunet_cil_run", lambda *_: None)  # slow
+    separate_models.main()  # all is there
+    assert [plans for *_, plans in trained] == list(PLANS)
+    assert predicted == [*PLANS, *PLANS]  # test, validation
+
+    (first, _, _), (second, start, _) = trained
+    initial, alone = checkpoint(first)["network_weights"], checkpoint(second)
+    for name, tensor in start.items():
+        assert name.startswith(HEAD_PREFIX) or torch.equal(tensor, initial[name]), name
+    labels = {"background": 0, "cyst": 1, "kidney": 2}
+    assert alone["init_args"]["dataset_json"]["labels"] == labels
+    assert second.target_label_map == {LABELS["cyst"]: 1, LABELS["kidney"]: 2}
+    cases = [set(trainer.do_split()[0]) for trainer in (first, second)]
+    assert cases[0]
+    assert cases[1]
+    assert cases[0].isdisjoint(cases[1])
+    assert second.num_epochs == first.num_epochs
+
+    rows = scores.read_rows(file)
+    assert {(row["method"], row["step"], row["plans"]) for row in rows} == {("Separate", "1", PLANS[1])}
+    assert {row["case"] for row in rows if row["cases"] == "validation"} == {"case_4", "case_5"}
+    for which in ("test", "validation"):
+        found = scores.read_scores(file, which)
+        assert sorted(found) == ["Separate(new_over_old)_step1", "Separate(old_over_new)_step1"]
+        new, old = (scores.mean_dice(found[name][0]) for name in sorted(found))
+        assert old == dict.fromkeys(ORGANS, 1.0)
+        assert (new["liver"], new["spleen"], new["kidney"]) == (0, 1, 1)
+        assert 0 < new["cyst"] < 1
+    seconds = json.loads((tmp_path / "scores_seconds.json").read_text())
+    assert len(seconds) == 2
+    assert all(set(s) == {"training", "prediction of 1 cases", "prediction of 2 cases"} for s in seconds.values())
+
+    record = next(Path(os.environ["nnUNet_results"]).rglob("initial_model.json"))
+    record.write_text(json.dumps({"sha256": "of another"}))
+    with pytest.raises(SystemExit, match=r"was trained from another .*checkpoint_final\.pth\. Restore that"):
+        separate_models.main()
