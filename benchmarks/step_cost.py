@@ -31,7 +31,10 @@ import cost_report
 import synthetic
 
 PLAIN = "nnUNetTrainer"
-METHODS = ("PGCD", "FineTune", "Joint", "PseudoLabel", "LwF", "ILT", "MiB", "PLOP", "EWC", "EWF", "Replay")
+METHODS = (
+    *("PGCD", "PGCDPaper", "FineTune", "Frozen", "Joint", "PseudoLabel", "LwF"),
+    *("ILT", "MiB", "PLOP", "EWC", "EWF", "Replay"),
+)
 WARM_UP = 2
 EPOCHS = 4
 

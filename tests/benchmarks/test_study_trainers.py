@@ -9,6 +9,7 @@ import scores
 import study
 
 from nnunet_cil.shipped import trainers_folder
+from nnunet_cil.training.methods.pgcd_base import WEIGHTINGS
 
 TRAINERS = Path(study.__file__).parent / "trainers"
 
@@ -39,12 +40,8 @@ def test_a_trainer_is_named_by_what_it_sets():
     assert study.method_of_trainer("nnUNetTrainerPGCDOnly").setting == ""
 
 
-def test_a_choice_is_named_as_it_is_written(tmp_path, monkeypatch):
-    (tmp_path / "controls.py").write_text(
-        "from nnunet_cil.training.methods.pgcd import nnUNetTrainerPGCD\n\n\n"
-        "class nnUNetTrainerPGCD_shuffled(nnUNetTrainerPGCD):\n"
-        '    """A control."""\n\n    pgcd_weighting = "permuted"\n    pgcd_weight = 10.0\n    remark = "none of these"\n'
-    )
-    monkeypatch.setenv("nnUNet_extTrainer", f"{trainers_folder()}{os.pathsep}{tmp_path}")
-    shuffled = study.method_of_trainer("nnUNetTrainerPGCD_shuffled")
-    assert (shuffled.name, shuffled.setting) == ("PGCD", "pgcd_weighting=permuted,pgcd_weight=10")
+@pytest.mark.usefixtures("_found_by_nnunet")
+def test_each_control_is_a_trainer_and_a_choice_is_named_as_it_is_written():
+    controls = [name for name in WEIGHTINGS if name != "prototypes"]
+    found = [study.method_of_trainer(f"nnUNetTrainerPGCD_{name}") for name in controls]
+    assert [(m.name, m.setting) for m in found] == [("PGCD", f"pgcd_weighting={name}") for name in controls]
