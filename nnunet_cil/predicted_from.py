@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nnunet_cil.content import FileState, file_sha256, file_state
 from nnunet_cil.errors import CILError
@@ -25,12 +27,14 @@ class PredictedFrom:
             where that is not known.
         images: the SHA-256 of the images; blank for nnU-Net's final validation, which predicts preprocessed cases.
         files: name -> SHA-256 of the files in the folder that are whole.
+        seconds_per_case: how long the first command that ended took for a case, its start included; NaN where that is not known.
     """
 
     checkpoint: str
     checkpoint_state: FileState = ()
     images: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
+    seconds_per_case: float = math.nan
 
     @classmethod
     def by(cls, checkpoint: Path) -> PredictedFrom:
@@ -50,12 +54,14 @@ class PredictedFrom:
 
     def write(self, folder: Path, files: Iterable[Path]) -> None:
         """Writes the record, with files that are whole, into their folder."""
-        content = {
+        content: dict[str, Any] = {
             "checkpoint": self.checkpoint,
             "checkpoint_state": self.checkpoint_state,
             "images": self.images,
             "files": {file.name: file_sha256(file) for file in files},
         }
+        if not math.isnan(self.seconds_per_case):
+            content["seconds_per_case"] = self.seconds_per_case
         write_json(record_file(folder), content)
 
     def holds(self, file: Path) -> bool:

@@ -15,6 +15,7 @@ from nnunet_cil.evaluation.results import dice_of, fold_mean, mean_matrix, short
 from nnunet_cil.evaluation.scores import METRICS
 from nnunet_cil.evaluation.tables import (
     Table,
+    costs_table,
     deviation,
     interval_text,
     matrix_table,
@@ -67,7 +68,7 @@ def title(content: Mapping[str, Any]) -> str:
 
 
 def overview(content: Mapping[str, Any]) -> list[Section]:
-    """Returns Dice per step and class, the numbers of the whole schedule, distances, and differences."""
+    """Returns Dice per step and class, the numbers of the whole schedule, distances, costs, and differences."""
     steps = content["steps"]
     dice = dice_of(content)
     folds = len(next(iter(dice.values())))
@@ -88,10 +89,19 @@ def overview(content: Mapping[str, Any]) -> list[Section]:
             Table(["method", f"HD95 {unit}", f"ASD {unit}", f"NSD at {content['tolerance_mm']:g} {unit}"], distances),
         ),
     ]
+    if content["costs"]:
+        costs = {short(trainer): folds for trainer, folds in content["costs"].items()}
+        sections.append(Section("Costs", _COSTS_TEXT, costs_table(costs)))
     if content["differences"]:
         sections.append(Section("Differences", _differences_text(content["differences"]), _differences(content)))
     return sections
 
+
+_COSTS_TEXT = (
+    "Parameters of the last model. Training: the steps after the first, with what comes before and after their epochs. "
+    "Prediction: of the last model, start included; blank for validation cases that nnU-Net predicted. Times are those of the "
+    "machines that were used, mean over folds."
+)
 
 _DISTANCES_TEXT = (
     "Mean over all classes; where one of prediction and reference lacks a class there is no distance (missing)."

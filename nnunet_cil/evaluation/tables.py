@@ -117,6 +117,21 @@ def schedule_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     return Table(header, body)
 
 
+def costs_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """Returns one line a method, mean over the folds; blank where a time was not recorded.
+
+    Args:
+        rows: method -> the costs of each fold, as in ``results.json``.
+    """
+    body = []
+    for method, folds in rows.items():
+        hours = [sum(f["training_seconds"][1:]) / 3600 if len(f["training_seconds"]) > 1 else math.nan for f in folds]
+        seconds = mean(f["prediction_seconds"] for f in folds)
+        size = mean(f["num_parameters"] / 1e6 for f in folds)
+        body.append([method, digits(size), digits(mean(hours)), "" if math.isnan(seconds) else f"{seconds:.1f}"])
+    return Table(["method", "million parameters", "training, h", "prediction, s a case"], body)
+
+
 def matrix_table(matrix: npt.NDArray[np.float64]) -> Table:
     """Returns R; blank above the diagonal."""
     header = ["", *(f"step {j}" for j in range(len(matrix)))]
@@ -140,6 +155,11 @@ def deviation(values: Sequence[float]) -> str:
 def number(value: float) -> str:
     """Returns a number with three digits; blank for NaN."""
     return "" if math.isnan(value) else f"{value:.3f}"
+
+
+def digits(value: float) -> str:
+    """Returns a number of any size with three digits; blank for NaN."""
+    return "" if math.isnan(value) else f"{value:.3g}"
 
 
 def interval_text(low: float, high: float, *, is_t: bool) -> str:

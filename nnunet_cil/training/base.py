@@ -42,7 +42,7 @@ from nnunet_cil.training.final_validation import final_validation
 from nnunet_cil.training.hyperparameters import fixed, number
 from nnunet_cil.training.overlaps import overlap_remarks
 from nnunet_cil.training.passes import Ranks, TrainingPass, classes_by_label, student_forward
-from nnunet_cil.training.progress import plot_terms, record_terms, recorded_terms
+from nnunet_cil.training.progress import around_epochs, plot_terms, record_terms, recorded_terms
 from nnunet_cil.training.state import (
     PreviousStep,
     StepState,
@@ -266,7 +266,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
                 "finished step is not trained on: later steps know it by its hash. Give the longer one a schedule of its own."
             )
         if not self.is_trained:
-            self._begin_step()
+            with around_epochs(self.logger):
+                self._begin_step()
         super().on_train_start()
 
     def _begin_step(self) -> None:
@@ -435,11 +436,12 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         if self.is_trained:
             self.disable_checkpointing = True
         else:
-            self.finish_step()
-            self.print_to_log_file("Collecting prototypes...")
-            self.prototypes = self._final_prototypes()
-            if channels := {name: self.step_plan.labels[name] for name in self.step_plan.new_classes}:
-                self.stray_free += stray_free_classes(self.training_pass().labels(), channels, self.device)
+            with around_epochs(self.logger):
+                self.finish_step()
+                self.print_to_log_file("Collecting prototypes...")
+                self.prototypes = self._final_prototypes()
+                if channels := {name: self.step_plan.labels[name] for name in self.step_plan.new_classes}:
+                    self.stray_free += stray_free_classes(self.training_pass().labels(), channels, self.device)
             self.is_trained = True
         super().on_train_end()
         self._release_volumes()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 _PREFIX = "loss_"
 """Prefix of the terms' names in nnU-Net's logger."""
+
+_AROUND = "seconds_around_epochs"
+"""Name of the times before the first and after the last epoch in nnU-Net's logger."""
 
 
 def record_terms(logger: Any, terms: Mapping[str, float], epoch: int) -> None:
@@ -28,6 +34,24 @@ def recorded_terms(logger: Any) -> dict[str, list[float]]:
 def terms_in(logged: Mapping[str, list[float]]) -> dict[str, list[float]]:
     """Returns each loss term's means out of what nnU-Net's logger has kept, as it stands in a checkpoint."""
     return {name.removeprefix(_PREFIX): values for name, values in logged.items() if name.startswith(_PREFIX)}
+
+
+@contextmanager
+def around_epochs(logger: Any) -> Iterator[None]:
+    """Adds the time that something takes to nnU-Net's logger, which times epochs only."""
+    start = time.monotonic()
+    yield
+    logger.local_logger.my_fantastic_logging.setdefault(_AROUND, []).append(time.monotonic() - start)
+
+
+def training_seconds(logged: Mapping[str, Sequence[float]]) -> float:
+    """Returns the time of a training out of what nnU-Net's logger has kept: the epochs, and what comes around them.
+
+    NaN where no epoch was timed. Of a training by another trainer only the epochs are known.
+    """
+    begun, ended = (logged.get(f"epoch_{which}_timestamps", ()) for which in ("start", "end"))
+    epochs = [end - start for start, end in zip(begun, ended, strict=False)]
+    return sum(epochs) + sum(logged.get(_AROUND, ())) if epochs else math.nan
 
 
 def plot_terms(terms: Mapping[str, Sequence[float]], file: Path) -> None:

@@ -200,6 +200,12 @@ def read_checkpoint(file: Path, *, lazily: bool = False) -> dict[str, Any]:
     return checkpoint
 
 
+def num_parameters(checkpoint: Mapping[str, Any]) -> int:
+    """Returns the number of a network's weights, without those that its state dict names several times."""
+    tensors = [t for t in checkpoint["network_weights"].values() if t.is_floating_point()]
+    return sum({(t.untyped_storage().data_ptr(), t.storage_offset(), t.shape): t.numel() for t in tensors}.values())
+
+
 def read_model_checkpoint(file: Path) -> dict[str, Any]:
     """Reads the checkpoint of a model, perhaps a stranger's, that tells what it was trained on.
 

@@ -11,7 +11,7 @@ from nnunet_cil.evaluation.differences import evaluated_differences
 from nnunet_cil.evaluation.results import mean_matrix, results
 from nnunet_cil.evaluation.scores import METRICS, distance_unit, score_table
 from nnunet_cil.evaluation.summary import latex, overview, summary
-from nnunet_cil.evaluation.tables import SCHEDULE_NUMBERS
+from nnunet_cil.evaluation.tables import SCHEDULE_NUMBERS, costs_table
 
 
 def test_a_class_that_one_fold_lacks_is_the_mean_of_the_others():
@@ -21,7 +21,7 @@ def test_a_class_that_one_fold_lacks_is_the_mean_of_the_others():
         {"classes": [{"a": 0.6, "b": 0.4}], "matrix": [[0.5]], "old": [nan], "new": [0.5], "all": [0.5]},
     ]
     folds = [{**f, **dict.fromkeys(SCHEDULE_NUMBERS, nan)} for f in folds]
-    content = {"steps": [["a", "b"]], "cases": "validation", "tolerance_mm": 2, "differences": []}
+    content = {"steps": [["a", "b"]], "cases": "validation", "tolerance_mm": 2, "costs": {}, "differences": []}
     content["trainers"] = {"PGCD": dict.fromkeys(METRICS, folds) | {"dice": folds}}
     for fold in folds:
         fold["missing"] = [{"a": 0, "b": 0}]
@@ -51,7 +51,7 @@ def test_names_of_any_kind_are_escaped_in_summary_and_latex():
     steps = [[strange], [hidden]]
     content = {
         **{"schedule": "my_schedule_50%", "dataset": "Dataset001_A$B", "configuration": "2d", "steps": steps},
-        **{"cases": "/a/labels|Ts", "tolerance_mm": 2.0, "differences": []},
+        **{"cases": "/a/labels|Ts", "tolerance_mm": 2.0, "costs": {}, "differences": []},
         "trainers": results(score_table(rows), steps),
     }
     text = summary(content)
@@ -82,6 +82,7 @@ def test_the_table_of_differences_says_what_they_are_over_and_what_was_left_out(
             "cases": "test",
             "tolerance_mm": 1.0,
         },
+        "costs": {},
         "differences": [asdict(difference) for difference in evaluated_differences(table, steps)],
         "trainers": results(table, steps),
     }
@@ -97,9 +98,20 @@ def test_distances_have_their_unit(unit):
     row = {"trainer": "nnUNetTrainerOne", "step": 0, "fold": 0, "case": "a", "class": "liver", "dice": 0.5}
     scores = score_table([{**row, "hd95_mm": 1.0, "asd_mm": 0.5, "nsd": 0.5, "unit": unit}])
     content = {
-        **{"steps": [["liver"]], "cases": "validation", "tolerance_mm": 1.5, "differences": []},
+        **{"steps": [["liver"]], "cases": "validation", "tolerance_mm": 1.5, "costs": {}, "differences": []},
         **{"trainers": results(scores, [["liver"]]), "distance_unit": distance_unit(scores)},
     }
     distances = overview(content)[2]
     assert distances.table.header[1:] == [f"HD95 {unit}", f"ASD {unit}", f"NSD at 1.5 {unit}"]
     assert ("do not say how large a voxel is" in distances.text) == (unit == "voxels")
+
+
+def test_costs_are_means_over_folds_of_what_was_recorded():
+    folds = [
+        {"num_parameters": 1_500_000, "training_seconds": [9e9, 3600.0, 1800.0], "prediction_seconds": 4.21},
+        {"num_parameters": 1_500_000, "training_seconds": [9e9, 3600.0, math.nan], "prediction_seconds": math.nan},
+    ]
+    table = costs_table({"PGCD": folds, "Other": folds[1:]})
+    assert table.body == [["PGCD", "1.5", "1.5", "4.2"], ["Other", "1.5", "", ""]]
+    one_step = costs_table({"PGCD": [{**folds[0], "training_seconds": [60.0]}]})
+    assert one_step.body == [["PGCD", "1.5", "", "4.2"]]

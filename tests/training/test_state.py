@@ -13,6 +13,7 @@ from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.training.state import (
     StepState,
     foreground_classes,
+    num_parameters,
     read_checkpoint,
     read_model_checkpoint,
 )
@@ -44,6 +45,17 @@ def test_nnunets_checkpoint_is_read_without_running_code(trained):
     assert safe.keys() == unsafe.keys()
     assert safe["init_args"]["device"] == torch.device("cpu")
     assert safe["_best_ema"] == unsafe["_best_ema"]
+
+
+@pytest.mark.parametrize("lazily", [True, False])
+def test_weights_that_a_state_dict_names_twice_are_counted_once(tmp_path, lazily):
+    """nnU-Net's decoder holds the encoder, and each block its layers a second time."""
+    network = torch.nn.ModuleDict({"encoder": torch.nn.Conv2d(3, 5, 3), "norm": torch.nn.BatchNorm2d(5)})
+    network["decoder"] = torch.nn.ModuleList([network["encoder"], torch.nn.Conv2d(5, 2, 1)])
+    torch.save({"network_weights": network.state_dict(), "init_args": {}}, tmp_path / "checkpoint.pth")
+    statistics = 2 * 5  # running means and variances, which a prediction needs
+    expected = 3 * 5 * 9 + 5 + 2 * 5 + statistics + 5 * 2 + 2
+    assert num_parameters(read_checkpoint(tmp_path / "checkpoint.pth", lazily=lazily)) == expected
 
 
 def test_previous_step_not_trained_names_the_command(toy, tmp_path):

@@ -36,6 +36,7 @@ from nnunet_cil.workflows.evaluate.cases import (
     validation_data_sets,
 )
 from nnunet_cil.workflows.evaluate.cases_to_score import check_test_files
+from nnunet_cil.workflows.evaluate.costs import costs
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
 from nnunet_cil.workflows.evaluate.pictures import write_charts, write_overlays, write_report, write_training_curves
 from nnunet_cil.workflows.evaluate.predict import Prediction, are_predicted, expected_predictions, predictions_of
@@ -102,7 +103,7 @@ def _evaluate(planned: PlannedExperiment, options: EvaluationOptions, output: Pa
     predictions, table = _predict_and_score(planned, digests, options, output)
     logger.info("Writing tables and figures...")
     table = by_trainer(table, {t: [m.trainer for m in planned.models_of(t)] for t in experiment.trainers})
-    content = _content(planned, options, table, digests)
+    content = {**_content(planned, options, table, digests), "costs": costs(planned, predictions)}
     if content["distance_unit"] == "voxels":
         logger.info("Note: the files do not say how large a voxel is. Distances and the tolerance are in voxels.")
     text = _write_tables(output, content)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_cil.content import files_sha256
@@ -116,8 +118,13 @@ def _predict(arguments: Sequence[str], files: Sequence[Path], source: PredictedF
     there = [file for file in files if file.is_file()]
     if len(there) == len(files) and all(file.name in recorded for file in files):
         return
+    if known is not None:
+        source = replace(source, seconds_per_case=known.seconds_per_case)
     source.write(folder, there)
     if missing := len(files) - len(there):
         how = ["-npp", "1", "-nps", "1", *([] if known is None else ["--continue_prediction"])]
+        start = time.monotonic()
         predict([*arguments, *how], user_environment(), log, missing)
+        if math.isnan(source.seconds_per_case):
+            source = replace(source, seconds_per_case=(time.monotonic() - start) / missing)
     source.write(folder, files)

@@ -63,6 +63,15 @@ def test_nothing_is_done_twice_unless_the_model_has_changed(trained):
     assert [("step1" in " ".join(c), "--continue_prediction" in c) for c in calls[2:]] == [(True, False)]
 
 
+def test_the_time_of_a_prediction_is_kept_though_nothing_is_predicted_again(trained):
+    _, schedule, _ = trained
+    first, second = (json.loads((run(schedule).folder / "results.json").read_text())["costs"] for _ in range(2))
+    assert first == second
+    ((cost,),) = first.values()
+    assert cost["prediction_seconds"] > 0
+    assert cost["training_seconds"] == [None, None]  # of checkpoints that only look trained
+
+
 @pytest.mark.parametrize("where", ["output", "fold"])
 def test_what_another_process_writes_is_not_scored(trained, where):
     root, schedule, calls = trained
@@ -108,3 +117,6 @@ def test_evaluate_with_nnunets_own_prediction(toy, tmp_path, capsys):
     assert main([*command, "-i", str(images), "-l", str(labels)]) == 0
     assert "## Over the whole schedule" in capsys.readouterr().out
     assert len(list((tmp_path / "o" / "predictions" / f"{PGCD}_step1_fold0").glob("*.nii.gz"))) == 2
+    ((cost,),) = json.loads((tmp_path / "o" / "results.json").read_text())["costs"].values()
+    assert cost["num_parameters"] > 1000
+    assert all(seconds > 0 for seconds in (*cost["training_seconds"], cost["prediction_seconds"]))
