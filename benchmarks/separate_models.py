@@ -7,8 +7,8 @@ Step 0's model is that of the study (benchmarks/study.py). Each later step gets 
 segmentation layers (nnU-Net's -pretrained_weights), trained on the step's labels and patients with nnUNetTrainerFineTune, as long
 as the step. All of them predict every case. Their label maps are merged by the names of the classes. Where two name a voxel,
 ``new_over_old`` takes the class of the later step, ``old_over_new`` that of the earlier one. In the table the rows are those of
-the method Separate, with the rule as its setting. A file beside it, with _seconds.json in its name, has what each network took to
-train and to predict. What is finished is not done again.
+the method Separate, with the rule as its setting. A file beside it, with _costs.json in its name, has each network's size, and
+what it took to train and to predict. What is finished is not done again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -31,17 +30,20 @@ from study import Study
 from study_tables import CASES, schedule_file
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.evaluation.results import without_nan
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.commands import train, user_environment
 from nnunet_cil.host.folders import model_folder_name, nnunet_folder, num_processes
 from nnunet_cil.host.plans_files import read_plans
 from nnunet_cil.host.processes import end_with_parent
 from nnunet_cil.labels import model_labels
+from nnunet_cil.predicted_from import PredictedFrom
 from nnunet_cil.step_plans import StepPlan
-from nnunet_cil.training.state import read_checkpoint
+from nnunet_cil.training.progress import training_seconds
+from nnunet_cil.training.state import num_parameters, read_checkpoint
 from nnunet_cil.workflows.evaluate.cases import test_sets
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
-from nnunet_cil.workflows.evaluate.predict import Prediction, expected_predictions, predictions_of
+from nnunet_cil.workflows.evaluate.predict import Prediction, predictions_of
 from nnunet_cil.workflows.evaluate.score import score_cases
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.fold_records import check_validation_cases
@@ -117,10 +119,6 @@ class SeparateModels:
             model = self.model(step).fold(fold)
             self.train(model, first)
             models.append(model)
-        for model in models:
-            logging = read_checkpoint(model.checkpoint, lazily=True)["logging"]
-            spans = zip(logging["epoch_start_timestamps"], logging["epoch_end_timestamps"], strict=True)
-            self.note_seconds(model, "training", sum(end - start for start, end in spans))
         return models
 
     def model(self, step: int) -> StepModel:
@@ -197,15 +195,11 @@ class SeparateModels:
         return nnunet_folder("nnUNet_results") / e.dataset_name / "evaluation" / f"{e.name}_separate_{which}"
 
     def predictions(self, model: ModelFold, which: Literal["test", "validation"]) -> list[Prediction]:
-        """Returns a network's predictions, and notes what they took if all of them were made now."""
-        output, device = self.output(which), self.study.device
+        """Returns a network's predictions, and writes what it costs beside the table."""
+        output, device, digest = self.output(which), self.study.device, model.checkpoint_sha256()
         tests = test_sets(self.planned, model.fold, EvaluationOptions(cases=which, device=device), output)
-        expected = expected_predictions(model, tests, output)
-        are_new = not any(prediction.file.is_file() for prediction in expected)
-        start = time.perf_counter()
-        found = predictions_of(model, tests, output, checkpoint_sha256=model.checkpoint_sha256(), device=device)
-        if are_new:
-            self.note_seconds(model, f"prediction of {len(found)} cases", time.perf_counter() - start)
+        found = predictions_of(model, tests, output, checkpoint_sha256=digest, device=device)
+        self.note_costs(model, which, found[0].file.parent)
         return found
 
     def merged_predictions(
@@ -240,12 +234,18 @@ class SeparateModels:
             found.append(Prediction(replace(of_case[0].case, classes=classes), file))
         return found
 
-    def note_seconds(self, model: ModelFold, what: str, seconds: float) -> None:
-        """Writes what a network took into the file beside the table."""
+    def note_costs(self, model: ModelFold, which: str, predictions: Path) -> None:
+        """Writes a network's size, the time of its training, and that of a prediction where nnunet_cil made it."""
         results = self.study.results
-        file = results.with_name(f"{results.name.removesuffix('.gz').removesuffix('.csv')}_seconds.json")
+        file = results.with_name(f"{results.name.removesuffix('.gz').removesuffix('.csv')}_costs.json")
         known: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-        known.setdefault(model.name, {})[what] = round(seconds, 1)
+        checkpoint, record = read_checkpoint(model.checkpoint, lazily=True), PredictedFrom.read(predictions)
+        costs = {
+            "num_parameters": num_parameters(checkpoint),
+            "training_seconds": training_seconds(checkpoint["logging"]),
+            f"prediction_seconds_{which}": math.nan if record is None else record.seconds_per_case,
+        }
+        known[model.name] = {**known.get(model.name, {}), **without_nan(costs)}
         write_json(file, known)
 
 

@@ -106,9 +106,12 @@ def test_each_step_gets_a_network_from_the_initial_model_and_the_merged_ones_are
         assert old == dict.fromkeys(ORGANS, 1.0)
         assert (new["liver"], new["spleen"], new["kidney"]) == (0, 1, 1)
         assert 0 < new["cyst"] < 1
-    seconds = json.loads((tmp_path / "scores_seconds.json").read_text())
-    assert len(seconds) == 2
-    assert all(set(s) == {"training", "prediction of 1 cases", "prediction of 2 cases"} for s in seconds.values())
+    costs = json.loads((tmp_path / "scores_costs.json").read_text())
+    assert len(costs) == 2
+    for of_network in costs.values():
+        assert of_network["num_parameters"] == sum(p.numel() for p in first.network.parameters())
+        assert of_network["training_seconds"] > 0
+        assert all(of_network[f"prediction_seconds_{which}"] > 0 for which in ("test", "validation"))
 
     record = next(Path(os.environ["nnUNet_results"]).rglob("initial_model.json"))
     record.write_text(json.dumps({"sha256": "of another"}))
