@@ -25,6 +25,9 @@ from nnunet_cil.files import moved_into_place
 RESULTS = Path(__file__).resolve().parent / "results"
 COLUMNS = "method", "setting", "step", "fold", "cases", "case", "class", "dice", "dataset", "trainer", "plans"
 
+DISTANCE = "hd95_mm"
+"""One column more, at the end, in tables whose study has kept it."""
+
 Row = Mapping[str, str]
 Dice = dict[str, dict[str, float]]
 """Class -> case -> Dice."""
@@ -33,6 +36,11 @@ Dice = dict[str, dict[str, float]]
 def results_file(schedule: str) -> Path:
     """Returns the published table of a schedule."""
     return RESULTS / f"{schedule}.csv.gz"
+
+
+def costs_file(results: Path) -> Path:
+    """Returns the file of what the models of a table have cost: method -> fold -> costs, as in ``results.json``."""
+    return results.with_name(f"{results.name.removesuffix('.gz').removesuffix('.csv')}_costs.json")
 
 
 def read_rows(file: Path) -> list[Row]:
@@ -44,9 +52,10 @@ def read_rows(file: Path) -> list[Row]:
 
 def write_rows(file: Path, rows: Iterable[Row]) -> None:
     """Writes a table, sorted. The same rows give the same bytes."""
-    order = (*COLUMNS[:5], "class", "case")
+    rows, order = list(rows), (*COLUMNS[:5], "class", "case")
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    columns = (*COLUMNS, DISTANCE) if any(DISTANCE in row for row in rows) else COLUMNS
+    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows(sorted(rows, key=lambda row: [row[name] for name in order]))
     content = text.getvalue().encode("utf-8")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scores import Row
+from scores import DISTANCE, Row
 from study import Study
 from study_tables import CASES, schedule_file
 
@@ -184,6 +184,7 @@ class SeparateModels:
             "case": scores["case"],
             "class": scores["class"],
             "dice": "" if math.isnan(scores["dice"]) else str(scores["dice"]),
+            DISTANCE: str(scores[DISTANCE]) if scores["unit"] == "mm" and not math.isnan(scores[DISTANCE]) else "",
             "dataset": model.model.dataset,
             "trainer": model.trainer,
             "plans": model.model.plans_name,

@@ -19,16 +19,17 @@ from __future__ import annotations
 import argparse
 import csv
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from scores import Row, read_rows, row_name, write_rows
+from scores import DISTANCE, Row, costs_file, read_rows, row_name, write_rows
 from study_tables import CASES, schedule_file
 
 from nnunet_cil.cli import main as nnunet_cil
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import read_json, write_json
 from nnunet_cil.shipped import trainer_names
 from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.training.hyperparameters import declared
@@ -53,6 +54,11 @@ class Method:
     setting: str
     from_step: int
     parent: str
+
+    @property
+    def row(self) -> str:
+        """Returns its name in tables."""
+        return f"{self.name}({self.setting})" if self.setting else self.name
 
 
 def method_of_trainer(trainer: str) -> Method:
@@ -101,6 +107,7 @@ class Study:
             self.nnunet_cil_run(*self.experiment.trainers, "--cases", which)
             folder = output_folder(self.experiment, EvaluationOptions(cases=which))
             self.add(self.rows(folder / "per_case.csv", which, methods))
+            self.add_costs(folder / "results.json", methods)
 
     def nnunet_cil_run(self, *words: str) -> None:
         """Calls ``nnunet_cil run`` with trainers, then options."""
@@ -138,10 +145,22 @@ class Study:
                         "trainer": trainer,
                         "plans": models[trainer, step].plans_name,
                         "dice": "" if line["dice"] == "nan" else line["dice"],
+                        DISTANCE: line[DISTANCE] if line["unit"] == "mm" and line[DISTANCE] != "nan" else "",
                         **{name: line[name] for name in ("step", "fold", "case", "class")},
                     }
                 )
         return found
+
+    def add_costs(self, content: Path, methods: Mapping[str, Method]) -> None:
+        """Adds what an evaluation knows of the costs to the file beside the table; a prediction time that it lacks stays."""
+        file = costs_file(self.results)
+        known = read_json(file, "") if file.is_file() else {}
+        for trainer, folds in read_json(content, "")["costs"].items():
+            of_method = known.setdefault(methods[trainer].row, {})
+            for costs in folds:
+                before = of_method.get(str(costs["fold"]), {})
+                of_method[str(costs["fold"])] = {**costs, **{k: v for k, v in before.items() if costs.get(k) is None}}
+        write_json(file, known)
 
     def add(self, rows: Sequence[Row]) -> None:
         """Puts rows into the table, in place of those of the same models and cases."""

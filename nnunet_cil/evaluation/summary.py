@@ -10,16 +10,15 @@ from typing import Any
 
 from nnunet_cil.evaluation.bootstrap import FEW, NUM_REPLICATES
 from nnunet_cil.evaluation.continual import mean
-from nnunet_cil.evaluation.differences import GROUPS
 from nnunet_cil.evaluation.results import dice_of, fold_mean, mean_matrix, short
 from nnunet_cil.evaluation.scores import METRICS
 from nnunet_cil.evaluation.tables import (
     Table,
     costs_table,
     deviation,
-    interval_text,
+    differences_table,
     matrix_table,
-    p_text,
+    pair_text,
     schedule_table,
     step_table,
 )
@@ -92,8 +91,8 @@ def overview(content: Mapping[str, Any]) -> list[Section]:
     if content["costs"]:
         costs = {short(trainer): folds for trainer, folds in content["costs"].items()}
         sections.append(Section("Costs", _COSTS_TEXT, costs_table(costs)))
-    if content["differences"]:
-        sections.append(Section("Differences", _differences_text(content["differences"]), _differences(content)))
+    if found := content["differences"]:
+        sections.append(Section("Differences", _differences_text(found), differences_table(found)))
     return sections
 
 
@@ -151,31 +150,10 @@ def _differences_text(found: Sequence[Mapping[str, Any]]) -> str:
     primary = next((d for d in found if d["is_primary"]), None)
     if primary is not None:
         text += (
-            f"The primary comparison is {_pair(primary)} in all classes. The p values of the others are corrected for their "
+            f"The primary comparison is {pair_text(primary)} in all classes. The p values of the others are corrected for their "
             "number (Holm). "
         )
     return text + "Where a class of a case has a Dice with one method only, it counts for neither (left out)."
-
-
-def _pair(difference: Mapping[str, Any]) -> str:
-    return f"{short(difference['method'])} - {short(difference['other'])}"
-
-
-def _differences(content: Mapping[str, Any]) -> Table:
-    body = [
-        [
-            GROUPS[d["group"]],
-            _pair(d),
-            f"{d['difference']:+.3f}",
-            interval_text(d["low"], d["high"], is_t=d["interval"] == "t"),
-            p_text(d["p"]),
-            "primary" if d["is_primary"] else p_text(d["p_corrected"]),
-            *(str(d[number]) for number in ("num_trainings", "num_cases", "num_left_out")),
-        ]
-        for d in content["differences"]
-    ]
-    header = ["classes", "difference", "mean", "interval", "p", "p corrected", "trainings", "cases", "left out"]
-    return Table(header, body)
 
 
 def _final(folds: Sequence[Mapping[str, Any]], metric: str) -> str:

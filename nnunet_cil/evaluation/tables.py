@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_cil.evaluation.continual import mean
+from nnunet_cil.evaluation.differences import GROUPS
+from nnunet_cil.evaluation.results import short
 from nnunet_cil.names import markdown_text
 
 Scores = Mapping[str, float]
@@ -130,6 +132,29 @@ def costs_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
         size = mean(f["num_parameters"] / 1e6 for f in folds)
         body.append([method, digits(size), digits(mean(hours)), "" if math.isnan(seconds) else f"{seconds:.1f}"])
     return Table(["method", "million parameters", "training, h", "prediction, s a case"], body)
+
+
+def differences_table(differences: Sequence[Mapping[str, Any]]) -> Table:
+    """Returns one line a difference, as in ``results.json``."""
+    body = [
+        [
+            GROUPS[d["group"]],
+            pair_text(d),
+            f"{d['difference']:+.3f}",
+            interval_text(d["low"], d["high"], is_t=d["interval"] == "t"),
+            p_text(d["p"]),
+            "primary" if d["is_primary"] else p_text(d["p_corrected"]),
+            *(str(d[key]) for key in ("num_trainings", "num_cases", "num_left_out")),
+        ]
+        for d in differences
+    ]
+    header = ["classes", "difference", "mean", "interval", "p", "p corrected", "trainings", "cases", "left out"]
+    return Table(header, body)
+
+
+def pair_text(difference: Mapping[str, Any]) -> str:
+    """Names the two methods of a difference."""
+    return f"{short(difference['method'])} - {short(difference['other'])}"
 
 
 def matrix_table(matrix: npt.NDArray[np.float64]) -> Table:

@@ -90,6 +90,16 @@ def test_methods_share_a_step_0_that_can_be_carried_elsewhere(setting, tmp_path,
     kept = tmp_path / own.name
     shutil.copytree(kept, own)
     assert run(schedule, "--methods", "PGCD", "--cases", "test")[2:] == [(PGCD, second)]
+    costs = json.loads(scores.costs_file(file).read_text())
+    assert sorted(costs) == ["FineTune", "PGCD"]
+    assert all(
+        cost["0"]["prediction_seconds"] > 0 and len(cost["0"]["training_seconds"]) == 2 for cost in costs.values()
+    )
+    assert {
+        float(r["hd95_mm"])
+        for r in scores.read_rows(file)
+        if (r["cases"], r["class"], r["step"]) == ("test", "kidney", "1")
+    } == {0.0}
     found = scores.read_scores(file, "test")
     assert sorted(found) == ["FineTune_step1", "PGCD_step1", "step0"]
     assert list(found["PGCD_step1"][0]["spleen"]) == ["test_0", "test_1"]
@@ -160,9 +170,10 @@ def test_differences_compare_a_fold_with_itself_alone(tmp_path, monkeypatch, cap
     score("MiB", 3, 0.5, 0.25)
     score("LwF", 0, 0.5, 0.75)  # nothing to compare
     *_, differences = show("PGCD").split("less that of PGCD")
-    p = 2 / 2**6  # all six test cases on one side; where the folds' mean differs in no case, 1
+    # two folds: a t interval, 12.706 times the standard error of 0.25; where both folds have the same difference it has no width
     assert differences.strip().splitlines()[2:] == [
-        f"| MiB_step1 | -0.500, +0.000 ({p:.3f}) | +0.250, -0.250 (1.000) | -0.125, -0.125 ({p:.3f}) | 2, 3 |"
+        "| MiB_step1 | -0.500, +0.000 [-3.427 to +2.927] | +0.250, -0.250 [-3.177 to +3.177] | "
+        "-0.125, -0.125 [-0.125 to -0.125] | 2, 3 |"
     ]
     validation = {2: {"liver": {"case_0": 0.5, "case_1": 0.25}}, 3: {"liver": {"case_2": 1.0, "case_3": 0.0}}}
     assert len({row["case"] for row in study_tables.case_rows(validation)}) == 4

@@ -1,0 +1,207 @@
+"""Compares the methods of a study, over one or several data sets: every number, and differences with intervals.
+
+    python benchmarks/compare.py --primary PGCD MiB --on openkbp_2-2-1_cpu a.csv.gz b.csv.gz
+    python benchmarks/compare.py --primary PGCD "MiB(mib_weight=30)" --on openkbp_2-2-1_disjoint_cpu a.csv --on acdc_1-1-1 c.csv
+
+--on names a schedule, as for benchmarks/study_tables.py, and its tables, each with initial models of its own. A pair is all
+methods on one initial model: a table and a fold. --primary names the one comparison that was chosen before the runs: its first
+method less its second, in all classes, in the mean over the data sets. That method is compared with every other one; the p values
+of all other comparisons are corrected for their number (Holm). Intervals are those of ``nnunet_cil evaluate``; over several data
+sets each is drawn independently, and the mean over them taken. Methods that lack a step are left out, and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from scores import costs_file, method_of, read_rows, row_name
+from study_tables import CASES, schedule_file
+
+from nnunet_cil.evaluation.continual import mean
+from nnunet_cil.evaluation.differences import Difference, Scores, corrected, differences
+from nnunet_cil.evaluation.results import results, short
+from nnunet_cil.evaluation.scores import score_table
+from nnunet_cil.evaluation.tables import SCHEDULE_NUMBERS, Table, costs_table, differences_table, number, schedule_table
+from nnunet_cil.schedule import load_schedule
+
+PREFIX = "nnUNetTrainer"
+MEAN = "mean over data sets"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """The scores of a schedule's methods.
+
+    Attributes:
+        name: of the schedule.
+        scores: the methods' names in the column ``trainer`` begin with ``PREFIX``.
+        costs: method -> what each pair has cost, as in ``results.json``; without those of which nothing was kept.
+    """
+
+    name: str
+    scores: Scores
+    costs: Mapping[str, Sequence[Mapping[str, Any]]]
+
+    @classmethod
+    def read(cls, schedule_name: str, files: Iterable[Path], cases: str, methods: Sequence[str]) -> Study:
+        """Reads the tables of a schedule; of the methods named, or of all where none is.
+
+        Raises:
+            SystemExit: a file is missing, or a method named is nowhere.
+        """
+        schedule = load_schedule(schedule_file(schedule_name))
+        rows: list[dict[str, Any]] = []
+        costs: dict[str, list[Mapping[str, Any]]] = {}
+        for file in files:
+            if not file.is_file():
+                raise SystemExit(f"{file} is missing.")
+            rows += _rows(file, cases)
+            if costs_file(file).is_file():
+                for method, folds in json.loads(costs_file(file).read_text(), object_hook=_without_none).items():
+                    costs.setdefault(method, []).extend(folds.values())
+        found = {row["trainer"].removeprefix(PREFIX): None for row in rows}
+        for method in methods:
+            if method not in found:
+                raise SystemExit(f"{schedule.name} has no {method}, but {', '.join(found) or 'nothing'}.")
+        chosen = [PREFIX + method for method in methods or found]
+        table = score_table(row for row in rows if row["trainer"] in chosen)
+        return cls(
+            name=schedule.name,
+            scores=Scores(table=table, steps=[list(step.classes) for step in schedule.steps]),
+            costs={method: costs[method] for method in methods or found if method in costs},
+        )
+
+    def complete(self) -> Study:
+        """Returns it without the pairs and methods that lack a step."""
+        table, num_steps = self.scores.table, len(self.scores.steps)
+        has_all = table.groupby(["trainer", "fold"])["step"].transform("nunique") == num_steps
+        return replace(self, scores=replace(self.scores, table=table[has_all]))
+
+    @property
+    def methods(self) -> list[str]:
+        """Returns the methods, in the order of their names."""
+        return sorted(map(short, self.scores.table["trainer"].unique()))
+
+
+def _without_none(content: dict[str, Any]) -> dict[str, Any]:
+    """Returns a JSON object with NaN for what was not recorded."""
+    lists = {
+        key: [math.nan if v is None else v for v in value] for key, value in content.items() if isinstance(value, list)
+    }
+    return {key: math.nan if value is None else value for key, value in content.items()} | lists
+
+
+def _rows(file: Path, cases: str) -> list[dict[str, Any]]:
+    """Returns rows of ``score_table``; those of an initial model once for each method that continues from it."""
+    found, initial = [], []
+    methods: dict[str, dict[str, None]] = {}
+    for row in read_rows(file):
+        if row["cases"] != cases:
+            continue
+        step, fold = int(row["step"]), f"{file.name} {row['fold']}"
+        scores = {name: float(row[name]) if row.get(name) else math.nan for name in ("dice", "hd95_mm")}
+        entry = {"step": step, "fold": fold, "case": row["case"], "class": row["class"], "unit": "mm", **scores}
+        if step == 0:
+            initial.append(entry)
+            continue
+        method = PREFIX + method_of(row_name(row))
+        methods.setdefault(fold, {})[method] = None
+        found.append({**entry, "trainer": method})
+    return found + [{**e, "trainer": method} for e in initial for method in methods.get(e["fold"], ())]
+
+
+def numbers(study: Study, *, with_distances: bool) -> dict[str, dict[str, Any]]:
+    """Returns method -> its numbers, each the mean over the pairs, as ``schedule_table`` takes them, and how many pairs."""
+    found = {}
+    for trainer, metrics in results(study.scores.table, study.scores.steps).items():
+        folds = metrics["dice"]
+        values = {name: mean(f[name] for f in folds) for name in SCHEDULE_NUMBERS}
+        values |= {group: [mean(f[group][-1] for f in folds)] for group in ("old", "all")}
+        hd95 = mean(f["all"][-1] for f in metrics["hd95_mm"]) if with_distances else math.nan
+        found[short(trainer)] = {**values, "hd95_mm": hd95, "pairs": len(folds)}
+    return found
+
+
+def numbers_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """Returns one line a method, the best in all classes first; over several data sets the mean, and smallest to largest."""
+    order = sorted(rows, key=lambda method: -mean(r["all"][-1] for r in rows[method]))
+    table = schedule_table({method: rows[method] for method in order})
+    columns = {
+        "HD95 mm": [number(mean(r["hd95_mm"] for r in rows[method])) for method in order],
+        "pairs": [", ".join(str(r["pairs"]) for r in rows[method]) for method in order],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cells)}
+    return Table(
+        [*table.header, *shown], [[*line, *own] for line, *own in zip(table.body, *shown.values(), strict=True)]
+    )
+
+
+def print_numbers(studies: Sequence[Study], nominal: Sequence[str], cases: str) -> None:
+    """Prints the numbers and the costs of each data set, then the mean over them."""
+    found = [numbers(study, with_distances=study.name not in nominal) for study in studies]
+    for study, rows in zip(studies, found, strict=True):
+        if study.costs:
+            print(f"{study.name}, costs, mean over pairs\n\n{costs_table(study.costs).markdown()}\n")
+        table = numbers_table({method: [row] for method, row in rows.items()})
+        print(f"{study.name}, {cases}, mean over pairs\n\n{table.markdown()}\n")
+    if len(studies) > 1:
+        common = {m: [rows[m] for rows in found] for m in found[0] if all(m in rows for rows in found)}
+        print(f"Mean over data sets (smallest to largest)\n\n{numbers_table(common).markdown()}\n")
+
+
+def compared(studies: Sequence[Study], method: str, rival: str) -> list[tuple[str, Difference]]:
+    """Compares a method with every other one that all studies have, in their mean and in each; with the rival first.
+
+    Returns:
+        What each is over, and the difference. The primary one is with the rival, in all classes, in the mean.
+    """
+    others = [m for m in studies[0].methods if m != method and all(m in s.methods for s in studies)]
+    others.sort(key=lambda other: other != rival)
+    parts = [(MEAN, studies)] if len(studies) > 1 else []
+    parts += [(study.name, [study]) for study in studies]
+    names, found = [], []
+    for place, (name, part) in enumerate(parts):
+        for other in others:
+            for d in differences([s.scores for s in part], PREFIX + method, PREFIX + other):
+                names.append(name)
+                found.append(replace(d, is_primary=place == 0 and other == rival and d.group == "all"))
+    return list(zip(names, corrected(found), strict=True))
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--on", nargs="+", action="append", required=True, metavar=("SCHEDULE", "TABLE"))
+    parser.add_argument("--primary", nargs=2, required=True, metavar=("METHOD", "RIVAL"))
+    parser.add_argument("--methods", nargs="+", default=[], help="to show, beside the primary ones (default: all)")
+    parser.add_argument("--cases", choices=CASES, default="test", help="default: %(default)s")
+    parser.add_argument("--nominal", nargs="+", default=[], metavar="SCHEDULE", help="whose spacing is: no distances")
+    parser.add_argument("--only", choices=["numbers", "differences"], help="print no other tables")
+    args = parser.parse_args()
+    method, rival = args.primary
+    methods = list(dict.fromkeys([*args.primary, *args.methods])) if args.methods else []
+    whole = [Study.read(name, map(Path, files), args.cases, methods) for name, *files in args.on]
+    studies = [study.complete() for study in whole]
+    for study, before in zip(studies, whole, strict=True):
+        if left_out := [name for name in before.methods if name not in study.methods]:
+            print(f"{study.name}: without {', '.join(left_out)}, of which no pair has every step.\n")
+        for name in args.primary:
+            if name not in study.methods:
+                raise SystemExit(f"{study.name} has no complete pair of {name}.")
+    if args.only in (None, "numbers"):
+        print_numbers(studies, args.nominal, f"{args.cases} cases")
+    if args.only in (None, "differences"):
+        lines = compared(studies, method, rival)
+        table = differences_table([asdict(d) for _, d in lines])
+        body = [[name, *cells] for (name, _), cells in zip(lines, table.body, strict=True)]
+        print(f"Differences, with intervals of 95 %\n\n{Table(['data', *table.header], body).markdown()}")
+
+
+if __name__ == "__main__":
+    main()

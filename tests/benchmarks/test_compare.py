@@ -1,0 +1,111 @@
+"""benchmarks/compare.py: every number of a study, and differences over several data sets."""
+
+import json
+import sys
+
+import compare
+import pytest
+import scores
+
+from nnunet_cil.evaluation.bootstrap import holm
+
+NEW = {"PGCD": 0.8, "MiB": 0.7, "LwF": 0.75}
+
+
+def rows_of(method, step, fold, dice, **more):
+    """Rows of ten test cases: class -> mean Dice, around which the cases vary."""
+    model = {"method": method, "setting": "", "step": str(step), "fold": str(fold), "cases": "test", **more}
+    spread = [0.01 * (case - 4.5) for case in range(10)]
+    return [
+        {**model, "class": name, "case": str(case), "dice": str(value + s)}
+        for name, value in dice.items()
+        for case, s in enumerate(spread)
+    ]
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Two tables of the hippocampus, with a pair each, and one of its other half, whose old class MiB forgets."""
+    files = [tmp_path / name for name in ("a.csv", "b.csv.gz", "c.csv")]
+    for place, file in enumerate(files):
+        rows = rows_of("", 0, 0, {"Anterior": 0.9})
+        for method, new in NEW.items():
+            old = 0.49 if method == "MiB" and place == 2 else 0.85
+            rows += rows_of(method, 1, 0, {"Anterior": old, "Posterior": new + 0.02 * place}, hd95_mm=str(2.0 + place))
+        scores.write_rows(file, rows)
+    return files
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
+        compare.main()
+        printed = capsys.readouterr().out
+        return printed, [[c.strip() for c in line.split("|")[1:-1]] for line in printed.splitlines() if "|" in line]
+
+    return run
+
+
+def on(*files):
+    return ["--on", "hippocampus_1-1_cpu", *files]
+
+
+def test_every_number_is_a_mean_over_pairs(run, tables):
+    _, lines = run("--primary", "PGCD", "MiB", *on(*tables[:2]))
+    found = dict(zip(lines[0], next(line for line in lines if line[0] == "PGCD"), strict=True))
+    assert found["old (last step)"] == "0.850"
+    assert found["new (when learnt)"] == "0.810"
+    assert found["all (last step)"] == "0.830"
+    assert found["forgetting"] == "0.050"
+    assert found["backward transfer"] == "-0.050"
+    assert found["HD95 mm"] == "2.500"
+    assert found["pairs"] == "2"
+    assert [line[0] for line in lines[2:5]] == ["PGCD", "LwF", "MiB"]
+    assert run("--primary", "PGCD", "MiB", *on(*tables[:2]), "--only", "numbers")[1] == lines[:5]
+
+
+def test_the_primary_comparison_is_the_mean_over_data_sets_and_weighs_each_alike(run, tables):
+    _, lines = run("--primary", "PGCD", "MiB", *on(*tables[:2]), *on(tables[2]))
+    found = [line for line in lines if len(line) == 10 and " - " in line[2]]
+    (primary,) = (line for line in found if "primary" in line)
+    assert primary[:4] == [compare.MEAN, "all", "PGCD - MiB", "+0.140"]  # 0.05 and 0.23
+    assert found[0][2] == "PGCD - MiB"
+    assert {line[0] for line in found} == {compare.MEAN, "hippocampus_1-1_cpu"}
+    assert len(found) == 3 * 2 * 3
+
+
+def test_all_but_the_primary_comparison_are_corrected_together(tables):
+    studies = [compare.Study.read("hippocampus_1-1_cpu", [file], "test", []) for file in tables]
+    found = [d for _, d in compare.compared(studies, "PGCD", "LwF")]
+    rest = [d for d in found if not d.is_primary]
+    assert len(rest) == len(found) - 1
+    assert [d.p_corrected for d in rest] == holm([d.p for d in rest])
+
+
+def test_what_lacks_a_step_is_named_and_left_out(run, tables):
+    rows = scores.read_rows(tables[0])
+    scores.write_rows(tables[0], [row for row in rows if row["step"] != "0" or row["class"] != "Anterior"])
+    with pytest.raises(SystemExit, match="hippocampus_1-1_cpu has no complete pair of PGCD"):
+        run("--primary", "PGCD", "MiB", *on(tables[0]))
+    with pytest.raises(SystemExit, match=r"hippocampus_1-1_cpu has no MIB, but LwF, MiB, PGCD\."):
+        run("--primary", "PGCD", "MIB", *on(tables[1]), "--methods", "LwF")
+    with pytest.raises(SystemExit, match=r"gone\.csv is missing"):
+        run("--primary", "PGCD", "MiB", *on("gone.csv"))
+
+
+def test_nominal_spacing_has_no_distances_and_costs_have_a_table(run, tables):
+    cost = {"fold": 0, "num_parameters": 2_000_000, "training_seconds": [None, 1800.0], "prediction_seconds": None}
+    scores.costs_file(tables[1]).write_text(json.dumps({"PGCD": {"0": cost}}))
+    assert scores.costs_file(tables[1]).name == "b_costs.json"
+    printed, lines = run("--primary", "PGCD", "MiB", *on(tables[1]), "--nominal", "hippocampus_1-1_cpu")
+    assert "HD95" not in printed
+    assert ["PGCD", "2", "0.5", ""] in lines
+
+
+def test_distances_are_a_column_where_a_study_has_kept_them(tables, tmp_path):
+    rows = scores.read_rows(tables[0])
+    assert tuple(rows[0]) == (*scores.COLUMNS, scores.DISTANCE)
+    assert {row[scores.DISTANCE] for row in rows} == {"", "2.0"}
+    scores.write_rows(tmp_path / "without.csv", [{name: row[name] for name in scores.COLUMNS} for row in rows])
+    assert tuple(scores.read_rows(tmp_path / "without.csv")[0]) == scores.COLUMNS
