@@ -18,14 +18,14 @@ WAITS = frozenset(
 )
 """Operations whose result the host needs before it can go on: item, tolist, bool, boolean indexing, unique."""
 
-CALLERS = frozenset({"over_scales", "distilled", "_distillation", "segmentation_terms"})
+CALLERS = frozenset({"over_scales", "distilled", "_distillation"})
 """Methods of losses that call terms: at every scale, or in every k-th iteration."""
 
 
 class Counting(TorchDispatchMode):
     """Looks at every operation while it is active, also at those of a backward pass.
 
-    A term is the function of nnunet_cil that ``StepLoss.terms`` called; "" stands for the network, nnU-Net's own code and the
+    A term is the function of nnunet_cil that a loss called for its terms; "" stands for the network, nnU-Net's own code and the
     backward pass. Only what is allocated while the mode is active counts.
 
     Attributes:
@@ -93,7 +93,7 @@ def _term() -> str:
     while frame is not None:
         name = str(frame.f_code.co_name)
         if str(frame.f_globals.get("__name__")).startswith("nnunet_cil."):
-            if name == "terms":
+            if name in ("terms", "all_terms"):
                 return found or name
             if name not in CALLERS and not name.startswith("<"):
                 found = name

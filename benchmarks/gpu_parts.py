@@ -133,7 +133,8 @@ def loss_of(method: str, x: dict[str, Any]) -> Any:
     from nnunet_cil.training.hyperparameters import Settings, declared
     from nnunet_cil.training.methods.lwf import LwFLoss, nnUNetTrainerLwF
     from nnunet_cil.training.methods.mib import MiBLoss, nnUNetTrainerMiB
-    from nnunet_cil.training.methods.pgcd import PGCDLoss, nnUNetTrainerPGCD
+    from nnunet_cil.training.methods.pgcd import nnUNetTrainerPGCD
+    from nnunet_cil.training.methods.pgcd_base import PGCDLoss
     from nnunet_cil.training.step_loss import LossSetup
 
     trainer, kind = {

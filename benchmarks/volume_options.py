@@ -33,6 +33,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from nnunetv2.run.run_training import get_trainer_from_args
 
     from nnunet_cil.training.data import evenly_spaced
+    from nnunet_cil.training.starts import build_teacher
     from nnunet_cil.training.volumes.teacher_volumes import volume_predictor
 
     trainer = get_trainer_from_args(
@@ -42,7 +43,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         trainer.output_folder = trainer.output_folder_base = folder
         trainer.log_file = str(Path(folder) / "log.txt")
         trainer.initialize()
-        teacher = trainer._build_teacher(trainer._read_previous())
+        teacher = build_teacher(trainer, trainer._read_previous().weights)
         names = evenly_spaced(sorted(trainer.do_split()[0]), args.n)
     host = trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json, trainer.device
     predictor = volume_predictor(teacher.network, trainer.step_plan.old_classes, *host)

@@ -484,11 +484,11 @@ KINDS: dict[str, list[BadInput]] = {
             "pgcd_weight=-1",
             "pgcd_weight=much",
             "pgcd_weight=[1]",
-            "background_momentum=1.5",
-            "min_voxels=0.5",
+            "dapd_weight=-1",
+            "distillation_interval=0.5",
             "x",
         ],
-        ("pgcd_weig", "background_momentum", "min_voxels", "KEY=VALUE"),
+        ("pgcd_weig", "dapd_weight", "distillation_interval", "KEY=VALUE"),
     ),
     # models
     "a model folder that is none": [

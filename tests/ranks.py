@@ -8,6 +8,7 @@ from toy import called, make_batch, make_pgcd_loss, make_setup
 
 from nnunet_cil.losses.prototypes import class_means, cosine_alignment, labels_within, sum_over_ranks
 from nnunet_cil.losses.segmentation import labelled_dice_loss
+from nnunet_cil.networks.imprinting import Moments
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.data import Tile
@@ -65,9 +66,14 @@ def collected(own):
         for i in range(4)
     ]
     outputs = ((tile, -tile.images, tile.images * 2) for tile in cases[own])
-    locations = OldClassLocations(2)
-    sums = feature_sums(outputs, classes_by_label(1, 1), num_classes=2, num_features=2, observe=locations.add)
-    return PrototypeBank.from_sums(*(sum_over_ranks(s) for s in sums)).state_dict() | {"cases": locations.per_case()}
+    sums = feature_sums(outputs, classes_by_label(1, 1), num_classes=2, num_features=2)
+    locations, moments = OldClassLocations(2), Moments(1, 2)
+    for tile in cases[own]:
+        locations.add(tile, tile.labels)
+        moments.add(tile.images, tile.labels, tile.valid, 1)
+    moments.sum_over_ranks(torch.device("cpu"))
+    further = {"cases": locations.per_case(), "moments": moments.values}
+    return PrototypeBank.from_sums(*(sum_over_ranks(s) for s in sums)).state_dict() | further
 
 
 def work(rank, folder):

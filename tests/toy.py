@@ -15,7 +15,7 @@ from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.predicted_from import PredictedFrom
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import Settings
-from nnunet_cil.training.methods.pgcd import PGCDLoss
+from nnunet_cil.training.methods.pgcd_base import PGCDLoss
 from nnunet_cil.training.step_loss import LossSetup
 
 ORGANS = ("liver", "spleen", "kidney", "cyst")
@@ -257,7 +257,7 @@ def make_setup(
         ddp=ddp,
         refined=refined,
         iteration=iteration,
-        settings=Settings(**{"distillation_interval": 1, **settings}),
+        settings=Settings(**{"distillation_interval": 1, "old_dice_weight": 0.0, **settings}),
     )
 
 
@@ -281,7 +281,6 @@ PGCD_SETTINGS = {
     "similarity_temperature": 0.1,
     "background_momentum": 0.9,
     "min_voxels": 1,
-    "volume_trust": 0.8,
 }
 """Nearly the trainer's, with a faster background."""
 

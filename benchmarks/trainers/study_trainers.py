@@ -197,13 +197,19 @@ class nnUNetTrainerMiB_weight100from2(nnUNetTrainerMiB):
     from_step = 2
 
 
-class nnUNetTrainerLwF_noise1(nnUNetTrainerLwF):
+class Balanced:
+    """How every method started new classes in the studies of this file. No setting in a table's name."""
+
+    new_class_start = "balanced"
+
+
+class nnUNetTrainerLwF_noise1(Balanced, nnUNetTrainerLwF):
     """New classes start beside the background."""
 
     new_class_noise = 1.0
 
 
-class nnUNetTrainerPseudoLabel_noise1(nnUNetTrainerPseudoLabel):
+class nnUNetTrainerPseudoLabel_noise1(Balanced, nnUNetTrainerPseudoLabel):
     """New classes start beside the background."""
 
     new_class_noise = 1.0

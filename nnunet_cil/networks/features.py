@@ -130,3 +130,44 @@ class FeatureReader(ActivationReader):
             RuntimeError: the network has not run since.
         """
         return self._take()[0]
+
+
+class HeadReader(ActivationReader):
+    """Keeps the inputs of all segmentation layers, (batch, channels, *spatial) float each, lowest resolution first.
+
+    As long as it reads, the network runs all of them, as with deep supervision.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        """Hooks the reader into a network with nnU-Net's decoder; raises as ``last_segmentation_layer``."""
+        last_segmentation_layer(network)
+        decoder: Any = network.decoder
+        self._decoder, layers = decoder, decoder.seg_layers
+        self.num_features = [int(layer.in_channels) for layer in layers]
+        """The number of channels of each input."""
+        super().__init__(len(layers))
+        self._hooks = [
+            layer.register_forward_pre_hook(partial(self._keep_input, index)) for index, layer in enumerate(layers)
+        ]
+
+    def _keep_input(self, index: int, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._keep(index, inputs[0])
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Reads as the parent, with the network's deep supervision on."""
+        before, self._decoder.deep_supervision = self._decoder.deep_supervision, True
+        try:
+            with super().reading():
+                yield
+        finally:
+            self._decoder.deep_supervision = before
+
+    def take(self) -> list[Tensor]:
+        """Returns the inputs of the last forward pass, and drops them; raises as ``StageReader.take``."""
+        return self._take()
+
+    def remove(self) -> None:
+        """Takes the hooks out of the network."""
+        for hook in self._hooks:
+            hook.remove()

@@ -45,6 +45,23 @@ def widen_heads(weights: Mapping[str, Tensor], num_new: int, *, noise: float = 0
     return widened
 
 
+def joined_heads(weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Adds the further channels of another network to every segmentation layer.
+
+    Args:
+        weights: the state dict of a network with K output channels; not changed.
+        fresh: that of the same network with K+N, whose last N are taken.
+
+    Returns:
+        A state dict for the network with K+N output channels; other tensors are those of ``weights``.
+    """
+    joined = dict(weights)
+    for name, tensor in weights.items():
+        if name.startswith(HEAD_PREFIX):
+            joined[name] = torch.cat([tensor, fresh[name][len(tensor) :].to(tensor)])
+    return joined
+
+
 def num_output_channels(weights: Mapping[str, Tensor]) -> int | None:
     """Returns the number of classes, background included, that a network with these weights puts out.
 

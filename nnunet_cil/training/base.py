@@ -29,20 +29,21 @@ from nnunet_cil.lineage import StepRecord, validation_dice
 from nnunet_cil.locks import fold_lock
 from nnunet_cil.model_card import model_card
 from nnunet_cil.networks.features import FeatureReader, bare_network, num_features
-from nnunet_cil.networks.heads import widen_heads
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.step_plans import read_step_plan
-from nnunet_cil.training import hyperparameters
+from nnunet_cil.training import hyperparameters, options
 from nnunet_cil.training.batch import Batch, labelled_mask, read_batch
 from nnunet_cil.training.cases import check_before_training, check_shown_classes, check_split, narrowed_split
 from nnunet_cil.training.catalogue import check_data, check_lineage
 from nnunet_cil.training.data import MapLabels, StepDataset, evenly_spaced
 from nnunet_cil.training.final_validation import final_validation
-from nnunet_cil.training.hyperparameters import fixed, number
+from nnunet_cil.training.hyperparameters import fixed
+from nnunet_cil.training.locations import old_class_locations
 from nnunet_cil.training.overlaps import overlap_remarks
-from nnunet_cil.training.passes import Ranks, TrainingPass, classes_by_label, student_forward
+from nnunet_cil.training.passes import Ranks, TrainingPass, final_prototypes
 from nnunet_cil.training.progress import around_epochs, plot_terms, record_terms, recorded_terms
+from nnunet_cil.training.starts import build_teacher, start_weights
 from nnunet_cil.training.state import (
     PreviousStep,
     StepState,
@@ -57,12 +58,6 @@ from nnunet_cil.training.volumes.stray_regions import stray_free_classes
 from nnunet_cil.training.volumes.teacher_volumes import TeacherVolumes, release_volumes, segment_volumes
 
 _CUDA = torch.device("cuda")
-
-NEW_CLASS_NOISE = "How far a new class's weights start from a copy of the background's."
-TEACHER_VOLUMES = "The teacher first segments whole training volumes."
-DISTILLATION_INTERVAL = "k: terms that ask the teacher are computed in every k-th iteration, k times as large."
-DROP_STRAYS = "In the teacher's volumes, stray regions of classes whose labels had none give way to its next choice."
-"""Meanings of hyper-parameters that methods declare with other defaults."""
 
 
 class nnUNetTrainerCIL(nnUNetTrainer):
@@ -79,10 +74,18 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     from the sampler of patches.
     """
 
-    new_class_noise = number(0.0, NEW_CLASS_NOISE)
-    teacher_volumes = fixed(False, TEACHER_VOLUMES)
-    drop_strays = fixed(False, DROP_STRAYS)
-    distillation_interval = fixed(1, DISTILLATION_INTERVAL)
+    new_class_start = options.NEW_CLASS_START
+    new_class_noise = options.NEW_CLASS_NOISE
+    old_class_sampling = options.OLD_CLASS_SAMPLING
+    teacher_volumes = options.TEACHER_VOLUMES
+    old_dice_weight = options.OLD_DICE_WEIGHT
+    distillation_interval = fixed(1, "none of its terms may pause")
+    drop_strays = fixed(True, "teacher_volumes leaves strays out")
+    volume_trust = fixed(0.9)
+    """How far the teacher's probabilities give way to its segmentation of the volume."""
+
+    asks_teacher: ClassVar[bool] = True
+    """The loss reads the teacher's output, and so changes with its whole volumes."""
 
     reads_partial_labels: ClassVar[bool] = False
     """The loss reads ``Batch.labelled``: the classes that the labels show may differ from case to case."""
@@ -135,6 +138,8 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self.features: FeatureReader  # -> initialize
         self.teacher: Teacher | None = None
         self.volumes: TeacherVolumes | None = None
+        self.old_locations: dict[str, np.ndarray[Any, np.dtype[np.int32]]] = {}
+        """Case -> locations of the old classes, where the teacher sees them."""
         self.prototypes: PrototypeBank | None = None
         self.method_state: dict[str, Any] = {}
         """A method's own state: tensors by name, stored in every checkpoint, for the next step."""
@@ -159,8 +164,9 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     @classmethod
     def check_hyperparameters(cls, values: Mapping[str, Any], where: str) -> None:
-        """Refuses names that the method does not have, and values out of their range; see ``hyperparameters.check``."""
+        """Refuses names that the method does not have, values out of their range, and options without a meaning."""
         hyperparameters.check(cls, values, where)
+        options.check_options(cls, values, where)
 
     def build_step_loss(self) -> StepLoss:
         """Builds the loss of a step after the first; a method overrides it. Teacher and prototypes are there."""
@@ -196,7 +202,16 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         training, validation = (self.step_dataset(d) for d in super().get_tr_and_val_datasets())
         self.num_cases = len(training.identifiers)
         training.volumes = self.volumes
+        training.old_locations = self.old_locations
         return training, validation
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """Makes nnU-Net's data loaders; a later step locates the old classes first, which no checkpoint stores."""
+        if self.teacher is not None and self.old_class_sampling:
+            self.print_to_log_file("Locating the old classes...")
+            self.old_locations = old_class_locations(self)
+        loaders: tuple[Any, Any] = super().get_dataloaders()
+        return loaders
 
     def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
         """Narrows nnU-Net's data set to the labels that training may see."""
@@ -296,7 +311,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
 
     def _take_over(self, previous: PreviousStep) -> None:
         """Sets teacher and teacher volumes; a training that begins also gets weights, prototypes and the method's state."""
-        self.teacher = self._build_teacher(previous)
+        self.teacher = build_teacher(self, previous.weights)
         if self.teacher_volumes:
             self.volumes = self._segment_volumes(self.teacher, previous)
         if self._is_resumed:
@@ -304,22 +319,13 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         self._previous_sha256 = previous.sha256
         self.lineage = previous.state.lineage
         self.stray_free = previous.state.stray_free
-        seed = int(previous.sha256[:8], 16)  # the same on every rank
-        num_new = len(self.step_plan.new_classes)
-        self.bare_network.load_state_dict(widen_heads(previous.weights, num_new, noise=self.new_class_noise, seed=seed))
+        self.bare_network.load_state_dict(start_weights(self, previous))
         self.prototypes = self.inherit_prototypes(previous.state.prototypes)
         self.begin_step(previous.state.method_state)
         step = self.step_plan
         for remark in overlap_remarks(self.teacher, self.training_pass(), step):
             self.say(remark)
         self.print_to_log_file(f"Step {step.step} of {step.schedule}: {step.task} on top of {previous.file}")
-
-    def _build_teacher(self, previous: PreviousStep) -> Teacher:
-        plans, configuration = self.plans_manager, self.configuration_manager
-        num_old = self.step_plan.num_old_channels
-        network = self.build_network_architecture(plans, configuration, self.num_input_channels, num_old, False)
-        network.load_state_dict(previous.weights)
-        return Teacher(network, self.device, compiled=self._do_i_compile())
 
     def _segment_volumes(self, teacher: Teacher, previous: PreviousStep) -> TeacherVolumes:
         """Segments the cases of a pass with the teacher; what another training with it has segmented is taken over."""
@@ -394,6 +400,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             features=self.features,
             labelled=None if channels is None else labelled_mask(channels, len(self.step_plan.seen_classes)),
             volumes=self.volumes,
+            volume_trust=self.volume_trust,
         )
         with self.features.reading(), self.loss.on(step_batch):
             yield nnunet_batch, step_batch
@@ -439,7 +446,7 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             with around_epochs(self.logger):
                 self.finish_step()
                 self.print_to_log_file("Collecting prototypes...")
-                self.prototypes = self._final_prototypes()
+                self.prototypes = final_prototypes(self)
                 if channels := {name: self.step_plan.labels[name] for name in self.step_plan.new_classes}:
                     self.stray_free += stray_free_classes(self.training_pass().labels(), channels, self.device)
             self.is_trained = True
@@ -452,16 +459,6 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """Writes the card beside the weights; without Dice after training, since an earlier validation is of another model."""
         card = model_card((*self.lineage, self.step_record()), dice)
         (Path(self.output_folder) / "MODEL_CARD.md").write_text(card, encoding="utf-8")
-
-    def _final_prototypes(self) -> PrototypeBank:
-        """Returns prototypes of background and new classes from the labels; old classes are carried forward."""
-        num_old, num_new = self.step_plan.num_old_channels, len(self.step_plan.new_classes)
-        forward = student_forward(self.bare_network.eval(), self.features, self.device)
-        self.set_deep_supervision_enabled(False)
-        fresh = self.training_pass().prototypes(forward, classes_by_label(num_old, num_new), 1 + num_new)
-        self.set_deep_supervision_enabled(self.enable_deep_supervision)
-        inherited = self.prototypes or PrototypeBank.unknown(num_old, fresh.prototypes.shape[1])
-        return inherited.to(self.device).joined(fresh)
 
     def training_pass(self) -> TrainingPass:
         """Returns a pass over the training cases; over ``max_pass_cases`` of them, evenly spaced by name, if there are more."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nnunet_cil.losses.prototypes import most_probable
+from nnunet_cil.losses.pseudo_labels import corrected_probs
 from nnunet_cil.networks.features import FeatureReader
 from nnunet_cil.networks.teacher import Teacher, TeacherOutput
 from nnunet_cil.training.volumes.teacher_volumes import NOT_SEGMENTED, TeacherVolumes
@@ -32,6 +33,7 @@ class Batch:
         labelled: Tensor | None = None,
         carried: Tensor | None = None,
         is_complete: bool = True,
+        volume_trust: float = 0.0,
     ) -> None:
         """Keeps what belongs to the batch.
 
@@ -44,11 +46,13 @@ class Batch:
             carried: (batch, *spatial) integers, the teacher's segmentation of the whole cases as the patches carry it, all
                 ``NOT_SEGMENTED`` in a sample of a case without. None where no case is segmented.
             is_complete: every sample's case is segmented.
+            volume_trust: how far the teacher's probabilities give way to its segmentation of the whole case.
         """
         self.images = images
         self.labelled = labelled
         self._teacher, self._features = teacher, features
         self._carried, self._is_complete = carried, is_complete
+        self._volume_trust = volume_trust
 
     @cached_property
     def teacher(self) -> TeacherOutput:
@@ -71,8 +75,20 @@ class Batch:
 
     @property
     def teacher_probs(self) -> Tensor:
-        """(batch, K, *spatial) float32, the softmax of ``teacher_logits``."""
-        return self.teacher_logits.float().softmax(1)
+        """(batch, K, *spatial) float32, the softmax of ``teacher_logits``, corrected by the teacher's volumes."""
+        return self.corrected(self.teacher_logits, self.volume_classes)
+
+    def corrected(self, logits: Tensor, volume_classes: Tensor | None) -> Tensor:
+        """Returns the teacher's probabilities, which give way to its segmentation of the volume where there is one.
+
+        Args:
+            logits: (batch, K, *spatial), some of ``teacher_logits``.
+            volume_classes: (batch, *spatial), ``volume_classes`` of the same voxels, or None.
+        """
+        probs = logits.float().softmax(1)
+        if volume_classes is None or self._volume_trust == 0:
+            return probs
+        return corrected_probs(probs, volume_classes, self._volume_trust)
 
     @cached_property
     def volume_classes(self) -> Tensor | None:
@@ -105,6 +121,7 @@ def read_batch(
     features: FeatureReader,
     labelled: Tensor | None,
     volumes: TeacherVolumes | None,
+    volume_trust: float,
 ) -> tuple[dict[str, Any], Batch]:
     """Splits a batch of nnU-Net's loader into nnU-Net's own part, with its images on the device, and a ``Batch``.
 
@@ -115,6 +132,7 @@ def read_batch(
         features: reads those of the student.
         labelled: as for ``Batch``.
         volumes: tells which cases are segmented; None where none is.
+        volume_trust: as for ``Batch``.
     """
     batch, carried = _without_volumes(batch)
     images = batch["data"].to(device, non_blocking=True)
@@ -125,6 +143,7 @@ def read_batch(
         labelled=None if labelled is None else labelled.to(device, non_blocking=True),
         carried=None if carried is None else carried.to(device, non_blocking=True),
         is_complete=volumes is not None and all(key in volumes for key in batch["keys"]),
+        volume_trust=volume_trust,
     )
     return {**batch, "data": images}, own
 

@@ -12,7 +12,7 @@ from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.shipped import trainer_names, trainers_file
 from nnunet_cil.step_plans import StepPlan
-from nnunet_cil.training.hyperparameters import settable
+from nnunet_cil.training.hyperparameters import declared, settable
 
 if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
@@ -112,5 +112,13 @@ def check_lineage(trainer: type[nnUNetTrainerCIL], lineage: Sequence[StepRecord]
 
 def hyperparameter_names() -> set[str]:
     """Returns the names of all hyper-parameters that a schedule may set on nnunet_cil's trainers."""
-    trainers: list[Any] = [value for value in runpy.run_path(str(trainers_file())).values() if isinstance(value, type)]
-    return {name for trainer in trainers for name in settable(trainer)}
+    return {name for trainer in _trainers() for name in settable(trainer)}
+
+
+def fixed_names() -> set[str]:
+    """Returns the names of the hyper-parameters that every trainer of nnunet_cil fixes."""
+    return {name for trainer in _trainers() for name in declared(trainer)} - hyperparameter_names()
+
+
+def _trainers() -> list[Any]:
+    return [value for value in runpy.run_path(str(trainers_file())).values() if isinstance(value, type)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Generic, TypeVar, overload
 
@@ -19,7 +19,7 @@ class Hyperparameter(Generic[Value]):
 
     Attributes:
         default: a value of the type that is expected; a whole number accepts only whole numbers.
-        meaning: one sentence for the documentation.
+        meaning: one sentence for the documentation; of a fixed one, the reason.
         low: least value.
         high: largest value.
         options: the texts that are allowed; empty for a number or a switch.
@@ -40,10 +40,6 @@ class Hyperparameter(Generic[Value]):
     def __get__(self, trainer: object | None, owner: type) -> Value:
         """Returns the default, for as long as no value is set on the trainer."""
         return self.default
-
-    def at(self, default: Value) -> Hyperparameter[Value]:
-        """Returns the declaration with another default, for a trainer that starts from it."""
-        return replace(self, default=default)
 
     def check(self, value: Any) -> str | None:
         """Checks a value; returns the values that are allowed where it is not one of them, else None."""
@@ -81,9 +77,9 @@ def choice(default: str, options: Sequence[str], meaning: str) -> Hyperparameter
     return Hyperparameter(default=default, meaning=meaning, options=tuple(options))
 
 
-def fixed(value: Value, meaning: str = "") -> Hyperparameter[Value]:
-    """Declares a hyper-parameter of fixed value, which a schedule cannot set."""
-    return Hyperparameter(default=value, meaning=meaning, is_settable=False)
+def fixed(value: Value, reason: str = "") -> Hyperparameter[Value]:
+    """Declares a hyper-parameter of fixed value, which a schedule cannot set; ``reason`` goes on after a colon."""
+    return Hyperparameter(default=value, meaning=reason, is_settable=False)
 
 
 def declared(trainer: type) -> dict[str, Hyperparameter[Any]]:
@@ -120,7 +116,9 @@ def check(trainer: type, values: Mapping[str, Any], where: str) -> None:
     for name, value in values.items():
         sets = f"{where} sets the hyper-parameter {name!r}"
         if name not in known and name in declared(trainer):
-            raise CILError(f"{sets}, which {trainer.__name__} fixes at {getattr(trainer, name)!r}. Remove it.")
+            reason = declared(trainer)[name].meaning
+            because = f": {reason}" if reason else ""
+            raise CILError(f"{sets}, which {trainer.__name__} fixes at {getattr(trainer, name)!r}{because}. Remove it.")
         if name not in known:
             raise CILError(f"{sets}, which {trainer.__name__} does not have{did_you_mean(name, known)}.")
         expected = known[name].check(value)

@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, distributed
 
+from nnunet_cil.losses.prototypes import labels_within, most_probable
 from nnunet_cil.training.data import Tile
+
+if TYPE_CHECKING:
+    from nnunet_cil.training.base import nnUNetTrainerCIL
 
 LOCATIONS_PER_CLASS = 100
 """The same number for each class in each case: the sampler picks every old class of a case equally often."""
+
+
+def old_class_locations(trainer: nnUNetTrainerCIL) -> dict[str, npt.NDArray[np.int32]]:
+    """Locates the old classes where the step has no label: in the teacher's volumes, or in a pass of the teacher.
+
+    Returns:
+        As ``OldClassLocations.per_case``.
+    """
+    locations = OldClassLocations(trainer.step_plan.num_old_channels)
+    for tile, classes in _in_pass(trainer) if trainer.volumes is None else _in_volumes(trainer):
+        locations.add(tile, labels_within(classes, tile.valid & (tile.labels == 0), locations.num_old))
+    return locations.per_case()
+
+
+def _in_pass(trainer: nnUNetTrainerCIL) -> Iterator[tuple[Tile, Tensor]]:
+    """Yields tiles, and the teacher's most probable classes of those that the case's labels do not show."""
+    assert trainer.teacher is not None
+    for tile, logits, _ in trainer.training_pass().outputs(trainer.teacher):
+        shown = [c for c in trainer.labelled_channels_in(tile.case) if c < logits.shape[1]]
+        known = logits.index_fill(1, torch.tensor(shown, device=logits.device), -torch.inf) if shown else logits
+        yield tile, most_probable(known).cpu()
+
+
+def _in_volumes(trainer: nnUNetTrainerCIL) -> Iterator[tuple[Tile, Tensor]]:
+    """Yields whole cases without their images, and the teacher's segmentation of them."""
+    assert trainer.volumes is not None
+    cases = trainer.training_pass()
+    dataset = cases.dataset()
+    for case in dataset.identifiers:
+        _, segmentation, volume, _ = trainer.volumes.load_case(dataset, case)
+        labels = torch.from_numpy(cases.label_table[np.asarray(segmentation[0], np.int16) + 1].astype(np.int64))[None]
+        valid = labels != (-1 if cases.ignore_label is None else cases.ignore_label)
+        classes = torch.from_numpy(np.asarray(volume[:]).astype(np.int64))[None]
+        yield Tile(torch.empty(0), labels, valid, case, (0, 0, 0)), classes
 
 
 class OldClassLocations:

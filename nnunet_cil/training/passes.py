@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from nnunet_cil.networks.features import FeatureReader
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import autocast
 from nnunet_cil.training.data import Tile, tiles
+
+if TYPE_CHECKING:
+    from nnunet_cil.training.base import nnUNetTrainerCIL
 
 _BARRIER_EVERY = 20
 """Number of cases, as in nnU-Net's validation: a rank that waits too long at a barrier ends with a timeout."""
@@ -70,7 +74,6 @@ def feature_sums(
     *,
     num_classes: int,
     num_features: int,
-    observe: Callable[[Tile, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sums the features of each class's voxels, and counts the voxels. The class ``num_classes`` stands for none.
 
@@ -79,7 +82,6 @@ def feature_sums(
         classes: chooses the class of each voxel.
         num_classes: the number of classes.
         num_features: the number of channels of the features.
-        observe: called with every tile and its voxels' classes, (batch, *spatial) int64.
 
     Returns:
         (num_classes, num_features) and (num_classes,), float64, on the CPU; 0 for a class without voxels.
@@ -89,8 +91,6 @@ def feature_sums(
     for tile, logits, features in outputs:
         here = tile._replace(labels=tile.labels.to(logits.device), valid=tile.valid.to(logits.device))
         own = classes(logits, here)
-        if observe is not None:
-            observe(tile, own)
         for total, of_tile in zip((sums, counts), class_sums(features, own, num_classes), strict=True):
             total += of_tile.cpu()
     return sums, counts
@@ -141,19 +141,21 @@ class TrainingPass:
 
         On a CPU a patch alone costs as much as two together, since PyTorch's fast 3D convolutions start with a batch of two.
         """
+        for group in self.batches():
+            logits, features = forward(torch.cat([tile.images for tile in group]).to(self.device))
+            sizes = [len(tile.images) for tile in group]
+            yield from zip(group, torch.split(logits, sizes), torch.split(features, sizes), strict=True)
+
+    def batches(self) -> Iterator[list[Tile]]:
+        """Yields the tiles, as many at a time as give the images of a training batch."""
         group: list[Tile] = []
         for tile in self.tiles():
             group.append(tile)
             if sum(len(t.images) for t in group) >= self.batch_size:
-                yield from self._outputs_of(group, forward)
+                yield group
                 group = []
         if group:
-            yield from self._outputs_of(group, forward)
-
-    def _outputs_of(self, group: Sequence[Tile], forward: Forward) -> Iterator[TileOutput]:
-        logits, features = forward(torch.cat([tile.images for tile in group]).to(self.device))
-        sizes = [len(tile.images) for tile in group]
-        return zip(group, torch.split(logits, sizes), torch.split(features, sizes), strict=True)
+            yield group
 
     def labels(self) -> Iterator[npt.NDArray[np.int16]]:
         """Yields the labels of this rank's cases, (*spatial), as channels of the model."""
@@ -161,20 +163,13 @@ class TrainingPass:
         for case in dataset.identifiers:
             yield self.label_table[np.asarray(dataset.load_case(case)[1][0], np.int16) + 1]
 
-    def prototypes(
-        self,
-        forward: Forward,
-        classes: Classes,
-        num_classes: int,
-        observe: Callable[[Tile, Tensor], None] | None = None,
-    ) -> PrototypeBank:
+    def prototypes(self, forward: Forward, classes: Classes, num_classes: int) -> PrototypeBank:
         """Returns the mean features of each class over all ranks' cases; for other arguments see ``feature_sums``."""
         sums = feature_sums(
             self.outputs(forward),
             classes,
             num_classes=num_classes,
             num_features=self.num_features,
-            observe=observe,
         )
         if self.ranks.size > 1:
             sums = (sum_over_ranks(sums[0].to(self.device)), sum_over_ranks(sums[1].to(self.device)))
@@ -201,6 +196,17 @@ def classes_by_label(num_old: int, num_new: int) -> Classes:
         return labels_within(merged, tile.valid & ((merged > 0) | background), 1 + num_new)
 
     return classes
+
+
+def final_prototypes(trainer: nnUNetTrainerCIL) -> PrototypeBank:
+    """Returns prototypes of background and new classes from the labels; old classes are carried forward."""
+    num_old, num_new = trainer.step_plan.num_old_channels, len(trainer.step_plan.new_classes)
+    forward = student_forward(trainer.bare_network.eval(), trainer.features, trainer.device)
+    trainer.set_deep_supervision_enabled(False)
+    fresh = trainer.training_pass().prototypes(forward, classes_by_label(num_old, num_new), 1 + num_new)
+    trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
+    inherited = trainer.prototypes or PrototypeBank.unknown(num_old, fresh.prototypes.shape[1])
+    return inherited.to(trainer.device).joined(fresh)
 
 
 def confident_classes(

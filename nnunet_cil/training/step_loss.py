@@ -72,6 +72,7 @@ class StepLoss(nn.Module, ABC):
         self._iteration = setup.iteration
         self.settings = setup.settings
         self._batch: Batch | None = None
+        self._log_probs: tuple[list[Tensor], list[Tensor]] | None = None
         self._sums: dict[str, Tensor] = {}
         self._num_recorded = 0
 
@@ -105,11 +106,29 @@ class StepLoss(nn.Module, ABC):
         targets = target if isinstance(target, (list, tuple)) else [target]
         targets = self.visible(targets, self._batch)
         with full_precision(logits[0].device):
-            terms = self.terms([x.float() for x in logits], targets, self._batch)
+            terms = self.all_terms([x.float() for x in logits], targets, self._batch)
         if torch.is_grad_enabled():
             self._record(terms)
             self._iteration += 1
         return torch.stack(list(terms.values())).sum()
+
+    def all_terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns the method's terms, and old_dice where ``old_dice_weight`` is not 0; arguments as for ``terms``."""
+        if not self.settings.old_dice_weight:
+            return self.terms(logits, targets, batch)
+        try:
+            self._log_probs = logits, self.log_probs(logits)
+            terms = self.terms(logits, targets, batch)
+            filled = self.pseudo_labelled(targets, batch.teacher_classes)
+            old_dice = self.over_scales(self._old_dice, self.log_probs(logits), filled)
+        finally:
+            self._log_probs = None
+        return {**terms, "old_dice": self.settings.old_dice_weight * old_dice}
+
+    def _old_dice(self, log_probs: Tensor, target: Tensor) -> Tensor:
+        """Returns the Dice of the old classes at one scale, by targets that the teacher has filled."""
+        labels, valid = self.split(target)
+        return self.dice(log_probs, labels, valid, slice(1, self.num_old))
 
     def distilled(self, terms: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Returns the terms that ask the teacher, in every k-th training iteration only, k times as large.
@@ -137,7 +156,12 @@ class StepLoss(nn.Module, ABC):
         return [torch.where(s, t, torch.zeros_like(t)) for s, t in zip(seen, targets, strict=True)]
 
     def log_probs(self, logits: list[Tensor]) -> list[Tensor]:
-        """Returns the log-softmax at every scale that has a weight; a scale of weight 0 is returned as it is."""
+        """Returns the log-softmax at every scale that has a weight; a scale of weight 0 is returned as it is.
+
+        The method's terms and the Dice of old classes share it.
+        """
+        if self._log_probs is not None and self._log_probs[0] is logits:
+            return self._log_probs[1]
         return [x.log_softmax(1) if w != 0 else x for x, w in zip(logits, self.scale_weights, strict=True)]
 
     def unbiased_segmentation(self, log_probs: Tensor, target: Tensor, batch: Batch) -> Tensor:

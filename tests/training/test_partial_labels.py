@@ -139,7 +139,7 @@ def test_pgcd_and_its_other_terms_equal_the_equations(data):
                 distilled += float((1 + 3 * similarity[c] if c else 1) * divergence)
             local[int(q[v].argmax())][0].append(f[v])
             local[int(q[v].argmax())][1].append(f_teacher[v])
-    terms = loss.terms([data.logits], loss.visible([data.target], batch_of(data)), batch_of(data))
+    terms = loss.all_terms([data.logits], loss.visible([data.target], batch_of(data)), batch_of(data))
     assert terms["pgcd"].item() == pytest.approx(distilled / (2 * K * num_valid), rel=1e-3)
     assert terms["old_dice"].item() == pytest.approx(dice(old).item(), rel=1e-4)
     means = {c: [torch.stack(x).mean(0) - m for x in pair] for c, pair in local.items() if pair[0]}

@@ -142,7 +142,9 @@ def make_loss(data, **changed):
 
 
 def terms_of(loss, data, **others):
-    return loss.terms(data.logits, data.targets, make_batch(data.teacher, data.features, **others))
+    return loss.all_terms(
+        data.logits, data.targets, make_batch(data.teacher, data.features, volume_trust=0.8, **others)
+    )
 
 
 def flat(tensor):
@@ -238,7 +240,7 @@ def test_each_weighting_of_pgcd_equals_a_loop(weighting, num_old):
     carried[carried == 1] = 0  # a class that no voxel is called
     loss = make_pgcd_loss(bank, num_old, pgcd_weighting=weighting, dapd_weight=0, old_dice_weight=0, pgcd_weight=1)
     prototypes = bank.prototypes.clone()
-    found = loss.terms([logits], [target], make_batch(teacher, None, carried=carried))["pgcd"].item()
+    found = loss.terms([logits], [target], make_batch(teacher, None, carried=carried, volume_trust=0.8))["pgcd"].item()
 
     q = flat(merge_new_into_background(logits.log_softmax(1), num_old).exp()).tolist()
     p = flat(teacher.logits.softmax(1)).tolist()

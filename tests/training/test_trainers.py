@@ -25,6 +25,13 @@ BLIND = sorted(set(TRAINERS) - {"nnUNetTrainerJoint", "nnUNetTrainerReplay"})
 """The trainers that may see no old label; the other two are there to see some."""
 
 
+OPTIONS = {
+    "nnUNetTrainerMiB": {"new_class_start": "imprinted", "old_class_sampling": True, "old_dice_weight": 1},
+    "nnUNetTrainerLwF": {"new_class_start": "imprinted", "teacher_volumes": True, "old_class_sampling": True},
+}
+"""What some trainers are given beside their defaults, so that every pass and option is there once."""
+
+
 def assert_equal(one, other):
     """Compares states of a method: tensors in dictionaries."""
     assert type(one) is type(other)
@@ -49,9 +56,7 @@ def test_hidden_labels_change_nothing(toy, tmp_path, trainer_name):
     """Erased hidden labels, same seed: batches, weights, prototypes and scores are bit-identical."""
     import blosc2
 
-    # an untrained teacher is sure of nothing; the patches shall depend on what it sees
-    sure = {"hyperparameters": {"prototype_confidence": 0.0}} if trainer_name in (PGCD, PGCD + "Only") else {}
-    names = plan_toy(tmp_path, [ORGANS[:1], ORGANS[2:3], ORGANS[3:]], **sure)
+    names = plan_toy(tmp_path, [ORGANS[:1], ORGANS[2:3], ORGANS[3:]], hyperparameters=OPTIONS.get(trainer_name, {}))
     train(trainer_name, names[0])
 
     def run(results):

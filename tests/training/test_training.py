@@ -71,7 +71,10 @@ def test_step_0_is_nnunets_own_loss(toy, tmp_path):
     assert trainer.label_manager.num_segmentation_heads == 3
 
 
-@pytest.mark.parametrize(("name", "settings"), [(PGCD, {"new_class_noise": 0}), ("nnUNetTrainerMiB", {})])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [(PGCD, {"new_class_noise": 0}), ("nnUNetTrainerMiB", {}), ("nnUNetTrainerLwF", {"new_class_start": "balanced"})],
+)
 def test_a_step_starts_from_the_previous_weights_with_the_background_split_evenly(toy, tmp_path, name, settings):
     names = plan_toy(tmp_path, first_trainer=PGCD, hyperparameters=settings)
     first = checkpoint(train(PGCD, names[0]))["network_weights"]
@@ -92,7 +95,9 @@ def test_a_step_starts_from_the_previous_weights_with_the_background_split_evenl
 
 @pytest.mark.parametrize("name", [PGCD, "nnUNetTrainerMiB", "nnUNetTrainerFineTune"])
 def test_every_trainer_may_let_new_classes_start_apart_from_the_background(toy, tmp_path, name):
-    names = plan_toy(tmp_path, first_trainer=PGCD, hyperparameters={"new_class_noise": 0.5})
+    names = plan_toy(
+        tmp_path, first_trainer=PGCD, hyperparameters={"new_class_start": "balanced", "new_class_noise": 0.5}
+    )
     teacher = train(PGCD, names[0])
     first = checkpoint(teacher)["network_weights"]
     seed = int(file_sha256(Path(teacher.output_folder) / "checkpoint_final.pth")[:8], 16)
@@ -177,11 +182,26 @@ def test_prototypes_travel_from_step_to_step(toy, tmp_path):
     assert (second["counts"] > 0).all()
 
 
-@pytest.mark.parametrize("sampled", [1, 0])
-def test_old_classes_are_sampled_where_the_teacher_sees_them(toy, tmp_path, sampled):
-    names = plan_toy(tmp_path, hyperparameters={"prototype_confidence": 0.0, "old_class_sampling": sampled})
+def seen_in_volume(trainer, tile):
+    """Returns the teacher's segmentation of a tile's part of its case; 0 in the padding."""
+    dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, [tile.case])
+    volume = torch.from_numpy(np.asarray(trainer.volumes.load_case(dataset, tile.case)[2][:]).astype(np.int64))
+    seen = torch.zeros_like(tile.labels)
+    for voxel in np.ndindex(*seen.shape[1:]):
+        place = tuple(v + c for v, c in zip(voxel, tile.corner, strict=True))
+        if all(0 <= p < n for p, n in zip(place, volume.shape, strict=True)):
+            seen[0][voxel] = volume[place]
+    return seen
+
+
+@pytest.mark.parametrize(("name", "sampled", "volumes"), [(PGCD, 1, 1), (PGCD, 0, 1), ("nnUNetTrainerEWC", 1, 0)])
+def test_old_classes_are_sampled_where_the_teacher_sees_them(toy, tmp_path, name, sampled, volumes):
+    options = {"old_class_sampling": sampled, "teacher_volumes": volumes}
+    names = plan_toy(tmp_path, first_trainer=PGCD, hyperparameters=options)
     train(PGCD, names[0])
-    trainer = train(PGCD, names[1])
+    trainer = make_trainer(name, names[1])
+    trainer.on_train_start()
+    assert (trainer.volumes is not None) == volumes
     training, validation = trainer.get_tr_and_val_datasets()
     assert OLD_CLASSES not in validation.load_case(validation.identifiers[0])[3]["class_locations"]
     found = {case: training.load_case(case)[3]["class_locations"] for case in training.identifiers}
@@ -191,6 +211,8 @@ def test_old_classes_are_sampled_where_the_teacher_sees_them(toy, tmp_path, samp
     num_rows = 0
     for tile in trainer.training_pass().tiles():
         predicted = trainer.teacher(tile.images).logits.argmax(1)
+        if volumes:
+            predicted = seen_in_volume(trainer, tile)
         for c, *position in found[tile.case].get(OLD_CLASSES, []):
             voxel = tuple(p - corner for p, corner in zip(position, tile.corner, strict=True))
             inside = all(0 <= v < n for v, n in zip(voxel, predicted.shape[1:], strict=True))
@@ -200,9 +222,9 @@ def test_old_classes_are_sampled_where_the_teacher_sees_them(toy, tmp_path, samp
                 num_rows += 1
     assert num_rows == sum(len(locations.get(OLD_CLASSES, ())) for locations in found.values()) > 0
 
-    resumed = make_trainer(PGCD, names[1], resume=True)
-    resumed.load_checkpoint(f"{trainer.output_folder}/checkpoint_best.pth")
-    resumed.current_epoch = 0
+    trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_latest.pth")
+    resumed = make_trainer(name, names[1], resume=True)
+    resumed.load_checkpoint(f"{trainer.output_folder}/checkpoint_latest.pth")
     resumed.on_train_start()
     assert resumed.old_locations.keys() == trainer.old_locations.keys()
     assert all(np.array_equal(rows, trainer.old_locations[case]) for case, rows in resumed.old_locations.items())
@@ -404,10 +426,13 @@ def test_an_ablation_cannot_be_given_back_what_it_lacks(toy, tmp_path, ablation,
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("similarity_temperature", 0, "must be a number from 0.001 to inf"),
-        ("background_momentum", 2, "must be a number from 0 to 1"),
+        ("old_dice_weight", -0.1, "must be a number from 0 to inf"),
         ("pgcd_weight", -1, "must be a number from 0 to inf"),
-        ("min_voxels", 10.5, "must be a whole number from 0 to inf"),
+        ("distillation_interval", 1.5, "must be a whole number from 1 to inf"),
+        ("new_class_start", "imprint", r"one of 'fresh', 'balanced', 'imprinted' \(did you mean 'imprinted'"),
+        ("min_voxels", 20, r"'min_voxels', which nnUNetTrainerPGCD fixes at 10\. Remove it"),
+        ("similarity_temperature", 0.3, r"which nnUNetTrainerPGCD fixes at 0\.1\. Remove it"),
+        ("drop_strays", False, r"which nnUNetTrainerPGCD fixes at True: teacher_volumes leaves strays out\. Remove it"),
         ("dapd_weight", float("nan"), "to nan, but it must be a number"),
         ("dapd_weight", "1", "to '1', but it must be a number"),
     ],

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from nnunet_cil.losses.prototypes import most_probable, sum_over_ranks
 from nnunet_cil.losses.regularization import importance_penalty
 from nnunet_cil.losses.segmentation import masked_cross_entropy, merge_old_into_background
-from nnunet_cil.networks.heads import widen_heads
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.data import Tile
 from nnunet_cil.training.hyperparameters import number
+from nnunet_cil.training.starts import old_weights_at_start
 from nnunet_cil.training.step_loss import LossSetup, StepLoss
 
 
@@ -43,6 +43,7 @@ class EWCLoss(StepLoss):
 class nnUNetTrainerEWC(nnUNetTrainerCIL):
     """Elastic Weight Consolidation (Kirkpatrick et al. 2017, https://arxiv.org/abs/1612.00796)."""
 
+    asks_teacher = False
     ewc_weight = number(1e4, "Weight of the penalty on changed parameters.")
 
     def begin_step(self, inherited: dict[str, dict[str, Tensor]]) -> None:
@@ -82,8 +83,7 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
 
     def build_step_loss(self) -> StepLoss:
         """Builds L_seg + 1e4 times the penalty, by default."""
-        assert self.teacher is not None
-        start = widen_heads(self.teacher.network.state_dict(), len(self.step_plan.new_classes))
+        start = old_weights_at_start(self)
         importances = {n: t.to(self.device) for n, t in self.method_state["importances"].items()}
         return EWCLoss(
             self.loss_setup(),

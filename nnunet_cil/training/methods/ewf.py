@@ -6,8 +6,9 @@ import math
 
 import torch
 
-from nnunet_cil.networks.heads import HEAD_PREFIX, widen_heads
+from nnunet_cil.networks.heads import HEAD_PREFIX
 from nnunet_cil.training.methods.mib import nnUNetTrainerMiB
+from nnunet_cil.training.starts import old_weights_at_start
 
 
 class nnUNetTrainerEWF(nnUNetTrainerMiB):
@@ -22,15 +23,14 @@ class nnUNetTrainerEWF(nnUNetTrainerMiB):
     def finish_step(self) -> None:
         """Fuses the weights, theta <- (1 - w) theta_old + w theta, w = sqrt(N / (N + K)), for all that the old network had.
 
-        theta_old is the start of the step: the background's probability is split evenly over itself and the new classes.
+        theta_old is the start of the step, the background's bias as ``new_class_start`` left it.
         """
         if self.step_plan.previous is None:
             return
-        assert self.teacher is not None
         num_old, num_new = self.step_plan.num_old_channels, len(self.step_plan.new_classes)
         share = math.sqrt(num_new / (num_new + num_old))
         weights = self.bare_network.state_dict()
-        old = widen_heads(self.teacher.network.state_dict(), num_new)  # the start of the step
+        old = old_weights_at_start(self)
         # the encoder is a module of nnU-Net's decoder, too: its tensors have two names, and would be fused twice
         for name, _ in self.bare_network.named_parameters():
             rows = slice(num_old if name.startswith(HEAD_PREFIX) else None)

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
+from nnunet_cil.training.hyperparameters import fixed
+from nnunet_cil.training.options import OWN_OLD_DICE
 from nnunet_cil.training.step_loss import LossSetup, StepLoss
 
 
@@ -27,6 +29,8 @@ class nnUNetTrainerFineTune(nnUNetTrainerCIL):
     """Continues from the previous step's weights with nnU-Net's loss; old classes without labels count as background."""
 
     refines = True
+    asks_teacher = False
+    old_dice_weight = fixed(0.0, OWN_OLD_DICE)
 
     def build_step_loss(self) -> StepLoss:
         """Builds nnU-Net's loss, unchanged."""

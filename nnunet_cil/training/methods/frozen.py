@@ -10,6 +10,7 @@ from torch import Tensor
 from nnunet_cil.networks.heads import HEAD_PREFIX
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
+from nnunet_cil.training.hyperparameters import fixed
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -28,6 +29,9 @@ class FrozenLoss(StepLoss):
 
 class nnUNetTrainerFrozen(nnUNetTrainerCIL):
     """Freezes the previous network, and learns the new channels of its segmentation layers alone."""
+
+    asks_teacher = False
+    old_dice_weight = fixed(0.0, "its old channels do not learn")
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """Configures as the base; after step 0 with all but the segmentation layers frozen, before DDP asks what learns."""

@@ -6,7 +6,9 @@ from torch import Tensor
 
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
+from nnunet_cil.training.hyperparameters import fixed
 from nnunet_cil.training.methods.finetune import FineTuneLoss
+from nnunet_cil.training.options import OWN_OLD_DICE
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -25,6 +27,10 @@ class nnUNetTrainerJoint(nnUNetTrainerCIL):
     """
 
     needs_old_data = True
+    asks_teacher = False
+    old_class_sampling = fixed(False, "its labels show the old classes to the sampler already")
+    teacher_volumes = fixed(False, "its labels show the old classes, so that no teacher is asked")
+    old_dice_weight = fixed(0.0, OWN_OLD_DICE)
 
     @property
     def target_label_map(self) -> dict[int, int]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from nnunet_cil.losses.distillation import distillation_loss
-from nnunet_cil.training.base import DISTILLATION_INTERVAL, nnUNetTrainerCIL
+from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
-from nnunet_cil.training.hyperparameters import number, whole_number
+from nnunet_cil.training.hyperparameters import number
+from nnunet_cil.training.options import DISTILLATION_INTERVAL
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -34,7 +35,7 @@ class nnUNetTrainerLwF(nnUNetTrainerCIL):
     """Learning without Forgetting (Li & Hoiem 2016, https://arxiv.org/abs/1606.09282)."""
 
     lwf_weight = number(100.0, "Weight of the distillation.")
-    distillation_interval = whole_number(1, DISTILLATION_INTERVAL, low=1)
+    distillation_interval = DISTILLATION_INTERVAL
 
     def build_step_loss(self) -> StepLoss:
         """Builds L_seg + 100 L_LwF, by default."""

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from nnunet_cil.losses.distillation import distillation_loss
 from nnunet_cil.losses.segmentation import merge_new_into_background
-from nnunet_cil.training.base import DISTILLATION_INTERVAL, nnUNetTrainerCIL
+from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
-from nnunet_cil.training.hyperparameters import number, whole_number
+from nnunet_cil.training.hyperparameters import number
+from nnunet_cil.training.options import DISTILLATION_INTERVAL
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -37,8 +38,9 @@ class nnUNetTrainerMiB(nnUNetTrainerCIL):
     """Modeling the Background (Cermelli et al. 2020, https://arxiv.org/abs/2002.00718)."""
 
     reads_partial_labels = True
+    new_class_start = "balanced"
     mib_weight = number(10.0, "Weight of the unbiased distillation.")
-    distillation_interval = whole_number(1, DISTILLATION_INTERVAL, low=1)
+    distillation_interval = DISTILLATION_INTERVAL
 
     def build_step_loss(self) -> StepLoss:
         """Builds L_seg + 10 L_UKD, by default."""

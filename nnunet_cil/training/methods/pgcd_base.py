@@ -22,15 +22,15 @@ from nnunet_cil.losses.segmentation import merge_new_into_background
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
-from nnunet_cil.training.data import Tile
-from nnunet_cil.training.hyperparameters import choice, number, whole_number
+from nnunet_cil.training.hyperparameters import choice, fixed, number
+from nnunet_cil.training.options import DISTILLATION_INTERVAL
 from nnunet_cil.training.passes import confident_classes
 from nnunet_cil.training.step_loss import LossSetup, StepLoss
 
 WEIGHTINGS = "prototypes", "teacher", "permuted", "uniform"
 
 
-class PGCDTerms(StepLoss):
+class PGCDLoss(StepLoss):
     """L = L_seg + pgcd_weight L_PGCD + dapd_weight L_DAPD.
 
     L_seg, at every scale: unbiased cross-entropy (background and old classes are one label) + soft Dice over new
@@ -46,12 +46,8 @@ class PGCDTerms(StepLoss):
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Returns the terms segmentation, pgcd and dapd."""
         log_probs = self.log_probs(logits)
-        terms = self.segmentation_terms(log_probs, targets, batch)
+        terms = {"segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets, batch)}
         return terms | self.distilled(lambda: self._distillation(log_probs[0], targets[0], batch))
-
-    def segmentation_terms(self, log_probs: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns the terms that are taken at every scale; arguments as for ``terms``, with log-softmax in place of logits."""
-        return {"segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets, batch)}
 
     def _distillation(self, log_probs: Tensor, target: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Returns the terms pgcd and dapd, and updates the background's prototype between them."""
@@ -82,27 +78,19 @@ class PGCDTerms(StepLoss):
         resemblance: Callable[[Tensor, Tensor], Tensor],
         batch: Batch,
     ) -> Tensor:
+        has_volumes = batch.volume_classes is not None
+
         def of_chunk(
             log_probs: Tensor, teacher_logits: Tensor, features: Tensor, predicted: Tensor, unlabelled: Tensor
         ) -> Tensor:
             student = merge_new_into_background(log_probs, self.num_old)
-            own = teacher_logits.float().softmax(1)
-            pi, teacher = resemblance(features, own), self.teacher_target(own, predicted[:, 0], batch)
+            pi = resemblance(features, teacher_logits.float().softmax(1))
+            teacher = batch.corrected(teacher_logits, predicted[:, 0] if has_volumes else None)
             beta = self.settings.pgcd_beta
             return pgcd_loss(student, teacher, pi, unlabelled[:, 0], beta=beta, num_voxels=num_voxels)
 
         maps = batch.teacher_classes[:, None], unlabelled[:, None]
         return sum_over_chunks(of_chunk, log_probs, batch.teacher_logits, teacher_features, *maps)
-
-    def teacher_target(self, probs: Tensor, predicted: Tensor, batch: Batch) -> Tensor:
-        """Returns the probabilities that PGCD holds the student to; here the teacher's own.
-
-        Args:
-            probs: (batch, K, *spatial) float, the teacher's.
-            predicted: (batch, *spatial) integers, those of ``Batch.teacher_classes``.
-            batch: that these are a part of.
-        """
-        return probs
 
     def _resemblance(self, features: Tensor, classes: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """Returns what gives the pi of w_c = 1 + beta pi_c, from features and probabilities of the teacher.
@@ -142,22 +130,29 @@ class nnUNetTrainerPGCDBase(nnUNetTrainerCIL):
     """Base of the trainers with PGCD and DAPD. It is none of those that nnU-Net finds."""
 
     reads_partial_labels = True
+    new_class_start = "balanced"
+    distillation_interval = DISTILLATION_INTERVAL
     pgcd_weight = number(10.0, "Weight of PGCD.")
     pgcd_beta = number(3.0, "How much more PGCD weighs a voxel that looks like the class's prototype.")
     pgcd_weighting = choice(
         "prototypes", WEIGHTINGS, "What decides PGCD's weights: the prototypes, or one of three controls."
     )
     dapd_weight = number(1.0, "Weight of DAPD.")
-    similarity_temperature = number(0.1, "Temperature of the similarity to the prototypes.", low=1e-3)
-    background_momentum = number(0.99, "Share of the background prototype that an iteration leaves.", high=1)
-    min_voxels = whole_number(10, "A class with no more voxels in a batch (or pass) has no prototype there.")
-    prototype_refresh = number(0.5, "Share of the teacher's own estimate in an inherited prototype.", high=1)
-    prototype_confidence = number(0.9, "Teacher's probability above which a voxel counts for that estimate.", high=1)
+    similarity_temperature = fixed(0.1)
+    """Temperature of the similarity to the prototypes."""
+    background_momentum = fixed(0.99)
+    """Share of the background prototype that an iteration leaves."""
+    min_voxels = fixed(10)
+    """A class with no more voxels in a batch (or pass) has no prototype there."""
+    prototype_refresh = fixed(0.0)
+    """Share of the teacher's own estimate in an inherited prototype."""
+    prototype_confidence = fixed(0.9)
+    """The teacher's probability above which a voxel counts for that estimate."""
 
     def build_step_loss(self) -> StepLoss:
         """Builds L_seg + pgcd_weight L_PGCD + dapd_weight L_DAPD."""
         assert self.prototypes is not None
-        return PGCDTerms(self.loss_setup(), bank=self.prototypes)
+        return PGCDLoss(self.loss_setup(), bank=self.prototypes)
 
     def inherit_prototypes(self, inherited: PrototypeBank | None) -> PrototypeBank:
         """Blends inherited prototypes with the means over the teacher's confident predictions on the step's data.
@@ -166,23 +161,11 @@ class nnUNetTrainerPGCDBase(nnUNetTrainerCIL):
         """
         if inherited is not None and inherited.known.all() and not self.prototype_refresh:
             return inherited.to(self.device)
-        fresh = self.collect_with_teacher()
+        assert self.teacher is not None
+        self.print_to_log_file("Collecting the old classes' prototypes with the teacher...")
+        num_old = self.step_plan.num_old_channels
+        confident = confident_classes(num_old, self.prototype_confidence, self.labelled_channels_in)
+        fresh = self.training_pass().prototypes(self.teacher, confident, num_old)
         if inherited is None:
             inherited = PrototypeBank.unknown(*fresh.prototypes.shape)
         return inherited.to(self.device).blended(fresh, self.prototype_refresh, self.min_voxels)
-
-    def collect_with_teacher(self) -> PrototypeBank:
-        """Collects the teacher's prototypes; a method may collect more in the same pass over the training cases."""
-        return self.confident_means()
-
-    def confident_means(self, observe: Callable[[Tile, Tensor], None] | None = None) -> PrototypeBank:
-        """Returns the mean features of the classes that the teacher is confident of, over the training cases.
-
-        Args:
-            observe: called with every tile and these classes, (batch, *spatial) int64.
-        """
-        assert self.teacher is not None
-        self.print_to_log_file("Collecting what the teacher knows of the old classes...")
-        num_old = self.step_plan.num_old_channels
-        confident = confident_classes(num_old, self.prototype_confidence, self.labelled_channels_in)
-        return self.training_pass().prototypes(self.teacher, confident, num_old, observe)

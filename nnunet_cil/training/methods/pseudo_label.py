@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nnunet_cil.training.base import DROP_STRAYS, TEACHER_VOLUMES, nnUNetTrainerCIL
+from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
-from nnunet_cil.training.hyperparameters import switch
+from nnunet_cil.training.hyperparameters import fixed
 from nnunet_cil.training.methods.finetune import FineTuneLoss
+from nnunet_cil.training.options import OWN_OLD_DICE
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -29,8 +30,8 @@ class nnUNetTrainerPseudoLabel(nnUNetTrainerCIL):
     """
 
     refines = True
-    teacher_volumes = switch(True, TEACHER_VOLUMES)
-    drop_strays = switch(True, DROP_STRAYS)
+    teacher_volumes = True
+    old_dice_weight = fixed(0.0, OWN_OLD_DICE)
 
     def build_step_loss(self) -> StepLoss:
         """Builds nnU-Net's loss on the merged labels."""

@@ -18,7 +18,8 @@ from nnunet_cil.labels import label_map, lookup_table
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.data import StepDataset
-from nnunet_cil.training.hyperparameters import whole_number
+from nnunet_cil.training.hyperparameters import fixed, whole_number
+from nnunet_cil.training.options import OWN_OLD_DICE
 from nnunet_cil.training.step_loss import StepLoss
 
 REPLAY_SEED = 12345
@@ -89,6 +90,9 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
     """
 
     needs_old_data = True
+    asks_teacher = False
+    new_class_start = "balanced"
+    old_dice_weight = fixed(0.0, OWN_OLD_DICE)
     replay_cases = whole_number(4, "Old training cases that are kept.", low=1, high=1_000_000)
 
     @cached_property

@@ -18,7 +18,7 @@ from nnunet_cil.host.raw_dataset import label_file_names
 from nnunet_cil.labels import check_labelled_classes, labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, plan_steps
-from nnunet_cil.training.catalogue import check_data, hyperparameter_names, trainer_class
+from nnunet_cil.training.catalogue import check_data, fixed_names, hyperparameter_names, trainer_class
 from nnunet_cil.workflows.plan.fold_checks import (
     check_folds,
     check_raw_folds,
@@ -218,8 +218,10 @@ def _log_unknown_hyperparameters(schedule: Schedule) -> None:
     names = {name for step in schedule.steps for name in step.hyperparameters}
     if not names:
         return
-    known = hyperparameter_names()
-    for name in sorted(names - known):
+    known, fixed = hyperparameter_names(), fixed_names()
+    for name in sorted(names & fixed):
+        logger.info(f"Note: the hyper-parameter {name!r} is fixed. Remove it, or every trainer refuses the schedule.")
+    for name in sorted(names - known - fixed):
         logger.info(
             f"Note: no trainer of nnunet_cil has the hyper-parameter {name!r}{did_you_mean(name, sorted(known))}. A trainer "
             "without it refuses the schedule."

@@ -116,6 +116,13 @@ def test_a_hyperparameter_that_no_trainer_has_is_logged(toy, tmp_path, caplog):
     assert "no trainer of nnunet_cil has the hyper-parameter 'pgcd_wieght' (did you mean 'pgcd_weight'?)" in note
 
 
+def test_a_hyperparameter_that_is_fixed_today_is_logged(toy, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "nnunet_cil")
+    plan(DATASET, write_schedule(tmp_path, STEPS, hyperparameters={"prototype_refresh": 0.25}))
+    (note,) = caplog.messages
+    assert "'prototype_refresh' is fixed. Remove it, or every trainer refuses the schedule." in note
+
+
 def rewrite_segmentation(folder, case, change):
     import blosc2
 

@@ -1,0 +1,66 @@
+"""The options of a step, which every trainer has: declared here, and refused where a method gives them no meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.training.hyperparameters import choice, number, switch, whole_number
+
+if TYPE_CHECKING:
+    from nnunet_cil.training.base import nnUNetTrainerCIL
+
+NEW_CLASS_START = choice(
+    "fresh",
+    ("fresh", "balanced", "imprinted"),
+    "How new channels start: as nnU-Net's fresh layer, from the background's, or from the teacher's features of the class.",
+)
+NEW_CLASS_NOISE = number(0.0, "How far a balanced new class's weights start from a copy of the background's.")
+OLD_CLASS_SAMPLING = switch(False, "Centre patches on old classes, too, where the teacher sees them.")
+TEACHER_VOLUMES = switch(
+    False,
+    "The teacher first segments whole training volumes, without stray regions of classes whose labels had none.",
+)
+OLD_DICE_WEIGHT = number(0.0, "Weight of the Dice of old classes against the teacher's segmentation.")
+DISTILLATION_INTERVAL = whole_number(
+    1, "k: terms that ask the teacher are computed in every k-th iteration, k times as large.", low=1
+)
+
+OWN_OLD_DICE = "its loss has a Dice of the old classes already"
+"""The reason of a trainer that fixes ``old_dice_weight`` at 0."""
+
+
+def check_options(trainer: type[nnUNetTrainerCIL], values: Mapping[str, Any], where: str) -> None:
+    """Refuses options that mean nothing together, or with the trainer's loss.
+
+    Args:
+        trainer: a trainer class.
+        values: hyper-parameters by name, as in a schedule; they have been checked one by one.
+        where: the file or schedule that sets them, for the message.
+
+    Raises:
+        CILError: with the options that would give them a meaning.
+    """
+
+    def value(name: str) -> Any:
+        return values.get(name, getattr(trainer, name))
+
+    start = value("new_class_start")
+    if values.get("new_class_noise") and start != "balanced":
+        raise CILError(
+            f"{where} sets new_class_noise, which only the start 'balanced' has, but new_class_start is {start!r} in "
+            f"{trainer.__name__}. Set new_class_start to 'balanced', or remove new_class_noise."
+        )
+    asks = trainer.asks_teacher or value("old_dice_weight") or value("old_class_sampling")
+    if value("teacher_volumes") and not asks:
+        raise CILError(
+            f"{where}: teacher_volumes changes nothing in {trainer.__name__}, whose loss does not ask the teacher. Remove it, "
+            "or set old_class_sampling to true."
+        )
+    interval = value("distillation_interval")
+    if interval > 1 and value("old_dice_weight") and not value("teacher_volumes"):
+        raise CILError(
+            f"{where}: distillation_interval {interval} saves nothing without teacher_volumes, since the Dice of old classes "
+            "then asks the teacher in every iteration. Set teacher_volumes to true, or old_dice_weight to 0."
+        )

@@ -1,0 +1,104 @@
+"""The networks with which a step begins: the teacher, and the student's first weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_cil.networks.features import HeadReader
+from nnunet_cil.networks.heads import joined_heads, widen_heads
+from nnunet_cil.networks.imprinting import Moments, imprinted_heads
+from nnunet_cil.networks.teacher import Teacher, autocast
+from nnunet_cil.training.state import PreviousStep
+from nnunet_cil.training.step_loss import resized
+
+if TYPE_CHECKING:
+    from nnunet_cil.training.base import nnUNetTrainerCIL
+
+
+def build_teacher(trainer: nnUNetTrainerCIL, weights: Mapping[str, Tensor]) -> Teacher:
+    """Builds the teacher of a step from the previous step's weights."""
+    network = _network(trainer, trainer.step_plan.num_old_channels)
+    network.load_state_dict(weights)
+    return Teacher(network, trainer.device, compiled=trainer._do_i_compile())
+
+
+def start_weights(trainer: nnUNetTrainerCIL, previous: PreviousStep) -> dict[str, Tensor]:
+    """Returns the weights with which the student begins, by the trainer's ``new_class_start``.
+
+    Args:
+        trainer: of the step, with its teacher.
+        previous: the model that the teacher is.
+
+    Returns:
+        A state dict with channels for the new classes; the same on every rank.
+    """
+    weights, seed = previous.weights, int(previous.sha256[:8], 16)
+    num_new = len(trainer.step_plan.new_classes)
+    if trainer.new_class_start == "balanced" or num_new == 0:
+        return widen_heads(weights, num_new, noise=trainer.new_class_noise, seed=seed)
+    if trainer.new_class_start == "imprinted":
+        return _imprinted(trainer, weights)
+    return joined_heads(weights, _fresh_weights(trainer, seed))
+
+
+def old_weights_at_start(trainer: nnUNetTrainerCIL) -> dict[str, Tensor]:
+    """Returns the weights with which the step began, for the channels that the teacher has; new ones may be there, too."""
+    assert trainer.teacher is not None
+    weights = trainer.teacher.network.state_dict()
+    if trainer.new_class_start == "balanced":
+        return widen_heads(weights, len(trainer.step_plan.new_classes))
+    return weights
+
+
+def _fresh_weights(trainer: nnUNetTrainerCIL, seed: int) -> dict[str, Tensor]:
+    """Returns the state dict of a network as nnU-Net initialises it, with channels for all classes of the step."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU, too
+        return _network(trainer, 1 + len(trainer.step_plan.seen_classes)).state_dict()
+
+
+def _network(trainer: nnUNetTrainerCIL, num_channels: int) -> nn.Module:
+    """Builds nnU-Net's network without deep supervision."""
+    network: nn.Module = trainer.build_network_architecture(
+        trainer.plans_manager, trainer.configuration_manager, trainer.num_input_channels, num_channels, False
+    )
+    return network
+
+
+def _imprinted(trainer: nnUNetTrainerCIL, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Imprints the new channels in one pass over the step's training cases, and says which classes it does not see."""
+    trainer.print_to_log_file("Imprinting the new classes from the teacher's features...")
+    started, missing = imprinted_heads(weights, head_moments(trainer))
+    if names := ", ".join(trainer.step_plan.new_classes[c] for c in sorted(missing)):
+        trainer.say(
+            f"Too few voxels of {names} to imprint every scale of the network; there the class starts from the background."
+        )
+    return started
+
+
+@torch.no_grad()
+def head_moments(trainer: nnUNetTrainerCIL) -> list[Moments]:
+    """Returns the moments of the teacher's features before each segmentation layer, over the training cases of all ranks."""
+    assert trainer.teacher is not None
+    network, device, num_old = trainer.teacher.network, trainer.device, trainer.step_plan.num_old_channels
+    reader = HeadReader(network)
+    moments = [Moments(len(trainer.step_plan.new_classes), n) for n in reader.num_features]
+    for tiles in trainer.training_pass().batches():
+        parts = ([t.images for t in tiles], [t.labels for t in tiles], [t.valid for t in tiles])
+        images, labels, valid = (torch.cat(part).to(device) for part in parts)
+        with reader.reading(), autocast(device):
+            network(images)
+            inputs = reader.take()
+        for of_scale, features in zip(moments, inputs, strict=True):
+            size = features.shape[2:]
+            at_scale, counts = (t if t.shape[1:] == size else resized(t[:, None], size)[:, 0] for t in (labels, valid))
+            of_scale.add(features, at_scale, counts, num_old)
+    reader.remove()
+    if trainer.ranks.size > 1:
+        for of_scale in moments:
+            of_scale.sum_over_ranks(device)
+    return moments

@@ -1,0 +1,154 @@
+"""The options of a step: every trainer takes them, and a sentence refuses what they cannot mean."""
+
+import re
+
+import pytest
+import torch
+from toy import make_batch, make_setup
+
+from nnunet_cil.errors import CILError
+from nnunet_cil.losses.pseudo_labels import corrected_probs
+from nnunet_cil.networks.teacher import TeacherOutput
+from nnunet_cil.training.catalogue import trainer_class
+from nnunet_cil.training.hyperparameters import settable
+from nnunet_cil.training.methods.ewc import EWCLoss
+from nnunet_cil.training.methods.lwf import LwFLoss
+from nnunet_cil.training.methods.mib import MiBLoss
+
+K, N, IGNORE = 3, 1, 4
+OWN_DICE = ["FineTune", "Joint", "PseudoLabel", "Replay"]
+OPTIONS = ["new_class_start", "new_class_noise", "old_class_sampling", "teacher_volumes", "old_dice_weight"]
+
+
+def refused(method, **values):
+    """Returns the sentence with which a trainer refuses hyper-parameters; empty where it takes them."""
+    try:
+        trainer_class(f"nnUNetTrainer{method}").check_hyperparameters(values, "Schedule x")
+    except CILError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture
+def data():
+    """Draws background, two old classes and a new one, two scales, an ignore label, and the teacher's volumes."""
+    torch.manual_seed(0)
+    sizes = [(5, 4, 3), (3, 2, 2)]
+    logits = [torch.randn(2, K + N, *size, requires_grad=True) for size in sizes]
+    targets = [torch.tensor([0, 0, 3, IGNORE])[torch.randint(0, 4, (2, 1, *size))] for size in sizes]
+    teacher = TeacherOutput(torch.randn(2, K, *sizes[0]), torch.randn(2, 4, *sizes[0]))
+    return logits, targets, teacher, torch.randint(0, K, (2, *sizes[0]))
+
+
+@pytest.mark.parametrize("method", ["PGCD", "PGCDPaper", "MiB", "EWF", "PLOP", "LwF", "ILT"])
+def test_methods_that_distil_take_every_option(toy, method):
+    assert set(OPTIONS) <= set(settable(trainer_class(f"nnUNetTrainer{method}")))
+    assert not refused(
+        method,
+        new_class_start="balanced",
+        new_class_noise=0.5,
+        old_class_sampling=True,
+        teacher_volumes=True,
+        old_dice_weight=0.5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "message"),
+    [
+        *(
+            (m, {"old_dice_weight": 1}, "at 0.0: its loss has a Dice of the old classes already. Remove")
+            for m in OWN_DICE
+        ),
+        (
+            "Frozen",
+            {"old_dice_weight": 1},
+            "which nnUNetTrainerFrozen fixes at 0.0: its old channels do not learn. Remove",
+        ),
+        ("Joint", {"old_class_sampling": True}, "its labels show the old classes to the sampler already. Remove it."),
+        (
+            "Joint",
+            {"teacher_volumes": True},
+            "its labels show the old classes, so that no teacher is asked. Remove it.",
+        ),
+        *(
+            (m, {"teacher_volumes": True}, f"changes nothing in nnUNetTrainer{m}, whose loss does not ask the teacher.")
+            for m in ("FineTune", "EWC", "Replay", "Frozen")
+        ),
+        (
+            "LwF",
+            {"new_class_noise": 1},
+            "new_class_start is 'fresh' in nnUNetTrainerLwF. Set new_class_start to 'balanced'",
+        ),
+        ("PGCD", {"new_class_start": "imprinted", "new_class_noise": 0.5}, "but new_class_start is 'imprinted'"),
+        ("MiB", {"distillation_interval": 4, "old_dice_weight": 1}, "4 saves nothing without teacher_volumes"),
+        ("EWC", {"distillation_interval": 4}, "fixes at 1: none of its terms may pause. Remove it."),
+    ],
+)
+def test_what_an_option_cannot_mean_is_refused(toy, method, values, message):
+    assert re.search(re.escape(message), refused(method, **values))
+
+
+@pytest.mark.parametrize(
+    ("method", "values"),
+    [
+        ("EWC", {"teacher_volumes": True, "old_dice_weight": 1}),
+        ("FineTune", {"teacher_volumes": True, "old_class_sampling": True}),
+        ("Replay", {"old_class_sampling": True}),
+        ("PseudoLabel", {"new_class_start": "balanced", "new_class_noise": 1}),
+        ("PGCD", {"new_class_start": "imprinted"}),
+        ("Joint", {"new_class_start": "imprinted"}),
+        ("LwF", {"new_class_noise": 0}),
+        ("MiB", {"distillation_interval": 4, "old_dice_weight": 1, "teacher_volumes": True}),
+    ],
+)
+def test_what_an_option_can_mean_is_taken(toy, method, values):
+    assert not refused(method, **values)
+
+
+def loss_of(kind, **settings):
+    setup = make_setup(K, IGNORE, (0.7, 0.3), mib_weight=1.0, lwf_weight=1.0, ewc_weight=1.0, **settings)
+    if kind is EWCLoss:
+        return EWCLoss(setup, network=torch.nn.Linear(1, 1), anchors={}, importances={})
+    return kind(setup)
+
+
+@pytest.mark.parametrize("kind", [LwFLoss, MiBLoss, EWCLoss])
+def test_the_dice_of_old_classes_is_added_to_every_methods_terms(data, kind, monkeypatch):
+    logits, targets, teacher, carried = data
+    monkeypatch.setattr("nnunet_cil.training.methods.ewc.importance_penalty", lambda *_: torch.zeros(()))
+    batch = make_batch(teacher, carried=carried)
+    plain = loss_of(kind).all_terms(logits, targets, batch)
+    found = loss_of(kind, old_dice_weight=0.5).all_terms(logits, targets, batch)
+    dice = 0.0
+    lower = carried[:, [0, 2, 4]][:, :, [1, 3]][..., [0, 2]]  # nearest neighbour, voxel centres
+    for weight, x, target, g in zip((0.7, 0.3), logits, targets, (carried, lower), strict=True):
+        valid, labels = target[:, 0] != IGNORE, torch.where(target[:, 0] == 0, g, target[:, 0])
+        for c in (1, 2):
+            p, y = x.softmax(1)[:, c][valid], labels[valid] == c
+            dice -= weight / 2 * ((2 * p[y].sum() + 1e-5) / (p.sum() + y.sum() + 1e-5)).item()
+    assert found.pop("old_dice").item() == pytest.approx(0.5 * dice, rel=1e-4)
+    assert {k: v.item() for k, v in found.items()} == {k: v.item() for k, v in plain.items()}
+
+
+@pytest.mark.parametrize(("kind", "term"), [(LwFLoss, "lwf"), (MiBLoss, "distillation")])
+def test_soft_terms_get_the_teachers_probabilities_corrected_by_its_volumes(data, kind, term):
+    logits, targets, teacher, carried = data
+    corrected = corrected_probs(teacher.logits.softmax(1), carried, 0.7)
+    given = TeacherOutput(corrected.log(), teacher.features)
+    batches = [make_batch(teacher), make_batch(teacher, carried=carried, volume_trust=0.7), make_batch(given)]
+    on_patch, on_volume, expected = (loss_of(kind).terms(logits, targets, b)[term].item() for b in batches)
+    assert on_volume == pytest.approx(expected, rel=1e-5)
+    assert abs(on_volume - on_patch) > 1e-4
+
+
+def test_a_log_softmax_is_taken_once_and_kept_no_longer_than_the_call(data):
+    logits, targets, teacher, _ = data
+    loss = loss_of(MiBLoss, old_dice_weight=1.0)
+    seen, original = [], loss._old_dice
+    loss._old_dice = lambda log_probs, target: seen.append(log_probs) or original(log_probs, target)
+    terms = loss.terms
+    loss.terms = lambda *known: seen.append(loss.log_probs(known[0])[0]) or terms(*known)
+    loss.all_terms(logits, targets, make_batch(teacher))
+    assert seen[0] is seen[1]
+    assert loss.log_probs(logits)[0] is not seen[0]
