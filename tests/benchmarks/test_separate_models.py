@@ -73,7 +73,7 @@ def setting(toy, monkeypatch):
 @pytest.mark.slow
 def test_each_step_gets_a_network_from_the_initial_model_and_the_merged_ones_are_scored(setting, tmp_path, monkeypatch):
     trained, predicted = setting
-    schedule = write_schedule(tmp_path, STEPS, cases="disjoint", hyperparameters={"new_class_noise": 1.0})
+    schedule = write_schedule(tmp_path, STEPS, cases="disjoint", hyperparameters={"new_class_start": "balanced"})
     file = tmp_path / "scores.csv"
     arguments = ["separate_models.py", "17", str(schedule), "--folds", "0", "-o", str(file), "-p", "nnUNetPlans"]
     monkeypatch.setattr(sys, "argv", arguments)

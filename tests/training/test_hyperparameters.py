@@ -138,14 +138,32 @@ def test_the_papers_terms_have_their_constants_and_every_option_of_ours_off():
 
 
 @pytest.mark.parametrize(
-    ("trainer", "value", "message"),
+    ("trainer", "values", "message"),
     [
-        (nnUNetTrainerMiB, "permuted", "which nnUNetTrainerMiB does not have"),
-        (nnUNetTrainerPseudoLabel, "uniform", "which nnUNetTrainerPseudoLabel does not have"),
-        (nnUNetTrainerDAPDOnly, "teacher", "which nnUNetTrainerDAPDOnly fixes at 'prototypes'. Remove it."),
-        (nnUNetTrainerPGCD, "permutated", "one of 'prototypes', 'teacher', 'permuted', 'uniform' (did you mean"),
+        (nnUNetTrainerMiB, {"pgcd_weighting": "permuted"}, "which nnUNetTrainerMiB does not have"),
+        (nnUNetTrainerPseudoLabel, {"pgcd_weighting": "uniform"}, "which nnUNetTrainerPseudoLabel does not have"),
+        (
+            nnUNetTrainerDAPDOnly,
+            {"pgcd_weighting": "teacher"},
+            "nnUNetTrainerDAPDOnly fixes at 'prototypes'. Remove it.",
+        ),
+        (
+            nnUNetTrainerPGCD,
+            {"pgcd_weighting": "permutated"},
+            "one of 'prototypes', 'teacher', 'permuted', 'uniform' (did",
+        ),
+        (
+            nnUNetTrainerPGCD,
+            {"pgcd_weighting": "uniform", "pgcd_beta": 0},
+            "'uniform' changes nothing where pgcd_beta is 0",
+        ),
+        (
+            nnUNetTrainerPGCDPaper,
+            {"pgcd_weighting": "teacher", "pgcd_weight": 0},
+            "nothing where pgcd_weight is 0. Set",
+        ),
     ],
 )
-def test_a_control_of_pgcds_weights_is_for_trainers_with_pgcd(trainer, value, message):
+def test_a_control_of_pgcds_weights_is_for_losses_with_these_weights(trainer, values, message):
     with pytest.raises(CILError, match=re.escape(message)):
-        trainer.check_hyperparameters({"pgcd_weighting": value}, "Schedule x")
+        trainer.check_hyperparameters(values, "Schedule x")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from nnunet_cil.errors import CILError
 from nnunet_cil.losses.chunks import sum_over_chunks
 from nnunet_cil.losses.distillation import pgcd_loss
 from nnunet_cil.losses.prototypes import (
@@ -84,8 +86,10 @@ class PGCDLoss(StepLoss):
             log_probs: Tensor, teacher_logits: Tensor, features: Tensor, predicted: Tensor, unlabelled: Tensor
         ) -> Tensor:
             student = merge_new_into_background(log_probs, self.num_old)
-            pi = resemblance(features, teacher_logits.float().softmax(1))
-            teacher = batch.corrected(teacher_logits, predicted[:, 0] if has_volumes else None)
+            pi, teacher = (
+                resemblance(features, teacher_logits),
+                batch.corrected(teacher_logits, predicted[:, 0] if has_volumes else None),
+            )
             beta = self.settings.pgcd_beta
             return pgcd_loss(student, teacher, pi, unlabelled[:, 0], beta=beta, num_voxels=num_voxels)
 
@@ -93,7 +97,7 @@ class PGCDLoss(StepLoss):
         return sum_over_chunks(of_chunk, log_probs, batch.teacher_logits, teacher_features, *maps)
 
     def _resemblance(self, features: Tensor, classes: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """Returns what gives the pi of w_c = 1 + beta pi_c, from features and probabilities of the teacher.
+        """Returns what gives the pi of w_c = 1 + beta pi_c, from features and logits of the teacher.
 
         ``prototypes``: the similarity to the prototypes. The other ones are controls. ``teacher``: the teacher's probability p_c.
         ``permuted``: the similarity to another class's prototype, pi_sigma(c). ``uniform``: a number for each class, the mean of
@@ -105,13 +109,13 @@ class PGCDLoss(StepLoss):
         """
         weighting = self.settings.pgcd_weighting
         if weighting == "teacher":
-            return lambda _features, probs: probs
+            return lambda _features, logits: logits.float().softmax(1)
         if weighting == "permuted":
-            return lambda features, _probs: permuted_similarity(self._similarity(features))
+            return lambda features, _logits: permuted_similarity(self._similarity(features))
         if weighting == "uniform":
             means = mean_own_similarity(self._similarity(features), classes)
-            return lambda _features, probs: means.view(1, -1, *[1] * (probs.ndim - 2)).expand_as(probs)
-        return lambda features, _probs: self._similarity(features)
+            return lambda _features, logits: means.view(1, -1, *[1] * (logits.ndim - 2)).expand_as(logits)
+        return lambda features, _logits: self._similarity(features)
 
     def _similarity(self, features: Tensor) -> Tensor:
         bank, temperature = self.bank, self.settings.similarity_temperature
@@ -148,6 +152,18 @@ class nnUNetTrainerPGCDBase(nnUNetTrainerCIL):
     """Share of the teacher's own estimate in an inherited prototype."""
     prototype_confidence = fixed(0.9)
     """The teacher's probability above which a voxel counts for that estimate."""
+
+    @classmethod
+    def check_hyperparameters(cls, values: Mapping[str, Any], where: str) -> None:
+        """Refuses what the base refuses, and a control of weights that the loss does not have."""
+        super().check_hyperparameters(values, where)
+        weighting = values.get("pgcd_weighting", cls.pgcd_weighting)
+        for name in ("pgcd_weight", "pgcd_beta"):
+            if weighting != "prototypes" and not values.get(name, getattr(cls, name)):
+                raise CILError(
+                    f"{where}: pgcd_weighting {weighting!r} changes nothing where {name} is 0. Set {name} above 0, or remove "
+                    "pgcd_weighting."
+                )
 
     def build_step_loss(self) -> StepLoss:
         """Builds L_seg + pgcd_weight L_PGCD + dapd_weight L_DAPD."""
