@@ -41,10 +41,17 @@ def training_files(folder: Path, dataset_json: Mapping[str, Any]) -> dict[str, d
     Raises:
         CILError: there is no such folder, or the name of an image has no number of a channel.
     """
+    if "dataset" not in dataset_json:  # found in one go; nnU-Net compares every case with every file
+        ending = dataset_json["file_ending"]
+        images: dict[str, list[str]] = {}
+        for file in _images(folder / "imagesTr", ending):
+            images.setdefault(case_of(file.name, ending), []).append(str(file))
+        return {
+            case: {"images": images[case], "label": str(folder / "labelsTr" / f"{case}{ending}")}
+            for case in sorted(images)
+        }
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-    if "dataset" not in dataset_json:
-        _images(folder / "imagesTr", dataset_json["file_ending"])
     found = get_filenames_of_train_images_and_targets(str(folder), copy.deepcopy(dict(dataset_json)))
     return {str(case): files for case, files in found.items()}
 
@@ -76,7 +83,7 @@ def image_cases(folder: Path, ending: str) -> list[str]:
     Raises:
         CILError: there is no such folder, or the name of an image has no number of a channel.
     """
-    return sorted({file.name[: -len("_0000") - len(ending)] for file in _images(folder, ending)})
+    return sorted({case_of(file.name, ending) for file in _images(folder, ending)})
 
 
 def labelled_cases(folder: Path, dataset_json: Mapping[str, Any]) -> list[LabelledCase]:
@@ -146,6 +153,11 @@ def _labelled(folder: Path, part: str, dataset_json: Mapping[str, Any]) -> list[
         LabelledCase(name=name, part=part, image=folder / f"images{part}" / f"{name}_0000{ending}", labels=file)
         for name, file in names
     ]
+
+
+def case_of(image: str, ending: str) -> str:
+    """Returns the case of an image's file name, CASE_0000.nii.gz and the like."""
+    return image[: -len("_0000") - len(ending)]
 
 
 def _images(folder: Path, ending: str) -> list[Path]:

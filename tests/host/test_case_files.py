@@ -213,3 +213,13 @@ def test_one_file_of_a_volume_does_not_hold_all_channels(tmp_path):
     content = checked_dataset_json({**CONTENT, "channel_names": {"0": "T1", "1": "T2"}}, "dataset.json")
     with pytest.raises(CILError, match=r"Case 'a' of Dataset018_Two lacks .*a_0001.nii.gz"):
         read_raw(folder, content)
+
+
+def test_many_files_are_found_in_one_go_as_nnunet_finds_them(folder):
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    for name in NAMES:
+        put(folder / f"imagesTr/{name}_0002.nii.gz", folder / f"imagesTr/{name}_0001.nii.gz")
+    put(folder / "imagesTr/notes.txt", folder / "imagesTr/case_1_0000.nii", folder / "imagesTr/.hidden_0000.nii.gz")
+    assert training_files(folder, CONTENT) == get_filenames_of_train_images_and_targets(str(folder), dict(CONTENT))
+    assert all(len(files["images"]) == 3 for case, files in training_files(folder, CONTENT).items() if case in NAMES)

@@ -13,7 +13,7 @@ from nnunet_cil.content import FileState, file_state
 from nnunet_cil.datasets.parallel import in_parallel
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.files import is_cut_off, read_json
-from nnunet_cil.host.case_files import image_cases
+from nnunet_cil.host.case_files import case_of, image_cases
 from nnunet_cil.host.dataset_json import preprocessed_or_raw, refuse_other_labelled_classes
 from nnunet_cil.host.folders import nnunet_folder, num_processes
 from nnunet_cil.host.plans_files import reader_of
@@ -109,11 +109,14 @@ def _paired(test: TestSet, content: Mapping[str, Any], *, has_colours: bool) -> 
     if not names:
         raise CILError(f"{test.images} holds no images that end in {ending}. nnU-Net takes CASE_0000{ending}.")
     files = {file.name: file for file in test.images.iterdir()}
+    channels: dict[str, list[str]] = {}
+    for file_name in sorted(name for name in files if name.endswith(ending)):
+        channels.setdefault(case_of(file_name, ending), []).append(file_name)
     references = {f.name.removesuffix(ending) for f in test.labels.glob(f"[!.]*{ending}") if f.is_file()}
     _refuse_unpaired(test, ending, names, references)
     cases = []
     for case in names:
-        own = sorted(n for n in files if n.endswith(ending) and n[: -len("_0000") - len(ending)] == case)
+        own = channels[case]
         is_one_file = has_colours and own == [f"{case}_0000{ending}"]
         expected = [f"{case}_{channel:04d}{ending}" for channel in range(1 if is_one_file else num_channels)]
         if missing := [name for name in expected if name not in files]:
