@@ -10,6 +10,7 @@ import export_memory
 import fill_tables
 import prediction_cost
 import pytest
+import step_start
 import volume_options
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,7 @@ def test_every_image_of_the_notebook_is_shown():
         (COST_OF_A_STEP, "step_cost_before", cost_report.tables),
         (BELOW_THE_FLOOR, "step_cost_intervals", cost_report.tables),
         (BELOW_THE_FLOOR, "volume_options", volume_options.show),
+        (BELOW_THE_FLOOR, "step_start", step_start.show),
         (BELOW_THE_FLOOR, "export_memory", export_memory.show),
         ("2026-11-23-cached-teacher.md", "cached_teacher", cached_teacher.table),
         ("2026-11-23-prediction-start-up-planning.md", "prediction_cost", prediction_cost.tables),
