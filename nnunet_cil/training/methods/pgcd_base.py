@@ -86,10 +86,8 @@ class PGCDLoss(StepLoss):
             log_probs: Tensor, teacher_logits: Tensor, features: Tensor, predicted: Tensor, unlabelled: Tensor
         ) -> Tensor:
             student = merge_new_into_background(log_probs, self.num_old)
-            pi, teacher = (
-                resemblance(features, teacher_logits),
-                batch.corrected(teacher_logits, predicted[:, 0] if has_volumes else None),
-            )
+            pi = resemblance(features, teacher_logits)
+            teacher = batch.corrected(teacher_logits, predicted[:, 0] if has_volumes else None)
             beta = self.settings.pgcd_beta
             return pgcd_loss(student, teacher, pi, unlabelled[:, 0], beta=beta, num_voxels=num_voxels)
 
