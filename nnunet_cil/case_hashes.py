@@ -6,8 +6,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from nnunet_cil.errors import few_names
 from nnunet_cil.validation import validated
@@ -48,18 +47,18 @@ class CaseHashes:
         Raises:
             CILError: it is damaged.
         """
-        known = (
-            {key: stored[key] for key in ("key", "training", "validation") if key in stored}
-            if isinstance(stored, dict)
-            else stored
-        )
+        known = stored
+        if isinstance(stored, dict):
+            known = {key: stored[key] for key in ("key", "training", "validation") if key in stored}
+            joined = {key: value.split() for key, value in known.items() if key != "key" and isinstance(value, str)}
+            known |= joined  # early versions wrote lists
         where = "A record of the cases that a model was trained on"
         hashes: CaseHashes = validated(cls, known, where, "Restore the model, or export it again.")
         return hashes
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the hashes as plain Python."""
-        return {name: value if name == "key" else list(value) for name, value in asdict(self).items()}
+    def to_json(self) -> dict[str, str]:
+        """Returns the hashes as plain text: lists of thousands make a checkpoint slow to read."""
+        return {"key": self.key, "training": " ".join(self.training), "validation": " ".join(self.validation)}
 
     def trained_on(self, cases: Iterable[str]) -> list[str]:
         """Returns which of the cases are training cases."""

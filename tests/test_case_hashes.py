@@ -32,6 +32,14 @@ def test_the_order_of_cases_is_not_kept():
 def test_what_was_written_is_read():
     hashes = CaseHashes.of(NAMES[:3], NAMES[3:])
     assert CaseHashes.from_json(json.loads(json.dumps(hashes.to_json()))) == hashes
+    lists = {"key": hashes.key, "training": list(hashes.training), "validation": list(hashes.validation)}
+    assert CaseHashes.from_json(lists) == hashes  # of an early version
+
+
+def test_nothing_is_read_as_no_hashes():
+    hashes = CaseHashes.of(NAMES, [])
+    assert CaseHashes.from_json(hashes.to_json()) == hashes
+    assert hashes.to_json()["validation"] == ""
 
 
 def test_differences_name_what_is_new_and_count_what_is_gone():
