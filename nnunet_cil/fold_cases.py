@@ -92,11 +92,12 @@ class FoldCases:
             else []
         )
 
-    def check_resumed(self, known: CaseHashes) -> None:
+    def check_resumed(self, known: CaseHashes, folder: Path) -> None:
         """Refuses to go on with a training that began with other cases.
 
         Args:
             known: the cases that it began with.
+            folder: nnU-Net's, of its fold.
 
         Raises:
             CILError: says how the cases differ.
@@ -104,5 +105,5 @@ class FoldCases:
         if differences := known.differences(self.training, self.validation):
             raise CILError(
                 f"The split of fold {self.fold} of {self.dataset} has changed since this training began ({differences}). Restore "
-                f"{self.split_file}, or start the training anew without --c."
+                f"{self.split_file}, or remove {folder} and train that step again."
             )

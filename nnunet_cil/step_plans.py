@@ -208,7 +208,7 @@ def read_step_plan(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) ->
             f"The plans {name!r} say nothing about a step. Write a step's plans with 'nnunet_cil plan "
             "DATASET SCHEDULE' and pass their name with -p."
         )
-    again = "Run 'nnunet_cil plan' (or 'extend') again."
+    again = "Remove their file, and run 'nnunet_cil plan' (or 'extend') again."
     if not isinstance(block, dict):
         raise CILError(f"The 'cil' block of the plans {name!r} is {json_type(block)}, but must be an object. {again}")
     if block.get("schema_version") != SCHEMA_VERSION:

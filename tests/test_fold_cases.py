@@ -50,7 +50,7 @@ def test_fold_all_has_no_validation_cases():
 
 
 def test_a_training_goes_on_with_the_cases_that_it_began_with_only():
-    FOLD.check_resumed(FOLD.hashes)
+    FOLD.check_resumed(FOLD.hashes, Path("fold_0"))
     for training, validation in ((["p1", "p2"], ["p4", "p5"]), (["p1", "p2", "p3"], ["p5"])):
-        with pytest.raises(CILError, match=r"has changed since this training began .* without --c"):
-            FOLD.check_resumed(CaseHashes.of(training, validation))
+        with pytest.raises(CILError, match=r"has changed since this training began .* remove fold_0 and train"):
+            FOLD.check_resumed(CaseHashes.of(training, validation), Path("fold_0"))

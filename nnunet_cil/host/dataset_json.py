@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -22,11 +23,13 @@ _FILES = '"dataset": {"case_1": {"images": ["imagesTr/case_1_0000.nii.gz"], "lab
 IN_COLOUR = (".png", ".bmp", ".tif")
 """Endings of files of which one may hold all channels, as NaturalImage2DIO reads it."""
 
+_MOST_CHARACTERS = 4000
+"""The longest entry of a file that a message spells out: some 200 labels."""
 
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]+\s*")
 
 
-def read_dataset_json(file: Path, remedy: str = "Every data set of nnU-Net has one.") -> dict[str, Any]:
+def read_dataset_json(file: Path, remedy: str = "Restore it: every data set of nnU-Net has one.") -> dict[str, Any]:
     """Reads a ``dataset.json`` of nnU-Net v2, as ``checked_dataset_json`` returns it.
 
     Raises:
@@ -141,13 +144,28 @@ def checked_labels(labels: object, where: str) -> dict[str, int]:
 
 
 def _refuse_version_1(labels: Mapping[str, Any], where: str) -> None:
-    """Refuses numbers in place of names, as nnU-Net v1 wanted them."""
-    for number, name in labels.items():
-        if _WHOLE_NUMBER.fullmatch(str(number)) and isinstance(name, str) and not _WHOLE_NUMBER.fullmatch(name):
-            raise CILError(
-                f"{where} has labels as nnU-Net v1 wanted them ({shortened(number)}: {shortened(name)}). Write the name first: "
-                f"{shortened(name)}: {str(number).strip()}."
-            )
+    """Refuses numbers in place of names, as nnU-Net v1 wanted them; says all labels as nnU-Net v2 wants them."""
+    turned = {number: name for number, name in labels.items() if _is_number(number) and not _is_number(name)}
+    turned = {number: name for number, name in turned.items() if isinstance(name, str)}
+    if not turned:
+        return
+    first = next(iter(turned))
+    names = {turned.get(key, key): int(key) if key in turned else value for key, value in labels.items()}
+    right = _as_json("labels", names) if len(names) == len(labels) else ""
+    raise CILError(
+        f"{where} has labels as nnU-Net v1 wanted them ({shortened(first)}: {shortened(turned[first])}). Write the names first"
+        + (f": {right}" if right else f", as in {_LABELS}.")
+    )
+
+
+def _is_number(text: object) -> bool:
+    return isinstance(text, str) and len(text) < 20 and _WHOLE_NUMBER.fullmatch(text) is not None
+
+
+def _as_json(key: str, content: Mapping[str, Any]) -> str:
+    """Returns an entry of the file that can be pasted into it; blank where it would be longer than a screen."""
+    text = f"{json.dumps(key)}: {json.dumps(content, ensure_ascii=False)}"
+    return text if len(text) <= _MOST_CHARACTERS else ""
 
 
 def _number(name: str, value: object, where: str) -> int:
@@ -161,8 +179,7 @@ def _number(name: str, value: object, where: str) -> int:
         alone = int(alone)
     if not isinstance(alone, int) or isinstance(alone, bool):
         raise CILError(
-            f"{where}: the label {name!r} is {_shown(value)}, but must be a whole number, as in {_LABELS}. Correct it, or "
-            "remove the label."
+            f"{where}: the label {name!r} is {_shown(value)}, but must be a whole number, as in {_LABELS}. Correct it."
         )
     if alone < 0:
         raise CILError(
@@ -207,9 +224,16 @@ def _channel_names(channels: object, where: str) -> dict[str, str]:
     found = f"{where}: 'channel_names' is {_shown(channels)}"
     if not isinstance(channels, Mapping) or not channels:
         raise CILError(f"{found}, but must give every channel's number its name: {_CHANNELS}.")
+    turned = {
+        str(number): name for name, number in channels.items() if _is_number(str(number)) and not _is_number(name)
+    }
+    if turned:
+        right = _as_json("channel_names", turned) if len(turned) == len(channels) else ""
+        raise CILError(
+            f"{found}: the wrong way round. Write the numbers first"
+            + (f": {right}" if right else f", as in {_CHANNELS}.")
+        )
     for number, name in channels.items():
-        if isinstance(name, int) and not isinstance(name, bool) and not number.isdigit():
-            raise CILError(f'{found}: the wrong way round. Write the number first: {{"{name}": {shortened(number)}}}.')
         if not is_readable(name):
             raise CILError(f"{found}, but the name of channel {shortened(number)} must be a text: {_CHANNELS}.")
     expected = [str(i) for i in range(len(channels))]

@@ -44,16 +44,21 @@ class _Configuration:
     architecture: dict[str, Any] = field(default_factory=dict)
 
 
-def read_plans(file: Path, remedy: str) -> dict[str, Any]:
-    """Reads nnU-Net's plans; ``remedy`` says what to do when the file is missing.
+def read_plans(file: Path, remedy: str, again: str = _AGAIN) -> dict[str, Any]:
+    """Reads nnU-Net's plans.
+
+    Args:
+        file: of the plans.
+        remedy: says what to do when the file is missing, or holds no object.
+        again: says what to do when it lacks something.
 
     Raises:
         CILError: the file is missing, or lacks what nnU-Net needs.
     """
     plans = read_json(file, remedy)
-    found: _Plans = validated(_Plans, plans, str(file), _AGAIN)
+    found: _Plans = validated(_Plans, plans, str(file), again)
     if not found.configurations:
-        raise CILError(f"{file} has no configuration. {_AGAIN}")
+        raise CILError(f"{file} has no configuration. {again}")
     return plans
 
 

@@ -303,9 +303,11 @@ class nnUNetTrainerCIL(nnUNetTrainer):
         """Reads the previous step's model; None at step 0."""
         if self.step_plan.previous is None:
             return None
-        file = previous_checkpoint(self.step_plan.previous, type(self).__name__, self.configuration_name, self.fold)
+        previous_model, device = self.step_plan.previous, self.device.type
+        file = previous_checkpoint(previous_model, type(self).__name__, self.configuration_name, self.fold, device)
         began_with = self._previous_sha256 if self._is_resumed else None
-        previous = read_previous_step(file, self.step_plan.old_classes, self.bare_network.state_dict(), began_with)
+        architecture, folder = self.bare_network.state_dict(), Path(self.output_folder)
+        previous = read_previous_step(file, self.step_plan.old_classes, architecture, began_with, folder)
         check_lineage(type(self), previous.state.lineage, str(self.plans_manager.dataset_name))
         return previous
 

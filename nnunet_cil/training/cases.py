@@ -100,7 +100,7 @@ def check_before_training(
     """
     cases, known = _fold_cases(trainer), trainer.case_hashes if is_resumed else None
     if known is not None:
-        cases.check_resumed(known)
+        cases.check_resumed(known, Path(trainer.output_folder))
     own = [trainer.step_record()] if is_resumed else []
     for remark in cases.check_against([*earlier, *own]):
         trainer.say(remark)

@@ -334,7 +334,9 @@ def training_record(trainer: nnUNetTrainerCIL, *, date: str, previous_sha256: st
     )
 
 
-def previous_checkpoint(previous: PreviousModel, trainer: str, configuration: str, fold: int | str) -> Path:
+def previous_checkpoint(
+    previous: PreviousModel, trainer: str, configuration: str, fold: int | str, device: str = "cuda"
+) -> Path:
     """Returns the previous step's final checkpoint of the same fold.
 
     Args:
@@ -342,6 +344,7 @@ def previous_checkpoint(previous: PreviousModel, trainer: str, configuration: st
         trainer: the trainer's name, where ``previous`` gives none.
         configuration: its name, where ``previous`` gives none.
         fold: of this training.
+        device: of this training.
 
     Raises:
         CILError: it is not there; with the command that makes it.
@@ -365,6 +368,7 @@ def previous_checkpoint(previous: PreviousModel, trainer: str, configuration: st
             "'nnunet_cil extend' again with the folder where it is now."
         )
     arguments = [previous.dataset, used_configuration, str(fold), "-tr", used_trainer, "-p", previous.plans]
+    arguments += [] if device == "cuda" else ["-device", device]
     command = shlex.join(["nnUNetv2_train", *arguments])
     if any((file.parent / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best")):
         raise CILError(
@@ -375,7 +379,11 @@ def previous_checkpoint(previous: PreviousModel, trainer: str, configuration: st
 
 
 def read_previous_step(
-    file: Path, old_classes: Sequence[str], architecture: Mapping[str, Tensor], began_with: str | None = None
+    file: Path,
+    old_classes: Sequence[str],
+    architecture: Mapping[str, Tensor],
+    began_with: str | None = None,
+    own_folder: Path | None = None,
 ) -> PreviousStep:
     """Reads and checks the previous step's checkpoint.
 
@@ -384,6 +392,7 @@ def read_previous_step(
         old_classes: the foreground classes that the model must have, in channel order.
         architecture: the state dict of this step's network, for the comparison of shapes.
         began_with: the SHA-256 that the file had when this training began; None for a training that begins.
+        own_folder: nnU-Net's, of this training's fold, for the message.
 
     Raises:
         CILError: unreadable, other classes, another architecture, or another file than the training began with.
@@ -415,7 +424,7 @@ def read_previous_step(
     if began_with not in (None, sha256):
         raise CILError(
             f"The previous step's model {file} has changed since this training began (SHA-256 {sha256[:12]}..., was "
-            f"{str(began_with)[:12]}...). Restore it, or start this step anew without --c."
+            f"{str(began_with)[:12]}...). Restore it, or remove {own_folder} and train that step again."
         )
     return PreviousStep(weights=weights, state=state, file=file, sha256=sha256)
 

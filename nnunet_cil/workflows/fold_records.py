@@ -84,4 +84,4 @@ def check_trained_before(model: ModelFold, trained: ModelFold) -> None:
     cases.check_against(records)
     hashes = records[-1].case_hashes
     if trained == model and not model.is_trained and hashes is not None and model.plan.cases is None:
-        cases.check_resumed(hashes)
+        cases.check_resumed(hashes, model.folder)

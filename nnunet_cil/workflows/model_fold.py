@@ -11,9 +11,9 @@ from typing import Any
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.reading.readers import named_reader
-from nnunet_cil.lineage import StepRecord, validation_means
+from nnunet_cil.lineage import StepRecord
 from nnunet_cil.locks import Lock, fold_lock
-from nnunet_cil.predicted_from import checkpoint_sha256
+from nnunet_cil.predicted_from import checkpoint_sha256, is_validated
 from nnunet_cil.step_plans import StepPlan
 
 
@@ -108,6 +108,11 @@ class ModelFold:
         model = self.model
         return [model.dataset, model.configuration, str(self.fold), "-tr", model.trainer, "-p", model.plans_name]
 
+    def train_command(self, *options: str, device: str = "cuda") -> str:
+        """Returns ``nnUNetv2_train`` as one would type it; with the device where it is another than nnU-Net's default."""
+        which = [] if device == "cuda" else ["-device", device]
+        return shlex.join(["nnUNetv2_train", *self.train_arguments, *which, *options])
+
     @property
     def predict_arguments(self) -> list[str]:
         """Returns the arguments with which ``nnUNetv2_predict`` finds it."""
@@ -143,7 +148,7 @@ class ModelFold:
     @property
     def is_validated(self) -> bool:
         """Tells whether nnU-Net has predicted and scored the validation cases with the checkpoint that is there."""
-        return bool(validation_means(self.folder))
+        return is_validated(self.folder)
 
     def checkpoint_sha256(self) -> str:
         """Returns the SHA-256 of the final checkpoint."""
@@ -154,25 +159,29 @@ class ModelFold:
         if self.is_broken:
             self.checkpoint.replace(self.checkpoint.with_suffix(".broken"))
 
-    def check_trained(self) -> None:
+    def check_trained(self, device: str = "cuda") -> None:
         """Refuses a model that is not trained.
+
+        Args:
+            device: that the command which trains it is to name.
 
         Raises:
             CILError: with the command that trains it, or finishes its training.
         """
         if self.is_trained:
             return
-        command = shlex.join(["nnUNetv2_train", *self.train_arguments])
         step, trainer = f"Step {self.step} of {self.plan.schedule}", self.trainer
+        going_on = self.train_command("--c", device=device)
         if self.is_broken:
             raise CILError(
                 f"{self.checkpoint} is truncated or not a checkpoint. Restore it, or remove it and train {step} to its end with "
-                f"'{command} --c'."
+                f"'{going_on}'."
             )
         if self.is_begun:
             raise CILError(
-                f"{step} is not trained to its end with {trainer} in fold {self.fold}. Go on with '{command} --c'."
+                f"{step} is not trained to its end with {trainer} in fold {self.fold}. Go on with '{going_on}'."
             )
+        command = self.train_command(device=device)
         raise CILError(f"{step} is not trained with {trainer} in fold {self.fold}. Run '{command}'.")
 
     def check_planned(self) -> None:

@@ -123,7 +123,10 @@ def _read(experiment: Experiment, file: Path, step: int) -> tuple[StepPlan, str]
     dataset_json = read_dataset_json(file.parent / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
     what = [experiment.dataset_name, str(experiment.schedule_name), "-p", experiment.base_plans]
     command = shlex.join(["nnunet_cil", "plan", *what])
-    plans = read_plans(file, f"Run '{command}' first.")
+    redo = f"Remove it, and run '{command}'."
+    plans = read_plans(file, redo if file.exists() else f"Run '{command}' first.", redo)
+    if "cil" not in plans:
+        raise CILError(f"{file} says nothing about a step. {redo}")
     refuse_other_data_set(plans, file)
     if experiment.configuration not in plans["configurations"]:
         known = did_you_mean(experiment.configuration, plans["configurations"])

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from bad_input import KINDS, World
+from bad_input import KINDS
 from toy import set_environment
 
 from nnunet_cil.cli import main
@@ -16,25 +16,17 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def _built(_toy_root, tmp_path_factory):
-    world = World(tmp_path_factory.mktemp("bad") / "world")
-    world.root.mkdir()
-    world.build(_toy_root)
-    return world
-
-
 @pytest.fixture
-def world(_built, monkeypatch):
+def world(built_world, threads, monkeypatch):
     """The world, in which no training, prediction or preprocessing may begin."""
 
     def begin(command, *_arguments, **_options):
         raise AssertionError(f"long work has begun: {command}")
 
-    set_environment(monkeypatch, _built.root / "nnunet")
-    monkeypatch.chdir(_built.root / "here")
+    set_environment(monkeypatch, built_world.root / "nnunet")
+    monkeypatch.chdir(built_world.root / "here")
     monkeypatch.setattr("nnunet_cil.host.commands.started", begin)
-    return _built
+    return built_world
 
 
 def test_the_table_is_long():

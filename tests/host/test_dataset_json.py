@@ -97,9 +97,10 @@ BAD_LABELS = [
     ({"background": 0, "liver\x00": 1}, r"the name 'liver\x00' of label 1"),
     (
         {"0": "background", "1": "liver"},
-        "as nnU-Net v1 wanted them ('0': 'background'). Write the name first: 'background': 0.",
+        "as nnU-Net v1 wanted them ('0': 'background'). Write the names first: "
+        '"labels": {"background": 0, "liver": 1}',
     ),
-    ({"background": 0, "1": "liver"}, "('1': 'liver'). Write the name first: 'liver': 1."),
+    ({"background": 0, "1": "liver"}, 'Write the names first: "labels": {"background": 0, "liver": 1}'),
 ]
 
 
@@ -123,8 +124,8 @@ def test_regions_are_refused(region):
 @pytest.mark.parametrize(
     ("channels", "message"),
     [
-        ({"MR": 0}, "the wrong way round. Write the number first: {\"0\": 'MR'}"),
-        ({"T1": 0, "T2": 1}, "the wrong way round. Write the number first: {\"0\": 'T1'}"),
+        ({"MR": 0}, 'the wrong way round. Write the numbers first: "channel_names": {"0": "MR"}'),
+        ({"T1": 0, "T2": 1}, 'the wrong way round. Write the numbers first: "channel_names": {"0": "T1", "1": "T2"}'),
         ({"0": 0}, "the name of channel '0' must be a text"),
         ({"0": None}, "the name of channel '0' must be a text"),
         ({"0": ["CT"]}, "the name of channel '0' must be a text"),
@@ -141,7 +142,7 @@ def test_regions_are_refused(region):
         ({"1": "T1"}, "but nnU-Net numbers its 1 channels 0"),
         ({"00": "T1"}, "but nnU-Net numbers its 1 channels 0"),
         ({"0000": "T1"}, "but nnU-Net numbers"),
-        ({"T1": "0"}, "but nnU-Net numbers"),
+        ({"T1": "0"}, 'the wrong way round. Write the numbers first: "channel_names": {"0": "T1"}'),
         ({"-1": "T1", "0": "T2"}, "but nnU-Net numbers"),
     ],
     ids=str,

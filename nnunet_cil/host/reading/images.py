@@ -116,7 +116,7 @@ def read_grid(file: Path, reader: Any, *, is_image: bool) -> Grid:
     if header is None:
         return (read_images([file], reader) if is_image else read_labels(file, reader)).grid
     if not file.is_file():
-        raise CILError(f"{file} is missing.")
+        raise CILError(f"{file} is missing. {_RESTORE}")
     spacing = _spacing_beside(file, reader, is_image=is_image)
     shape, properties = _attempt(lambda: header(file), file, reader, _RESTORE)
     grid = _grid(shape, properties, file, spacing)
@@ -153,7 +153,7 @@ def whole_numbers(labels: Array, file: Path) -> npt.NDArray[np.integer[Any]]:
         return labels
     rounded = np.rint(labels).astype(np.int32)
     if not np.array_equal(rounded, labels):
-        raise CILError(f"{file} holds numbers that are not whole; a label map has whole ones.")
+        raise CILError(f"{file} holds numbers that are not whole; a label map has whole ones. Correct the label file.")
     return rounded
 
 
@@ -193,7 +193,7 @@ def _check(file: Path, reader: Any, remedy: str, *, has_own: bool) -> None:
         has_own: whether it is read in our own way, which sees the latter.
     """
     if not file.is_file():
-        raise CILError(f"{file} is missing.")
+        raise CILError(f"{file} is missing. {remedy}")
     if is_cut_off(file):
         raise CILError(f"{file} is cut off or damaged. {remedy}")
     if type(reader).__name__.startswith("SimpleITKIO") and not has_own:

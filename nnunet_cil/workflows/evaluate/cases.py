@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -151,7 +150,7 @@ def check_predicted(planned: PlannedExperiment, options: EvaluationOptions) -> N
     experiment = planned.experiment
     if validation_data_sets(experiment, options) and not _steps_differ(experiment):
         for model in planned.model_folds():
-            cases_of(model, None)
+            cases_of(model, None, options.device)
 
 
 def test_set(dataset: str, options: EvaluationOptions) -> TestSet | None:
@@ -231,17 +230,18 @@ def _link_all(files: Mapping[str, Path], folder: Path) -> None:
             shutil.copyfile(original, link)
 
 
-def cases_of(model: ModelFold, test: TestSet | None) -> list[Case]:
+def cases_of(model: ModelFold, test: TestSet | None, device: str = "cuda") -> list[Case]:
     """Returns the cases of a test set on which a model is scored.
 
     Args:
         model: trained.
         test: None for the fold's validation cases.
+        device: that the command which predicts validation cases is to name.
 
     Raises:
         CILError: there is no image, or a case has no reference labels; or nnU-Net has not predicted a validation case.
     """
-    names, ending = _case_names(model, test)
+    names, ending = _case_names(model, test, device)
     dataset = test.dataset if test is not None and test.dataset else model.model.dataset
     preprocessed = nnunet_folder("nnUNet_preprocessed") / dataset
     content = read_dataset_json(preprocessed / "dataset.json", "Run 'nnunet_cil plan' first.")
@@ -270,7 +270,7 @@ def cases_of(model: ModelFold, test: TestSet | None) -> list[Case]:
     return cases
 
 
-def _case_names(model: ModelFold, test: TestSet | None) -> tuple[list[str], str]:
+def _case_names(model: ModelFold, test: TestSet | None, device: str) -> tuple[list[str], str]:
     """Returns the names of the files that a model is scored on, and their ending."""
     ending = str(read_dataset_json(model.model.folder / "dataset.json", "Train the step again.")["file_ending"])
     if test is not None:
@@ -278,17 +278,17 @@ def _case_names(model: ModelFold, test: TestSet | None) -> tuple[list[str], str]
         if not names:
             raise CILError(f"{test.images} holds no images that end in {ending}.")
         return names, ending
-    return _validated_cases(model, ending), ending
+    return _validated_cases(model, ending, device), ending
 
 
-def _validated_cases(model: ModelFold, file_ending: str) -> list[str]:
+def _validated_cases(model: ModelFold, file_ending: str, device: str) -> list[str]:
     """Returns the validation cases of the fold, which nnU-Net must have predicted with the final checkpoint."""
     names = sorted(current_cases(model.model.dataset, model.fold).validation)
     predictions = model.folder / "validation"
     record = PredictedFrom.read(predictions) if model.is_validated else None
     missing = [name for name in names if record is None or not record.holds(predictions / f"{name}{file_ending}")]
     if missing or record is None:
-        command = shlex.join(["nnUNetv2_train", *model.train_arguments, "--val"])
+        command = model.train_command("--val", device=device)
         which = "" if record is None else f" of {few_names(missing)}"
         raise CILError(f"{predictions} does not hold the predictions of the final checkpoint{which}. Run '{command}'.")
     return names

@@ -42,7 +42,7 @@ from nnunet_cil.workflows.evaluate.pictures import write_charts, write_overlays,
 from nnunet_cil.workflows.evaluate.predict import Prediction, are_predicted, expected_predictions, predictions_of
 from nnunet_cil.workflows.evaluate.score import is_scored, score
 from nnunet_cil.workflows.experiment import Experiment
-from nnunet_cil.workflows.fold_records import check_validation_cases, note_trained_test_cases
+from nnunet_cil.workflows.fold_records import check_validation_cases, current_cases, note_trained_test_cases
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 
@@ -80,7 +80,9 @@ def evaluate(experiment: Experiment, options: EvaluationOptions) -> Evaluation:
         logger.info(remark)
     for model in planned.model_folds():
         refuse_if_held(model.lock)
-        model.check_trained()
+        if not model.is_trained:
+            current_cases(model.model.dataset, model.fold)  # no training can make a fold that the split does not have
+        model.check_trained(options.device)
         model.check_planned()
     for earlier, later in planned.successions():
         later.check_continues(earlier)

@@ -52,7 +52,7 @@ def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence
     from nnunet_cil.training.state import read_model_checkpoint
 
     checkpoints = final_checkpoints(model)
-    plans = read_plans(model / "plans.json", "Give a model folder, with plans.json and fold_X.")
+    plans = read_plans(model / "plans.json", "Give a model folder, with plans.json and fold_X.", "Restore the file.")
     plans.pop("cil", None)
     stored = read_dataset_json(model / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
     dataset_json = {key: stored[key] for key in (*_NEEDED, *_TOLD) if key in stored}

@@ -19,6 +19,8 @@ from nnunet_cil.lineage import StepRecord, foreign_record
 from nnunet_cil.names import is_dataset_name, is_path_component
 from nnunet_cil.step_plans import StepPlan, read_step_plan
 
+_RESTORE = "Restore the file."
+
 _FOLD = re.compile("fold_([0-9]{1,9}|all)")
 
 
@@ -88,7 +90,7 @@ def read_model(folder: Path, trusted: Sequence[str] = ()) -> TrainedModel:
     folder = folder.resolve()
     _refuse_other_folders(folder)
     checkpoints = final_checkpoints(folder)
-    plans = read_plans(folder / "plans.json", "Give a model folder, with plans.json and fold_X.")
+    plans = read_plans(folder / "plans.json", "Give a model folder, with plans.json and fold_X.", _RESTORE)
     dataset_json = read_dataset_json(folder / "dataset.json", "Give a model folder, with dataset.json and fold_X.")
     contents = {fold: read_model_checkpoint(file) for fold, file in checkpoints.items()}
     first = next(iter(contents.values()))

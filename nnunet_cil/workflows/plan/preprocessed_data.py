@@ -74,8 +74,9 @@ def read_base_plans(dataset: str, base_plans: str) -> dict[str, Any]:
     planner = f" -pl {PLANNERS[base_plans]}" if base_plans in PLANNERS and base_plans != "nnUNetPlans" else ""
     with_plans = folder / "dataset.json"  # nnU-Net writes it with the plans
     is_there = file.is_file() and with_plans.is_file()
-    redo = "" if is_there else f"Run 'nnUNetv2_plan_and_preprocess -d {id_argument(dataset)}{planner}' first."
-    read_dataset_json(with_plans, redo)
+    first = f"Run 'nnUNetv2_plan_and_preprocess -d {id_argument(dataset)}{planner}' first."
+    redo = "Restore it." if is_there else first
+    read_dataset_json(with_plans, f"Copy that of nnUNet_raw/{dataset} there." if is_there else first)
     plans = read_plans(file, redo)
     refuse_other_data_set(plans, file)
     if "cil" in plans:

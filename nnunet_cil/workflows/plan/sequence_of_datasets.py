@@ -96,8 +96,8 @@ def _refuse_alike(schedule: Schedule, datasets: Sequence[str], dataset: str) -> 
         if alike := spelled_alike(name, others):
             raise CILError(
                 f"{schedule.name}: {name!r} of {dataset} looks like another spelling of {alike[0]!r} ({others[alike[0]]}). If it "
-                "is the same organ, learn it once: take one of the two out of the schedule. If it is another one, give it a "
-                "name of its own in dataset.json and in the schedule."
+                "is the same organ, learn it once: take one of the two out of the schedule, with its step where no other class "
+                "is in it. If it is another one, give it a name of its own in dataset.json and in the schedule."
             )
 
 

@@ -408,7 +408,7 @@ def change_raw(model, *, without=(), **changed):
 
 def test_a_dataset_json_that_nnunet_would_not_take(unprocessed, monkeypatch):
     change_raw(unprocessed, labels={"0": "background", "1": "kidney"})
-    with pytest.raises(CILError, match=r"labels as nnU-Net v1 wanted them .*'background': 0"):
+    with pytest.raises(CILError, match=r'labels as nnU-Net v1 wanted them .*"background": 0'):
         extend(unprocessed, 18, ExtendOptions())
     change_raw(unprocessed, labels={"background": 0, "kidney": 1}, without=("file_ending",))
     with pytest.raises(CILError, match="lacks 'file_ending'"):
