@@ -82,28 +82,36 @@ _MAX_DIGITS = 300
 """The most digits of a whole number in a JSON file: no number with more fits into a floating point number."""
 
 
-def read_json(file: Path, remedy: str) -> dict[str, Any]:
-    """Reads a JSON object; ``remedy`` says what to do when the file is missing or holds something else.
+_CORRECT = "Correct it there, or restore the file."
+
+
+def read_json(file: Path, remedy: str, damaged: str = _CORRECT) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Args:
+        file: to read.
+        remedy: says what to do when the file is missing or holds something else.
+        damaged: says what to do when it is no JSON.
 
     Raises:
         CILError: the file is missing or cannot be read, is not JSON in UTF-8, names a key twice, is nested too deep, or holds
             no object.
     """
-    content = _read_any_json(file, remedy)
+    content = _read_any_json(file, remedy, damaged)
     if not isinstance(content, dict):
         raise CILError(f"{file} holds {json_type(content)}, but must hold a JSON object in braces. {remedy}".rstrip())
     return content
 
 
 def read_json_list(file: Path, remedy: str) -> list[Any]:
-    """Reads a JSON list; otherwise as ``read_json``."""
-    content = _read_any_json(file, remedy)
+    """Reads a JSON list; otherwise as ``read_json``, with one remedy for all."""
+    content = _read_any_json(file, remedy, remedy)
     if not isinstance(content, list):
         raise CILError(f"{file} holds {json_type(content)}, but must hold a JSON list in brackets. {remedy}".rstrip())
     return content
 
 
-def _read_any_json(file: Path, remedy: str) -> Any:
+def _read_any_json(file: Path, remedy: str, damaged: str) -> Any:
     try:
         content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -115,7 +123,7 @@ def _read_any_json(file: Path, remedy: str) -> Any:
     try:
         return parse_json(content)
     except ValueError as error:
-        raise CILError(f"{file} is not valid JSON: {error}. Correct it there, or restore the file.") from error
+        raise CILError(f"{file} is not valid JSON: {error}. {damaged}") from error
 
 
 def parse_json(content: str | bytes) -> Any:

@@ -23,6 +23,7 @@ from nnunet_cil.owners import Owner, current_owner, current_user, read_token
 from nnunet_cil.slurm_queue import job_is_over
 
 _LOOK_EVERY_S = 2.0
+_MOST_NEW_FOLDERS = 10
 _ASK_EVERY_S = 30.0
 """How often Slurm is asked, which serves many users."""
 
@@ -38,6 +39,7 @@ class Holder:
         command: of the process.
         job: the ID of the Slurm job that the process belongs to; empty for none.
         cluster: of that job; empty where Slurm did not say.
+        new_folders: how many of the file's folders, from the innermost on, were made for it.
         is_own: this user has taken it.
     """
 
@@ -48,6 +50,7 @@ class Holder:
     job: str
     cluster: str
     is_own: bool
+    new_folders: int = 0
 
     @classmethod
     def this_process(cls) -> Holder:
@@ -120,8 +123,7 @@ class Lock:
 
     def left_by(self) -> Holder | None:
         """Returns the process that has ended without letting the lock go; None where there is no such."""
-        holder = self._read()
-        return holder if holder is not None and holder.has_ended else None
+        return self._ended()
 
     def acquire(self) -> None:
         """Takes the lock; does nothing where this process holds it already. It is let go when the process ends.
@@ -136,8 +138,10 @@ class Lock:
                 raise CILError(self.refusal(holder))
             known = self._read()
             if known is not None and known.owner != current_owner():
+                self._made = self._folders_of(known)
                 self.file.unlink(missing_ok=True)
             elif known is not None:
+                self._made = self._folders_of(known)
                 return
             try:
                 self._create()
@@ -160,14 +164,20 @@ class Lock:
 
     def forget_ended(self) -> None:
         """Removes the file of a process that has ended without letting the lock go, as one that is killed does."""
-        if self._ended():
+        if self._ended() is not None:
             with _one_at_a_time():
-                if self._ended():  # nobody has taken it over meanwhile
+                if (holder := self._ended()) is not None:  # nobody has taken it over meanwhile
                     self.file.unlink(missing_ok=True)
+                    self._made = self._folders_of(holder)
+                    self._remove_made()
+                    self._made = ()
 
-    def _ended(self) -> bool:
+    def _folders_of(self, holder: Holder) -> tuple[Path, ...]:
+        return tuple(self.file.parents)[: holder.new_folders]
+
+    def _ended(self) -> Holder | None:
         holder = self._read()
-        return holder is not None and holder.has_ended
+        return holder if holder is not None and holder.has_ended else None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -221,7 +231,9 @@ class Lock:
         if owner is None:
             return None
         texts = {key: str(content.get(key, "")) for key in ("host", "since", "command", "job", "cluster")}
-        return Holder(owner=owner, is_own=is_own, **texts)
+        made = content.get("new_folders")
+        number = made if type(made) is int and 0 <= made < _MOST_NEW_FOLDERS else 0
+        return Holder(owner=owner, is_own=is_own, new_folders=number, **texts)
 
     def _create(self) -> None:
         """Writes the file, unless another process, of another machine, has written it meanwhile.
@@ -237,6 +249,7 @@ class Lock:
             "command": own.command,
             "job": own.job,
             "cluster": own.cluster,
+            "new_folders": len(self._made),
         }
         with temporary_file(self.file) as written:
             written.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

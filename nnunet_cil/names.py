@@ -33,12 +33,15 @@ _SIDES = {"l": "left", "lt": "left", "r": "right", "rt": "right", "left": "left"
 _SIDE = re.compile("^(left|right)(?=.{3})|(?<=.{3})(left|right)$")
 """A side that is written together with the organ."""
 
+_LETTER_OF_A_SIDE = re.compile("([lr])([bcdfgjklmnpqrstvwxz][a-z]{2,}|[aeiou][a-z]{4,})")
+"""The same as a letter, where few words begin so: ``lkidney``, ``rlung``, ``ladrenal``, but not ``liver`` or ``rhomboid``."""
+
 
 def spelled_alike(name: str, others: Iterable[str]) -> list[str]:
     """Returns the names that are likely to mean the same organ as a name.
 
     They differ in capitals, accents, in what separates the words, in their order, in short forms of left and right, in the
-    plural or in British spelling: ``Liver`` and ``livers``, ``gall bladder`` and ``GallBladder``, ``kidney_r`` and
+    plural or in British spelling: ``Liver`` and ``livers``, ``gall bladder`` and ``GallBladder``, ``kidney_r``, ``rkidney`` and
     ``rightkidney``.
     """
     own = _spellings(name)
@@ -50,10 +53,19 @@ def _spellings(name: str) -> set[str]:
     text = unicodedata.normalize("NFKC", parts)
     found = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+", text)
     words = [part for word in found for part in _SIDE.sub(r" \g<0> ", word.lower()).split()]
-    sides = sorted(_SIDES.get(w, w) for w in words if _SIDES.get(w, w) in _SIDES.values())
-    others = [f"#{w}" if w.isdigit() else _stem(w) for w in words if _SIDES.get(w, w) not in _SIDES.values()]
     if not words:
         return {name}
+    spellings = _in_one_order(words)
+    if (side := _LETTER_OF_A_SIDE.fullmatch(words[0])) is not None:
+        spellings |= _in_one_order([*side.groups(), *words[1:]])
+    return spellings
+
+
+def _in_one_order(words: Iterable[str]) -> set[str]:
+    """Returns words as one text each way: written together, and in one order."""
+    words = list(words)
+    sides = sorted(_SIDES.get(w, w) for w in words if _SIDES.get(w, w) in _SIDES.values())
+    others = [f"#{w}" if w.isdigit() else _stem(w) for w in words if _SIDES.get(w, w) not in _SIDES.values()]
     return {" ".join([*sides, "".join(others)]), " ".join([*sides, *sorted(others)])}
 
 

@@ -214,6 +214,39 @@ def test_the_lock_of_a_killed_process_is_removed_by_whoever_looks_and_no_other_o
     assert not lock.file.exists()
 
 
+@pytest.mark.parametrize("how", ["look", "take over"])
+def test_folders_that_were_made_for_the_lock_of_a_killed_process_go_with_it_unless_something_is_in_them(tmp_path, how):
+    for kept in (0, 1):
+        lock = Lock(tmp_path / f"data_{kept}/cil_logs/lock.json", "The folder")
+        lock.file.parent.mkdir(parents=True)
+        write_holder(lock, ended_process(), new_folders=2)
+        if kept:
+            (tmp_path / "data_1/other").touch()
+        if how == "look":
+            lock.forget_ended()
+        else:
+            lock.acquire()
+            lock.release()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data_1"]
+    assert [path.name for path in (tmp_path / "data_1").iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize("number", [-1, 99, "2", True, None])
+def test_a_number_of_folders_that_no_lock_can_have_made_is_not_believed(tmp_path, number):
+    lock = Lock(tmp_path / "folder/lock.json", "The folder")
+    lock.file.parent.mkdir()
+    write_holder(lock, ended_process(), new_folders=number)
+    lock.forget_ended()
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_lock_says_how_many_folders_were_made_for_it(tmp_path):
+    lock = Lock(tmp_path / "data/cil_logs/lock.json", "The folder")
+    with lock.held():
+        assert json.loads(lock.file.read_text())["new_folders"] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_process_that_is_killed_while_it_takes_a_lock_leaves_nothing_in_the_way(lock, tmp_path):
     killed = f"import os; os.link = lambda *_: os._exit(9)\n{HOLD}"
     assert subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False).returncode == 9

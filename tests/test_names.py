@@ -117,6 +117,14 @@ def test_what_leads_elsewhere_is_no_path_component(name):
         ("\ufb01bula", "fibula"),
         ("O\u0308sophagus", "\u00d6sophagus"),
         ("liver1", "liver_1"),
+        ("lkidney", "left kidney"),
+        ("lkidney", "l_kidney"),
+        ("lkidney", "kidney_l"),
+        ("Rkidney", "kidney right"),
+        ("llung", "left lung"),
+        ("rrib_3", "right rib 3"),
+        ("ladrenal", "adrenal_left"),
+        ("rkidneyTumour", "tumor right kidney"),
     ],
 )
 def test_other_spellings_of_an_organ_are_alike(name, other):
@@ -145,6 +153,16 @@ def test_other_spellings_of_an_organ_are_alike(name, other):
         ("\u304b\u3099", "\u304b"),
         ("tibia", "fibula"),
         ("liver_tumours", "liver"),
+        ("liver", "l iver"),
+        ("liver", "left iver"),
+        ("lung", "left ung"),
+        ("rib", "right ib"),
+        ("lkidney", "rkidney"),
+        ("lkidney", "kidney"),
+        ("lkidney", "right kidney"),
+        ("rhomboid", "right homboid"),
+        ("lymph node", "left ymph node"),
+        ("rectum", "left ectum"),
     ],
 )
 def test_other_organs_are_not_alike(name, other):

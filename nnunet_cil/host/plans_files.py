@@ -15,7 +15,7 @@ from nnunet_cil.host.folders import dataset_id
 from nnunet_cil.names import valid_name
 from nnunet_cil.validation import validated
 
-_AGAIN = "Restore the file, or plan and preprocess the data set again."
+_AGAIN = "Restore the file, or remove it and plan and preprocess the data set again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def read_plans(file: Path, remedy: str, again: str = _AGAIN) -> dict[str, Any]:
     Raises:
         CILError: the file is missing, or lacks what nnU-Net needs.
     """
-    plans = read_json(file, remedy)
+    plans = read_json(file, remedy, again)
     found: _Plans = validated(_Plans, plans, str(file), again)
     if not found.configurations:
         raise CILError(f"{file} has no configuration. {again}")

@@ -15,6 +15,7 @@ from nnunet_cil.host.case_files import training_cases, training_files
 from nnunet_cil.host.commands import call, user_environment
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import id_argument, nnunet_folder
+from nnunet_cil.host.label_record import LabelRecord
 from nnunet_cil.host.plans_files import read_plans
 from nnunet_cil.host.preprocessed import PreprocessedCases
 from nnunet_cil.locks import Lock
@@ -26,6 +27,8 @@ PLANNERS = {
     **{f"nnUNetResEncUNet{size}Plans": f"nnUNetPlannerResEnc{size}" for size in ("M", "L", "XL")},
 }
 """nnU-Net's plans -> the planner that makes them."""
+
+_REDO = "Plan and preprocess the data set again."
 
 _CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres")
 """The configurations that nnU-Net's planners make; cascades are not supported."""
@@ -43,38 +46,95 @@ def preprocess(dataset: str, configuration: str, base_plans: str, logs: Path) ->
     Raises:
         CILError: the plans are not nnU-Net's own, preprocessing failed, or another process is at it that cannot be watched.
     """
-    lock = Lock(nnunet_folder("nnUNet_preprocessed") / f".{dataset}.in_use.json", f"The preprocessing of {dataset}")
+    lock, folder = _lock(dataset), nnunet_folder("nnUNet_preprocessed") / dataset
     lock.forget_ended()
-    folder = nnunet_folder("nnUNet_preprocessed") / dataset
+    recover(dataset, base_plans)
     if missing_commands(dataset, configuration, base_plans):
         lock.wait(logger.info)
         with lock.held():
-            _remove_cut_off(folder / "dataset_fingerprint.json")
             _preprocess(dataset, configuration, base_plans, logs)
     elif lock.holder() is None:
+        LabelRecord.finish(_cases_folder(folder, configuration, base_plans), _label_files(dataset))
         complete_label_copies(dataset)
+
+
+def _lock(dataset: str) -> Lock:
+    return Lock(nnunet_folder("nnUNet_preprocessed") / f".{dataset}.in_use.json", f"The preprocessing of {dataset}")
+
+
+def recover(dataset: str, base_plans: str) -> None:
+    """Removes or restores what nnU-Net's planning has not written to its end, since it was killed, and would fail on.
+
+    Its fingerprint and its plans are removed: it makes them anew. Plans stay where something was preprocessed with them. The
+    copy of dataset.json is made again where it holds the beginning of the original. Nothing happens while another process
+    preprocesses the data set.
+
+    Args:
+        dataset: nnU-Net's name.
+        base_plans: the name of the plans.
+    """
+    folder, original = (nnunet_folder(v) / dataset for v in ("nnUNet_preprocessed", "nnUNet_raw"))
+    anew = [folder / "dataset_fingerprint.json"]
+    if base_plans in PLANNERS and not any(path.is_dir() for path in folder.glob(f"{glob.escape(base_plans)}_*")):
+        anew.append(folder / f"{base_plans}.json")
+    anew = [file for file in anew if _is_cut_off_json(file)]
+    copy, original = folder / "dataset.json", original / "dataset.json"
+    is_half = copy.is_file() and original.is_file() and _is_cut_off_copy(copy, original)
+    lock = _lock(dataset)
+    if (anew or is_half) and lock.holder() is None:
+        with lock.held():
+            for file in anew:
+                file.unlink(missing_ok=True)
+            if is_half:
+                with moved_into_place(copy) as temporary:
+                    shutil.copyfile(original, temporary)
 
 
 def complete_label_copies(dataset: str) -> None:
     """Copies the label files that nnU-Net has preprocessed but not copied, or not to the end, since it was killed.
 
-    It copies them once all cases are preprocessed. A label file that is newer than a preprocessed case is left alone.
+    It copies them once all cases are preprocessed. Only a label file that is known to be the one that was preprocessed is
+    copied: by the record of this package, or by a copy that holds the beginning of it.
 
     Args:
         dataset: nnU-Net's name; nothing happens where it is not preprocessed, or not in nnUNet_raw.
     """
-    folder, raw = (nnunet_folder(variable) / dataset for variable in ("nnUNet_preprocessed", "nnUNet_raw"))
-    if not (folder / "dataset.json").is_file() or not raw.is_dir():
+    folder = nnunet_folder("nnUNet_preprocessed") / dataset
+    if not (folder / "dataset.json").is_file():
         return
-    dataset_json = read_dataset_json(folder / "dataset.json", "Plan and preprocess the data set again.")
-    for case, files in training_files(raw, dataset_json).items():
-        labels, copy = Path(files["label"]), folder / "gt_segmentations" / f"{case}{dataset_json['file_ending']}"
+    ending = read_dataset_json(folder / "dataset.json", _REDO)["file_ending"]
+    records: dict[Path, LabelRecord] = {}
+    for case, labels in _label_files(dataset).items():
+        copy = folder / "gt_segmentations" / f"{case}{ending}"
         if not labels.is_file() or not _is_cut_off_copy(copy, labels):
             continue
-        done = [file.stat().st_mtime for file in folder.glob(f"*/{glob.escape(case)}.pkl")]
-        if done and labels.stat().st_mtime <= min(done):
+        made = [file.parent for file in folder.glob(f"*/{glob.escape(case)}.pkl")]
+        records |= {own: LabelRecord.read(own) for own in made if own not in records}
+        known = [records[own].is_from(own, case, labels) for own in made]
+        is_begun = copy.is_file() and copy.stat().st_size > 0
+        if made and False not in known and (is_begun or True in known):
             with moved_into_place(copy) as temporary:
                 shutil.copy2(labels, temporary)
+
+
+def _label_files(dataset: str) -> dict[str, Path]:
+    """Returns case -> label file in nnUNet_raw, as the preprocessed dataset.json lists them; empty where one is missing."""
+    folder, raw = (nnunet_folder(variable) / dataset for variable in ("nnUNet_preprocessed", "nnUNet_raw"))
+    file = folder / "dataset.json"
+    file = file if file.is_file() else raw / "dataset.json"
+    if not file.is_file() or not raw.is_dir():
+        return {}
+    content = read_dataset_json(file, _REDO)
+    return {case: Path(files["label"]) for case, files in training_files(raw, content).items()}
+
+
+def _cases_folder(folder: Path, configuration: str, base_plans: str) -> Path:
+    """Returns the folder of a configuration's preprocessed cases; of plans that are not there, as nnU-Net will call it."""
+    file = folder / f"{base_plans}.json"
+    known = read_plans(file, "")["configurations"] if file.is_file() else {}
+    if configuration in known:
+        return PreprocessedCases.of(folder, read_plans(file, ""), configuration).folder
+    return folder / f"{base_plans}_{configuration}"
 
 
 def _is_cut_off_copy(copy: Path, original: Path) -> bool:
@@ -86,27 +146,33 @@ def _is_cut_off_copy(copy: Path, original: Path) -> bool:
     return original.read_bytes().startswith(copy.read_bytes())
 
 
-def _remove_cut_off(file: Path) -> None:
-    """Removes a JSON file of nnU-Net that it has not written to the end, since it was killed: it would fail on it."""
-    if file.is_file():
-        text = file.read_text(encoding="utf-8", errors="replace").rstrip()
-        if text.splitlines()[-1:] != ["}"] and not _is_json(text):
-            file.unlink()
-
-
-def _is_json(text: str) -> bool:
+def _is_cut_off_json(file: Path) -> bool:
+    """Tells whether a JSON file of nnU-Net, whose last line is a brace, does not end with it, and is no JSON."""
+    if not file.is_file():
+        return False
+    text = file.read_text(encoding="utf-8", errors="replace").rstrip()
+    if text.splitlines()[-1:] == ["}"]:
+        return False
     try:
         parse_json(text)
     except ValueError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _preprocess(dataset: str, configuration: str, base_plans: str, logs: Path) -> None:
     processes = ["-np", os.environ["nnUNet_def_n_proc"]] if "nnUNet_def_n_proc" in os.environ else []
-    for command, *arguments in missing_commands(dataset, configuration, base_plans):
+    commands = missing_commands(dataset, configuration, base_plans)
+    folder = nnunet_folder("nnUNet_preprocessed") / dataset
+    is_preprocessed = any("preprocess" in command for command, *_ in commands)
+    if is_preprocessed:
+        folder.mkdir(exist_ok=True)
+        LabelRecord.begin(_cases_folder(folder, configuration, base_plans), _label_files(dataset))
+    for command, *arguments in commands:
         logger.info(shlex.join([command, *arguments, *processes]))
         call(command, [*arguments, *processes], user_environment(), logs / "preprocessing.txt")
+    if is_preprocessed:
+        LabelRecord.finish(_cases_folder(folder, configuration, base_plans), _label_files(dataset))
 
 
 def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[list[str]]:
@@ -146,5 +212,5 @@ def _is_complete(preprocessed: PreprocessedCases) -> bool:
     done, folder = set(preprocessed.complete_names()), preprocessed.folder.parent
     raw = nnunet_folder("nnUNet_raw") / folder.name
     # nnU-Net preprocesses what this copy of dataset.json says
-    dataset_json = read_dataset_json(folder / "dataset.json", "Plan and preprocess the data set again.")
+    dataset_json = read_dataset_json(folder / "dataset.json", _REDO)
     return bool(done) and training_cases(raw, dataset_json) <= done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -60,6 +61,27 @@ class Fold:
         return Fold(training=training, validation=validation)
 
 
+def remove_cut_off_split(folder: Path, cases: Sequence[str]) -> None:
+    """Removes a split that nnU-Net has not written to its end, since it was killed: it makes the same one again.
+
+    Args:
+        folder: the preprocessed data set.
+        cases: all of its training cases.
+    """
+    if _is_cut_off(folder / SPLITS_FILE, cases):
+        (folder / SPLITS_FILE).unlink(missing_ok=True)
+
+
+def _is_cut_off(file: Path, cases: Sequence[str]) -> bool:
+    """Tells whether a file holds the beginning of nnU-Net's own split; of nearly nothing it is not known whose it was."""
+    content = file.read_bytes() if len(cases) >= NUM_FOLDS and file.is_file() else b""
+    if b'"train"' not in content:
+        return False
+    folds = [{"train": list(f.training), "val": list(f.validation)} for f in _made_by_nnunet(cases)]
+    whole = json.dumps(folds, sort_keys=True, indent=4).encode()  # as nnU-Net's save_json
+    return len(content) < len(whole) and whole.startswith(content)
+
+
 def read_split(folder: Path) -> list[Fold]:
     """Reads a preprocessed data set's own split; empty where it has none yet.
 
@@ -111,12 +133,15 @@ def split_of(folder: Path, cases: Sequence[str]) -> list[Fold]:
     Raises:
         CILError: the split that is there has another form, or names a case that is not there.
     """
-    own = read_split(folder)
+    own = [] if _is_cut_off(folder / SPLITS_FILE, cases) else read_split(folder)
     if own:
         _refuse_unknown(own, folder, cases)
         return own
-    if len(cases) < NUM_FOLDS:
-        return []
+    return _made_by_nnunet(cases) if len(cases) >= NUM_FOLDS else []
+
+
+def _made_by_nnunet(cases: Sequence[str]) -> list[Fold]:
+    """Returns the split that nnU-Net makes where there is none."""
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
     made = generate_crossval_split(sorted(cases), seed=SPLIT_SEED, n_splits=NUM_FOLDS)
@@ -179,9 +204,10 @@ def refuse_few_cases(folder: Path, num_cases: int, hint: str = "") -> NoReturn:
 
 def unlisted_cases(folder: Path, cases: Iterable[str]) -> list[str]:
     """Returns the cases that no fold of the data set's own split names; none where it has no split yet."""
-    folds = read_split(folder)
+    all_cases = list(cases)
+    folds = [] if _is_cut_off(folder / SPLITS_FILE, all_cases) else read_split(folder)
     listed = {case for fold in folds for case in (*fold.training, *fold.validation)}
-    return sorted(set(cases) - listed) if folds else []
+    return sorted(set(all_cases) - listed) if folds else []
 
 
 def deal_cases(num_steps: int, cases: Sequence[str], folds: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -11,7 +11,7 @@ from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.fold_cases import FoldCases
 from nnunet_cil.host.preprocessed import PreprocessedCases
-from nnunet_cil.host.splits import SPLITS_FILE, Fold, fold_of
+from nnunet_cil.host.splits import SPLITS_FILE, Fold, fold_of, remove_cut_off_split
 from nnunet_cil.host.training_cases import check_training_cases, unlisted_note
 from nnunet_cil.labels import labelled_classes
 from nnunet_cil.lineage import StepRecord
@@ -26,7 +26,10 @@ def check_split(trainer: nnUNetTrainerCIL) -> None:
     Raises:
         CILError: says what is wrong with the split, or which preprocessed case is incomplete.
     """
-    fold_of(Path(trainer.preprocessed_dataset_folder_base), trainer.fold, _preprocessed_cases(trainer).names())
+    folder, names = Path(trainer.preprocessed_dataset_folder_base), _preprocessed_cases(trainer).names()
+    if trainer.local_rank == 0:
+        remove_cut_off_split(folder, names)
+    fold_of(folder, trainer.fold, names)
 
 
 def narrowed_split(

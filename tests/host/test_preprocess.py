@@ -1,6 +1,7 @@
 """Checks that the next call puts right what an interrupted preprocessing has left."""
 
 import os
+import shutil
 
 import pytest
 from test_owners import ended_process
@@ -8,7 +9,8 @@ from toy import DATASET
 
 from nnunet_cil.files import write_json
 from nnunet_cil.host import preprocess as module
-from nnunet_cil.host.preprocess import complete_label_copies, preprocess
+from nnunet_cil.host.label_record import LabelRecord
+from nnunet_cil.host.preprocess import complete_label_copies, preprocess, recover
 from nnunet_cil.owners import current_owner
 
 
@@ -34,31 +36,91 @@ def test_a_lock_goes_with_a_process_that_was_killed_once_all_was_preprocessed(to
     assert file.exists() == (state == "running")
 
 
+@pytest.fixture
+def raw_labels(toy):
+    """The folder of the toy's raw label files."""
+    return toy.parents[1] / "raw" / DATASET / "labelsTr"
+
+
+def label_files(raw_labels):
+    return {file.name.removesuffix(".nii.gz"): file for file in raw_labels.iterdir()}
+
+
 @pytest.mark.parametrize("copied", [None, 0, 50])
-def test_label_files_that_a_killed_preprocessing_has_not_copied_are_copied(toy, called, tmp_path, copied):
-    copy, raw = toy / "gt_segmentations/case_2.nii.gz", tmp_path / "nnunet/raw" / DATASET / "labelsTr/case_2.nii.gz"
+def test_label_files_that_a_killed_preprocessing_has_not_copied_are_copied(toy, raw_labels, called, tmp_path, copied):
+    """A record of the labels says that they are the same, whatever the files' times."""
+    copy, raw = toy / "gt_segmentations/case_2.nii.gz", raw_labels / "case_2.nii.gz"
+    LabelRecord.begin(toy / "nnUNetPlans_3d_fullres", label_files(raw_labels))
     whole = copy.read_bytes()
     copy.unlink() if copied is None else copy.write_bytes(whole[:copied])
+    os.utime(raw, (raw.stat().st_mtime + 3600,) * 2)
     preprocess(DATASET, "3d_fullres", "nnUNetPlans", tmp_path)
     assert copy.read_bytes() == whole
     assert copy.stat().st_mtime == raw.stat().st_mtime
     assert called == []
 
 
-@pytest.mark.parametrize("change", ["label", "copy", "no case"])
-def test_label_files_that_may_have_changed_are_not_copied(toy, tmp_path, change):
-    copy, raw = toy / "gt_segmentations/case_2.nii.gz", tmp_path / "nnunet/raw" / DATASET / "labelsTr/case_2.nii.gz"
-    if change == "copy":
-        copy.write_bytes(b"something else")
-    else:
-        copy.unlink()
+def test_without_a_record_a_copy_that_has_begun_says_which_file_it_is_of(toy):
+    copies = [toy / f"gt_segmentations/case_{i}.nii.gz" for i in (1, 2)]
+    whole = copies[1].read_bytes()
+    copies[0].unlink()
+    copies[1].write_bytes(whole[:60])
+    complete_label_copies(DATASET)
+    assert copies[1].read_bytes() == whole
+    assert not copies[0].exists()
+
+
+@pytest.mark.parametrize("change", ["label", "copy", "no case", "other case"])
+def test_label_files_that_may_have_changed_are_not_copied(toy, raw_labels, change):
+    copy, raw = toy / "gt_segmentations/case_2.nii.gz", raw_labels / "case_2.nii.gz"
+    folder, labels = toy / "nnUNetPlans_3d_fullres", label_files(raw_labels)
+    LabelRecord.begin(folder, labels)
+    LabelRecord.finish(folder, labels)
+    copy.write_bytes(b"something else") if change == "copy" else copy.unlink()
     if change == "label":
-        os.utime(raw, (raw.stat().st_mtime + 3600,) * 2)
+        time = raw.stat().st_mtime
+        raw.write_bytes(labels["case_1"].read_bytes())
+        os.utime(raw, (time - 3600,) * 2)
     if change == "no case":
         for file in toy.glob("*/case_2.pkl"):
             file.unlink()
+    if change == "other case":  # which nnU-Net has preprocessed by itself since
+        shutil.copyfile(folder / "case_1.pkl", folder / "case_2.pkl")
     complete_label_copies(DATASET)
     assert (copy.read_bytes() if copy.is_file() else None) == (b"something else" if change == "copy" else None)
+
+
+@pytest.mark.parametrize("command", ["plan_and_preprocess", "preprocess"])
+def test_a_preprocessing_records_which_labels_it_is_from(toy, raw_labels, tmp_path, monkeypatch, command):
+    folder = toy / "nnUNetPlans_3d_fullres"
+    kept = tmp_path / "kept"
+    folder.rename(kept)
+    plans = toy / "nnUNetPlans.json"
+    text = plans.read_text()
+    if command == "plan_and_preprocess":
+        plans.unlink()
+
+    def call(called, *_others):
+        assert called == f"nnUNetv2_{command}"
+        plans.write_text(text)
+        shutil.copytree(kept, folder)
+        shutil.copyfile(raw_labels / "case_0.nii.gz", raw_labels / "case_4.nii.gz")  # changed while it was preprocessed
+
+    monkeypatch.setattr(module, "call", call)
+    preprocess(DATASET, "3d_fullres", "nnUNetPlans", tmp_path)
+    record = LabelRecord.read(folder)
+    assert record.is_from(folder, "case_1", raw_labels / "case_1.nii.gz") is True
+    assert record.is_from(folder, "case_1", raw_labels / "case_2.nii.gz") is False
+    assert record.is_from(folder, "case_4", raw_labels / "case_4.nii.gz") is None
+
+
+def test_a_record_that_is_damaged_says_nothing(toy, raw_labels):
+    folder, label = toy / "nnUNetPlans_3d_fullres", raw_labels / "case_1.nii.gz"
+    LabelRecord.begin(folder, {"case_1": label})
+    (file,) = (toy / "cil_label_hashes").iterdir()
+    for content in ("", "{", "[]", '{"labels": {"case_1": 3}}', '{"labels": null}'):
+        file.write_text(content)
+        assert LabelRecord.read(folder).is_from(folder, "case_1", label) is None
 
 
 @pytest.mark.parametrize(
@@ -72,3 +134,47 @@ def test_a_fingerprint_that_was_not_written_to_its_end_is_made_again(toy, called
     preprocess(DATASET, "3d_fullres", "nnUNetPlans", tmp_path)
     assert called == ["nnUNetv2_plan_and_preprocess"]
     assert (toy / "dataset_fingerprint.json").exists() == stays
+
+
+@pytest.mark.parametrize("part", [0.0, 0.4, 0.99])
+def test_plans_that_were_not_written_to_their_end_are_made_again(toy, called, tmp_path, part):
+    plans = toy / "nnUNetPlans.json"
+    text = plans.read_text()
+    plans.write_text(text[: int(len(text) * part)])
+    recover(DATASET, "nnUNetPlans")
+    assert plans.exists()  # cases are preprocessed: the plans that nnU-Net would make may be others
+    for folder in toy.glob("nnUNetPlans_*"):
+        shutil.rmtree(folder)
+    preprocess(DATASET, "3d_fullres", "nnUNetPlans", tmp_path)
+    assert called == ["nnUNetv2_plan_and_preprocess"]
+    assert not plans.exists()
+
+
+def test_plans_that_are_whole_or_no_bodys_stay(toy):
+    for folder in toy.glob("nnUNetPlans_*"):
+        shutil.rmtree(folder)
+    whole, own = toy / "nnUNetPlans.json", toy / "MyPlans.json"
+    own.write_text("{")
+    for name in ("nnUNetPlans", "MyPlans"):
+        recover(DATASET, name)
+    assert whole.exists()
+    assert own.read_text() == "{"
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5])
+def test_a_copy_of_dataset_json_that_was_not_written_to_its_end_is_made_again(toy, part):
+    copy = toy / "dataset.json"
+    text = copy.read_text()
+    copy.write_text(text[: int(len(text) * part)])
+    recover(DATASET, "nnUNetPlans")
+    assert copy.read_text() == text
+    copy.write_text('{"labels"')  # not the beginning of the original
+    recover(DATASET, "nnUNetPlans")
+    assert copy.read_text() == '{"labels"'
+
+
+def test_nothing_is_recovered_while_another_process_preprocesses(toy, monkeypatch):
+    monkeypatch.setattr(module.Lock, "holder", lambda _self: "another process")
+    (toy / "dataset_fingerprint.json").write_text("{")
+    recover(DATASET, "nnUNetPlans")
+    assert (toy / "dataset_fingerprint.json").exists()

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from batchgenerators.utilities.file_and_folder_operations import save_json
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.splits import (
@@ -11,6 +12,7 @@ from nnunet_cil.host.splits import (
     deal_cases,
     fold_of,
     read_split,
+    remove_cut_off_split,
     split_of,
     unlisted_cases,
 )
@@ -39,6 +41,35 @@ def test_else_the_split_is_the_one_that_nnunet_is_going_to_make(tmp_path):
     made = split_of(tmp_path, CASES[::-1])
     assert [{"train": list(f.training), "val": list(f.validation)} for f in made] == expected
     assert split_of(tmp_path, CASES[:4]) == []
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
+def test_a_split_that_nnunet_has_not_written_to_its_end_is_the_one_that_it_makes_again(tmp_path, part):
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    file, expected = tmp_path / SPLITS_FILE, split_of(tmp_path, CASES)
+    save_json(generate_crossval_split(sorted(CASES)), str(file))
+    text = file.read_text()
+    file.write_text(text[: int(len(text) * part)])
+    assert split_of(tmp_path, CASES) == expected
+    assert unlisted_cases(tmp_path, CASES) == []
+    remove_cut_off_split(tmp_path, CASES)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", '[\n    {\n        "val": [', "[{", json.dumps([{"train": ["case_1"], "val": ["case_2"]}])]
+)
+def test_another_split_stays_whole_or_not(tmp_path, text):
+    file = tmp_path / SPLITS_FILE
+    file.write_text(text)
+    remove_cut_off_split(tmp_path, CASES)
+    assert file.read_text() == text
+    if text[-1:] != "]":
+        with pytest.raises(
+            CILError, match=r"is not valid JSON: .* or remove it: nnU-Net then makes a split of its own"
+        ):
+            split_of(tmp_path, CASES)
 
 
 def test_fold_all_trains_on_all_cases_whatever_the_split(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.dataset_json import read_dataset_json
+from nnunet_cil.host.label_record import LabelRecord
 from nnunet_cil.host.preprocessed import distinct_values
 from nnunet_cil.host.raw_dataset import RawData
 from nnunet_cil.host.reading.images import read_labels, whole_numbers
@@ -40,7 +41,8 @@ def refuse_other_numbers(target: Path, labels: Mapping[str, int]) -> None:
 def refuse_old_labels(preprocessed: Path, raw: RawData) -> None:
     """Refuses preprocessed cases that are gone, or whose label files have changed or have no copy.
 
-    nnU-Net keeps a copy of every label file that it preprocesses, which any later preprocessing brings up to date.
+    nnU-Net keeps a copy of every label file that it preprocesses, which any later preprocessing brings up to date. Where label
+    and copy were both replaced since, it is known only of cases that this package has had preprocessed.
 
     Args:
         preprocessed: the folder of the configuration's preprocessed cases.
@@ -54,6 +56,7 @@ def refuse_old_labels(preprocessed: Path, raw: RawData) -> None:
             f"{preprocessed} has the case {gone[0]!r}, which is not in {raw.folder} any more. Put it back, or remove that "
             "folder, and run the command again."
         )
+    record = LabelRecord.read(preprocessed)
     for case, files in raw.cases.items():
         copy = preprocessed.parent / "gt_segmentations" / f"{case}{raw.dataset_json['file_ending']}"
         if not (preprocessed / f"{case}.pkl").is_file():
@@ -63,7 +66,8 @@ def refuse_old_labels(preprocessed: Path, raw: RawData) -> None:
                 f"{copy} is missing, without which nnU-Net's validation would fail after the training. Put a copy of "
                 f"{files['label']} there (if that has changed since, remove {preprocessed} instead), and run the command again."
             )
-        if file_sha256(copy) != file_sha256(Path(files["label"])):
+        label = Path(files["label"])
+        if file_sha256(copy) != file_sha256(label) or record.is_from(preprocessed, case, label) is False:
             raise CILError(
                 f"The label file of case {case!r} has changed since {preprocessed} was made. Remove that folder and {copy}, and "
                 "run the command again."

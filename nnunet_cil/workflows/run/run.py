@@ -14,7 +14,7 @@ from nnunet_cil.files import read_json
 from nnunet_cil.host.commands import train, user_environment
 from nnunet_cil.host.dataset_json import preprocessed_or_raw
 from nnunet_cil.host.folders import nnunet_folder
-from nnunet_cil.host.preprocess import missing_commands, preprocess
+from nnunet_cil.host.preprocess import missing_commands, preprocess, recover
 from nnunet_cil.locks import Lock
 from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.workflows.evaluate.cases import check_test_cases
@@ -51,6 +51,7 @@ def run(experiment: Experiment, training: TrainingOptions, evaluation: Evaluatio
     Raises:
         CILError: something is missing, or one of the commands failed.
     """
+    recover(experiment.dataset_name, experiment.base_plans)
     for note in check_request(experiment, training, evaluation):
         logger.info(f"Note on the test cases: {note}")
     with running(experiment):
