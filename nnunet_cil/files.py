@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -113,6 +114,8 @@ def read_json_list(file: Path, remedy: str) -> list[Any]:
 
 def _read_any_json(file: Path, remedy: str, damaged: str) -> Any:
     try:
+        if stat.S_ISFIFO(mode := os.stat(file).st_mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode):
+            raise CILError(f"{file} is no file, but a pipe, a socket or a device. Remove it. {remedy}".rstrip())
         content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CILError(f"{file} is missing. {remedy}".rstrip()) from error

@@ -15,7 +15,11 @@ from nnunet_cil.datasets.download import Case, Dataset, Part, Problem, chosen_pa
 from nnunet_cil.datasets.volumes import ImageFile, OneOfSeries, Source
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, shortened
+from nnunet_cil.names import is_readable
 from nnunet_cil.validation import validated
+
+_MOST_CHARACTERS = 60
+"""The longest name of a data set that is taken over."""
 
 
 def find(source: Path, *, cases: Mapping[str, Sequence[str]] | None = None) -> Dataset:
@@ -64,7 +68,8 @@ def _channels(image: Path, num_channels: int) -> tuple[Source, ...]:
 
 def _name(root: Path, content: dict[str, Any]) -> str:
     match = re.fullmatch(r"Task\d+_(\w+)", root.name)
-    return match[1] if match else re.sub(r"\W", "", str(content["name"]))
+    name = match[1] if match else re.sub(r"[^A-Za-z0-9_]", "", str(content["name"]))
+    return name[:_MOST_CHARACTERS] or "Decathlon"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,4 +103,24 @@ def _read(file: Path) -> dict[str, Any]:
                 f"{where} has {shortened(list(numbers))} as numbers in {key!r}, not 0, 1, 2 and so on. Restore it from "
                 "the download."
             )
+    _check_names(task, where)
     return content
+
+
+def _check_names(task: _Task, where: str) -> None:
+    """Refuses names of classes and channels that nnU-Net cannot use, and files that would be one case."""
+    restore = "Restore it from the download."
+    if task.labels["0"].strip().lower() != "background" or len(task.labels) < 2:
+        raise CILError(
+            f"{where} has {shortened(task.labels)} as labels, not the background as 0 and classes. {restore}"
+        )
+    names = [name for number, name in task.labels.items() if number != "0"]
+    for name in (*names, *task.modality.values()):
+        if not is_readable(name) or (name in names and name.strip().lower() == "background"):
+            raise CILError(f"{where} has {shortened(name)} as the name of a class or channel. {restore}")
+        if names.count(name) > 1:
+            raise CILError(f"{where} has {shortened(name)} as the name of two labels. {restore}")
+    files = [Path(entry.image).name for entry in task.training]
+    for name in files:
+        if files.count(name) > 1:
+            raise CILError(f"{where} lists the image {shortened(name)} twice. {restore}")

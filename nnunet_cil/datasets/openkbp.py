@@ -116,7 +116,11 @@ def find(
     missing = {c: [o for o in organs if not (patients[c] / f"{o}.csv").is_file()] for c in sorted(parts)}
     kept = [c for c, organs_missing in missing.items() if keep_incomplete or not organs_missing]
     if all(parts[c] == "test" for c in kept):
-        raise CILError(f"No training patient of {source} has all of {', '.join(organs)}. Choose other organs.")
+        told = "\n".join(f"  {problem.case}: {problem.text}" for problem in _missing_contours(missing, "left out"))
+        raise CILError(
+            f"No training patient of {source} has all of {', '.join(organs)}. Choose other organs with --classes, or keep such "
+            f"patients with --keep-incomplete.\n{told}".rstrip()
+        )
     return Dataset(
         name="OpenKBP",
         cases=tuple(

@@ -18,6 +18,7 @@ from downloads import (
 
 from nnunet_cil.cli import main
 from nnunet_cil.datasets import convert as convert_module
+from nnunet_cil.datasets.catalogue import find
 from nnunet_cil.datasets.convert import splits
 from nnunet_cil.datasets.download import Case
 from nnunet_cil.errors import CILError
@@ -142,3 +143,21 @@ def test_the_command_says_what_it_did(mine, raw, capsys):
     with pytest.raises(SystemExit):
         main(["convert", "generic", str(mine), "1000", "--names", str(mine / "names.json")])
     assert "1 to 999" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["names.json", "images/case7_0000.nii.gz", "extra/notes.txt"])
+def test_a_pipe_in_a_download_is_refused_and_not_waited_for(raw, mine, where):
+    file = mine / where
+    file.parent.mkdir(exist_ok=True)
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    with pytest.raises(CILError, match=rf"{file.name} is no file, but a pipe, a socket or a device\. Remove it"):
+        convert_mine(mine)
+    file.unlink()
+    assert not any(raw.iterdir())
+
+
+def test_a_link_to_a_device_is_no_file_of_json(raw, mine, tmp_path):
+    (tmp_path / "names.json").symlink_to("/dev/zero")
+    with pytest.raises(CILError, match=r"names\.json is no file, but a pipe"):
+        find("generic", mine, {"names": tmp_path / "names.json"})

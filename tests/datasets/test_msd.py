@@ -17,6 +17,7 @@ from downloads import (
     write_msd,
 )
 
+from nnunet_cil.datasets.msd import find
 from nnunet_cil.errors import CILError
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -97,6 +98,17 @@ def test_msd_lists_a_file_that_is_not_there(raw, source):
         ({"training": {"image": "a", "label": "b"}}, "for 'training', but it must be a list"),
         ({"name": None}, "has null for 'name'"),
         ({"name": ""}, "lacks a name"),
+        ({"labels": {"0": "liver", "1": "background"}}, "not the background as 0 and classes"),
+        ({"labels": {"0": "background"}}, "not the background as 0 and classes"),
+        ({"labels": {"0": "background", "1": "Background"}}, "has 'Background' as the name of a class"),
+        ({"labels": {"0": "background", "1": "liver", "2": "liver"}}, "has 'liver' as the name of two labels"),
+        ({"labels": {"0": "background", "1": "a\nb"}}, "as the name of a class or channel"),
+        ({"labels": {"0": "background", "1": " "}}, "has ' ' as the name of a class or channel"),
+        ({"modality": {"0": "\x1b[2J"}}, "as the name of a class or channel"),
+        (
+            {"training": [{"image": f"./{i}/a.nii.gz", "label": f"./{i}/b.nii.gz"} for i in range(2)]},
+            "lists the image 'a.nii.gz' twice",
+        ),
     ],
     ids=str,
 )
@@ -106,6 +118,13 @@ def test_an_edited_dataset_json_of_a_task_is_one_sentence(raw, source, changed, 
     with pytest.raises(CILError, match=re.escape(message)):
         converted("msd", source)
     assert not any(raw.iterdir())
+
+
+@pytest.mark.parametrize(("name", "becomes"), [("../Liver", "Liver"), ("肝", "Decathlon"), ("x" * 300, "x" * 60)])
+def test_a_name_of_a_task_becomes_part_of_a_folders_name(raw, source, name, becomes):
+    file = write_msd(source) / "Task04_Hippocampus/dataset.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "name": name}))
+    assert find(file.parent.rename(source / "task")).name == becomes
 
 
 @pytest.mark.parametrize("packed", [False, True])

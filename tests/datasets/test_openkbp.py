@@ -125,8 +125,10 @@ def test_bad_sources_are_refused(clone, tmp_path):
         convert(tmp_path, tmp_path / "out")
     with pytest.raises(CILError, match=r"no organ 'Brainstm' \(did you mean 'Brainstem'"):
         convert(clone, tmp_path / "out", classes=("Brainstm",))
-    with pytest.raises(CILError, match=r"No training patient of .* has all of Larynx"):
+    with pytest.raises(CILError, match=r"No training patient of .* has all of Larynx\. .* --keep-incomplete") as error:
         convert(clone, tmp_path / "out", classes=("Larynx",))
+    without = [line for line in str(error.value).splitlines() if line.endswith("has no contour of Larynx")]
+    assert len(without) == len(list(clone.rglob("pt_*")))
 
 
 @pytest.mark.parametrize(

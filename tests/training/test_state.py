@@ -63,7 +63,7 @@ def test_previous_step_not_trained_names_the_command(toy, tmp_path):
     refused(
         names[1],
         r"has to be trained first: .*checkpoint_final.pth is missing. Run 'nnUNetv2_train Dataset017_Toy "
-        "3d_fullres 0 -tr nnUNetTrainerPGCD -p nnUNetPlans_toy_step0'",
+        "3d_fullres 0 -tr nnUNetTrainerPGCD -p nnUNetPlans_toy_step0 -device cpu'",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ def convert(
         raise CILError(f"{report.parent} is not a folder, so that --report {report.name} cannot be written there.")
     lock = Lock(nnunet_folder("nnUNet_raw") / f".Dataset{dataset_id:03d}.in_use.json", f"Data set {dataset_id:03d}")
     with lock.held(), _opened(source) as folder:
+        _refuse_special_files(folder)
         dataset = find(name, folder, options or {})
         _refuse_elsewhere(dataset, folder, unpacked=folder != source)
         target = new_dataset_folder(dataset_id, dataset.name)
@@ -106,6 +108,23 @@ def _nothing_left(findings: Findings) -> str:
     if not findings.problems:
         return f"{said} None of its files is called as those of {name}: compare them with the data set's page."
     return f"{said}\n{findings.text(limit=SHOWN)}"
+
+
+def _refuse_special_files(folder: Path) -> None:
+    """Refuses pipes, sockets and devices in a download, which it would wait for, or read without an end.
+
+    Raises:
+        CILError: names the first one.
+    """
+    for at, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            mode = os.lstat(os.path.join(at, name)).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+                raise CILError(
+                    f"{os.path.join(at, name)} is no file, but a pipe, a socket or a device. Remove it, or give the "
+                    "download's own folder."
+                )
 
 
 def _refuse_elsewhere(dataset: Dataset, folder: Path, *, unpacked: bool) -> None:
