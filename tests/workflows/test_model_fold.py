@@ -3,10 +3,11 @@
 import copy
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
-from toy import DATASET, finish_training, init_args, write_checkpoint
+from toy import DATASET, finish_training, init_args, write_checkpoint, write_scores
 from toy_models import PGCD, run, write_model
 
 from nnunet_cil.cli import main
@@ -15,6 +16,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.training.state import StepState
 from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 
 
@@ -27,7 +29,9 @@ def experiment_of(schedule, fold=0):
 def test_an_untrained_step_names_its_command(trained):
     root, schedule, calls = trained
     next((root / "results" / DATASET).glob("*step1*/fold_0/checkpoint_final.pth")).unlink()
-    with pytest.raises(CILError, match=r"Step 1 of toy is not trained .*'nnUNetv2_train .* -p nnUNetPlans_toy_step1'"):
+    with pytest.raises(
+        CILError, match=r"Step 1 of toy is not trained .*'nnUNetv2_train .* nnUNetPlans_toy_step1 -device cpu'"
+    ):
         run(schedule)
     assert not calls
 
@@ -37,10 +41,14 @@ def test_a_training_that_is_not_finished_is_not_begun_anew(trained):
     final = next((root / "results" / DATASET).glob("*step1*/fold_0/checkpoint_final.pth"))
     shutil.copy(final, final.with_name("checkpoint_best.pth"))
     final.write_bytes(final.read_bytes()[:100])
-    with pytest.raises(CILError, match=r"fold_0/checkpoint_final.pth is truncated .*remove it and .*step1 --c'"):
+    with pytest.raises(
+        CILError, match=r"fold_0/checkpoint_final.pth is truncated .*remove it and .*step1 -device cpu --c'"
+    ):
         run(schedule)
     final.unlink()
-    with pytest.raises(CILError, match=r"Step 1 of toy is not trained to its end .*'nnUNetv2_train .*step1 --c'"):
+    with pytest.raises(
+        CILError, match=r"Step 1 of toy is not trained to its end .*'nnUNetv2_train .*step1 -device cpu --c'"
+    ):
         run(schedule)
     assert not calls
 
@@ -114,3 +122,12 @@ def test_a_fold_is_begun_broken_trained_and_finished(trained):
     assert states() == ["begun", "trained"]
     finish_training(model.folder)
     assert states() == ["begun", "trained", "finished"]
+
+
+def test_a_validation_that_could_score_nothing_is_a_validation(tmp_path):
+    """Else each call would ask for another one: the labels of its cases may show none of the model's classes."""
+    fold = ModelFold(SimpleNamespace(folder=tmp_path), 0)
+    write_checkpoint(fold.checkpoint, "x")
+    assert not fold.is_finished
+    write_scores(fold.folder, {})
+    assert fold.is_finished

@@ -47,7 +47,9 @@ def test_cases_come_from_the_fold_and_not_from_what_lies_in_the_folder(validated
 def test_a_validation_case_without_a_prediction_is_refused_with_the_command_that_makes_it(validated):
     root, schedule, fold = validated
     (fold / "validation" / "case_5.nii.gz").unlink()
-    with pytest.raises(CILError, match=r"validation does not hold .* of 'case_5'\. Run 'nnUNetv2_train .*step1 --val'"):
+    with pytest.raises(
+        CILError, match=r"does not hold .* of 'case_5'\. Run 'nnUNetv2_train .*step1 -device cpu --val'"
+    ):
         run(schedule)
     assert not (root / "results" / DATASET / "evaluation").exists()
 
@@ -55,7 +57,9 @@ def test_a_validation_case_without_a_prediction_is_refused_with_the_command_that
 def test_a_validation_case_whose_prediction_somebody_replaced_is_refused(validated):
     _, schedule, fold = validated
     shutil.copyfile(fold / "validation" / "case_5.nii.gz", fold / "validation" / "case_4.nii.gz")
-    with pytest.raises(CILError, match=r"final checkpoint of 'case_4'\. Run 'nnUNetv2_train .*step1 --val'"):
+    with pytest.raises(
+        CILError, match=r"final checkpoint of 'case_4'\. Run 'nnUNetv2_train .*step1 -device cpu --val'"
+    ):
         run(schedule)
 
 
