@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,8 @@ def make_dataset(
     }
     configuration = PlansManager(plans).get_configuration(configuration_name(kind))
     target = preprocessed / configuration.data_identifier
-    for folder in (raw, target, root / "results"):
+    references = preprocessed / "gt_segmentations"
+    for folder in (raw, target, references, root / "results"):
         folder.mkdir(parents=True)
     for name, content in contents.items():
         (preprocessed / name).write_text(json.dumps(content))
@@ -168,6 +170,7 @@ def make_dataset(
         files = [raw / f"{case}_0000.nii", raw / f"{case}.nii"]
         for array, file in zip(volume(seed, shape, num_classes, flat=len(patch) == 2), files, strict=True):
             sitk.WriteImage(sitk.GetImageFromArray(array), str(file))
+        shutil.copy(files[1], references)
         DefaultPreprocessor(verbose=False).run_case_save(
             str(target / case), [str(files[0])], str(files[1]), PlansManager(plans), configuration, dataset_json
         )

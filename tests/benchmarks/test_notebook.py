@@ -10,6 +10,7 @@ import export_memory
 import fill_tables
 import prediction_cost
 import pytest
+import scale
 import step_start
 import volume_options
 
@@ -66,6 +67,7 @@ def test_every_image_of_the_notebook_is_shown():
         (BELOW_THE_FLOOR, "volume_options", volume_options.show),
         (BELOW_THE_FLOOR, "step_start", step_start.show),
         (BELOW_THE_FLOOR, "export_memory", export_memory.show),
+        ("2026-11-29-many-classes-and-cases.md", "scale", scale.tables),
         ("2026-11-23-cached-teacher.md", "cached_teacher", cached_teacher.table),
         ("2026-11-23-prediction-start-up-planning.md", "prediction_cost", prediction_cost.tables),
     ],
