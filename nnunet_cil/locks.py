@@ -192,6 +192,23 @@ class Lock:
         finally:
             self.release()
 
+    @contextmanager
+    def held_in_turn(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Holds the lock as ``held``, but waits for its turn; arguments and errors as for ``wait``."""
+        while True:
+            self.wait(say)
+            try:
+                self.acquire()
+            except CILError:  # another one that waited was faster
+                if self.holder() is None:
+                    raise
+            else:
+                break
+        try:
+            yield
+        finally:
+            self.release()
+
     def wait(self, say: Callable[[str], None]) -> None:
         """Waits until nobody holds the lock.
 

@@ -166,6 +166,30 @@ def test_waiting_is_said_once_and_ends_with_the_holder(lock, other, tmp_path):
     assert len(said) == 1
 
 
+def test_a_lock_is_held_in_turn_once_its_holder_has_ended(lock, other, tmp_path):
+    said = []
+    threading.Timer(0.5, (tmp_path / "end").touch).start()
+    with lock.held_in_turn(said.append):
+        assert other.wait(10) == 0
+        assert json.loads(lock.file.read_text())["process"] == current_owner().token
+    assert not lock.file.exists()
+    assert len(said) == 1
+
+
+def test_who_waits_goes_on_waiting_where_another_one_is_faster(lock, monkeypatch, tmp_path):
+    takes = [CILError("The folder is in use"), None]
+
+    def acquire():
+        if (error := takes.pop(0)) is not None:
+            raise error
+
+    held = iter([None, "another one", None])
+    monkeypatch.setattr(lock, "acquire", acquire)
+    monkeypatch.setattr(lock, "holder", lambda: next(held))
+    with lock.held_in_turn(print):
+        assert not takes
+
+
 TAKE = """
 import sys, time
 from pathlib import Path

@@ -33,11 +33,12 @@ def write_model(file, content):
     torch.save({"network_weights": {}, "init_args": init_args(plans), "logging": logging}, file)
 
 
-def run(schedule, **changed):
+def run(schedule, *, waits=False, **changed):
     options = EvaluationOptions(device="cpu", **changed)
     return evaluate(
         Experiment(dataset=DATASET, configuration="3d_fullres", folds=(0,), schedule_name=schedule, trainers=(PGCD,)),
         options,
+        waits=waits,
     )
 
 

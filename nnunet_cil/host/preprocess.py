@@ -50,8 +50,7 @@ def preprocess(dataset: str, configuration: str, base_plans: str, logs: Path) ->
     lock.forget_ended()
     recover(dataset, base_plans)
     if missing_commands(dataset, configuration, base_plans):
-        lock.wait(logger.info)
-        with lock.held():
+        with lock.held_in_turn(logger.info):
             _preprocess(dataset, configuration, base_plans, logs)
     elif lock.holder() is None:
         LabelRecord.finish(_cases_folder(folder, configuration, base_plans), _label_files(dataset))

@@ -62,12 +62,13 @@ class Evaluation:
     folder: Path
 
 
-def evaluate(experiment: Experiment, options: EvaluationOptions) -> Evaluation:
+def evaluate(experiment: Experiment, options: EvaluationOptions, *, waits: bool = False) -> Evaluation:
     """Predicts and scores every step's model of every trainer and fold; what is there already is not done again.
 
     Args:
         experiment: the models; each fold's are scored on the same test cases, or on the fold's own validation cases.
         options: what to score and how, and where the results go.
+        waits: for another process that writes to the same folder; it is refused otherwise.
 
     Raises:
         CILError: a step is not trained, on top of another model than is there, or on validation cases that would be scored; a
@@ -95,7 +96,8 @@ def evaluate(experiment: Experiment, options: EvaluationOptions) -> Evaluation:
     for remark in remarks:
         logger.info(remark)
     output = output_folder(experiment, options)
-    with Lock(output / ".in_use.json", str(output)).held():
+    lock = Lock(output / ".in_use.json", str(output))
+    with lock.held_in_turn(logger.info) if waits else lock.held():
         return _evaluate(planned, options, output)
 
 

@@ -108,7 +108,7 @@ def _run(experiment: Experiment, training: TrainingOptions, evaluation: Evaluati
     claim_volumes(planned, todo)
     for index, one in enumerate(todo, start=1):
         one.do(partial(_train, one, f"[{index}/{len(todo)}]", logs))
-    return evaluate(experiment, evaluation) if training.reaches_the_end(experiment) else None
+    return evaluate(experiment, evaluation, waits=True) if training.reaches_the_end(experiment) else None
 
 
 def _train(one: Training, number: str, logs: Path) -> None:

@@ -89,6 +89,19 @@ def test_what_another_process_writes_is_not_scored(trained, where):
     assert not (found.folder / ".in_use.json").exists()
 
 
+def test_an_evaluation_that_waits_for_another_one_begins_at_its_end(trained, caplog):
+    root, schedule, _ = trained
+    file = root / "results" / DATASET / "evaluation" / "nnUNetPlans_toy__3d_fullres" / ".in_use.json"
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"]) as process:
+        owner = replace(current_owner(), pid=process.pid, start=start_of(process.pid))
+        write_json(file, {"process": owner.token, "host": "here", "since": "today", "command": "nnunet_cil run"})
+        with caplog.at_level("INFO"):
+            found = run(schedule, waits=True)
+        assert process.poll() == 0
+    assert found.summary
+    assert sum("is in use by process" in m and "waiting for its end" in m for m in caplog.messages) == 1
+
+
 @pytest.mark.slow
 def test_evaluate_with_nnunets_own_prediction(toy, tmp_path, capsys):
     """Trained for two epochs, predicted by nnUNetv2_predict on images of its own, from the command line."""
