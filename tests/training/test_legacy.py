@@ -9,6 +9,11 @@ import pytest
 import torch
 from toy import DATASET, SHORT, checkpoint, make_raw, make_trainer, seed_epochs, train
 
+from nnunet_cil.errors import CILError
+from nnunet_cil.files import json_sha256
+from nnunet_cil.training import base
+from nnunet_cil.training.locations import OldClassLocations
+from nnunet_cil.training.passes import confident_classes
 from nnunet_cil.workflows.models.export import export
 from nnunet_cil.workflows.models.extend import ExtendOptions, extend
 from nnunet_cil.workflows.models.info import describe
@@ -28,13 +33,42 @@ def models(toy) -> Path:
     return results
 
 
+GONE = {"min_voxels": 25, "drop_strays": 0, "prototype_refresh": 0.25, "volume_trust": 1, "similarity_temperature": 0.2}
+"""What a schedule could set once, and every trainer fixes today."""
+
+
+def set_what_is_gone(models: Path, preprocessed: Path) -> None:
+    """Writes the hyper-parameters into all plans, also those in checkpoints."""
+
+    def changed(plans: dict) -> dict:
+        block = {k: v for k, v in plans["cil"].items() if k != "digest"} | {"hyperparameters": GONE}
+        return {**plans, "cil": block | {"digest": json_sha256(block)}}
+
+    for file in [*models.glob(f"{PGCD}*/plans.json"), *(preprocessed / f"{plans}.json" for plans in STEPS)]:
+        file.write_text(json.dumps(changed(json.loads(file.read_text()))))
+    for file in models.glob(f"{PGCD}*/fold_0/checkpoint_final.pth"):
+        content = load(file)
+        content["init_args"]["plans"] = changed(content["init_args"]["plans"])
+        torch.save(content, file)
+
+
 def load(file: Path) -> dict:
     return torch.load(file, weights_only=False)
 
 
+def locations_of_confident_voxels(trainer):
+    """Locates the old classes as the old code did, which looked at patches, and where the teacher was confident alone."""
+    locations = OldClassLocations(trainer.step_plan.num_old_channels)
+    confident = confident_classes(locations.num_old, 0.9)
+    for tile, logits, _ in trainer.training_pass().outputs(trainer.teacher):
+        locations.add(tile, confident(logits, tile))
+    return locations.per_case()
+
+
 @pytest.mark.parametrize("name", [PGCD, "nnUNetTrainerEWC"])
-def test_an_interrupted_training_goes_on(models, name):
-    """PGCD ends where the old code ended, but for rounding."""
+def test_an_interrupted_training_goes_on(models, name, monkeypatch):
+    """PGCD ends where the old code ended, but for rounding, if it is shown the same patches."""
+    monkeypatch.setattr(base, "old_class_locations", locations_of_confident_voxels)
     fold = models / f"{name}__{STEPS[1]}__3d_fullres" / "fold_0"
     final = load(fold / "checkpoint_final.pth") if name == PGCD else None
     (fold / "checkpoint_final.pth").unlink(missing_ok=True)
@@ -97,3 +131,12 @@ def test_export_and_info(models, tmp_path):
         assert "liver" in text
         assert "cyst" in text
     assert "prototype" in describe(model)
+
+
+def test_models_whose_plans_set_what_is_fixed_today_are_used_and_not_trained_anew(models, toy, tmp_path):
+    set_what_is_gone(models, toy)
+    test_plain_prediction(models, tmp_path)
+    test_export_and_info(models, tmp_path)
+    test_the_next_step_takes_over_weights_prototypes_and_lineage(models)
+    with pytest.raises(CILError, match="sets the hyper-parameter 'min_voxels', which nnUNetTrainerPGCD fixes at 10"):
+        make_trainer(PGCD, STEPS[1])
