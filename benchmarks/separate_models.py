@@ -14,7 +14,6 @@ what it took to train and to predict. What is finished is not done again.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -165,6 +164,8 @@ class SeparateModels:
         if which == "validation":
             check_validation_cases(models, self.study.experiment.data_sets)
         predictions = [self.predictions(model, which) for model in models]
+        costs = self.costs(models, predictions)
+        self.study.add_costs({f"Separate({rule})": [costs] for rule in RULES})
         with ProcessPoolExecutor(num_processes(), initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
             for step in range(1, len(models)):
                 channels = self.planned.plans[step].labels
@@ -196,12 +197,10 @@ class SeparateModels:
         return nnunet_folder("nnUNet_results") / e.dataset_name / "evaluation" / f"{e.name}_separate_{which}"
 
     def predictions(self, model: ModelFold, which: Literal["test", "validation"]) -> list[Prediction]:
-        """Returns a network's predictions, and writes what it costs beside the table."""
+        """Returns a network's predictions."""
         output, device, digest = self.output(which), self.study.device, model.checkpoint_sha256()
         tests = test_sets(self.planned, model.fold, EvaluationOptions(cases=which, device=device), output)
-        found = predictions_of(model, tests, output, checkpoint_sha256=digest, device=device)
-        self.note_costs(model, which, found[0].file.parent)
-        return found
+        return predictions_of(model, tests, output, checkpoint_sha256=digest, device=device)
 
     def merged_predictions(
         self,
@@ -235,19 +234,17 @@ class SeparateModels:
             found.append(Prediction(replace(of_case[0].case, classes=classes), file))
         return found
 
-    def note_costs(self, model: ModelFold, which: str, predictions: Path) -> None:
-        """Writes a network's size, the time of its training, and that of a prediction where nnunet_cil made it."""
-        results = self.study.results
-        file = results.with_name(f"{results.name.removesuffix('.gz').removesuffix('.csv')}_costs.json")
-        known: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-        checkpoint, record = read_checkpoint(model.checkpoint, lazily=True), PredictedFrom.read(predictions)
+    def costs(self, models: Sequence[ModelFold], predictions: Sequence[Sequence[Prediction]]) -> dict[str, Any]:
+        """Returns what one fold's networks cost together: their parameters, each training, and their predictions of a case."""
+        checkpoints = [read_checkpoint(model.checkpoint, lazily=True) for model in models]
+        records = [PredictedFrom.read(of_model[0].file.parent) for of_model in predictions]
         costs = {
-            "num_parameters": num_parameters(checkpoint),
-            "training_seconds": training_seconds(checkpoint["logging"]),
-            f"prediction_seconds_{which}": math.nan if record is None else record.seconds_per_case,
+            "fold": models[0].fold,
+            "num_parameters": sum(map(num_parameters, checkpoints)),
+            "training_seconds": [training_seconds(checkpoint["logging"]) for checkpoint in checkpoints],
+            "prediction_seconds": sum(math.nan if record is None else record.seconds_per_case for record in records),
         }
-        known[model.name] = {**known.get(model.name, {}), **without_nan(costs)}
-        write_json(file, known)
+        return dict(without_nan(costs))
 
 
 def main() -> None:

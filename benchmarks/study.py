@@ -22,7 +22,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from scores import DISTANCE, Row, costs_file, read_rows, row_name, write_rows
 from study_tables import CASES, schedule_file
@@ -107,7 +107,8 @@ class Study:
             self.nnunet_cil_run(*self.experiment.trainers, "--cases", which)
             folder = output_folder(self.experiment, EvaluationOptions(cases=which))
             self.add(self.rows(folder / "per_case.csv", which, methods))
-            self.add_costs(folder / "results.json", methods)
+            costs = read_json(folder / "results.json", "")["costs"]
+            self.add_costs({methods[trainer].row: folds for trainer, folds in costs.items()})
 
     def nnunet_cil_run(self, *words: str) -> None:
         """Calls ``nnunet_cil run`` with trainers, then options."""
@@ -151,12 +152,16 @@ class Study:
                 )
         return found
 
-    def add_costs(self, content: Path, methods: Mapping[str, Method]) -> None:
-        """Adds what an evaluation knows of the costs to the file beside the table; a prediction time that it lacks stays."""
+    def add_costs(self, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Adds each fold's costs, as in ``results.json``, to the file beside the table; a time that is missing stays as it was.
+
+        Args:
+            found: the method as the table names it -> the costs of each fold.
+        """
         file = costs_file(self.results)
         known = read_json(file, "") if file.is_file() else {}
-        for trainer, folds in read_json(content, "")["costs"].items():
-            of_method = known.setdefault(methods[trainer].row, {})
+        for method, folds in found.items():
+            of_method = known.setdefault(method, {})
             for costs in folds:
                 before = of_method.get(str(costs["fold"]), {})
                 of_method[str(costs["fold"])] = {**costs, **{k: v for k, v in before.items() if costs.get(k) is None}}

@@ -107,11 +107,11 @@ def test_each_step_gets_a_network_from_the_initial_model_and_the_merged_ones_are
         assert (new["liver"], new["spleen"], new["kidney"]) == (0, 1, 1)
         assert 0 < new["cyst"] < 1
     costs = json.loads((tmp_path / "scores_costs.json").read_text())
-    assert len(costs) == 2
-    for of_network in costs.values():
-        assert of_network["num_parameters"] == sum(p.numel() for p in first.network.parameters())
-        assert of_network["training_seconds"] > 0
-        assert all(of_network[f"prediction_seconds_{which}"] > 0 for which in ("test", "validation"))
+    assert sorted(costs) == ["Separate(new_over_old)", "Separate(old_over_new)"]
+    for of_rule in costs.values():
+        cost = of_rule["0"]
+        assert cost["num_parameters"] == 2 * sum(p.numel() for p in first.network.parameters())
+        assert all(seconds > 0 for seconds in [*cost["training_seconds"], cost["prediction_seconds"]])
 
     record = next(Path(os.environ["nnUNet_results"]).rglob("initial_model.json"))
     record.write_text(json.dumps({"sha256": "of another"}))
