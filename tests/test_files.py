@@ -124,6 +124,7 @@ def test_a_file_without_permission_is_refused(tmp_path):
 
 def test_a_file_that_the_system_refuses_is_one_sentence(tmp_path, monkeypatch):
     file = tmp_path / "mine.json"
+    file.touch()
 
     def denied(self):
         raise PermissionError(13, "Permission denied", str(self))

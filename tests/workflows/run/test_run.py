@@ -230,8 +230,7 @@ def test_what_is_not_preprocessed_is_preprocessed_first(setting, monkeypatch):
     run(schedule)
     assert calls.pop()[:5] == ["nnUNetv2_preprocess", "-d", "17", "-c", "3d_fullres"]
     new = Path(os.environ["nnUNet_raw"]) / "Dataset018_New"
-    new.mkdir()
-    shutil.copyfile(new.parent / DATASET / "dataset.json", new / "dataset.json")
+    shutil.copytree(new.parent / DATASET, new)
     with pytest.raises(CILError, match="Run 'nnUNetv2_plan_and_preprocess"):  # since the stand-in has made nothing
         workflow.run(
             Experiment(
