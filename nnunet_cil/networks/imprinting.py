@@ -12,7 +12,7 @@ from nnunet_cil.losses.prototypes import class_sums, sum_over_ranks
 from nnunet_cil.networks.heads import HEAD_PREFIX, widen_heads
 
 MARGIN = 3.0
-"""By how much the logit of a new class and that of the background differ at the class's mean feature."""
+"""By how much, at most, the logit of a new class and that of the background differ at the class's mean feature."""
 
 SURROUNDINGS = 3
 """Voxels of the scale, along each axis, that count as surroundings of a class."""
@@ -63,8 +63,9 @@ class Moments:
     def discriminant(self, c: int) -> tuple[Tensor, Tensor] | None:
         """Computes the linear discriminant of a new class against its surroundings.
 
-        d = (mu_c - mu_r) / sigma², D² = d (mu_c - mu_r), and s = 2 MARGIN / D², so that s d (F - (mu_c + mu_r)/2) is MARGIN at
-        mu_c and -MARGIN at mu_r. sigma² is the mean of the two groups' variances, channel by channel.
+        d = (mu_c - mu_r) / sigma², D² = d (mu_c - mu_r), and s = min(1, 2 MARGIN / D²), so that s d (F - (mu_c + mu_r)/2) is
+        MARGIN at mu_c and -MARGIN at mu_r. sigma² is the mean of the two groups' variances, channel by channel. With s = 1 it is
+        the log-odds of two normal distributions: groups that hardly differ get no more, since noise would grow with s.
 
         Args:
             c: the class, from 0.
@@ -83,7 +84,7 @@ class Moments:
         squared_distance = direction @ difference
         if not (squared_distance.isfinite() and squared_distance > 0):
             return None
-        weight = 2 * MARGIN / squared_distance * direction
+        weight = (2 * MARGIN / squared_distance).clamp(max=1) * direction
         return weight, -weight @ (mean + other_mean) / 2
 
 

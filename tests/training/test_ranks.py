@@ -50,6 +50,7 @@ def test_global_prototypes_are_collected_over_all_ranks(found):
         assert torch.allclose(found[rank][6]["prototypes"], expected["prototypes"])
         assert torch.equal(found[rank][6]["counts"], expected["counts"])
         assert torch.allclose(found[rank][6]["moments"], expected["moments"])
+        assert torch.equal(found[rank][6]["moments"], found[0][6]["moments"])  # all begin with the same weights
         assert sorted(found[rank][6]["cases"]) == sorted(expected["cases"]) == [f"case {i}" for i in range(4)]
 
 

@@ -118,7 +118,7 @@ def test_an_imprinted_start_is_the_discriminant_of_whole_cases(toy, tmp_path, na
             own, near = (np.concatenate(groups[scale, c, side], 1).astype(float) for side in ("own", "near"))
             mean, other, variance = own.mean(1), near.mean(1), (own.var(1) + near.var(1)) / 2
             direction = (mean - other) / (variance + 1e-3 * variance.mean())
-            direction *= 2 * MARGIN / (direction @ (mean - other))
+            direction *= min(1, 2 * MARGIN / (direction @ (mean - other)))
             assert np.allclose((weight[c] - weight[0]).flatten(), direction, rtol=1e-3, atol=1e-3)
             assert float(bias[c] - bias[0]) == pytest.approx(-direction @ (mean + other) / 2, rel=1e-3, abs=1e-3)
 
@@ -142,9 +142,24 @@ def test_the_imprinted_logit_is_level_with_the_background_half_way_and_ahead_at_
 
 
 def test_a_class_without_unlabelled_voxels_around_it_is_told_from_the_background():
+@pytest.mark.parametrize("distance", [1e-3, 0.4, 1.2])
+def test_a_class_that_hardly_differs_from_its_surroundings_gets_its_log_odds_and_no_large_weights(distance):
+    moments, labels = Moments(1, 3), torch.zeros(1, 30, 30, dtype=torch.int64)
+    labels[0, 10:20, 10:20] = 2
+    features = torch.randn(1, 3, 30, 30, generator=torch.Generator().manual_seed(1))
+    near = torch.from_numpy(maximum_filter((labels == 2).numpy(), [1, 7, 7], mode="constant")) & (labels == 0)
+    for mask, mean in ((labels == 2, distance), (near, 0.0)):
+        own = features[0][:, mask[0]]
+        features[0][:, mask[0]] = (own - own.mean(1, keepdim=True)) / own.std(1, keepdim=True, correction=0) + mean
+    moments.add(features, labels, torch.ones_like(labels, dtype=torch.bool), 2)
+    weight, offset = moments.discriminant(0)
+    assert torch.allclose(weight, torch.full((3,), distance / 1.001, dtype=torch.float64), rtol=0.01)
+    assert (weight.sum() * distance + offset).item() == pytest.approx(3 * distance**2 / 2 / 1.001, rel=0.01)
+
+
     moments, labels = Moments(1, 2), torch.zeros(1, 20, 20, dtype=torch.int64)
     labels[0, 2:12, 2:12], labels[0, 6:8, 6:8] = 1, 2  # an old class, which the labels show, encloses the new one
-    features = torch.randn(1, 2, 20, 20, generator=torch.Generator().manual_seed(0))
+    features = torch.randn(1, 2, 20, 20, generator=torch.Generator().manual_seed(0)) + 4.0 * (labels == 2)
     moments.add(features, labels, torch.ones_like(labels, dtype=torch.bool), 2)
     background, own = (features[0][:, labels[0] == c].double().mean(1) for c in (0, 2))
     weight, offset = moments.discriminant(0)
