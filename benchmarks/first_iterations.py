@@ -38,13 +38,13 @@ def run(args: argparse.Namespace, settings: dict[str, float]) -> dict[str, Any]:
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
-    from nnunet_cil.training.hyperparameters import settable
+    from nnunet_cil.training.hyperparameters import declared
 
     seed(0)
     device = torch.device(args.device)
     trainer = get_trainer_from_args(args.dataset, args.c, args.fold, args.tr, args.plans, device=device)
     for name, value in settings.items():
-        known = settable(type(trainer))
+        known = declared(type(trainer))
         if name not in known:
             raise SystemExit(f"{args.tr} has no hyper-parameter {name}: {', '.join(known)}.")
         setattr(trainer, name, value)

@@ -31,6 +31,7 @@ from nnunet_cil.cli import main as nnunet_cil
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.shipped import trainer_names
+from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.training.hyperparameters import declared
 from nnunet_cil.workflows.evaluate.evaluate import output_folder
@@ -73,7 +74,7 @@ def method_of_trainer(trainer: str) -> Method:
         name=shipped.__name__.removeprefix("nnUNetTrainer"),
         setting=",".join(f"{name}={text(value)}" for name, value in {**changed, **start}.items()),
         from_step=from_step,
-        parent=found.__mro__[1].__name__,
+        parent=next(c.__name__ for c in found.__mro__[1:] if issubclass(c, nnUNetTrainerCIL)),
     )
 
 

@@ -603,11 +603,12 @@ KINDS: dict[str, list[BadInput]] = {
     ),
     "hyper-parameters in a schedule": changed(
         RUN,
-        ("pgcd_weight", "new_class_noise", "x"),
+        ("pgcd_weight", "old_dice_weight", "new_class_noise", "x"),
         schedule(hyperparameters={"pgcd_weight": 3}),
-        schedule(hyperparameters={"new_class_noise": -1}),
-        schedule(hyperparameters={"new_class_noise": "1"}),
-        schedule(hyperparameters={"new_class_noise": None}),
+        schedule(hyperparameters={"old_dice_weight": -1}),
+        schedule(hyperparameters={"old_dice_weight": "1"}),
+        schedule(hyperparameters={"old_dice_weight": None}),
+        schedule(hyperparameters={"new_class_noise": 1}),
         schedule(hyperparameters={"x": 1}),
     ),
     "classes of a schedule that the data set does not have": changed(

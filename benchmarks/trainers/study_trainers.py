@@ -13,6 +13,18 @@ from nnunet_cil.training.methods.pgcd import nnUNetTrainerDAPDOnly, nnUNetTraine
 from nnunet_cil.training.methods.pseudo_label import nnUNetTrainerPseudoLabel
 
 
+class Balanced:
+    """How every method started new classes in the studies of this file. No setting in a table's name."""
+
+    new_class_start = "balanced"
+
+
+class Apart:
+    """The start that has ``new_class_noise``, in a trainer that sets it. No setting in a table's name."""
+
+    new_class_start = "apart"
+
+
 class nnUNetTrainerPGCD_weight10(nnUNetTrainerPGCD):
     """Today's start of new classes beside the earlier weight."""
 
@@ -165,8 +177,8 @@ class nnUNetTrainerDAPDOnly_noise0(nnUNetTrainerDAPDOnly):
     new_class_noise = 0.0
 
 
-class nnUNetTrainerMiB_noise1(nnUNetTrainerMiB):
-    """New classes start beside the background."""
+class nnUNetTrainerMiB_noise1(Apart, nnUNetTrainerMiB):
+    """New classes start apart from the background."""
 
     new_class_noise = 1.0
 
@@ -197,37 +209,31 @@ class nnUNetTrainerMiB_weight100from2(nnUNetTrainerMiB):
     from_step = 2
 
 
-class Balanced:
-    """How every method started new classes in the studies of this file. No setting in a table's name."""
-
-    new_class_start = "balanced"
-
-
-class nnUNetTrainerLwF_noise1(Balanced, nnUNetTrainerLwF):
-    """New classes start beside the background."""
+class nnUNetTrainerLwF_noise1(Apart, nnUNetTrainerLwF):
+    """New classes start apart from the background."""
 
     new_class_noise = 1.0
 
 
-class nnUNetTrainerPseudoLabel_noise1(Balanced, nnUNetTrainerPseudoLabel):
-    """New classes start beside the background."""
+class nnUNetTrainerPseudoLabel_noise1(Apart, nnUNetTrainerPseudoLabel):
+    """New classes start apart from the background."""
 
     new_class_noise = 1.0
 
 
-class nnUNetTrainerPseudoLabel_patches(nnUNetTrainerPseudoLabel):
+class nnUNetTrainerPseudoLabel_patches(Balanced, nnUNetTrainerPseudoLabel):
     """The teacher sees patches alone."""
 
     teacher_volumes = False
 
 
-class nnUNetTrainerEWC_weight1e6(nnUNetTrainerEWC):
+class nnUNetTrainerEWC_weight1e6(Balanced, nnUNetTrainerEWC):
     """A larger weight."""
 
     ewc_weight = 1e6
 
 
-class nnUNetTrainerEWC_weight1e8(nnUNetTrainerEWC):
+class nnUNetTrainerEWC_weight1e8(Balanced, nnUNetTrainerEWC):
     """A still larger weight."""
 
     ewc_weight = 1e8

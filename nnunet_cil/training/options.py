@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.training.hyperparameters import choice, number, switch, whole_number
+from nnunet_cil.training.hyperparameters import choice, fixed, number, switch, whole_number
 
 if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
 
 NEW_CLASS_START = choice(
     "fresh",
-    ("fresh", "balanced", "imprinted"),
-    "How new channels start: as nnU-Net's fresh layer, from the background's, or from the teacher's features of the class.",
+    ("fresh", "balanced", "apart", "imprinted"),
+    "How new channels start: as nnU-Net's fresh layer, as copies of the background's, apart from it by noise, or from the "
+    "teacher's features of the class.",
 )
-NEW_CLASS_NOISE = number(0.0, "How far a balanced new class's weights start from a copy of the background's.")
+NEW_CLASS_NOISE = fixed(1.0, "new_class_start is 'apart' with noise, 'balanced' without")
+"""How far weights start from a copy of the background's, under the start 'apart'."""
 OLD_CLASS_SAMPLING = switch(False, "Centre patches on old classes, too, where the teacher sees them.")
 TEACHER_VOLUMES = switch(
     False,
@@ -46,12 +48,6 @@ def check_options(trainer: type[nnUNetTrainerCIL], values: Mapping[str, Any], wh
     def value(name: str) -> Any:
         return values.get(name, getattr(trainer, name))
 
-    start = value("new_class_start")
-    if values.get("new_class_noise") and start != "balanced":
-        raise CILError(
-            f"{where} sets new_class_noise, which only the start 'balanced' has, but new_class_start is {start!r} in "
-            f"{trainer.__name__}. Set new_class_start to 'balanced', or remove new_class_noise."
-        )
     asks = trainer.asks_teacher or value("old_dice_weight") or value("old_class_sampling")
     if value("teacher_volumes") and not asks:
         raise CILError(

@@ -39,6 +39,8 @@ def start_weights(trainer: nnUNetTrainerCIL, previous: PreviousStep) -> dict[str
     weights, seed = previous.weights, int(previous.sha256[:8], 16)
     num_new = len(trainer.step_plan.new_classes)
     if trainer.new_class_start == "balanced" or num_new == 0:
+        return widen_heads(weights, num_new)
+    if trainer.new_class_start == "apart":
         return widen_heads(weights, num_new, noise=trainer.new_class_noise, seed=seed)
     if trainer.new_class_start == "imprinted":
         return _imprinted(trainer, weights)
@@ -49,7 +51,7 @@ def old_weights_at_start(trainer: nnUNetTrainerCIL) -> dict[str, Tensor]:
     """Returns the weights with which the step began, for the channels that the teacher has; new ones may be there, too."""
     assert trainer.teacher is not None
     weights = trainer.teacher.network.state_dict()
-    if trainer.new_class_start == "balanced":
+    if trainer.new_class_start in ("balanced", "apart"):
         return widen_heads(weights, len(trainer.step_plan.new_classes))
     return weights
 

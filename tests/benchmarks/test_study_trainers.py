@@ -9,6 +9,7 @@ import scores
 import study
 
 from nnunet_cil.shipped import trainers_folder
+from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.training.methods.pgcd_base import WEIGHTINGS
 
 TRAINERS = Path(study.__file__).parent / "trainers"
@@ -29,6 +30,17 @@ def test_each_setting_is_one_of_a_published_table_under_the_name_that_it_has_the
     methods = [study.method_of_trainer(name) for name in names]
     assert {(m.name, m.setting) for m in methods} <= published
     assert len({(m.name, m.setting) for m in methods}) == len(names) > 25
+
+
+@pytest.mark.usefixtures("_found_by_nnunet")
+def test_no_setting_of_a_study_starts_new_classes_otherwise_than_it_did():
+    text = (TRAINERS / "study_trainers.py").read_text()
+    trainers = [trainer_class(name) for name in re.findall(r"^class (nnUNetTrainer\w+)\(", text, re.MULTILINE)]
+    assert {t.new_class_start for t in trainers} == {"balanced", "apart"}
+    noisy = [t for t in trainers if any(isinstance(vars(c).get("new_class_noise"), float) for c in t.__mro__)]
+    assert len(noisy) > 10
+    assert {t.new_class_start for t in noisy} == {"apart"}
+    assert study.method_of_trainer("nnUNetTrainerLwF_noise1").parent == "nnUNetTrainerLwF"
 
 
 @pytest.mark.usefixtures("_found_by_nnunet")

@@ -23,7 +23,7 @@ def test_every_trainer_has_its_section_with_its_options():
     page = generated_pages.trainers()
     for name in trainer_names():
         assert f"\n## {name}\n" in page
-    assert "| 3 | number from 0 |" in page
+    assert "| 0.001 | number from 0 to 1 |" in page
     assert "| `replay_cases` | Old training cases that are kept. | 4 | whole number from 1 to 1,000,000 |" in page
 
 

@@ -108,7 +108,9 @@ def damaged(plans, key, value):
 def test_damaged_plans_are_one_sentence(tmp_path, key, value, message):
     file = tmp_path / "nnUNetPlans.json"
     file.write_text(json.dumps(damaged(base_plans(), key, value)))
-    with pytest.raises(CILError, match=rf"nnUNetPlans.json {message}.*Restore the file, or remove it and plan and preprocess"):
+    with pytest.raises(
+        CILError, match=rf"nnUNetPlans.json {message}.*Restore the file, or remove it and plan and preprocess"
+    ):
         read_plans(file, "")
 
 

@@ -125,16 +125,21 @@ def test_every_trainer_says_what_its_hyperparameters_mean_and_holds_them_in_rang
 
 
 def test_the_papers_terms_have_their_constants_and_every_option_of_ours_off():
-    terms = {"pgcd_weight": 10, "pgcd_beta": 3, "pgcd_weighting": "prototypes", "dapd_weight": 1}
-    options = {"new_class_start": "balanced", "new_class_noise": 0, "distillation_interval": 1}
+    terms = {"pgcd_weight": 10, "pgcd_weighting": "prototypes", "dapd_weight": 1}
+    options = {"new_class_start": "balanced", "distillation_interval": 1}
     options |= dict.fromkeys(("old_class_sampling", "teacher_volumes", "old_dice_weight"), 0)
     paper = nnUNetTrainerPGCDPaper
     assert {name: getattr(paper, name) for name in settable(paper)} == {**terms, **options}
-    constants = {"background_momentum": 0.99, "min_voxels": 10, "similarity_temperature": 0.1}
+    constants = {"pgcd_beta": 3, "background_momentum": 0.99, "min_voxels": 10, "similarity_temperature": 0.1}
     constants |= {"prototype_refresh": 0, "prototype_confidence": 0.9}  # the latter for models without prototypes
-    of_volumes = {"drop_strays": True, "volume_trust": 0.9}
+    of_others = {"drop_strays": True, "volume_trust": 0.9, "new_class_noise": 1}  # of teacher_volumes, of another start
     held = {name: getattr(paper, name) for name in declared(paper) if name not in settable(paper)}
-    assert held == {**constants, **of_volumes}
+    assert held == {**constants, **of_others}
+
+
+def test_a_schedule_may_set_half_of_what_it_could_set_for_pgcd():
+    options = {"new_class_start", "old_class_sampling", "teacher_volumes", "old_dice_weight", "distillation_interval"}
+    assert set(settable(nnUNetTrainerPGCD)) == options | {"pgcd_weight", "pgcd_weighting", "dapd_weight"}
 
 
 @pytest.mark.parametrize(
@@ -154,8 +159,8 @@ def test_the_papers_terms_have_their_constants_and_every_option_of_ours_off():
         ),
         (
             nnUNetTrainerPGCD,
-            {"pgcd_weighting": "uniform", "pgcd_beta": 0},
-            "'uniform' changes nothing where pgcd_beta is 0",
+            {"pgcd_weighting": "uniform", "pgcd_weight": 0.0},
+            "'uniform' changes nothing where pgcd_weight is 0",
         ),
         (
             nnUNetTrainerPGCDPaper,

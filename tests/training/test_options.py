@@ -17,7 +17,7 @@ from nnunet_cil.training.methods.mib import MiBLoss
 
 K, N, IGNORE = 3, 1, 4
 OWN_DICE = ["FineTune", "Joint", "PseudoLabel", "Replay"]
-OPTIONS = ["new_class_start", "new_class_noise", "old_class_sampling", "teacher_volumes", "old_dice_weight"]
+OPTIONS = ["new_class_start", "old_class_sampling", "teacher_volumes", "old_dice_weight"]
 
 
 def refused(method, **values):
@@ -45,8 +45,7 @@ def test_methods_that_distil_take_every_option(toy, method):
     assert set(OPTIONS) <= set(settable(trainer_class(f"nnUNetTrainer{method}")))
     assert not refused(
         method,
-        new_class_start="balanced",
-        new_class_noise=0.5,
+        new_class_start="apart",
         old_class_sampling=True,
         teacher_volumes=True,
         old_dice_weight=0.5,
@@ -75,12 +74,14 @@ def test_methods_that_distil_take_every_option(toy, method):
             (m, {"teacher_volumes": True}, f"changes nothing in nnUNetTrainer{m}, whose loss does not ask the teacher.")
             for m in ("FineTune", "EWC", "Replay", "Frozen")
         ),
-        (
-            "LwF",
-            {"new_class_noise": 1},
-            "new_class_start is 'fresh' in nnUNetTrainerLwF. Set new_class_start to 'balanced'",
+        *(
+            (
+                m,
+                {"new_class_noise": 0},
+                "fixes at 1.0: new_class_start is 'apart' with noise, 'balanced' without. Remove",
+            )
+            for m in ("PGCD", "MiB", "LwF")
         ),
-        ("PGCD", {"new_class_start": "imprinted", "new_class_noise": 0.5}, "but new_class_start is 'imprinted'"),
         ("MiB", {"distillation_interval": 4, "old_dice_weight": 1}, "4 saves nothing without teacher_volumes"),
         ("EWC", {"distillation_interval": 4}, "fixes at 1: none of its terms may pause. Remove it."),
     ],
@@ -95,10 +96,10 @@ def test_what_an_option_cannot_mean_is_refused(toy, method, values, message):
         ("EWC", {"teacher_volumes": True, "old_dice_weight": 1}),
         ("FineTune", {"teacher_volumes": True, "old_class_sampling": True}),
         ("Replay", {"old_class_sampling": True}),
-        ("PseudoLabel", {"new_class_start": "balanced", "new_class_noise": 1}),
+        ("PseudoLabel", {"new_class_start": "apart"}),
         ("PGCD", {"new_class_start": "imprinted"}),
         ("Joint", {"new_class_start": "imprinted"}),
-        ("LwF", {"new_class_noise": 0}),
+        ("LwF", {"new_class_start": "apart"}),
         ("MiB", {"distillation_interval": 4, "old_dice_weight": 1, "teacher_volumes": True}),
     ],
 )

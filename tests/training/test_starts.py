@@ -13,7 +13,8 @@ from nnunet_cil.networks.imprinting import MARGIN, Moments, imprinted_heads
 
 PGCD, MIB, LWF = "nnUNetTrainerPGCD", "nnUNetTrainerMiB", "nnUNetTrainerLwF"
 DEFAULTS = {
-    "PGCD": "balanced",
+    "PGCD": "apart",
+    "PGCDPaper": "balanced",
     "MiB": "balanced",
     "EWF": "balanced",
     "PLOP": "balanced",
@@ -38,7 +39,7 @@ def test_every_method_starts_as_published(toy, tmp_path):
     name = plan_toy(tmp_path)[0]
     found = {method: make_trainer(f"nnUNetTrainer{method}", name) for method in DEFAULTS}
     assert {method: trainer.new_class_start for method, trainer in found.items()} == DEFAULTS
-    assert [m for m, trainer in found.items() if trainer.new_class_noise or trainer.old_class_sampling] == ["PGCD"]
+    assert [m for m, trainer in found.items() if trainer.old_class_sampling] == ["PGCD"]
     assert [m for m, trainer in found.items() if trainer.teacher_volumes] == ["PGCD", "PseudoLabel"]
     assert [m for m, trainer in found.items() if trainer.old_dice_weight] == ["PGCD"]
 
@@ -141,7 +142,6 @@ def test_the_imprinted_logit_is_level_with_the_background_half_way_and_ahead_at_
         assert difference[:, index][near].mean().item() == pytest.approx(-MARGIN, rel=1e-3)
 
 
-def test_a_class_without_unlabelled_voxels_around_it_is_told_from_the_background():
 @pytest.mark.parametrize("distance", [1e-3, 0.4, 1.2])
 def test_a_class_that_hardly_differs_from_its_surroundings_gets_its_log_odds_and_no_large_weights(distance):
     moments, labels = Moments(1, 3), torch.zeros(1, 30, 30, dtype=torch.int64)
@@ -157,6 +157,7 @@ def test_a_class_that_hardly_differs_from_its_surroundings_gets_its_log_odds_and
     assert (weight.sum() * distance + offset).item() == pytest.approx(3 * distance**2 / 2 / 1.001, rel=0.01)
 
 
+def test_a_class_without_unlabelled_voxels_around_it_is_told_from_the_background():
     moments, labels = Moments(1, 2), torch.zeros(1, 20, 20, dtype=torch.int64)
     labels[0, 2:12, 2:12], labels[0, 6:8, 6:8] = 1, 2  # an old class, which the labels show, encloses the new one
     features = torch.randn(1, 2, 20, 20, generator=torch.Generator().manual_seed(0)) + 4.0 * (labels == 2)

@@ -73,7 +73,11 @@ def test_step_0_is_nnunets_own_loss(toy, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [(PGCD, {"new_class_noise": 0}), ("nnUNetTrainerMiB", {}), ("nnUNetTrainerLwF", {"new_class_start": "balanced"})],
+    [
+        (PGCD, {"new_class_start": "balanced"}),
+        ("nnUNetTrainerMiB", {}),
+        ("nnUNetTrainerLwF", {"new_class_start": "balanced"}),
+    ],
 )
 def test_a_step_starts_from_the_previous_weights_with_the_background_split_evenly(toy, tmp_path, name, settings):
     names = plan_toy(tmp_path, first_trainer=PGCD, hyperparameters=settings)
@@ -95,13 +99,11 @@ def test_a_step_starts_from_the_previous_weights_with_the_background_split_evenl
 
 @pytest.mark.parametrize("name", [PGCD, "nnUNetTrainerMiB", "nnUNetTrainerFineTune"])
 def test_every_trainer_may_let_new_classes_start_apart_from_the_background(toy, tmp_path, name):
-    names = plan_toy(
-        tmp_path, first_trainer=PGCD, hyperparameters={"new_class_start": "balanced", "new_class_noise": 0.5}
-    )
+    names = plan_toy(tmp_path, first_trainer=PGCD, hyperparameters={"new_class_start": "apart"})
     teacher = train(PGCD, names[0])
     first = checkpoint(teacher)["network_weights"]
     seed = int(file_sha256(Path(teacher.output_folder) / "checkpoint_final.pth")[:8], 16)
-    expected = widen_heads(first, 2, noise=0.5, seed=seed)
+    expected = widen_heads(first, 2, noise=1.0, seed=seed)
     starts = []
     for _ in range(2):
         trainer = make_trainer(name, names[1])
@@ -429,7 +431,7 @@ def test_an_ablation_cannot_be_given_back_what_it_lacks(toy, tmp_path, ablation,
         ("old_dice_weight", -0.1, "must be a number from 0 to inf"),
         ("pgcd_weight", -1, "must be a number from 0 to inf"),
         ("distillation_interval", 1.5, "must be a whole number from 1 to inf"),
-        ("new_class_start", "imprint", r"one of 'fresh', 'balanced', 'imprinted' \(did you mean 'imprinted'"),
+        ("new_class_start", "imprint", r"one of 'fresh', 'balanced', 'apart', 'imprinted' \(did you mean 'imprinted'"),
         ("min_voxels", 20, r"'min_voxels', which nnUNetTrainerPGCD fixes at 10\. Remove it"),
         ("similarity_temperature", 0.3, r"which nnUNetTrainerPGCD fixes at 0\.1\. Remove it"),
         ("drop_strays", False, r"which nnUNetTrainerPGCD fixes at True: teacher_volumes leaves strays out\. Remove it"),

@@ -9,8 +9,8 @@ from nnunet_cil.training.methods.pgcd_base import nnUNetTrainerPGCDBase
 class nnUNetTrainerPGCD(nnUNetTrainerPGCDBase):
     """PGCD + DAPD (our reading of Zhu et al. 2025, https://arxiv.org/abs/2511.07749)."""
 
-    new_class_noise = 1.0
-    """Without noise new classes are learnt late, in a short step never. With it ``pgcd_weight`` may be larger."""
+    new_class_start = "apart"
+    """As copies of the background new classes are learnt late, in a short step never. Apart ``pgcd_weight`` may be larger."""
     old_class_sampling = True
     teacher_volumes = True
     old_dice_weight = 0.25

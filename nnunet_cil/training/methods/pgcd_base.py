@@ -135,7 +135,8 @@ class nnUNetTrainerPGCDBase(nnUNetTrainerCIL):
     new_class_start = "balanced"
     distillation_interval = DISTILLATION_INTERVAL
     pgcd_weight = number(10.0, "Weight of PGCD.")
-    pgcd_beta = number(3.0, "How much more PGCD weighs a voxel that looks like the class's prototype.")
+    pgcd_beta = fixed(3.0, "a trainer of your own may set another")
+    """How much more PGCD weighs a voxel that looks like the class's prototype."""
     pgcd_weighting = choice(
         "prototypes", WEIGHTINGS, "What decides PGCD's weights: the prototypes, or one of three controls."
     )
@@ -156,12 +157,11 @@ class nnUNetTrainerPGCDBase(nnUNetTrainerCIL):
         """Refuses what the base refuses, and a control of weights that the loss does not have."""
         super().check_hyperparameters(values, where)
         weighting = values.get("pgcd_weighting", cls.pgcd_weighting)
-        for name in ("pgcd_weight", "pgcd_beta"):
-            if weighting != "prototypes" and not values.get(name, getattr(cls, name)):
-                raise CILError(
-                    f"{where}: pgcd_weighting {weighting!r} changes nothing where {name} is 0. Set {name} above 0, or remove "
-                    "pgcd_weighting."
-                )
+        if weighting != "prototypes" and not values.get("pgcd_weight", cls.pgcd_weight):
+            raise CILError(
+                f"{where}: pgcd_weighting {weighting!r} changes nothing where pgcd_weight is 0. Set pgcd_weight above 0, or "
+                "remove pgcd_weighting."
+            )
 
     def build_step_loss(self) -> StepLoss:
         """Builds L_seg + pgcd_weight L_PGCD + dapd_weight L_DAPD."""
