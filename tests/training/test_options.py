@@ -82,6 +82,10 @@ def test_methods_that_distil_take_every_option(toy, method):
             )
             for m in ("PGCD", "MiB", "LwF")
         ),
+        *(
+            ("Frozen", {"new_class_start": start}, f"to '{start}', but it must be one of 'fresh', 'imprinted'.")
+            for start in ("balanced", "apart")
+        ),
         ("MiB", {"distillation_interval": 4, "old_dice_weight": 1}, "4 saves nothing without teacher_volumes"),
         ("EWC", {"distillation_interval": 4}, "fixes at 1: none of its terms may pause. Remove it."),
     ],
@@ -97,6 +101,7 @@ def test_what_an_option_cannot_mean_is_refused(toy, method, values, message):
         ("FineTune", {"teacher_volumes": True, "old_class_sampling": True}),
         ("Replay", {"old_class_sampling": True}),
         ("PseudoLabel", {"new_class_start": "apart"}),
+        ("Frozen", {"new_class_start": "imprinted"}),
         ("PGCD", {"new_class_start": "imprinted"}),
         ("Joint", {"new_class_start": "imprinted"}),
         ("LwF", {"new_class_start": "apart"}),

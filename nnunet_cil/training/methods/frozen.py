@@ -10,7 +10,7 @@ from torch import Tensor
 from nnunet_cil.networks.heads import HEAD_PREFIX
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
-from nnunet_cil.training.hyperparameters import fixed
+from nnunet_cil.training.hyperparameters import choice, fixed
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -31,6 +31,11 @@ class nnUNetTrainerFrozen(nnUNetTrainerCIL):
     """Freezes the previous network, and learns the new channels of its segmentation layers alone."""
 
     asks_teacher = False
+    new_class_start = choice(
+        "fresh",
+        ("fresh", "imprinted"),
+        "As in other trainers; the starts that change the background's bias are left out.",
+    )
     old_dice_weight = fixed(0.0, "its old channels do not learn")
 
     def configure_optimizers(self) -> tuple[Any, Any]:
