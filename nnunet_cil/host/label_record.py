@@ -30,7 +30,7 @@ class LabelRecord:
     @classmethod
     def read(cls, folder: Path) -> LabelRecord:
         """Reads the record of a configuration's folder of cases; an empty one where there is none, or half of one."""
-        file = _file(folder)
+        file = cls.file_of(folder)
         try:
             found: LabelRecord = validated(cls, read_json(file, ""), str(file), "")
         except CILError:
@@ -60,6 +60,11 @@ class LabelRecord:
             preprocessed={case: file_sha256(file) for case, file in files.items() if file.is_file()},
         )._write(folder)
 
+    @staticmethod
+    def file_of(folder: Path) -> Path:
+        """Returns the file of a configuration's record, which need not be there."""
+        return folder.parent / "cil_label_hashes" / f"{folder.name}.json"
+
     def is_from(self, folder: Path, case: str, label: Path) -> bool | None:
         """Tells whether a case was preprocessed from a label file; None where that is not known."""
         if case not in self.labels:
@@ -70,10 +75,6 @@ class LabelRecord:
         return self.labels[case] == file_sha256(label)
 
     def _write(self, folder: Path) -> None:
-        file = _file(folder)
+        file = self.file_of(folder)
         file.parent.mkdir(exist_ok=True)
         write_json(file, {"labels": dict(self.labels), "preprocessed": dict(self.preprocessed)})
-
-
-def _file(folder: Path) -> Path:
-    return folder.parent / "cil_label_hashes" / f"{folder.name}.json"

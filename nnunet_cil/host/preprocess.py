@@ -28,10 +28,16 @@ PLANNERS = {
 }
 """nnU-Net's plans -> the planner that makes them."""
 
-_REDO = "Plan and preprocess the data set again."
+_REDO = "Copy that of nnUNet_raw there, or plan and preprocess the data set again."
 
 _CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres")
 """The configurations that nnU-Net's planners make; cascades are not supported."""
+
+_SHARED = ("2d", "3d_fullres")
+"""Those whose cases all of nnU-Net's planners preprocess alike, into the folder of nnUNetPlans."""
+
+_FIRST_LINES = '{\n    "'
+"""How a JSON file of nnU-Net's begins."""
 
 
 def preprocess(dataset: str, configuration: str, base_plans: str, logs: Path) -> None:
@@ -65,8 +71,8 @@ def recover(dataset: str, base_plans: str) -> None:
     """Removes or restores what nnU-Net's planning has not written to its end, since it was killed, and would fail on.
 
     Its fingerprint and its plans are removed: it makes them anew. Plans stay where something was preprocessed with them. The
-    copy of dataset.json is made again where it holds the beginning of the original. Nothing happens while another process
-    preprocesses the data set.
+    copy of dataset.json is made again where it holds the beginning of the original, or where it is missing beside plans and
+    nothing is preprocessed. Nothing happens while another process preprocesses the data set.
 
     Args:
         dataset: nnU-Net's name.
@@ -78,13 +84,14 @@ def recover(dataset: str, base_plans: str) -> None:
         anew.append(folder / f"{base_plans}.json")
     anew = [file for file in anew if _is_cut_off_json(file)]
     copy, original = folder / "dataset.json", original / "dataset.json"
-    is_half = copy.is_file() and original.is_file() and _is_cut_off_copy(copy, original)
+    is_wanted = copy.is_file() or ((folder / f"{base_plans}.json").is_file() and not any(folder.glob("*/*.pkl")))
+    is_lacking = is_wanted and original.is_file() and _is_cut_off_copy(copy, original)
     lock = _lock(dataset)
-    if (anew or is_half) and lock.holder() is None:
+    if (anew or is_lacking) and lock.holder() is None:
         with lock.held():
             for file in anew:
                 file.unlink(missing_ok=True)
-            if is_half:
+            if is_lacking:
                 with moved_into_place(copy) as temporary:
                     shutil.copyfile(original, temporary)
 
@@ -133,7 +140,8 @@ def _cases_folder(folder: Path, configuration: str, base_plans: str) -> Path:
     known = read_plans(file, "")["configurations"] if file.is_file() else {}
     if configuration in known:
         return PreprocessedCases.of(folder, read_plans(file, ""), configuration).folder
-    return folder / f"{base_plans}_{configuration}"
+    shares = base_plans in PLANNERS and configuration in _SHARED
+    return folder / f"{'nnUNetPlans' if shares else base_plans}_{configuration}"
 
 
 def _is_cut_off_copy(copy: Path, original: Path) -> bool:
@@ -146,11 +154,14 @@ def _is_cut_off_copy(copy: Path, original: Path) -> bool:
 
 
 def _is_cut_off_json(file: Path) -> bool:
-    """Tells whether a JSON file of nnU-Net, whose last line is a brace, does not end with it, and is no JSON."""
+    """Tells whether a JSON file of nnU-Net, whose last line is a brace, does not end with it, and is no JSON.
+
+    A file of another form was written by a user, whose mistake in it is no reason to remove it.
+    """
     if not file.is_file():
         return False
-    text = file.read_text(encoding="utf-8", errors="replace").rstrip()
-    if text.splitlines()[-1:] == ["}"]:
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if not _FIRST_LINES.startswith(text[: len(_FIRST_LINES)]) or text.rstrip().splitlines()[-1:] == ["}"]:
         return False
     try:
         parse_json(text)

@@ -1,7 +1,9 @@
 """Checks that the next call puts right what an interrupted preprocessing has left."""
 
+import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from test_owners import ended_process
@@ -114,6 +116,33 @@ def test_a_preprocessing_records_which_labels_it_is_from(toy, raw_labels, tmp_pa
     assert record.is_from(folder, "case_4", raw_labels / "case_4.nii.gz") is None
 
 
+@pytest.mark.parametrize(
+    ("configuration", "made"), [("3d_fullres", "nnUNetPlans"), ("3d_lowres", "nnUNetResEncUNetMPlans")]
+)
+def test_a_record_is_kept_where_nnunet_preprocesses_to(toy, raw_labels, tmp_path, monkeypatch, configuration, made):
+    """Its plans for residual networks share some of the cases of nnUNetPlans."""
+    from nnunetv2.experiment_planning.experiment_planners.residual_unets import (
+        residual_encoder_unet_planners as planners,
+    )
+
+    planner = SimpleNamespace(plans_identifier="nnUNetResEncUNetMPlans")
+    identifier = planners.nnUNetPlannerResEncM.generate_data_identifier(planner, configuration)
+    folder = toy / identifier
+    assert folder.name == f"{made}_{configuration}"
+
+    def call(*_arguments):
+        if not folder.exists():
+            shutil.copytree(toy / "nnUNetPlans_3d_fullres", folder)
+        content = json.loads((toy / "nnUNetPlans.json").read_text())
+        content["configurations"][configuration]["data_identifier"] = identifier
+        write_json(toy / "nnUNetResEncUNetMPlans.json", content)
+
+    monkeypatch.setattr(module, "call", call)
+    preprocess(DATASET, configuration, "nnUNetResEncUNetMPlans", tmp_path)
+    label = raw_labels / "case_1.nii.gz"
+    assert LabelRecord.read(folder).is_from(folder, "case_1", label) is True
+
+
 def test_a_record_that_is_damaged_says_nothing(toy, raw_labels):
     folder, label = toy / "nnUNetPlans_3d_fullres", raw_labels / "case_1.nii.gz"
     LabelRecord.begin(folder, {"case_1": label})
@@ -125,7 +154,14 @@ def test_a_record_that_is_damaged_says_nothing(toy, raw_labels):
 
 @pytest.mark.parametrize(
     ("text", "stays"),
-    [("", False), ('{\n    "spacings": [\n        [\n', False), ('{\n    "a": {}\n}', True), ('{"a": 1}', True)],
+    [
+        ("", False),
+        ('{\n    "spacings": [\n        [\n', False),
+        ('{\n    "a": {}\n}', True),
+        ('{"a": 1}', True),
+        ('{"spacings": [1,}', True),  # of a user, who finds the mistake
+        ('{\n  "spacings": [\n  ],', True),
+    ],
 )
 def test_a_fingerprint_that_was_not_written_to_its_end_is_made_again(toy, called, tmp_path, text, stays):
     """nnU-Net reads a fingerprint that is there, and fails on half of one in every later call."""
@@ -139,7 +175,7 @@ def test_a_fingerprint_that_was_not_written_to_its_end_is_made_again(toy, called
 @pytest.mark.parametrize("part", [0.0, 0.4, 0.99])
 def test_plans_that_were_not_written_to_their_end_are_made_again(toy, called, tmp_path, part):
     plans = toy / "nnUNetPlans.json"
-    text = plans.read_text()
+    text = json.dumps(json.loads(plans.read_text()), indent=4)  # as nnU-Net
     plans.write_text(text[: int(len(text) * part)])
     recover(DATASET, "nnUNetPlans")
     assert plans.exists()  # cases are preprocessed: the plans that nnU-Net would make may be others
@@ -171,6 +207,18 @@ def test_a_copy_of_dataset_json_that_was_not_written_to_its_end_is_made_again(to
     copy.write_text('{"labels"')  # not the beginning of the original
     recover(DATASET, "nnUNetPlans")
     assert copy.read_text() == '{"labels"'
+
+
+def test_a_dataset_json_that_a_user_has_removed_with_all_cases_is_copied_again(toy, called, tmp_path):
+    """As a message asks for where the numbers of labels have changed."""
+    (toy / "dataset.json").unlink()
+    recover(DATASET, "nnUNetPlans")
+    assert not (toy / "dataset.json").exists()  # the cases may have other numbers
+    for folder in toy.glob("nnUNetPlans_*"):
+        shutil.rmtree(folder)
+    preprocess(DATASET, "3d_fullres", "nnUNetPlans", tmp_path)
+    assert (toy / "dataset.json").exists()
+    assert called == ["nnUNetv2_preprocess"]
 
 
 def test_nothing_is_recovered_while_another_process_preprocesses(toy, monkeypatch):

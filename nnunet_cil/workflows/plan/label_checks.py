@@ -67,10 +67,12 @@ def refuse_old_labels(preprocessed: Path, raw: RawData) -> None:
                 f"{files['label']} there (if that has changed since, remove {preprocessed} instead), and run the command again."
             )
         label = Path(files["label"])
-        if file_sha256(copy) != file_sha256(label) or record.is_from(preprocessed, case, label) is False:
+        is_other = record.is_from(preprocessed, case, label) is False
+        if is_other or file_sha256(copy) != file_sha256(label):
+            made_from = f", {LabelRecord.file_of(preprocessed)}" if is_other else ""
             raise CILError(
-                f"The label file of case {case!r} has changed since {preprocessed} was made. Remove that folder and {copy}, and "
-                "run the command again."
+                f"The label file of case {case!r} has changed since {preprocessed} was made. Remove that folder{made_from} and "
+                f"{copy}, and run the command again."
             )
 
 

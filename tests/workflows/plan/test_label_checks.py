@@ -1,6 +1,8 @@
 """Labels that are not what they were preprocessed as."""
 
+import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,7 +30,14 @@ def test_labels_that_were_replaced_with_nnunets_copy_of_them_are_noticed_where_i
     if not recorded:
         refuse_old_labels(folder, raw)
         return
-    with pytest.raises(CILError, match=r"The label file of case 'case_2' has changed since .* Remove that folder and"):
+    message = r"The label file of case 'case_2' has changed since .* Remove that folder, (\S+) and (\S+), and run"
+    with pytest.raises(CILError, match=message) as error:
         refuse_old_labels(folder, raw)
+    kept = shutil.copytree(folder, toy / "kept")
     shutil.rmtree(folder)  # as it says; then nnU-Net preprocesses again
+    for file in re.search(message, str(error.value)).groups():
+        Path(file).unlink()
+    refuse_old_labels(folder, raw)
+    kept.rename(folder)  # with the same cases, where the new files hold the same labels
+    shutil.copyfile(files["case_2"], toy / "gt_segmentations/case_2.nii.gz")
     refuse_old_labels(folder, raw)
