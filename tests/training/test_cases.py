@@ -12,6 +12,10 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import read_lineage, validation_dice
 from nnunet_cil.predicted_from import PredictedFrom, is_validated
 from nnunet_cil.training.final_validation import _final_checkpoint, _prepare_folder
+from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.planned_experiment import PlannedExperiment
+from nnunet_cil.workflows.run.options import TrainingOptions
+from nnunet_cil.workflows.run.trainings import unfinished_trainings
 
 FINE_TUNE = "nnUNetTrainerFineTune"
 STEPS = ["nnUNetPlans_toy_step0", "nnUNetPlans_toy_step1"]
@@ -146,6 +150,44 @@ def test_a_validation_holds_no_predictions_of_an_earlier_split(root):
     assert found == ["case_1.nii.gz", "case_4.nii.gz"] == sorted(f.name for f in folder.glob("*.nii.gz"))
     assert sorted(PredictedFrom.read(folder).files) == [*found, "summary.json"]
     assert is_validated(folder.parent)
+
+
+@pytest.mark.parametrize("part", ["_prepare_folder", "drop_unlabelled_scores", "summary.json"])
+def test_a_validation_that_was_killed_is_made_again(trained, root, monkeypatch, part):
+    """After nnU-Net's summary, too, which scores classes that the labels do not show until these are dropped."""
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    fold, folder = final_checkpoint(root).parent, final_checkpoint(root).parent / "validation"
+    summary = {"mean": {"1": {"Dice": 0.87}}, "metric_per_case": [], "foreground_mean": {}}
+
+    def scored(*_arguments):
+        (folder / "summary.json").write_text(json.dumps(summary))
+        if part == "summary.json" and is_second:
+            raise KeyboardInterrupt
+
+    def killed(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", scored)
+    is_second = False
+    loaded().perform_actual_validation()
+    assert is_validated(fold)
+    is_second = True
+    if part != "summary.json":
+        monkeypatch.setattr(f"nnunet_cil.training.final_validation.{part}", killed)
+    with pytest.raises(KeyboardInterrupt):
+        loaded().perform_actual_validation()
+    assert (folder / "summary.json").is_file()
+    assert is_validated(fold) == (part == "_prepare_folder")  # nothing has been done yet
+    experiment = Experiment(
+        dataset=DATASET,
+        configuration="3d_fullres",
+        folds=(0,),
+        schedule_name=trained.parent / "toy.json",
+        trainers=(FINE_TUNE,),
+    )
+    left = unfinished_trainings(PlannedExperiment.read(experiment), TrainingOptions(stop_after=0, device="cpu"))
+    assert [one.arguments[-1] for one in left] == ([] if part == "_prepare_folder" else ["--val"])
 
 
 def test_only_the_weights_of_the_final_checkpoint_are_recorded_as_validated(root):
