@@ -9,9 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bad_input import PLANS, TRAINER, World, text
-from toy import DATASET, ORGANS, toy_volume
+import torch
+from bad_input import NEW, PLANS, TRAINER, World, text
+from toy import DATASET, ORGANS, SHORT, preprocess, toy_volume
 from toy_models import write
+
+from nnunet_cil.content import file_sha256, files_sha256
+from nnunet_cil.predicted_from import PredictedFrom
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -388,6 +392,316 @@ FILES = {
     ),
 }
 
-COMMANDS = {}
+
+def ran_all(world, arguments, commands):
+    """Runs the commands of several lines, which preprocess the new data set with the plans that were moved to it."""
+    pre = world.place(f"nnunet/preprocessed/{NEW}")
+    (plans,) = pre.glob("nnUNetPlansFrom*.json")
+
+    def preprocessed():
+        (pre / "dataset_fingerprint.json").write_text("{}")
+        if not [*pre.glob("*/*.pkl")]:
+            preprocess(pre, plans.stem)
+
+    world.preprocessed = preprocessed
+    for command in commands.strip().splitlines():
+        world.run(command.strip())
+    return arguments
+
+
+def validated(world, arguments, command):
+    """Validates the model that the message names, and the other one."""
+    world.run(command)
+    world.run(command.replace("_step0", "_step1"))
+    return arguments
+
+
+def other_checkpoint(world):
+    file = world.place("first/fold_0/checkpoint_final.pth")
+    torch.save({**torch.load(file, weights_only=False), "trained": "again"}, file)
+
+
+def set_variable(world, arguments, variable, command):
+    """Sets a variable to what a command prints, as a shell does."""
+    world.set(variable, world.printed(command).strip())
+    return arguments
+
+
+def unset(world):
+    world.set("nnUNet_extTrainer", None)
+
+
+def moved(old, new):
+    return lambda world: world.place(old).rename(world.place(new))
+
+
+def interrupted(world):
+    """Leaves the checkpoint from which a training goes on."""
+    moved("checkpoint", "model/fold_0/checkpoint_latest.pth")(world)
+
+
+def predicted_and_changed(world):
+    """Leaves a prediction of the first step's model that is not the one which was made."""
+    evaluation = world.place(f"nnunet/results/{DATASET}/evaluation/nnUNetPlans_toy__3d_fullres")
+    folder = evaluation / "predictions" / f"{TRAINER}_step0_fold0"
+    (images,) = world.place("raw/imagesTs").iterdir()
+    source = PredictedFrom(
+        checkpoint=file_sha256(world.place("first/fold_0/checkpoint_final.pth")), images=files_sha256([images])
+    )
+    folder.mkdir(parents=True)
+    for seed in (60, 61):
+        write(toy_volume(seed)[1] % 3, folder / "t0.nii.gz")
+        if seed == 60:
+            source.write(folder, [folder / "t0.nii.gz"])
+
+
+def data_set_renamed(world):
+    """Renames the data set everywhere, as a user would; the plans of its steps keep the old name."""
+    for place in ("raw", "pre"):
+        world.place(place).rename(world.place(place).with_name("Dataset017_Abdomen"))
+    shutil.rmtree(world.place(f"nnunet/results/{DATASET}"))
+
+
+def renamed_in_plans(world, arguments, file, entry):
+    file = Path(file)
+    file.write_text(json.dumps({**json.loads(file.read_text()), **json.loads(f"{{{entry}}}")}))
+    return arguments
+
+
+def another_name(world, arguments):
+    edited(world.place("schedule"), "name", "other")
+    return arguments
+
+
+def edited_schedule(world):
+    """Learns the organs of the trained models in another order."""
+    edited(world.place("schedule"), "steps", [{"classes": ["spleen", "liver"]}, {"classes": list(ORGANS[2:])}])
+
+
+TWO = {"name": "two", "steps": [{"classes": ["liver"]}, {"classes": ["duodenum"], "dataset": NEW}], "training": SHORT}
+
+
+def two_data_sets(new, *first):
+    """Writes a schedule over two data sets, the second of which has one class."""
+    steps = [{"classes": list(first or ("liver",))}, {"classes": [new], "dataset": NEW}]
+
+    def change(world):
+        label(new)(world)
+        text("here/two.json", json.dumps({**TWO, "steps": steps}))(world)
+
+    return change
+
+
+def without_the_class(world, arguments, name):
+    """Takes a class out of the schedule, with its step where no other class is in it."""
+    file = world.place("here/two.json")
+    steps = json.loads(file.read_text())["steps"]
+    left = [{**step, "classes": [c for c in step["classes"] if c != name]} for step in steps]
+    edited(file, "steps", [step for step in left if step["classes"]])
+    return arguments
+
+
+def preprocessed_before(change):
+    """Returns a change after which the new data set has a dataset.json in nnUNet_preprocessed, too."""
+
+    def changed(world):
+        change(world)
+        copy = world.place(f"nnunet/preprocessed/{NEW}/dataset.json")
+        copy.parent.mkdir()
+        shutil.copyfile(world.place(NEW_JSON), copy)
+
+    return changed
+
+
+def of_its_own(world, arguments, *_):
+    """Gives a class another name in the schedule and in dataset.json."""
+    two_data_sets("bile duct", "liver", "spleen")(world)
+    shutil.copyfile(world.place(NEW_JSON), world.place(f"nnunet/preprocessed/{NEW}/dataset.json"))
+    return arguments
+
+
+TRAINING = r"(nnUNetv2_train [^']*)"
+PLAN_TWO, RUN_TWO = ("plan", "17", "@here/two.json"), ("run", *MODELS[:3], "@here/two.json", *MODELS[4:])
+
+COMMANDS = {
+    "a training to run": Remedy(
+        command=EVALUATE, change=gone("model"), message=rf"is not trained .* Run '{TRAINING}'", carry_out=ran
+    ),
+    "a training to go on with": Remedy(
+        command=EVALUATE,
+        change=interrupted,
+        message=rf"is not trained to its end .* Go on with '{TRAINING}'",
+        carry_out=ran,
+    ),
+    "a checkpoint to remove, and a training": Remedy(
+        command=EVALUATE,
+        change=text("checkpoint", b"cut off"),
+        message=rf"(\S+checkpoint_final\.pth) is truncated .* remove it and train .* with '{TRAINING}'",
+        carry_out=removed_and_ran,
+    ),
+    "a validation to run": Remedy(
+        command=(*EVALUATE, "--cases", "validation"),
+        message=rf"does not hold the predictions of the final checkpoint\. Run '{TRAINING}'",
+        carry_out=validated,
+    ),
+    "a model to train to its end": Remedy(
+        command=("info", "@model"),
+        change=interrupted,
+        message=rf"has no checkpoint_final\.pth, .* Train it to its end \('{TRAINING}'\)",
+        carry_out=lambda world, arguments, command: ran(world, arguments, f"{command} -device cpu"),
+    ),
+    "a model to remove, and to train again": Remedy(
+        command=RUN,
+        change=other_checkpoint,
+        message=r"has changed since step 1 was trained .* or remove (\S+) and train that step again",
+        carry_out=removed,
+    ),
+    "planning and preprocessing to run": Remedy(
+        command=PLAN, change=gone("pre"), message=r"Run '(nnUNetv2_plan_and_preprocess [^']*)' first", carry_out=ran
+    ),
+    "planning and preprocessing to run for the steps": Remedy(
+        command=EVALUATE, change=gone("pre"), message=r"Run '(nnUNetv2_plan_and_preprocess [^']*)' first", carry_out=ran
+    ),
+    "a copied dataset.json for the steps": Remedy(
+        command=EVALUATE,
+        change=gone("pre/dataset.json"),
+        message=r"(\S+dataset\.json) is missing\. Copy that of nnUNet_raw/(\S+) there",
+        carry_out=lambda world, arguments, to, _: shutil.copyfile(world.place(RAW_JSON), to) and arguments,
+    ),
+    "preprocessing to run": Remedy(
+        command=PLAN,
+        change=gone("pre/nnUNetPlans_2d", "pre/nnUNetPlans_3d_fullres"),
+        message=r"No configuration .* Run '(nnUNetv2_preprocess [^']*)' first",
+        carry_out=ran,
+    ),
+    "a case to preprocess again": Remedy(
+        command=PLAN,
+        change=gone("pre/nnUNetPlans_2d/case_2.pkl"),
+        message=r"Case 'case_2' .* is incomplete .* Preprocess it again: '(nnUNetv2_preprocess [^']*)'",
+        carry_out=ran,
+    ),
+    "cases to preprocess": Remedy(
+        command=PLAN,
+        change=gone(*(f"pre/nnUNetPlans_2d/case_2{ending}" for ending in (".pkl", ".b2nd", "_seg.b2nd"))),
+        message=r"lacks 1 of 6 cases .* Run '(nnUNetv2_preprocess [^']*)'",
+        carry_out=ran,
+    ),
+    "several commands to run": Remedy(
+        command=PLAN_TWO,
+        change=two_data_sets("duodenum"),
+        message=r"not preprocessed with them yet\. Run .*\n((?:  nnUNetv2_.*\n)+)and then this again",
+        carry_out=ran_all,
+    ),
+    "steps to plan": Remedy(
+        command=EVALUATE,
+        change=gone(f"pre/{PLANS}1.json"),
+        message=r"Run '(nnunet_cil plan [^']*)' first",
+        carry_out=ran,
+    ),
+    "a variable to set": Remedy(
+        command=("status", *MODELS[:-3], "nnUNetTrainerX"),
+        change=unset,
+        message=r"Check its spelling, and (nnUNet_extTrainer) with '(nnunet_cil doctor)'",
+        carry_out=lambda world, _arguments, variable, command: (
+            set_variable(world, [], variable, "nnunet_cil trainers") or shlex.split(command)[1:]
+        ),
+    ),
+    "a variable to export": Remedy(
+        command=EXTEND,
+        change=unset,
+        message=r"Run 'export (\w+)=\"\$\((nnunet_cil \w+)\)\"'",
+        carry_out=set_variable,
+    ),
+    "what doctor says of a variable": Remedy(
+        command=("doctor",), change=unset, message=r"-> export (\w+)=\"\$\((nnunet_cil \w+)\)\"", carry_out=set_variable
+    ),
+    "what doctor says of a folder": Remedy(
+        command=("doctor",),
+        change=gone("nnunet/results"),
+        message=r"-> mkdir -p (\S+)",
+        carry_out=lambda _w, arguments, folder: Path(folder).mkdir(parents=True) or arguments,
+    ),
+    "a prediction to remove": Remedy(
+        command=EVALUATE,
+        change=predicted_and_changed,
+        message=r"(\S+t0\.nii\.gz) has changed since it was predicted\. Restore it, or remove it",
+        carry_out=removed,
+    ),
+    "help": Remedy(
+        command=("plan",), message=r"'(nnunet_cil plan -h)' explains", carry_out=lambda *a: shlex.split(a[2])[1:]
+    ),
+    "the order of arguments": Remedy(
+        command=("run", "17", "3d_fullres", "@schedule", "0", *MODELS[4:]),
+        message=r"The order is (DATASET CONFIG FOLD SCHEDULE)",
+        carry_out=lambda _w, arguments, _: [*arguments[:3], arguments[4], arguments[3], *arguments[5:]],
+    ),
+    "a choice": Remedy(
+        command=("convert", "genric", *GENERIC[2:]),
+        message=r"invalid choice: '(genric)' .*\b(generic)\b",
+        carry_out=lambda _w, arguments, wrong, right: replaced(arguments, wrong, right),
+    ),
+    "a name of its own for another schedule": Remedy(
+        command=PLAN,
+        change=edited_schedule,
+        message=r"Restore the schedule or give it another 'name'",
+        carry_out=another_name,
+    ),
+    "a trained step to remove for another schedule": Remedy(
+        command=PLAN,
+        change=edited_schedule,
+        message=r"would change, but (\S+) was trained with them\. .* or remove that training",
+        carry_out=lambda world, arguments, name: (
+            [removed(world, [], world.place("model").with_name(n)) for n in (name, name.replace("_step0", "_step1"))]
+            and arguments
+        ),
+    ),
+    "another name and a plan for another schedule": Remedy(
+        command=EVALUATE,
+        change=edited_schedule,
+        message=r"is not the one that was planned.* give it another 'name' and run '(nnunet_cil plan .*)'",
+        carry_out=lambda world, arguments, command: (
+            ["status", *ran(world, another_name(world, arguments), command)[1:-2]]
+        ),
+    ),
+    "the name of a data set that was renamed": Remedy(
+        command=("plan", "17", "@schedule"),
+        change=data_set_renamed,
+        message=r"(\S+nnUNetPlans\.json) says .* or write (\".*\") there",
+        carry_out=renamed_in_plans,
+    ),
+    "steps to plan again for a data set that was renamed": Remedy(
+        command=("status", *MODELS[:-2]),
+        change=lambda world: [
+            data_set_renamed(world),
+            edited(
+                world.place("nnunet/preprocessed/Dataset017_Abdomen/nnUNetPlans.json"),
+                "dataset_name",
+                "Dataset017_Abdomen",
+            ),
+        ],
+        message=r"if none of the steps is trained yet, run '(nnunet_cil plan)' again",
+        carry_out=lambda world, arguments, command: ran(world, arguments, f"{command} 17 {world.place('schedule')}"),
+    ),
+    "one organ of two data sets, to learn once": Remedy(
+        command=PLAN_TWO,
+        change=two_data_sets("Livers", "liver", "spleen"),
+        message=r"'liver' of \S+ looks like another spelling of '(Livers)' .* learn it once: take one of the two out",
+        carry_out=without_the_class,
+    ),
+    "another organ of two data sets, to rename": Remedy(
+        command=RUN_TWO,
+        change=preprocessed_before(two_data_sets("Livers", "liver", "spleen")),
+        message=r"'liver' of \S+ looks like another spelling of 'Livers' .* give it a name of its own in the schedule and in",
+        carry_out=of_its_own,
+    ),
+}
+
+PRINTED = {
+    "plan": (PLAN, 2),
+    "run": ((*RUN, "--dry-run"), 3),
+    "extend": (EXTEND, 4),
+    "convert": (GENERIC, 1),
+}
+"""Command -> its arguments, and how many commands it prints."""
 
 REMEDIES = {**OPTIONS, **FILES, **COMMANDS}

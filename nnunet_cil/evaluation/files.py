@@ -109,4 +109,4 @@ def _check_same_grid(prediction: Grid, reference: Grid, files: tuple[Path, Path]
 def _check_labels(array: Any, allowed: frozenset[int], file: Path) -> None:
     strange = set(np.unique(array[array != 0]).tolist()) - allowed
     if strange:
-        raise CILError(f"{file} holds the label {min(strange)}, which is none of {sorted(allowed)}.")
+        raise CILError(f"{file} holds the label {min(strange)}, which is none of {sorted(allowed)}. {_REMEDY}")

@@ -120,7 +120,10 @@ class PlannedExperiment:
 
 def _read(experiment: Experiment, file: Path, step: int) -> tuple[StepPlan, str]:
     """Returns the plan of a step, and the name of nnU-Net's reader in its plans."""
-    dataset_json = read_dataset_json(file.parent / "dataset.json", "Run 'nnUNetv2_plan_and_preprocess' first.")
+    name = file.parent.name
+    first = f"Run 'nnUNetv2_plan_and_preprocess -d {dataset_id(name)}' first."
+    copied = f"Copy that of nnUNet_raw/{name} there."
+    dataset_json = read_dataset_json(file.parent / "dataset.json", copied if file.is_file() else first)
     what = [experiment.dataset_name, str(experiment.schedule_name), "-p", experiment.base_plans]
     command = shlex.join(["nnunet_cil", "plan", *what])
     redo = f"Remove it, and run '{command}'."

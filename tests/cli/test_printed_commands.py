@@ -1,14 +1,20 @@
 """The commands that are printed can be pasted into a shell, whatever the names in them."""
 
+import argparse
+import ast
 import json
+import re
 import shlex
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from toy import DATASET, ORGANS, write_schedule
 
+import nnunet_cil
 from nnunet_cil.cli import main
+from nnunet_cil.cli.main import _parser
 from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.model_card import model_card
@@ -42,6 +48,14 @@ def test_plan_quotes_the_name_of_the_data_set(odd_toy, tmp_path, capsys):
     assert printed == [
         ["nnUNetv2_train", ODD, "3d_fullres", "0", "-tr", PGCD, "-p", f"nnUNetPlans_toy_step{step}"] for step in (0, 1)
     ]
+
+
+@pytest.mark.parametrize("folds", [[1, 2], ["all"]])
+def test_plan_prints_a_fold_that_can_be_trained(toy, tmp_path, monkeypatch, capsys, folds):
+    monkeypatch.setattr("nnunet_cil.workflows.plan.plan.note_folds", lambda *_, **__: folds)
+    assert main(["plan", DATASET, str(write_schedule(tmp_path, [ORGANS[:2], ORGANS[2:]]))]) == 0
+    printed = commands(capsys.readouterr().out, "nnUNetv2_train")
+    assert [command[3] for command in printed] == [str(folds[0])] * 2
 
 
 def test_extend_quotes_the_names_of_data_set_and_plans(monkeypatch, capsys):
@@ -114,3 +128,29 @@ def test_a_step_quotes_the_command_that_trains_the_step_before(toy):
         previous_checkpoint(previous, PGCD, "2d", 0)
     command = str(error.value).partition(" Run ")[2].removeprefix("'").removesuffix("'.")
     assert shlex.split(command) == ["nnUNetv2_train", ODD, "2d", "0", "-tr", PGCD, "-p", "my plans"]
+
+
+def quoted_commands():
+    """Yields the commands that the package's texts name in quotes, with X for what is only known later."""
+    for file in Path(nnunet_cil.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            text = "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "X"
+                for part in parts
+                if isinstance(part, (ast.Constant, ast.FormattedValue))
+            )
+            yield from re.findall(r"'((?:nnunet_cil|nnUNetv2_\w+)(?: [^']*)?)'", text)
+
+
+def test_every_command_that_a_message_names_is_there_with_its_options():
+    (parsers,) = (a.choices for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    scripts = {entry.name for entry in entry_points(group="console_scripts")}
+    found = set(quoted_commands())
+    assert len(found) > 15
+    for command in found:
+        name, *words = command.split()
+        assert name in scripts, command
+        if name == "nnunet_cil" and words:
+            options = {word for word in words[1:] if word.startswith("-")}
+            assert options <= parsers[words[0]]._option_string_actions.keys(), command

@@ -63,9 +63,10 @@ def execute(args: argparse.Namespace) -> int:
     trainer = next((p.trainer for p in previous if p is not None), None) or "nnUNetTrainerPGCD"
     available = steps[0].configurations
     configuration = "3d_fullres" if "3d_fullres" in available else available[0]
-    print(f"\nTrain the steps in this order, for example {configuration}, fold 0:")
+    fold = str(steps[0].folds[0])
+    print(f"\nTrain the steps in this order, for example {configuration}, fold {fold}:")
     for step in steps:
         dataset = args.dataset if step.dataset == steps[0].dataset else step.dataset
-        command = ["nnUNetv2_train", dataset, configuration, "0", "-tr", trainer, "-p", step.plans_name]
+        command = ["nnUNetv2_train", dataset, configuration, fold, "-tr", trainer, "-p", step.plans_name]
         print(f"  {shlex.join(command)}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -164,8 +165,12 @@ def _refuse_unfinished(checkpoints: Sequence[Path]) -> None:
     """Refuses a model without any final checkpoint: what is there may be taken for it, or was never trained to its end."""
     best = next((file for file in checkpoints if file.name == "checkpoint_best.pth"), checkpoints[0])
     found = ", ".join(f"{file.parent.name}/{file.name}" for file in checkpoints)
+    model, fold = best.parent.parent, best.parent.name.removeprefix("fold_")
+    trainer, plans, configuration = [*model.name.split("__"), "", ""][:3]
+    command = shlex.join(["nnUNetv2_train", model.parent.name, configuration, fold, "-tr", trainer, "-p", plans, "--c"])
+    how = f" ('{command}')" if configuration and is_dataset_name(model.parent.name) else ""
     raise CILError(
-        f"{best.parent.parent} has no checkpoint_final.pth, only {found}. Train it to its end ('nnUNetv2_train ... --c'). "
+        f"{model} has no checkpoint_final.pth, only {found}. Train it to its end{how}. "
         f"If it is a model of plain nnU-Net that was passed on like this, copy {best} to checkpoint_final.pth beside it."
     )
 

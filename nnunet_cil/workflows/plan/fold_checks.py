@@ -67,13 +67,16 @@ def check_folds(steps: Sequence[StepPlan], data: Sequence[PreprocessedData], fol
             _check_fold(step, found, fold)
 
 
-def note_folds(steps: Sequence[StepPlan], data: Sequence[PreprocessedData], *, force: bool) -> None:
+def note_folds(steps: Sequence[StepPlan], data: Sequence[PreprocessedData], *, force: bool) -> Folds:
     """Logs in which folds a step cannot be trained, or learns a class from no case; fold all has all cases.
 
     Args:
         steps: all of a schedule's.
         data: the data set of each.
         force: go on where a data set has too few cases for nnU-Net's split.
+
+    Returns:
+        The folds in which every step can be trained; all where there is no other.
 
     Raises:
         CILError: a data set has too few cases, and it is not forced; or a split cannot be used.
@@ -92,6 +95,7 @@ def note_folds(steps: Sequence[StepPlan], data: Sequence[PreprocessedData], *, f
         logger.info(f"Note: {problem}")
     if problems and len(problems) == max(num_folds):
         logger.info("Note: No fold can be trained as it is, except all.")
+    return [fold for fold in range(max(num_folds)) if fold not in problems] or ["all"]
 
 
 def note_unlisted_cases(data: Iterable[PreprocessedData]) -> None:

@@ -59,6 +59,7 @@ class PlannedStep:
         file: their file.
         written: whether the file had to be written.
         configurations: which of nnU-Net's configurations are preprocessed for the first step.
+        folds: in which every step can be trained.
     """
 
     plan: StepPlan
@@ -66,6 +67,7 @@ class PlannedStep:
     file: Path
     written: bool
     configurations: tuple[str, ...]
+    folds: tuple[int | str, ...]
 
     @property
     def dataset(self) -> str:
@@ -153,10 +155,12 @@ def write_step_plans(
     data = _read_data(datasets, base, base_plans, trainings, force=force)
     own = [data[name] for name in datasets]
     steps = _plan_steps(schedule, datasets, data, files, first_trainer)
-    _check_steps(steps, own, first_trainer, trainings, force=force)
+    folds = _check_steps(steps, own, first_trainer, trainings, force=force)
     written = _write_changed(own, steps, files)
     return [
-        PlannedStep(plan=s, plans_name=f.stem, file=f, written=w, configurations=tuple(configurations))
+        PlannedStep(
+            plan=s, plans_name=f.stem, file=f, written=w, configurations=tuple(configurations), folds=tuple(folds)
+        )
         for s, f, w in zip(steps, files, written, strict=True)
     ]
 
@@ -196,21 +200,24 @@ def _check_steps(
     trainings: Trainings | None,
     *,
     force: bool,
-) -> None:
-    """Refuses labels that dataset.json denies, folds that are not there or lack a class, and trainers that need other data."""
+) -> Sequence[int | str]:
+    """Refuses labels that dataset.json denies, folds that are not there or lack a class, and trainers that need other data.
+
+    Returns the folds that can be trained.
+    """
     for step, found in zip(steps, data, strict=True):
         for present in found.present.values():
             refuse_unlabelled(step, present)
     if trainings is None or set(trainings.folds) != {"all"}:
         note_unlisted_cases({found.folder: found for found in data}.values())
     if trainings is None:
-        note_folds(steps, data, force=force)
-    else:
-        check_folds(steps, data, trainings.folds)
-        for trainer in map(trainer_class, trainings.trainers):
-            for step, found in zip(steps, data, strict=True):
-                if step.step > 0 or first_trainer is None:
-                    check_data(trainer, step, found.folder.name)
+        return note_folds(steps, data, force=force)
+    check_folds(steps, data, trainings.folds)
+    for trainer in map(trainer_class, trainings.trainers):
+        for step, found in zip(steps, data, strict=True):
+            if step.step > 0 or first_trainer is None:
+                check_data(trainer, step, found.folder.name)
+    return trainings.folds
 
 
 def _log_unknown_hyperparameters(schedule: Schedule) -> None:

@@ -97,7 +97,8 @@ def _refuse_alike(schedule: Schedule, datasets: Sequence[str], dataset: str) -> 
             raise CILError(
                 f"{schedule.name}: {name!r} of {dataset} looks like another spelling of {alike[0]!r} ({others[alike[0]]}). If it "
                 "is the same organ, learn it once: take one of the two out of the schedule, with its step where no other class "
-                "is in it. If it is another one, give it a name of its own in dataset.json and in the schedule."
+                "is in it. If it is another one, give it a name of its own in the schedule and in dataset.json (in "
+                "nnUNet_preprocessed, too, where that has one)."
             )
 
 

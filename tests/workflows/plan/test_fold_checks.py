@@ -52,7 +52,7 @@ def test_the_folds_that_are_asked_for_count(tmp_path):
 def test_a_fold_that_cannot_be_trained_is_noted_as_long_as_another_can(tmp_path, caplog):
     caplog.set_level(logging.INFO, "nnunet_cil")
     steps, data = steps_on(*[data_set(tmp_path / "A", {4})] * 2)
-    note_folds(steps, data, force=False)
+    assert note_folds(steps, data, force=False) == [1]
     (note,) = caplog.messages
     assert note.startswith(
         "Note: Step 1 of two learns 'spleen' (label 2), but no training case of fold 0 of A shows it"
@@ -62,7 +62,7 @@ def test_a_fold_that_cannot_be_trained_is_noted_as_long_as_another_can(tmp_path,
 def test_where_no_fold_can_be_trained_fold_all_is_left(tmp_path, caplog):
     caplog.set_level(logging.INFO, "nnunet_cil")
     folds = (((0, 1), (4, 5)), ((2, 3), (4, 5)))
-    note_folds(*steps_on(*[data_set(tmp_path / "A", {4}, folds=folds)] * 2), force=False)
+    assert note_folds(*steps_on(*[data_set(tmp_path / "A", {4}, folds=folds)] * 2), force=False) == ["all"]
     first, second, last = caplog.messages
     assert "fold 0" in first
     assert "fold 1" in second
