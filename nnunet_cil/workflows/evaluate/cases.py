@@ -141,16 +141,28 @@ def test_case_names(experiment: Experiment, options: EvaluationOptions) -> set[s
     return names
 
 
-def check_predicted(planned: PlannedExperiment, options: EvaluationOptions) -> None:
+def check_predicted(planned: PlannedExperiment, options: EvaluationOptions) -> list[str]:
     """Refuses a model whose validation cases nnU-Net has not predicted, where these predictions are scored.
+
+    Returns:
+        Notes on predictions that somebody has changed.
 
     Raises:
         CILError: with the command that predicts them.
     """
-    experiment = planned.experiment
+    experiment, notes = planned.experiment, []
     if validation_data_sets(experiment, options) and not _steps_differ(experiment):
         for model in planned.model_folds():
-            cases_of(model, None, options.device)
+            files = [
+                model.folder / "validation" / case.reference.name for case in cases_of(model, None, options.device)
+            ]
+            record = PredictedFrom.read(model.folder / "validation")
+            if changed := [file.name for file in files if record is not None and not record.holds(file)]:
+                where = files[0].parent
+                notes.append(
+                    f"Note: {few_names(changed)} in {where} changed after the validation; they are scored as they are."
+                )
+    return notes
 
 
 def test_set(dataset: str, options: EvaluationOptions) -> TestSet | None:
@@ -286,7 +298,8 @@ def _validated_cases(model: ModelFold, file_ending: str, device: str) -> list[st
     names = sorted(current_cases(model.model.dataset, model.fold).validation)
     predictions = model.folder / "validation"
     record = PredictedFrom.read(predictions) if model.is_validated else None
-    missing = [name for name in names if record is None or not record.holds(predictions / f"{name}{file_ending}")]
+    files = {name: predictions / f"{name}{file_ending}" for name in names}
+    missing = [n for n, file in files.items() if record is None or file.name not in record.files or not file.is_file()]
     if missing or record is None:
         command = model.train_command("--val", device=device)
         which = "" if record is None else f" of {few_names(missing)}"

@@ -89,7 +89,7 @@ def evaluate(experiment: Experiment, options: EvaluationOptions, *, waits: bool 
         later.check_continues(earlier)
     remarks = check_validation_cases(planned.model_folds(), validation_data_sets(experiment, options))
     remarks += note_trained_test_cases(planned.model_folds(), test_case_names(experiment, options))
-    check_predicted(planned, options)
+    remarks += check_predicted(planned, options)
     check_test_files(experiment, options, planned.reader_names)
     cases = describe_cases(experiment, options)
     logger.info("Scoring on the folds' validation cases" if cases == "validation" else f"Scoring on {cases}")
