@@ -13,7 +13,6 @@ what it took to train and to predict. What is finished is not done again.
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,8 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 from scores import DISTANCE, Row
-from study import Study
-from study_tables import CASES, schedule_file
+from study import Study, study_of, study_parser
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.results import without_nan
@@ -44,7 +42,6 @@ from nnunet_cil.workflows.evaluate.cases import test_sets
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.evaluate.predict import Prediction, predictions_of
 from nnunet_cil.workflows.evaluate.score import score_cases
-from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.fold_records import check_validation_cases
 from nnunet_cil.workflows.model_fold import ModelFold, StepModel
 from nnunet_cil.workflows.plan.step_files import refuse_if_trained
@@ -249,26 +246,9 @@ class SeparateModels:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", help="ID of the data set, e.g. 900")
-    parser.add_argument("schedule", help="a name in benchmarks/schedules, a shipped name, or a file")
-    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--cases", choices=CASES, nargs="+", default=CASES, help="to score (default: both)")
-    parser.add_argument("-o", "--results", type=Path, required=True, help="table of the scores, .csv or .csv.gz")
-    parser.add_argument("-p", default="nnUNetPlansSmall", help="base plans (default: %(default)s)")
-    parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
-    parser.add_argument("-device", default="cpu", help="(default: %(default)s)")
-    args = parser.parse_args()
-    experiment = Experiment(
-        dataset=args.dataset,
-        configuration=args.c,
-        folds=tuple(args.folds),
-        schedule_name=schedule_file(args.schedule),
-        trainers=(TRAINER,),
-        base_plans=args.p,
-    )
+    args = study_parser(__doc__).parse_args()
     try:
-        SeparateModels.of(Study(experiment=experiment, device=args.device, results=args.results)).run(args.cases)
+        SeparateModels.of(study_of(args, [TRAINER])).run(args.cases)
     except CILError as error:
         raise SystemExit(str(error)) from None
 

@@ -10,7 +10,6 @@ epoch, and some cases by each way of asking the teacher, so that all run under t
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,11 +20,12 @@ from typing import Any
 import numpy as np
 from cost_report import table
 from step_cost import seconds_of
+from stored_measurements import measure_or_show, step_parser
 
 os.environ["nnUNet_n_proc_DA"] = "0"
 
 WAYS = ("volumes, a patch at a time", "volumes", "prototypes, a patch at a time", "prototypes")
-"""What the teacher is asked for, and how; nnU-Net's predictor takes a patch at a time."""
+"""Name what the teacher is asked for, and how; nnU-Net's predictor takes a patch at a time."""
 
 
 def started(args: argparse.Namespace, folder: str) -> Any:
@@ -127,26 +127,9 @@ def show(stored: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measures, or prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", nargs="?")
-    parser.add_argument("plans", nargs="?")
-    parser.add_argument("fold", type=int, nargs="?", default=0)
-    parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
-    parser.add_argument("-tr", default="nnUNetTrainerPGCD", help="trainer (default: %(default)s)")
-    parser.add_argument("-n", type=int, default=24, help="cases (default: %(default)s)")
+    parser = step_parser(__doc__, num_cases=24)
     parser.add_argument("--rounds", type=int, default=6, help="(default: %(default)s)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("-o", dest="output", type=Path, help="JSON file; a measurement is added")
-    parser.add_argument("--table", type=Path, help="measure nothing: print the table of a file")
-    args = parser.parse_args()
-    if args.table:
-        print(show(json.loads(args.table.read_text())))
-        return
-    stored = json.loads(args.output.read_text()) if args.output and args.output.is_file() else []
-    stored.append(measure(args))
-    if args.output:
-        args.output.write_text(json.dumps(stored) + "\n")
-    print(show(stored))
+    measure_or_show(parser.parse_args(), measure, show)
 
 
 if __name__ == "__main__":

@@ -180,35 +180,45 @@ class Study:
         write_rows(self.results, [*(row for row in known if tuple(row[k] for k in keys) not in new), *rows])
 
 
-def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def study_parser(description: str | None) -> argparse.ArgumentParser:
+    """Returns a parser of what a study runs on, and of its table."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="ID of the data set, e.g. 900")
     parser.add_argument("schedule", help="a name in benchmarks/schedules, a shipped name, or a file")
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        default=["PGCD"],
-        help="trainers without 'nnUNetTrainer', e.g. PGCD MiB_weight30 (default: PGCD, for joint training in one step)",
-    )
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cases", choices=CASES, nargs="+", default=CASES, help="to score (default: both)")
     parser.add_argument("-o", "--results", type=Path, required=True, help="table of the scores, .csv or .csv.gz")
     parser.add_argument("-p", default="nnUNetPlansSmall", help="base plans (default: %(default)s)")
     parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
     parser.add_argument("-device", default="cpu", help="(default: %(default)s)")
-    args = parser.parse_args()
-    trainers = tuple(f"nnUNetTrainer{name}" for name in args.methods)
+    return parser
+
+
+def study_of(args: argparse.Namespace, trainers: Sequence[str]) -> Study:
+    """Returns the study of some trainers; the arguments are those of ``study_parser``."""
     experiment = Experiment(
         dataset=args.dataset,
         configuration=args.c,
         folds=tuple(args.folds),
         schedule_name=schedule_file(args.schedule),
-        trainers=trainers,
+        trainers=tuple(trainers),
         base_plans=args.p,
     )
+    return Study(experiment=experiment, device=args.device, results=args.results)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = study_parser(__doc__)
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["PGCD"],
+        help="trainers without 'nnUNetTrainer', e.g. PGCD MiB_weight30 (default: PGCD, for joint training in one step)",
+    )
+    args = parser.parse_args()
     try:
-        Study(experiment=experiment, device=args.device, results=args.results).run(args.cases)
+        study_of(args, [f"nnUNetTrainer{name}" for name in args.methods]).run(args.cases)
     except CILError as error:
         raise SystemExit(str(error)) from None
 

@@ -11,7 +11,6 @@ load. Mirroring is left out: the study's networks are trained without.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from cost_report import table
+from stored_measurements import measure_or_show, step_parser
 
 os.environ["nnUNet_n_proc_DA"] = "0"
 
@@ -100,25 +100,7 @@ def show(stored: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measures, or prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", nargs="?")
-    parser.add_argument("plans", nargs="?")
-    parser.add_argument("fold", type=int, nargs="?", default=0)
-    parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
-    parser.add_argument("-tr", default="nnUNetTrainerPGCD", help="trainer (default: %(default)s)")
-    parser.add_argument("-n", type=int, default=64, help="cases (default: %(default)s)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("-o", dest="output", type=Path, help="JSON file; a measurement is added")
-    parser.add_argument("--table", type=Path, help="measure nothing: print the table of a file")
-    args = parser.parse_args()
-    if args.table:
-        print(show(json.loads(args.table.read_text())))
-        return
-    stored = json.loads(args.output.read_text()) if args.output and args.output.is_file() else []
-    stored.append(measure(args))
-    if args.output:
-        args.output.write_text(json.dumps(stored) + "\n")
-    print(show(stored))
+    measure_or_show(step_parser(__doc__, num_cases=64).parse_args(), measure, show)
 
 
 if __name__ == "__main__":
