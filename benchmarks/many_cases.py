@@ -29,7 +29,7 @@ from scale import plan_schedule, steps_of
 SIDE, CLASSES, STEPS = 6, 3, 3
 TRAINER = "nnUNetTrainerFineTune"
 COMMANDS = ("plan", "status", "run --dry-run", "evaluate")
-"""In this order: the first one writes the plans of the steps."""
+"""Lists them in their order: the first one writes the plans of the steps."""
 
 
 def arguments(command: str, root: Path) -> list[str]:

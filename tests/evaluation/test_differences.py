@@ -85,7 +85,7 @@ def test_test_cases_are_drawn_once_for_all_folds():
 
 
 def test_validation_cases_come_with_their_fold():
-    """What varies among a fold's own cases is in its mean, which the t interval is over."""
+    """Expects the t interval over folds' means, which hold what varies among a fold's own cases."""
     dice = {"x": {}, "y": {}}
     for fold in range(3):
         for case in range(20):

@@ -210,7 +210,7 @@ def test_a_copy_of_dataset_json_that_was_not_written_to_its_end_is_made_again(to
 
 
 def test_a_dataset_json_that_a_user_has_removed_with_all_cases_is_copied_again(toy, called, tmp_path):
-    """As a message asks for where the numbers of labels have changed."""
+    """Does what a message asks for where the numbers of labels have changed."""
     (toy / "dataset.json").unlink()
     recover(DATASET, "nnUNetPlans")
     assert not (toy / "dataset.json").exists()  # the cases may have other numbers

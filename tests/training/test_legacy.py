@@ -35,7 +35,7 @@ def models(toy) -> Path:
 
 GONE = {"min_voxels": 25, "drop_strays": 0, "prototype_refresh": 0.25, "volume_trust": 1, "similarity_temperature": 0.2}
 GONE |= {"new_class_noise": 0, "pgcd_beta": 1.5}
-"""What a schedule could set once, and every trainer fixes today."""
+"""Lists what a schedule could set once, and every trainer fixes today."""
 
 
 def set_what_is_gone(models: Path, preprocessed: Path) -> None:

@@ -29,7 +29,7 @@ OPTIONS = {
     "nnUNetTrainerMiB": {"new_class_start": "imprinted", "old_class_sampling": True, "old_dice_weight": 1},
     "nnUNetTrainerLwF": {"new_class_start": "imprinted", "teacher_volumes": True, "old_class_sampling": True},
 }
-"""What some trainers are given beside their defaults, so that every pass and option is there once."""
+"""Sets what some trainers are given beside their defaults, so that every pass and option is there once."""
 
 
 def assert_equal(one, other):

@@ -10,7 +10,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerPGCDBase):
     """PGCD + DAPD (our reading of Zhu et al. 2025, https://arxiv.org/abs/2511.07749)."""
 
     new_class_start = "apart"
-    """As copies of the background new classes are learnt late, in a short step never. Apart ``pgcd_weight`` may be larger."""
+    """Keeps new classes apart: as copies of the background they are learnt late, in a short step never."""
     old_class_sampling = True
     teacher_volumes = True
     old_dice_weight = 0.25

@@ -1,4 +1,4 @@
-"""What each trainer's models cost: their size, and the time of training and predicting, as far as it was recorded."""
+"""Reads what each trainer's models cost: their size, and the time of training and predicting, as far as it was recorded."""
 
 from __future__ import annotations
 
