@@ -16,15 +16,31 @@ _TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 @dataclass(frozen=True)
 class Picture:
-    """A file, SVG or PNG, and what it shows."""
+    """A picture, SVG or PNG, and what it shows.
+
+    Attributes:
+        file: the picture.
+        text: what it shows.
+        narrow_file: the same for a narrow screen; where there is none, a reader scrolls sideways.
+    """
 
     file: Path
     text: str
+    narrow_file: Path | None = None
 
     @property
     def data(self) -> str:
-        """Returns the file as an address that a page can hold."""
-        return f"data:{_TYPES[self.file.suffix]};base64,{base64.b64encode(self.file.read_bytes()).decode()}"
+        """Returns the picture as an address that a page can hold."""
+        return _address(self.file)
+
+    @property
+    def narrow(self) -> str:
+        """Returns that of a narrow screen; empty where there is none."""
+        return "" if self.narrow_file is None else _address(self.narrow_file)
+
+
+def _address(file: Path) -> str:
+    return f"data:{_TYPES[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def report(

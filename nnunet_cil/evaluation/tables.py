@@ -40,18 +40,33 @@ def latex_text(text: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose cells are plain text; every row of ``body`` is as long as ``header``."""
+    """A table whose cells are plain text.
+
+    Attributes:
+        header: names of the columns.
+        body: rows, each as long as ``header``.
+        num_labels: how many columns, from the left, name a row; the others hold numbers.
+        best: (row, column) of the cells that are set off from the others.
+    """
 
     header: Sequence[str]
     body: Sequence[Sequence[str]]
+    num_labels: int = 1
+    best: frozenset[tuple[int, int]] = frozenset()
 
     def markdown(self) -> str:
         """Returns it with columns that line up."""
-        rows = [[markdown_text(cell) for cell in row] for row in (self.header, *self.body)]
+        body = [
+            [self._marked(markdown_text(cell), i, j) for j, cell in enumerate(row)] for i, row in enumerate(self.body)
+        ]
+        rows = [[markdown_text(cell) for cell in self.header], *body]
         widths = [max(len(row[i]) for row in rows) for i in range(len(self.header))]
         lines = [" | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
         rule = "-|-".join("-" * w for w in widths)
         return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
+
+    def _marked(self, text: str, row: int, column: int) -> str:
+        return f"**{text}**" if (row, column) in self.best else text
 
     def latex(self, caption: str) -> str:
         """Returns a table environment; it needs the LaTeX package booktabs."""
@@ -92,7 +107,7 @@ def step_table(
             body.append(
                 [str(index), method, *(number(scores.get(name, math.nan)) for name in classes), *map(number, own)]
             )
-    return Table(header, body)
+    return Table(header, body, num_labels=2)
 
 
 SCHEDULE_NUMBERS = {
@@ -149,7 +164,7 @@ def differences_table(differences: Sequence[Mapping[str, Any]]) -> Table:
         for d in differences
     ]
     header = ["classes", "difference", "mean", "interval", "p", "p corrected", "trainings", "cases", "left out"]
-    return Table(header, body)
+    return Table(header, body, num_labels=2)
 
 
 def pair_text(difference: Mapping[str, Any]) -> str:

@@ -201,7 +201,7 @@ def _sections(cases: Sequence[CaseStatistics], classes: Mapping[str, int]) -> li
         Section(
             "Cases",
             f"Size in voxels, spacing in mm. {extents}.",
-            Table(["case", "part", "size", "spacing", "missing", *classes], per_case),
+            Table(["case", "part", "size", "spacing", "missing", *classes], per_case, num_labels=2),
         ),
     ]
 
