@@ -87,6 +87,12 @@ class StepPlan:
         return ", ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
 
     @property
+    def config(self) -> dict[str, Any]:
+        """Returns what a logger outside of this machine may know of the step: no name of a case."""
+        kept = ("schedule", "step", "steps", "labels", "refined", "training", "hyperparameters")
+        return {name: getattr(self, name) for name in kept}
+
+    @property
     def target_classes(self) -> tuple[str, ...]:
         """The classes whose labels training may see: the refined and the new ones, in channel order."""
         return self.refined + self.new_classes

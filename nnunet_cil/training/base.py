@@ -37,12 +37,13 @@ from nnunet_cil.training.batch import Batch, labelled_mask, read_batch
 from nnunet_cil.training.cases import check_before_training, check_shown_classes, check_split, narrowed_split
 from nnunet_cil.training.catalogue import check_data, check_lineage
 from nnunet_cil.training.data import MapLabels, StepDataset, evenly_spaced
+from nnunet_cil.training.epoch_logs import EpochLogs
 from nnunet_cil.training.final_validation import final_validation
 from nnunet_cil.training.hyperparameters import fixed
 from nnunet_cil.training.locations import old_class_locations
 from nnunet_cil.training.overlaps import overlap_remarks
 from nnunet_cil.training.passes import Ranks, TrainingPass, final_prototypes
-from nnunet_cil.training.progress import around_epochs, plot_terms, record_terms, recorded_terms
+from nnunet_cil.training.progress import around_epochs
 from nnunet_cil.training.starts import build_teacher, start_weights
 from nnunet_cil.training.state import (
     PreviousStep,
@@ -60,7 +61,7 @@ from nnunet_cil.training.volumes.teacher_volumes import TeacherVolumes, release_
 _CUDA = torch.device("cuda")
 
 
-class nnUNetTrainerCIL(nnUNetTrainer):
+class nnUNetTrainerCIL(EpochLogs):
     """Base of all class-incremental trainers. Step 0 is nnU-Net's training on the step's labels.
 
     A method overrides ``build_step_loss`` and declares its hyper-parameters. A step after the first, from start to end:
@@ -129,8 +130,11 @@ class nnUNetTrainerCIL(nnUNetTrainer):
             fold_folder(plans["dataset_name"], type(self).__name__, plans["plans_name"], configuration, fold)
         )
         self._take_lock()
+        block = plans.pop("cil")  # it may name cases, and nnU-Net sends its plans to loggers outside of this machine
         super().__init__(plans, configuration, fold, {**dataset_json, "labels": step_plan.labels}, device)
+        plans["cil"] = block
         self.step_plan = step_plan
+        self.logger.update_config({"step": step_plan.config})
         for name, value in step_plan.training.items():
             if name not in ("mirror_axes", "optimizer"):
                 setattr(self, name, value)
@@ -421,21 +425,6 @@ class nnUNetTrainerCIL(nnUNetTrainer):
     def online_target(self, target: Tensor | list[Tensor], batch: Batch) -> Tensor | list[Tensor]:
         """Returns the target of the online score: the labels, and the teacher's prediction where these are 0."""
         return batch.with_old_classes(target)
-
-    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
-        """Ends the epoch's training as nnU-Net, and logs the mean of each loss term."""
-        super().on_train_epoch_end(train_outputs)
-        if isinstance(self.loss, StepLoss):
-            record_terms(self.logger, self.loss.mean_terms(), self.current_epoch)
-
-    def on_epoch_end(self) -> None:
-        """Ends the epoch as nnU-Net, with the loss terms in the log and in a plot beside ``progress.png``."""
-        terms = recorded_terms(self.logger)
-        if terms:
-            self.print_to_log_file("train_loss terms:", ", ".join(f"{k} {v[-1]:.4f}" for k, v in terms.items()))
-        super().on_epoch_end()
-        if terms and self.local_rank == 0:
-            plot_terms(terms, Path(self.output_folder) / "progress_loss_terms.png")
 
     def on_train_end(self) -> None:
         """Collects the global prototypes of the final weights; then ends as nnU-Net, which saves the checkpoint.

@@ -1,4 +1,4 @@
-"""Loss terms over the epochs: in nnU-Net's logger, and in a plot beside its progress.png."""
+"""Loss terms and the online Dice of old classes over the epochs: in nnU-Net's loggers, and in a plot beside its progress.png."""
 
 from __future__ import annotations
 
@@ -15,15 +15,38 @@ _PREFIX = "loss_"
 _AROUND = "seconds_around_epochs"
 """Name of the times before the first and after the last epoch in nnU-Net's logger."""
 
+ONLINE_DICE = ("old_class_agreement", "new_class_dice")
+"""Names of the mean online Dice in nnU-Net's logger: of old classes against the teacher, of new ones against the labels."""
+
 
 def record_terms(logger: Any, terms: Mapping[str, float], epoch: int) -> None:
-    """Adds the epoch's mean of each loss term to nnU-Net's logger, whose content the checkpoint stores.
+    """Adds the epoch's mean of each loss term to nnU-Net's loggers; the checkpoint stores what the local one has.
 
     A term that no iteration of an epoch has is 0 there, as in an epoch that is shorter than ``distillation_interval``.
     """
     for name in dict(terms) | recorded_terms(logger):
-        logger.local_logger.my_fantastic_logging.setdefault(f"{_PREFIX}{name}", [0.0] * epoch)
-        logger.log(f"{_PREFIX}{name}", terms.get(name, 0.0), epoch)
+        _record(logger, f"{_PREFIX}{name}", terms.get(name, 0.0), epoch, before=0.0)
+
+
+def record_online_dice(logger: Any, num_old: int, epoch: int) -> None:
+    """Adds the epoch's mean online Dice of the old and of the new classes to nnU-Net's loggers; NaN where none is defined.
+
+    Args:
+        logger: with nnU-Net's own online Dice of every class.
+        num_old: the number of old foreground classes, which come first.
+        epoch: that ends.
+    """
+    dice = logger.get_value("dice_per_class_or_region", step=-1)
+    for name, own in zip(ONLINE_DICE, (dice[:num_old], dice[num_old:]), strict=True):
+        defined = [float(d) for d in own if not math.isnan(d)]
+        mean = sum(defined) / len(defined) if defined else math.nan
+        _record(logger, name, mean, epoch, before=math.nan)
+
+
+def _record(logger: Any, name: str, value: float, epoch: int, *, before: float) -> None:
+    """Adds a value of our own to nnU-Net's loggers; ``before`` stands for the epochs in which there was none."""
+    logger.local_logger.my_fantastic_logging.setdefault(name, [before] * epoch)
+    logger.log(name, value, epoch)
 
 
 def recorded_terms(logger: Any) -> dict[str, list[float]]:
@@ -41,7 +64,18 @@ def around_epochs(logger: Any) -> Iterator[None]:
     """Adds the time that something takes to nnU-Net's logger, which times epochs only."""
     start = time.monotonic()
     yield
-    logger.local_logger.my_fantastic_logging.setdefault(_AROUND, []).append(time.monotonic() - start)
+    _around(logger).append(time.monotonic() - start)
+
+
+def fill_around_epochs(logger: Any, epoch: int) -> None:
+    """Gives the times around the epochs an entry for every epoch: nnU-Net draws as many as its shortest list has."""
+    times = _around(logger)
+    times.extend([0.0] * (epoch + 1 - len(times)))
+
+
+def _around(logger: Any) -> list[float]:
+    times: list[float] = logger.local_logger.my_fantastic_logging.setdefault(_AROUND, [])
+    return times
 
 
 def training_seconds(logged: Mapping[str, Sequence[float]]) -> float:
