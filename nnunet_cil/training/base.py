@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import nnUNetTrainerAdam
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.dataset_json import checked_dataset_json
 from nnunet_cil.host.folders import fold_folder
 from nnunet_cil.host.processes import let_forks_end_with_parent
-from nnunet_cil.labels import lookup_table
 from nnunet_cil.lineage import StepRecord, validation_dice
 from nnunet_cil.locks import fold_lock
 from nnunet_cil.model_card import model_card
-from nnunet_cil.networks.features import FeatureReader, bare_network, num_features
+from nnunet_cil.networks.features import FeatureReader
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.step_plans import read_step_plan
 from nnunet_cil.training import hyperparameters, options
 from nnunet_cil.training.batch import Batch, labelled_mask, read_batch
-from nnunet_cil.training.cases import check_before_training, check_shown_classes, check_split, narrowed_split
+from nnunet_cil.training.cases import check_before_training, check_shown_classes
 from nnunet_cil.training.catalogue import check_data, check_lineage
-from nnunet_cil.training.data import MapLabels, StepDataset, evenly_spaced
 from nnunet_cil.training.epoch_logs import EpochLogs
 from nnunet_cil.training.final_validation import final_validation
 from nnunet_cil.training.hyperparameters import fixed
 from nnunet_cil.training.locations import old_class_locations
 from nnunet_cil.training.overlaps import overlap_remarks
-from nnunet_cil.training.passes import Ranks, TrainingPass, final_prototypes
+from nnunet_cil.training.passes import Ranks, final_prototypes
 from nnunet_cil.training.progress import around_epochs
 from nnunet_cil.training.starts import build_teacher, start_weights
 from nnunet_cil.training.state import (
@@ -54,6 +47,7 @@ from nnunet_cil.training.state import (
     training_record,
     write_checkpoint,
 )
+from nnunet_cil.training.step_data import StepDataTrainer
 from nnunet_cil.training.step_loss import LossSetup, StepLoss
 from nnunet_cil.training.volumes.stray_regions import stray_free_classes
 from nnunet_cil.training.volumes.teacher_volumes import TeacherVolumes, release_volumes, segment_volumes
@@ -61,7 +55,7 @@ from nnunet_cil.training.volumes.teacher_volumes import TeacherVolumes, release_
 _CUDA = torch.device("cuda")
 
 
-class nnUNetTrainerCIL(EpochLogs):
+class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
     """Base of all class-incremental trainers. Step 0 is nnU-Net's training on the step's labels.
 
     A method overrides ``build_step_loss`` and declares its hyper-parameters. A step after the first, from start to end:
@@ -70,9 +64,6 @@ class nnUNetTrainerCIL(EpochLogs):
       and prototypes.
     - ``train_step`` calls ``_batch_context``, which makes the ``Batch`` that the loss reads (``StepLoss.on``).
     - ``on_train_end`` collects the prototypes; ``save_checkpoint`` adds the ``StepState`` to nnU-Net's file.
-
-    ``target_label_map`` has the labels that training may see. ``MapLabels`` hides the others from the loss, ``StepDataset``
-    from the sampler of patches.
     """
 
     new_class_start = options.NEW_CLASS_START
@@ -99,9 +90,6 @@ class nnUNetTrainerCIL(EpochLogs):
 
     needs_old_data: ClassVar[bool] = False
     """The method uses labels or cases of earlier steps, which must then be in this step's data set."""
-
-    max_pass_cases = 500
-    """The largest number of training cases in a pass: nnU-Net's epochs do not grow with the data set either."""
 
     def __init__(
         self,
@@ -141,9 +129,8 @@ class nnUNetTrainerCIL(EpochLogs):
         self.ranks = Ranks(rank=self.local_rank, size=distributed.get_world_size() if self.is_ddp else 1)
         self.features: FeatureReader  # -> initialize
         self.teacher: Teacher | None = None
-        self.volumes: TeacherVolumes | None = None
-        self.old_locations: dict[str, np.ndarray[Any, np.dtype[np.int32]]] = {}
-        """Case -> locations of the old classes, where the teacher sees them."""
+        self.volumes = None
+        self.old_locations = {}
         self.prototypes: PrototypeBank | None = None
         self.method_state: dict[str, Any] = {}
         """A method's own state: tensors by name, stored in every checkpoint, for the next step."""
@@ -154,7 +141,6 @@ class nnUNetTrainerCIL(EpochLogs):
         self.lineage: tuple[StepRecord, ...] = ()
         """Records of the earlier steps."""
         self.num_cases = 0
-        """Training cases, once they are loaded."""
         self.case_hashes: CaseHashes | None = None
         """The fold's cases, once the training has begun; None in one that began before they were recorded."""
         self._date = ""
@@ -178,37 +164,6 @@ class nnUNetTrainerCIL(EpochLogs):
             f"{type(self).__name__} has no loss for step {self.step_plan.step}: a method overrides build_step_loss()."
         )
 
-    @property
-    def target_label_map(self) -> dict[int, int]:
-        """Data set label -> channel, for the target classes: the labels that training may see."""
-        return self.step_plan.training_label_map
-
-    @property
-    def step_cases(self) -> tuple[str, ...] | None:
-        """The cases that training may see; None for all."""
-        return self.step_plan.cases
-
-    @property
-    def label_table(self) -> np.ndarray[Any, np.dtype[np.int16]]:
-        """``target_label_map`` as a table for indexing with data set label + 1."""
-        return lookup_table(self.target_label_map, self.step_plan.dataset_labels.values())
-
-    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
-        """Augments as nnU-Net, after mapping the labels. Called on the instance, unlike nnU-Net's static method."""
-        return ComposeTransforms([MapLabels(self.label_table), super().get_training_transforms(*args, **kwargs)])
-
-    def get_validation_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
-        """Transforms as nnU-Net, after mapping the labels. Called on the instance, as above."""
-        return ComposeTransforms([MapLabels(self.label_table), super().get_validation_transforms(*args, **kwargs)])
-
-    def get_tr_and_val_datasets(self) -> tuple[StepDataset, StepDataset]:
-        """Opens nnU-Net's data sets, without the locations of hidden classes."""
-        training, validation = (self.step_dataset(d) for d in super().get_tr_and_val_datasets())
-        self.num_cases = len(training.identifiers)
-        training.volumes = self.volumes
-        training.old_locations = self.old_locations
-        return training, validation
-
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Makes nnU-Net's data loaders; a later step locates the old classes first, which no checkpoint stores."""
         if self.teacher is not None and self.old_class_sampling:
@@ -216,32 +171,6 @@ class nnUNetTrainerCIL(EpochLogs):
             self.old_locations = old_class_locations(self)
         loaders: tuple[Any, Any] = super().get_dataloaders()
         return loaders
-
-    def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
-        """Narrows nnU-Net's data set to the labels that training may see."""
-        return StepDataset(dataset, self.target_label_map, self.annotated_key)
-
-    @property
-    def annotated_key(self) -> tuple[int, ...]:
-        """The key under which nnU-Net's loader looks for all annotated voxels (ignore label only)."""
-        return (-1, *self.label_manager.all_labels)
-
-    def do_split(self) -> tuple[list[str], list[str]]:
-        """Splits as nnU-Net, narrowed to the step's cases; refuses a split that nnU-Net would fail on or replace by another."""
-        check_split(self)
-        return narrowed_split(self, *super().do_split())
-
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, Any, Any, Any]:
-        """Configures as nnU-Net, with the mirror axes of the schedule (volume axes; a 2D patch has the last two)."""
-        rotation, dummy_2d, patch_size, mirror_axes = (
-            super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        )
-        if "mirror_axes" in self.step_plan.training:
-            dropped = 3 - len(self.configuration_manager.patch_size)
-            mirror_axes = tuple(a - dropped for a in self.step_plan.training["mirror_axes"] if a >= dropped)
-            # None, since nnU-Net's predictor fails on an empty tuple
-            self.inference_allowed_mirroring_axes = mirror_axes or None
-        return rotation, dummy_2d, patch_size, mirror_axes
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Validates as nnU-Net, against labels that are numbered as the model's channels, and on cases not trained on.
@@ -267,11 +196,6 @@ class nnUNetTrainerCIL(EpochLogs):
         variant = nnUNetTrainerAdam if self.step_plan.training.get("optimizer") == "AdamW" else nnUNetTrainer
         optimizer, scheduler = variant.configure_optimizers(self)
         return optimizer, scheduler
-
-    @property
-    def bare_network(self) -> nn.Module:
-        """The network without DDP and torch.compile around it."""
-        return bare_network(self.network)
 
     def on_train_start(self) -> None:
         """Takes over from the previous step, from step 1 on; then starts as nnU-Net. A finished step gets no more epochs."""
@@ -411,17 +335,6 @@ class nnUNetTrainerCIL(EpochLogs):
         with self.features.reading(), self.loss.on(step_batch):
             yield nnunet_batch, step_batch
 
-    def labelled_channels(self, keys: Sequence[str]) -> list[tuple[int, ...]] | None:
-        """Returns the channels that each case's labels show; None where these are the new classes in every case."""
-        step = self.step_plan
-        if not step.differs_by_case and not step.refined:
-            return None
-        return [tuple(step.labels[name] for name in step.target_classes_in(key)) for key in keys]
-
-    def labelled_channels_in(self, case: str) -> tuple[int, ...]:
-        """Returns the channels that the case's labels show; none where these are the new classes in every case."""
-        return (self.labelled_channels([case]) or [()])[0]
-
     def online_target(self, target: Tensor | list[Tensor], batch: Batch) -> Tensor | list[Tensor]:
         """Returns the target of the online score: the labels, and the teacher's prediction where these are 0."""
         return batch.with_old_classes(target)
@@ -450,24 +363,6 @@ class nnUNetTrainerCIL(EpochLogs):
         """Writes the card beside the weights; without Dice after training, since an earlier validation is of another model."""
         card = model_card((*self.lineage, self.step_record()), dice)
         (Path(self.output_folder) / "MODEL_CARD.md").write_text(card, encoding="utf-8")
-
-    def training_pass(self) -> TrainingPass:
-        """Returns a pass over the training cases; over ``max_pass_cases`` of them, evenly spaced by name, if there are more."""
-        return TrainingPass(
-            cases=evenly_spaced(sorted(self.pass_cases()), self.max_pass_cases),
-            ranks=self.ranks,
-            open_cases=partial(self.dataset_class, self.preprocessed_dataset_folder),
-            label_table=self.label_table,
-            patch_size=self.configuration_manager.patch_size,
-            ignore_label=self.step_plan.ignore_label,
-            batch_size=self.batch_size,
-            device=self.device,
-            num_features=num_features(self.bare_network),
-        )
-
-    def pass_cases(self) -> list[str]:
-        """Returns the training cases that a pass may use."""
-        return self.do_split()[0]
 
     def save_checkpoint(self, filename: str) -> None:
         """Saves as nnU-Net, with the state of the step, into a temporary file that is moved into place."""
