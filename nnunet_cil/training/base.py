@@ -37,7 +37,7 @@ from nnunet_cil.training.locations import old_class_locations
 from nnunet_cil.training.overlaps import overlap_remarks
 from nnunet_cil.training.passes import Ranks, final_prototypes
 from nnunet_cil.training.progress import around_epochs
-from nnunet_cil.training.starts import build_teacher, start_weights
+from nnunet_cil.training.starts import build_teacher, num_writes, refuse_pretrained, start_weights
 from nnunet_cil.training.state import (
     PreviousStep,
     StepState,
@@ -128,6 +128,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
                 setattr(self, name, value)
         self.ranks = Ranks(rank=self.local_rank, size=distributed.get_world_size() if self.is_ddp else 1)
         self.features: FeatureReader  # -> initialize
+        self.num_initial_writes: int  # -> initialize
         self.teacher: Teacher | None = None
         self.volumes = None
         self.old_locations = {}
@@ -190,6 +191,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         """Initializes as nnU-Net, and hooks the reader of the features into the network."""
         super().initialize()
         self.features = FeatureReader(self.bare_network)
+        self.num_initial_writes = num_writes(self.bare_network)
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """Configures nnU-Net's optimizer, or that of its variant for AdamW, as the schedule says."""
@@ -216,6 +218,8 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
     def _begin_step(self) -> None:
         """Checks the fold's cases, by their labels and the records; takes over from the previous step, from step 1 on."""
         check_shown_classes(self)
+        if self.step_plan.previous is not None and not self._is_resumed:
+            refuse_pretrained(self)
         previous = self._read_previous()
         earlier = () if previous is None else previous.state.lineage
         self.case_hashes = check_before_training(self, earlier, is_resumed=self._is_resumed)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from nnunet_cil.errors import CILError
 from nnunet_cil.networks.features import HeadReader
 from nnunet_cil.networks.heads import joined_heads, widen_heads
 from nnunet_cil.networks.imprinting import Moments, imprinted_heads
@@ -24,6 +25,24 @@ def build_teacher(trainer: nnUNetTrainerCIL, weights: Mapping[str, Tensor]) -> T
     network = _network(trainer, trainer.step_plan.num_old_channels)
     network.load_state_dict(weights)
     return Teacher(network, trainer.device, compiled=trainer._do_i_compile())
+
+
+def num_writes(network: nn.Module) -> int:
+    """Returns how often a network's weights were written since they were made: loading others writes each once more."""
+    return sum(parameter._version for parameter in network.parameters())
+
+
+def refuse_pretrained(trainer: nnUNetTrainerCIL) -> None:
+    """Refuses nnU-Net's ``-pretrained_weights`` in a step after the first, which would drop them without a word.
+
+    Raises:
+        CILError: the weights are not those that the trainer initialised.
+    """
+    if num_writes(trainer.bare_network) != trainer.num_initial_writes:
+        raise CILError(
+            f"-pretrained_weights is for step 0: step {trainer.step_plan.step} of {trainer.step_plan.schedule} starts from the "
+            "model of the step before. Leave it out."
+        )
 
 
 def start_weights(trainer: nnUNetTrainerCIL, previous: PreviousStep) -> dict[str, Tensor]:
