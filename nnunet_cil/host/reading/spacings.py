@@ -62,15 +62,21 @@ def with_spacing_files(images: Mapping[str, Path]) -> dict[str, Path]:
     return {**images, **{name: file for name, file in beside.items() if file.is_file()}}
 
 
-def agreed_spacing(image: Path | None, labels: Path) -> Spacing | None:
-    """Returns the spacing beside an image, or else beside its labels; None where neither has one.
+def agreed_spacing(image: Path | None, labels: Path | None) -> Spacing | None:
+    """Returns the spacing beside an image, or else beside its labels; None where neither has one, or is there.
 
     Raises:
         CILError: they have different ones.
     """
     ours = None if image is None else spacing_beside(image, is_image=True)
-    theirs = spacing_beside(labels, is_image=False)
-    if image is not None and ours is not None and theirs is not None and not np.allclose(ours, theirs):
+    theirs = None if labels is None else spacing_beside(labels, is_image=False)
+    if (
+        image is not None
+        and labels is not None
+        and ours is not None
+        and theirs is not None
+        and not np.allclose(ours, theirs)
+    ):
         raise CILError(
             f"{spacing_file(image, is_image=True)} says {_text(ours)} mm, but {spacing_file(labels, is_image=False)} says "
             f"{_text(theirs)} mm. Correct one of them; nnU-Net goes by the image's."
@@ -78,15 +84,15 @@ def agreed_spacing(image: Path | None, labels: Path) -> Spacing | None:
     return ours or theirs
 
 
-def case_spacing(image: Path | None, reference: Path, prediction: Path) -> Spacing | None:
+def case_spacing(image: Path | None, reference: Path | None, *predictions: Path) -> Spacing | None:
     """Returns the spacing of a case that is scored; None where no file says it.
 
     nnU-Net writes a file beside each prediction, with ones where it has found no spacing: ones alone say nothing.
 
     Args:
         image: the first channel; need not be there itself.
-        reference: the reference labels.
-        prediction: the predicted labels.
+        reference: the reference labels; None where there are none.
+        predictions: the predicted labels.
 
     Raises:
         CILError: image and reference have different ones.
@@ -94,8 +100,8 @@ def case_spacing(image: Path | None, reference: Path, prediction: Path) -> Spaci
     spacing = agreed_spacing(image, reference)
     if spacing is not None:
         return spacing
-    found = spacing_beside(prediction, is_image=False)
-    return None if found is None or set(found) == {1.0} else found
+    found = (spacing_beside(prediction, is_image=False) for prediction in predictions)
+    return next((s for s in found if s is not None and set(s) != {1.0}), None)
 
 
 def _text(spacing: Spacing) -> str:
