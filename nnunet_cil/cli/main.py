@@ -22,6 +22,7 @@ COMMANDS = (
     "status",
     "evaluate",
     "extend",
+    "compare",
     "export",
     "info",
     "convert",

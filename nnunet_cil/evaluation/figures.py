@@ -64,7 +64,7 @@ def comparison(
 
     reference = next(iter(labels.values()))
     slices = busiest_slices(reference, num_slices)
-    window = _window(reference)
+    window = window_around(reference)
     image, labels = image[window], {name: array[window] for name, array in labels.items()}
     names = ["image", *labels]
     columns = min(len(names), 6)
@@ -87,14 +87,16 @@ def comparison(
             axes[0].text(x, 0.5, side, transform=axes[0].transAxes, color="w", ha="center", va="center", weight="bold")
         for ax in axes[len(names) :]:
             ax.set_axis_off()
-    handles = [Patch(color=c, label=plot_text(name)) for c, name in zip(_colours(len(classes)), classes, strict=True)]
+    handles = [
+        Patch(color=c, label=plot_text(name)) for c, name in zip(class_colours(len(classes)), classes, strict=True)
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, frameon=False)
     if title:
         figure.suptitle(plot_text(title))
     return figure
 
 
-def _window(labels: Labels, margin: float = 0.3) -> tuple[slice, ...]:
+def window_around(labels: Labels, margin: float = 0.3) -> tuple[slice, ...]:
     """Returns the rows and columns that hold every label, with a margin around; all slices."""
     window = [slice(None)]
     for axis in (1, 2):
@@ -107,7 +109,7 @@ def _window(labels: Labels, margin: float = 0.3) -> tuple[slice, ...]:
     return tuple(window)
 
 
-def _colours(number: int) -> list[Any]:
+def class_colours(number: int) -> list[Any]:
     """Returns one colour a class; above eight, more colours that are told apart less well."""
     if number <= len(COLOURS):
         return list(COLOURS[:number])
@@ -122,6 +124,6 @@ def _overlay(labels: Labels, num_classes: int) -> npt.NDArray[np.float64]:
     from matplotlib.colors import to_rgba
 
     overlay = np.zeros((*labels.shape, 4))
-    for c, colour in enumerate(_colours(num_classes), start=1):
+    for c, colour in enumerate(class_colours(num_classes), start=1):
         overlay[labels == c] = to_rgba(colour, 0.75)
     return overlay

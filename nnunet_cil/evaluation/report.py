@@ -54,7 +54,7 @@ def report(
         overlays: segmented cases.
         training: curves of the loss terms.
     """
-    return _render(
+    return render(
         "report.html.jinja",
         title=title(content),
         methods=[short(t) for t in content["trainers"]],
@@ -78,10 +78,11 @@ def page(title: str, facts: Sequence[str], sections: Sequence[Section], pictures
         sections: tables; the first stands before the pictures, the others after them.
         pictures: cases.
     """
-    return _render("inspection.html.jinja", title=title, facts=facts, sections=sections, pictures=pictures)
+    return render("inspection.html.jinja", title=title, facts=facts, sections=sections, pictures=pictures)
 
 
-def _render(template: str, **content: Any) -> str:
+def render(template: str, **content: Any) -> str:
+    """Returns a page as HTML, from a template beside this module and its content."""
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(loader=PackageLoader("nnunet_cil", "evaluation"), autoescape=True, trim_blocks=True)

@@ -71,7 +71,9 @@ def case_scores(
     boxes = [label_boxes(labels) for labels in (prediction, reference)]
     scores = {}
     for name, numbers in classes.items():
-        box = _union([known[n] for known, n in zip(boxes, numbers, strict=True) if n in known], prediction.shape)
+        box = union_of_boxes(
+            [known[n] for known, n in zip(boxes, numbers, strict=True) if n in known], prediction.shape
+        )
         masks = prediction[box] == numbers[0], reference[box] == numbers[1]
         scores[name] = class_scores(*masks, spacing_mm, tolerance_mm=tolerance_mm)
     return scores
@@ -98,7 +100,7 @@ def label_boxes(labels: Labels) -> dict[int, Box]:
     return {number: box for number, box in enumerate(boxes, start=1) if box is not None}
 
 
-def _union(boxes: Sequence[Box], shape: Sequence[int]) -> Box:
+def union_of_boxes(boxes: Sequence[Box], shape: Sequence[int]) -> Box:
     """Returns the smallest box around all; empty for none."""
     if not boxes:
         return tuple(slice(0, 0) for _ in shape)
@@ -144,13 +146,13 @@ def _surface_distances(a: Mask, b: Mask, spacing_mm: Sequence[float]) -> tuple[n
     """
     from scipy.spatial import KDTree
 
-    points = _surface_mm(a, spacing_mm), _surface_mm(b, spacing_mm)
+    points = surface_mm(a, spacing_mm), surface_mm(b, spacing_mm)
     trees = [KDTree(p, leafsize=32, balanced_tree=False) for p in points]  # built faster, and asked only once
     there, back = (tree.query(p)[0].astype(np.float32) for tree, p in zip(trees[::-1], points, strict=True))
     return there.astype(np.float64), back.astype(np.float64)
 
 
-def _surface_mm(mask: Mask, spacing_mm: Sequence[float]) -> npt.NDArray[np.float64]:
+def surface_mm(mask: Mask, spacing_mm: Sequence[float]) -> npt.NDArray[np.float64]:
     """Returns (points, axes): the voxels of which a neighbour through a face is outside, as is all beyond the mask's edge.
 
     Looks only at the neighbours of the mask's own voxels, which are few in the box of an organ and of stray voxels far away.

@@ -86,6 +86,43 @@ def image_cases(folder: Path, ending: str) -> list[str]:
     return sorted({case_of(file.name, ending) for file in _images(folder, ending)})
 
 
+def case_images(folder: Path, dataset_json: Mapping[str, Any], *, has_colours: bool) -> dict[str, tuple[Path, ...]]:
+    """Returns the images of every case of a folder: case -> one file a channel, or one with all colours.
+
+    Args:
+        folder: of images.
+        dataset_json: of the data set or model that they are for, checked.
+        has_colours: whether one file may hold all channels.
+
+    Raises:
+        CILError: there is no image, or a case lacks a channel or has one too many.
+    """
+    ending, num_channels = str(dataset_json["file_ending"]), len(dataset_json["channel_names"])
+    names = image_cases(folder, ending)
+    if not names:
+        raise CILError(f"{folder} holds no images that end in {ending}. nnU-Net takes CASE_0000{ending}.")
+    files = {file.name: file for file in folder.iterdir()}
+    channels: dict[str, list[str]] = {}
+    for file_name in sorted(name for name in files if name.endswith(ending)):
+        channels.setdefault(case_of(file_name, ending), []).append(file_name)
+    cases = {}
+    for case in names:
+        own = channels[case]
+        is_one_file = has_colours and own == [f"{case}_0000{ending}"]
+        expected = [f"{case}_{channel:04d}{ending}" for channel in range(1 if is_one_file else num_channels)]
+        if missing := [name for name in expected if name not in files]:
+            raise CILError(
+                f"Case {case!r} lacks {folder / missing[0]}: dataset.json names {num_channels} channels. Add it, or remove "
+                "the case."
+            )
+        if surplus := [name for name in own if name not in expected]:
+            raise CILError(
+                f"{files[surplus[0]]} is one channel more than dataset.json names ({num_channels}). Remove it."
+            )
+        cases[case] = tuple(files[name] for name in expected)
+    return cases
+
+
 def labelled_cases(folder: Path, dataset_json: Mapping[str, Any]) -> list[LabelledCase]:
     """Returns the cases of a raw data set that have a label file: the training cases, then the test cases.
 

@@ -21,6 +21,7 @@ _ENTRY_POINTS = {
     "nnUNetv2_preprocess": "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints:preprocess_entry",
     "nnUNetv2_train": "nnunetv2.run.run_training:run_training_entry",
     "nnUNetv2_predict": "nnunetv2.inference.predict_from_raw_data:predict_entry_point",
+    "nnUNetv2_predict_from_modelfolder": "nnunetv2.inference.predict_from_raw_data:predict_entry_point_modelfolder",
     "nnunet_cil": "nnunet_cil.cli:entry",
 }
 """Command -> the function that it calls, since the scripts may not be on the PATH."""
@@ -134,7 +135,7 @@ def train(arguments: list[str], environment: Mapping[str, str], log: Path, num_e
 
 
 def predict(arguments: list[str], environment: Mapping[str, str], log: Path, num_cases: int) -> None:
-    """Runs ``nnUNetv2_predict`` with a bar over the cases that are to predict.
+    """Runs ``nnUNetv2_predict``, or with ``-m`` the command that takes a model's folder, with a bar over the cases.
 
     Raises:
         CommandError: it failed.
@@ -146,4 +147,5 @@ def predict(arguments: list[str], environment: Mapping[str, str], log: Path, num
         def watch(line: str) -> None:
             bar.update(line.startswith("done with "))
 
-        call("nnUNetv2_predict", arguments, environment, log, watch)
+        command = "nnUNetv2_predict_from_modelfolder" if "-m" in arguments else "nnUNetv2_predict"
+        call(command, arguments, environment, log, watch)

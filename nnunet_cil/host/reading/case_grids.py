@@ -28,7 +28,7 @@ class CaseFiles:
 
     Attributes:
         images: one a channel, or one with all colours.
-        labels: its label map, and copies of it.
+        labels: its label map, and copies of it; empty where there is none.
     """
 
     images: Sequence[Path]
@@ -96,7 +96,7 @@ def _examine(files: CaseFiles, reader: Any, num_channels: int) -> _Examined:
     distances = [distance_in_voxels(image, grid) for _, grid in others]
     in_mm = image.in_mm
     if has_spacing_beside(reader):
-        in_mm = agreed_spacing(first, files.labels[0]) is not None
+        in_mm = agreed_spacing(first, next(iter(files.labels), None)) is not None
     for (file, grid), distance in zip(others, distances, strict=True):
         problem = problem or _problem(first, image, file, grid, distance)
         if not problem and file in channels and not np.allclose(grid.spacing, image.spacing):  # as nnU-Net compares

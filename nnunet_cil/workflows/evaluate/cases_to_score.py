@@ -13,7 +13,7 @@ from nnunet_cil.content import FileState, file_state
 from nnunet_cil.datasets.parallel import in_parallel
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.files import is_cut_off, read_json
-from nnunet_cil.host.case_files import case_of, image_cases
+from nnunet_cil.host.case_files import case_images, image_cases
 from nnunet_cil.host.dataset_json import preprocessed_or_raw, refuse_other_labelled_classes
 from nnunet_cil.host.folders import nnunet_folder, num_processes
 from nnunet_cil.host.plans_files import reader_of
@@ -27,8 +27,8 @@ from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on
 
-_Case = tuple[str, tuple[Path, ...], Path]
-"""The name of a case, the image of each channel, and the reference labels."""
+CaseOnDisk = tuple[str, tuple[Path, ...], Path | None]
+"""The name of a case, the image of each channel, and the reference labels if there are any."""
 
 
 def check_test_files(
@@ -63,9 +63,28 @@ def _check(dataset: str, test: TestSet, planned_reader: str) -> tuple[str, ...]:
     reader = _reader(dataset, content, planned_reader)
     cases = tuple(_paired(test, content, has_colours=has_colours(reader)))
     _check_patterns(dataset, content, {name for name, _, _ in cases})
-    states = tuple(file_state(file) for _, images, labels in cases for file in (*images, labels))
-    numbers = frozenset({0, *content["labels"].values()})
-    return _read_all(cases, states, type(reader).__name__, len(content["channel_names"]), numbers)
+    return read_case_files(cases, reader, len(content["channel_names"]), frozenset({0, *content["labels"].values()}))
+
+
+def read_case_files(
+    cases: tuple[CaseOnDisk, ...], reader: Any, num_channels: int, numbers: frozenset[int]
+) -> tuple[str, ...]:
+    """Reads cases, in parallel, and refuses what could not be predicted or scored; the same files once in a process.
+
+    Args:
+        cases: their files.
+        reader: an instance of nnU-Net's.
+        num_channels: of the images.
+        numbers: every value that labels may have.
+
+    Returns:
+        Notes on what is taken as it is.
+
+    Raises:
+        CILError: a file cannot be read, labels lie on another grid than their image, or have another value.
+    """
+    states = tuple(file_state(file) for _, images, labels in cases for file in (*images, *([labels] if labels else [])))
+    return _read_all(cases, states, type(reader).__name__, num_channels, numbers)
 
 
 def _check_patterns(dataset: str, content: Mapping[str, Any], tests: set[str]) -> None:
@@ -93,7 +112,7 @@ def _reader(dataset: str, content: Mapping[str, Any], planned: str) -> Any:
     return raw_reader(nnunet_folder("nnUNet_raw") / dataset, content)
 
 
-def _paired(test: TestSet, content: Mapping[str, Any], *, has_colours: bool) -> list[_Case]:
+def _paired(test: TestSet, content: Mapping[str, Any], *, has_colours: bool) -> list[CaseOnDisk]:
     """Returns the cases of a test set.
 
     Args:
@@ -104,32 +123,14 @@ def _paired(test: TestSet, content: Mapping[str, Any], *, has_colours: bool) -> 
     Raises:
         CILError: an image, a channel or labels are missing.
     """
-    ending, num_channels = str(content["file_ending"]), len(content["channel_names"])
+    ending = str(content["file_ending"])
     names = image_cases(test.images, ending)
     if not names:
         raise CILError(f"{test.images} holds no images that end in {ending}. nnU-Net takes CASE_0000{ending}.")
-    files = {file.name: file for file in test.images.iterdir()}
-    channels: dict[str, list[str]] = {}
-    for file_name in sorted(name for name in files if name.endswith(ending)):
-        channels.setdefault(case_of(file_name, ending), []).append(file_name)
     references = {f.name.removesuffix(ending) for f in test.labels.glob(f"[!.]*{ending}") if f.is_file()}
     _refuse_unpaired(test, ending, names, references)
-    cases = []
-    for case in names:
-        own = channels[case]
-        is_one_file = has_colours and own == [f"{case}_0000{ending}"]
-        expected = [f"{case}_{channel:04d}{ending}" for channel in range(1 if is_one_file else num_channels)]
-        if missing := [name for name in expected if name not in files]:
-            raise CILError(
-                f"Case {case!r} lacks {test.images / missing[0]}: dataset.json names {num_channels} channels. Add it, or remove "
-                "the case."
-            )
-        if surplus := [name for name in own if name not in expected]:
-            raise CILError(
-                f"{files[surplus[0]]} is one channel more than dataset.json names ({num_channels}). Remove it."
-            )
-        cases.append((case, tuple(files[name] for name in expected), test.labels / f"{case}{ending}"))
-    return cases
+    images = case_images(test.images, content, has_colours=has_colours)
+    return [(case, files, test.labels / f"{case}{ending}") for case, files in images.items()]
 
 
 def _refuse_unpaired(test: TestSet, ending: str, names: Sequence[str], references: set[str]) -> None:
@@ -153,7 +154,7 @@ def _and_others(names: Sequence[str]) -> str:
 
 @lru_cache(maxsize=8)
 def _read_all(
-    cases: tuple[_Case, ...],
+    cases: tuple[CaseOnDisk, ...],
     _states: tuple[FileState, ...],  # whether the files are those of the last time
     reader_name: str,
     num_channels: int,
@@ -164,11 +165,11 @@ def _read_all(
     check_one = partial(_check_case, reader=reader, numbers=numbers)
     for _ in in_parallel(check_one, cases, num_processes(), "Looking at test cases"):
         pass
-    grids = {name: CaseFiles(images=images, labels=[labels]) for name, images, labels in cases}
+    grids = {name: CaseFiles(images=images, labels=[labels] if labels else []) for name, images, labels in cases}
     return tuple(check_grids(grids, reader, num_channels))
 
 
-def _check_case(case: _Case, *, reader: Any, numbers: frozenset[int]) -> None:
+def _check_case(case: CaseOnDisk, *, reader: Any, numbers: frozenset[int]) -> None:
     """Reads a case, of NIfTI images only what tells whether they are whole; called in another process.
 
     Raises:
@@ -180,6 +181,8 @@ def _check_case(case: _Case, *, reader: Any, numbers: frozenset[int]) -> None:
             read_images([image], reader)
         elif is_cut_off(image):
             raise CILError(f"{image} is cut off or damaged. Restore it.")
+    if file is None:
+        return
     values = np.unique(whole_numbers(read_labels(file, reader).array, file)).tolist()
     if strange := sorted(set(values) - numbers):
         raise CILError(

@@ -50,7 +50,7 @@ def predictions_of(
             folder = own[0].file.parent
             log = output / "logs" / f"{'_'.join(filter(None, [model.stem, test.dataset]))}.txt"
             arguments = [*model.predict_arguments, "-i", str(test.images), "-o", str(folder), "-device", device]
-            _predict(arguments, [p.file for p in own], _source(checkpoint_sha256, test.images), log)
+            predict_missing(arguments, [p.file for p in own], source_of(checkpoint_sha256, test.images), log)
     return predictions
 
 
@@ -62,7 +62,7 @@ def are_predicted(model: ModelFold, tests: Sequence[TestSet | None], output: Pat
     for test in tests:
         own = [] if test is None else expected_predictions(model, [test], output)
         if test is not None and own:
-            known = _known(own[0].file.parent, _source(checkpoint_sha256, test.images))
+            known = _known(own[0].file.parent, source_of(checkpoint_sha256, test.images))
             if known is None or not all(known.holds(prediction.file) for prediction in own):
                 return False
     return True
@@ -78,7 +78,7 @@ def expected_predictions(model: ModelFold, tests: Sequence[TestSet | None], outp
     return predictions
 
 
-def _source(checkpoint_sha256: str, images: Path) -> PredictedFrom:
+def source_of(checkpoint_sha256: str, images: Path) -> PredictedFrom:
     """Returns what predictions are made from: the model, and what the folder of images holds, wherever it is."""
     files = sorted(file for file in images.iterdir() if file.is_file() and not file.name.startswith("."))
     return PredictedFrom(checkpoint=checkpoint_sha256, images=files_sha256(files))
@@ -91,8 +91,8 @@ def _known(folder: Path, source: PredictedFrom) -> PredictedFrom | None:
     return known if is_same else None
 
 
-def _predict(arguments: Sequence[str], files: Sequence[Path], source: PredictedFrom, log: Path) -> None:
-    """Calls ``nnUNetv2_predict``, continued where files are missing; anew where they come from another source.
+def predict_missing(arguments: Sequence[str], files: Sequence[Path], source: PredictedFrom, log: Path) -> None:
+    """Calls nnU-Net's prediction, continued where files are missing; anew where they come from another source.
 
     Args:
         arguments: of the command.

@@ -75,12 +75,13 @@ class TrainedModel:
         return configuration_settings(self.plans, self.configuration)
 
 
-def read_model(folder: Path, trusted: Sequence[str] = ()) -> TrainedModel:
+def read_model(folder: Path, trusted: Sequence[str] = (), *, verdict: str = "cannot be extended") -> TrainedModel:
     """Reads a model folder.
 
     Args:
         folder: ``TRAINER__PLANS__CONFIGURATION``, anywhere.
         trusted: packages besides nnU-Net's own whose classes its plans may name.
+        verdict: says what cannot be done where plain nnU-Net does not take its weights.
 
     Raises:
         CILError: not the folder of an nnU-Net v2 model, folds that know different classes, or names that would lead elsewhere.
@@ -117,7 +118,7 @@ def read_model(folder: Path, trusted: Sequence[str] = ()) -> TrainedModel:
     if model.settings.get("previous_stage"):
         raise NotImplementedError(f"{folder} is a cascade; nnunet_cil extends 2d, 3d_lowres and 3d_fullres only.")
     for fold, file in checkpoints.items():
-        check_network(file, contents[fold], plans, dataset_json, f"{folder} cannot be extended", trusted)
+        check_network(file, contents[fold], plans, dataset_json, f"{folder} {verdict}", trusted)
     return model
 
 

@@ -1,0 +1,115 @@
+"""Compares two models on the same images."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import suppress
+from pathlib import Path
+
+from nnunet_cil.cli.arguments import Commands, add_trusted_packages, whole_number
+from nnunet_cil.files import shortened
+from nnunet_cil.limits import DEVICES, MAX_PICTURES
+
+BELOW = 3
+"""The exit status where a shared class is below ``--fail-below``; 1 and 2 are errors."""
+
+
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Adds the command's parser and returns it."""
+    parser = commands.add_parser(
+        "compare",
+        help="compare two models on the same images, with or without labels",
+        description="Predicts images with two models and tells what changes from A to B, for each class that both know (matched "
+        "by name): Dice, HD95 and volumes, what appears, vanishes or changes places, new components far from the old ones, and "
+        "voxels that changed hands. Needs no labels; with labels it scores both models, too. Writes comparison.html, "
+        "per_case.csv, moved.csv and comparison.json. Skips what is done already.",
+        epilog="Exit status: 0: done; 1 or 2: an error; 3: the mean Dice of A and B of a shared class is below --fail-below. The "
+        "mean is over the cases in which either model finds the class; a case in which one does not counts 0.",
+    )
+    for name, what in (("a", "the model in use"), ("b", "the model that is to replace it")):
+        parser.add_argument(
+            f"model_{name}",
+            metavar=f"MODEL_{name.upper()}",
+            type=Path,
+            help=f"{what}: a model folder of nnU-Net, an exported one, or a folder of predictions with the dataset.json of their "
+            "model",
+        )
+    parser.add_argument(
+        "-i",
+        dest="images",
+        type=Path,
+        metavar="IMAGES",
+        help="folder of images (CASE_0000.nii.gz); not needed where both are predictions",
+    )
+    parser.add_argument(
+        "-l",
+        dest="labels",
+        type=Path,
+        metavar="LABELS",
+        help="folder of reference labels (CASE.nii.gz), with the dataset.json that names them in it or above it",
+    )
+    parser.add_argument(
+        "-o", dest="output", type=Path, required=True, metavar="OUT", help="folder that takes predictions and results"
+    )
+    parser.add_argument(
+        "-f",
+        dest="folds",
+        nargs="+",
+        default=[],
+        metavar="FOLD",
+        help="folds that predict together, of both models (default: all that are trained)",
+    )
+    parser.add_argument(
+        "--fail-below",
+        type=_dice,
+        metavar="DICE",
+        help="exit with status 3 if the mean Dice of A and B of a shared class is below this (a number from 0 to 1)",
+    )
+    parser.add_argument(
+        "--pictures",
+        type=whole_number(0, MAX_PICTURES),
+        default=5,
+        metavar="N",
+        help="cases to draw, those that changed most (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-device", default="cuda", choices=DEVICES, help="device for nnU-Net's commands (default: %(default)s)"
+    )
+    add_trusted_packages(parser)
+    parser.set_defaults(resumes=True)
+    return parser
+
+
+def _dice(text: str) -> float:
+    """Reads a Dice.
+
+    Raises:
+        ArgumentTypeError: it is no number from 0 to 1.
+    """
+    with suppress(ValueError):
+        number = float(text)
+        if 0 <= number <= 1:
+            return number
+    raise argparse.ArgumentTypeError(f"{shortened(text)} is not a Dice: a number from 0 to 1")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Carries the command out and returns the exit status."""
+    from nnunet_cil.workflows.compare.compare import CompareOptions, compare
+
+    found = compare(
+        CompareOptions(
+            model_a=args.model_a,
+            model_b=args.model_b,
+            output=args.output,
+            images=args.images,
+            labels=args.labels,
+            folds=tuple(args.folds),
+            fail_below=args.fail_below,
+            device=args.device,
+            num_pictures=args.pictures,
+            trusted=tuple(args.trusted),
+        )
+    )
+    print(f"\n{found.text}\n\nEverything is in {found.page.parent}; begin with {found.page}")
+    return BELOW if found.is_below else 0

@@ -1,0 +1,111 @@
+"""Pictures of a case that two models segment: model A, model B, and where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunet_cil.evaluation.figures import Labels, class_colours, plot_text, window_around
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CHANGES = {"only A": "#D55E00", "only B": "#56B4E9", "another class": "#F0E442"}
+"""Where one model has background, or both have a class and not the same; colours that colour-blind people can tell apart."""
+
+_MOST_LEGEND = 12
+"""The number of classes that the legend names."""
+
+
+def change_picture(
+    image: npt.NDArray[np.floating[Any]],
+    a: Labels,
+    b: Labels,
+    classes: Sequence[str],
+    *,
+    num_slices: int = 2,
+    aspect: float = 1.0,
+    title: str = "",
+    sides: bool = False,
+) -> Figure:
+    """Draws the slices that differ most: both models' classes as contours, and the difference in colour.
+
+    Args:
+        image: (slices, rows, columns).
+        a: labels of model A, numbered as ``classes`` from 1.
+        b: labels of model B, numbered alike.
+        classes: names of labels 1, 2, ...
+        num_slices: to show.
+        aspect: height of a pixel through its width.
+        title: above the picture.
+        sides: write R and L to the edges of the image, for slices as ``host.reading.images.as_seen`` gives them.
+    """
+    from matplotlib.figure import Figure
+
+    slices = most_changed_slices(a, b, num_slices)
+    window = window_around(np.maximum(a, b))
+    image, a, b = image[window], a[window], b[window]
+    drawn = [c for c in range(1, len(classes) + 1) if any((v[i] == c).any() for i in slices for v in (a, b))]
+    height = 3.2 * min(1.6, max(0.5, aspect * image.shape[1] / image.shape[2]))
+    figure = Figure(figsize=(9.6, height * len(slices) + 1.3), layout="constrained")
+    low, high = np.percentile(image, (1, 99.5))
+    grid = figure.subplots(len(slices), 3, squeeze=False)
+    for axes, index in zip(grid, slices, strict=True):
+        for ax, name in zip(axes, ("A", "B", "difference"), strict=True):
+            ax.imshow(image[index], cmap="gray", vmin=low, vmax=high, aspect=aspect)
+            ax.set(title=name, xticks=[], yticks=[])
+        _draw_contours(axes[0], a[index], drawn, len(classes))
+        _draw_contours(axes[1], b[index], drawn, len(classes))
+        axes[2].imshow(_difference(a[index], b[index]), aspect=aspect, interpolation="nearest")
+        axes[0].set_ylabel(f"slice {index}")
+        for x, side in ((0.04, "R"), (0.96, "L")) if sides else ():
+            axes[0].text(x, 0.5, side, transform=axes[0].transAxes, color="w", ha="center", va="center", weight="bold")
+    _add_legend(figure, drawn, classes)
+    if title:
+        figure.suptitle(plot_text(title), fontsize=11)
+    return figure
+
+
+def most_changed_slices(a: Labels, b: Labels, number: int) -> list[int]:
+    """Returns the slices of the first axis that differ in the most voxels, apart from each other, in order."""
+    changed = [int(np.count_nonzero(one != other)) for one, other in zip(a, b, strict=True)]
+    chosen: list[int] = []
+    for index in np.argsort(changed, kind="stable")[::-1].tolist():
+        is_apart = all(abs(index - other) >= max(2, len(changed) // 16) for other in chosen)
+        if is_apart and (changed[index] or not chosen):
+            chosen.append(index)
+        if len(chosen) == number:
+            break
+    return sorted(chosen)
+
+
+def _draw_contours(ax: Any, labels: Labels, drawn: Sequence[int], num_classes: int) -> None:
+    colours = class_colours(num_classes)
+    for number in drawn:
+        mask = labels == number
+        if mask.any() and min(mask.shape) > 1:
+            ax.contour(mask, levels=[0.5], colors=[colours[number - 1]], linewidths=1.4)
+
+
+def _difference(a: Labels, b: Labels) -> npt.NDArray[np.float64]:
+    from matplotlib.colors import to_rgba
+
+    overlay = np.zeros((*a.shape, 4))
+    where = ((a > 0) & (b == 0), (a == 0) & (b > 0), (a > 0) & (b > 0) & (a != b))
+    for mask, colour in zip(where, CHANGES.values(), strict=True):
+        overlay[mask] = to_rgba(colour, 0.85)
+    return overlay
+
+
+def _add_legend(figure: Figure, drawn: Sequence[int], classes: Sequence[str]) -> None:
+    """Names the classes that are drawn, the first of many, and what the colours of the difference are."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    colours = class_colours(len(classes))
+    lines = [Line2D([], [], color=colours[c - 1], label=plot_text(classes[c - 1])) for c in drawn[:_MOST_LEGEND]]
+    patches = [Patch(color=colour, label=name) for name, colour in CHANGES.items()]
+    figure.legend(handles=[*lines, *patches], loc="outside lower center", ncols=5, frameon=False, fontsize=9)

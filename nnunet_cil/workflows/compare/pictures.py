@@ -1,0 +1,72 @@
+"""The pictures of a comparison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_cil.evaluation.change_pictures import change_picture
+from nnunet_cil.evaluation.compared_cases import ComparedCase
+from nnunet_cil.evaluation.report import Picture
+from nnunet_cil.host.reading.images import as_seen, read_grid, read_images, read_labels
+from nnunet_cil.workflows.compare.sides import Side
+
+
+def draw_cases(
+    output: Path,
+    cases: Sequence[tuple[ComparedCase, Mapping[str, Any]]],
+    sides: tuple[Side, Side],
+    classes: Sequence[str],
+    reader: Any,
+) -> list[Picture]:
+    """Draws cases into ``figures``; those of an earlier comparison go.
+
+    Args:
+        output: folder.
+        cases: files of each, and what ``comparison.json`` says of it.
+        sides: A and B.
+        classes: of both.
+        reader: an instance of nnU-Net's, that reads all files.
+    """
+    from tqdm import tqdm
+
+    folder = output / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("case_*.png"):
+        old.unlink()
+    pictures = []
+    for index, (case, found) in enumerate(tqdm(cases, desc="Drawing", unit="case", leave=False), start=1):
+        text = f"{case.name}: mean Dice of A and B {found['dice']:.3f}" if not math.isnan(found["dice"]) else case.name
+        if found["lowest_class"]:
+            text += f"; least in {found['lowest_class']}, {found['lowest_dice']:.3f}"
+        a, b = (
+            _by_class(as_seen(read_labels(file, reader))[0], side.labels, classes)
+            for file, side in zip((case.a, case.b), sides, strict=True)
+        )
+        image, aspect = _image(case, reader, a.shape)
+        is_oriented = bool(read_grid(case.a, reader, is_image=False).orientation)
+        figure = change_picture(image, a, b, classes, aspect=aspect, title=text, sides=is_oriented)
+        file = folder / f"case_{index}.png"
+        figure.savefig(file, dpi=110)
+        pictures.append(Picture(file, text))
+    return pictures
+
+
+def _image(case: ComparedCase, reader: Any, shape: tuple[int, ...]) -> tuple[Any, float]:
+    """Returns the image and the height of a pixel through its width; black where there is no image."""
+    if case.image.is_file():
+        return as_seen(read_images([case.image], reader))
+    return np.zeros(shape), as_seen(read_labels(case.a, reader))[1]
+
+
+def _by_class(array: Any, numbers: Mapping[str, int], classes: Sequence[str]) -> Any:
+    """Returns labels by the order of ``classes``, from 1; anything else is 0."""
+    ordered = np.zeros(array.shape, dtype=np.int16)
+    for index, name in enumerate(classes, start=1):
+        if name in numbers:
+            ordered[array == numbers[name]] = index
+    return ordered
