@@ -77,21 +77,14 @@ PROTOCOLS = (
 )
 
 CHOICE = (
-    *("PGCD", "MiB", "PGCDPaper_imprinted", "MiB_imprinted", "PGCDPaper_volumes", "MiB_volumes", "PGCDPaper"),
-    *(
-        "PGCDPaper_sampled",
-        "MiB_sampled",
-        "PGCDPaper_strong",
-        "MiB_strong",
-        "PGCDPaper_dice1",
-        "MiB_dice1",
-        "MiB_apart",
-    ),
-    *("PseudoLabel", "PseudoLabel_imprinted", "LwF", "LwF_imprinted", "PseudoLabel_sampled", "LwF_sampled"),
-    *("PseudoLabel_balanced", "LwF_volumes", "PseudoLabel_apart", "LwF_apart", "PseudoLabel_patchwise", "LwF_strong"),
-    *("PseudoLabel_fresh", "LwF_dice1"),
+    *("PGCD", "MiB", "PGCDPaper_imprinted", "MiB_imprinted", "PGCDPaper_volumes", "PGCDPaper_balance"),
+    *("PGCDPaper_prototypes", "MiB_volumes", "PGCDPaper", "PGCDPaper_sampled", "MiB_sampled", "PGCDPaper_strong"),
+    *("MiB_strong", "PGCDPaper_dice1", "MiB_dice1", "MiB_apart", "PseudoLabel", "PseudoLabel_imprinted"),
+    *("LwF", "LwF_imprinted", "PseudoLabel_sampled", "LwF_sampled", "PseudoLabel_balanced", "LwF_volumes"),
+    *("PseudoLabel_apart", "LwF_apart", "PseudoLabel_patchwise", "LwF_strong", "PseudoLabel_fresh", "LwF_dice1"),
+    *("MiB_weak", "LwF_weak", "MiB_start", "LwF_start", "PseudoLabel_even", "PseudoLabel_local"),
 )
-"""Seven settings of four methods: benchmarks/trainers/tuned_trainers.py. PGCD's default is the seventh of it."""
+"""Nine settings of four methods: tuned_trainers.py and lead_trainers.py in benchmarks/trainers."""
 
 
 @dataclass(frozen=True, kw_only=True)

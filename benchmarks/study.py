@@ -67,7 +67,7 @@ def method_of_trainer(trainer: str) -> Method:
     found = trainer_class(trainer)
     shipped = next((c for c in found.__mro__ if c.__name__ in trainer_names()), found)
     own = [c for c in found.__mro__ if issubclass(c, shipped) and c is not shipped]
-    changed = {name: getattr(found, name) for c in reversed(own) for name in vars(c) if name in declared(shipped)}
+    changed = {name: getattr(found, name) for c in reversed(own) for name in vars(c) if name in declared(found)}
     from_step = getattr(found, "from_step", 1)
     start = {"from_step": from_step} if from_step > 1 else {}
     return Method(

@@ -1,11 +1,12 @@
-"""The settings that are tried for PGCD, MiB, LwF and pseudo-labels on validation cases: seven each, the published one among them.
+"""The settings that are tried for PGCD, MiB, LwF and pseudo-labels on validation cases, nine each with lead_trainers.py.
 
     export nnUNet_extTrainer="$(nnunet_cil trainers):$PWD/benchmarks/trainers"
     python benchmarks/study.py 901 acdc_1-1-1_disjoint_cpu --methods MiB MiB_volumes --cases validation -o mine.csv
 
-``TRIED`` names them all; what differs from the published method is the class's own. The seventh setting of PGCD is its default.
+``TRIED`` names them all; what differs from the published method is the class's own. PGCD's last setting is its default.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from nnunet_cil.training.base import nnUNetTrainerCIL
@@ -19,12 +20,15 @@ VOLUMES = {"teacher_volumes": True, "old_dice_weight": 0.25, "new_class_start": 
 IMPRINTED = {**VOLUMES, "new_class_start": "imprinted"}
 
 
-def settings(weight: str, value: float, **own: Any) -> dict[str, dict[str, Any]]:
+def settings(
+    weight: str, value: float, further: Mapping[str, dict[str, Any]] | None = None, **own: Any
+) -> dict[str, dict[str, Any]]:
     """Returns the settings of a method whose distillation has a weight, by name.
 
     Args:
         weight: the name of that hyper-parameter.
         value: its published value.
+        further: settings of this method alone, by name.
         own: what every setting but the published one has besides.
     """
     tried = {
@@ -34,14 +38,20 @@ def settings(weight: str, value: float, **own: Any) -> dict[str, dict[str, Any]]
         "strong": {**IMPRINTED, weight: 3 * value},
         "dice1": {**IMPRINTED, "old_dice_weight": 1.0},
         "apart": {**VOLUMES, "new_class_start": "apart", "old_class_sampling": True, weight: 3 * value},
+        **(further or {}),
     }
     return {name: {**own, **values} for name, values in tried.items()}
 
 
+def further(weight: str, value: float) -> dict[str, dict[str, Any]]:
+    """Returns two settings more, as many as PGCD has in lead_trainers.py."""
+    return {"weak": {**IMPRINTED, weight: value / 3}, "start": {"new_class_start": "imprinted"}}
+
+
 METHODS: dict[type[nnUNetTrainerCIL], dict[str, dict[str, Any]]] = {
     nnUNetTrainerPGCDPaper: settings("pgcd_weight", 10.0, dapd_weight=0.1, prototype_refresh=0.5),
-    nnUNetTrainerMiB: settings("mib_weight", 10.0),
-    nnUNetTrainerLwF: settings("lwf_weight", 100.0),
+    nnUNetTrainerMiB: settings("mib_weight", 10.0, further("mib_weight", 10.0)),
+    nnUNetTrainerLwF: settings("lwf_weight", 100.0, further("lwf_weight", 100.0)),
     nnUNetTrainerPseudoLabel: {
         "balanced": {"new_class_start": "balanced"},
         "imprinted": {"new_class_start": "imprinted"},
@@ -49,6 +59,8 @@ METHODS: dict[type[nnUNetTrainerCIL], dict[str, dict[str, Any]]] = {
         "patchwise": {"new_class_start": "imprinted", "teacher_volumes": False},
         "apart": {"new_class_start": "apart", "old_class_sampling": True},
         "fresh": {"old_class_sampling": True},
+        "even": {"new_class_start": "balanced", "old_class_sampling": True},
+        "local": {"new_class_start": "imprinted", "old_class_sampling": True, "teacher_volumes": False},
     },
 }
 

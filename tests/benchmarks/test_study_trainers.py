@@ -2,8 +2,10 @@
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
+import planned_runs
 import pytest
 import scores
 import study
@@ -57,3 +59,18 @@ def test_each_control_is_a_trainer_and_a_choice_is_named_as_it_is_written():
     controls = [name for name in WEIGHTINGS if name != "prototypes"]
     found = [study.method_of_trainer(f"nnUNetTrainerPGCD_{name}") for name in controls]
     assert [(m.name, m.setting) for m in found] == [("PGCD", f"pgcd_weighting={name}") for name in controls]
+
+
+@pytest.mark.usefixtures("_found_by_nnunet")
+def test_as_many_settings_are_tried_for_each_method_and_no_name_stands_for_two():
+    tried = [study.method_of_trainer(f"nnUNetTrainer{name}") for name in planned_runs.CHOICE]
+    assert len({(m.name, m.setting) for m in tried}) == len(planned_runs.CHOICE)
+    rivals = Counter(m.name for m in tried)
+    assert rivals["MiB"] == rivals["LwF"] == rivals["PseudoLabel"] == rivals["PGCD"] + rivals["PGCDPaper"]
+
+
+def test_an_interrupted_plan_leaves_whole_pairs_of_methods():
+    runs = list(planned_runs.runs("choice"))
+    assert len(runs) == 3 * len(planned_runs.CHOICE) / 2
+    assert [run.protocol.dataset for run in runs[:3]] == ["901", "904", "900"]
+    assert len({run.methods for run in runs[:3]}) == 1

@@ -1,0 +1,118 @@
+"""Changes of PGCD that are tried on validation cases, beside the settings of tuned_trainers.py. None of them is shipped."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nnunet_cil.losses.prototypes import class_means, prototype_centre
+from nnunet_cil.training.batch import Batch
+from nnunet_cil.training.hyperparameters import fixed
+from nnunet_cil.training.methods.pgcd_base import PGCDLoss
+from nnunet_cil.training.methods.pgcd_paper import nnUNetTrainerPGCDPaper
+from nnunet_cil.training.step_loss import StepLoss
+
+
+class BalancedLoss(PGCDLoss):
+    """PGCD whose gradient is never larger than that of the segmentation term.
+
+    lambda = pgcd_weight min(1, r |dL_seg/dz| / |pgcd_weight dL_PGCD/dz|), z: the log-probabilities at full resolution, both norms
+    as running means over iterations, r = gradient_balance.
+    """
+
+    norms: Tensor | None = None
+
+    def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns the terms of PGCD, its distillation scaled."""
+        terms = super().terms(logits, targets, batch)
+        if not torch.is_grad_enabled() or "pgcd" not in terms:
+            return terms
+        log_probs = self.log_probs(logits)[0]
+        gradients = [torch.autograd.grad(terms[n], log_probs, retain_graph=True)[0] for n in ("segmentation", "pgcd")]
+        norms = torch.stack([g.norm() for g in gradients])
+        self.norms = norms if self.norms is None else 0.9 * self.norms + 0.1 * norms
+        share = (self.settings.gradient_balance * self.norms[0] / self.norms[1].clamp(min=1e-12)).clamp(max=1)
+        return {**terms, "pgcd": share * terms["pgcd"]}
+
+    def all_terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Keeps the log-probabilities for the gradients."""
+        self._log_probs = (
+            logits,
+            [x.log_softmax(1) if w != 0 else x for x, w in zip(logits, self.scale_weights, strict=True)],
+        )
+        try:
+            return super().all_terms(logits, targets, batch)
+        finally:
+            self._log_probs = None
+
+
+class PrototypeSegmentationLoss(PGCDLoss):
+    """PGCD with a segmentation by prototypes, new classes' included, as a further term.
+
+    L = mean_{c present} mean_{v: y*(v) = c} -log softmax_c(cos(F(v) - m, P_c - m) / temperature); y*: labels, filled by the
+    teacher's classes; P_c of new classes is a running mean of the student's features over their labels.
+    """
+
+    new_prototypes: Tensor | None = None
+    new_known: Tensor | None = None
+
+    def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns the terms of PGCD, and prototype_segmentation."""
+        terms = super().terms(logits, targets, batch)
+        features = batch.features.float()
+        labels = self.pseudo_labelled([targets[0]], batch.teacher_classes)[0][:, 0].long()
+        num_classes = logits[0].shape[1]
+        with torch.no_grad():
+            means, counts = class_means(features, labels, num_classes)
+            new, seen = means[self.num_old :], counts[self.num_old :] > 0
+            if self.new_prototypes is None:
+                self.new_prototypes, self.new_known = torch.zeros_like(new), torch.zeros_like(seen)
+            assert self.new_prototypes is not None
+            assert self.new_known is not None
+            keep = torch.where(self.new_known, 0.9, 0.0)[:, None]
+            moved = keep * self.new_prototypes + (1 - keep) * new
+            self.new_prototypes = torch.where(seen[:, None], moved, self.new_prototypes)
+            self.new_known = self.new_known | seen
+            prototypes = torch.cat([self.bank.prototypes, self.new_prototypes])
+            known = torch.cat([self.bank.known, self.new_known])
+            centre = prototype_centre(prototypes, known)
+            directions = F.normalize(prototypes - centre, dim=1)
+        centred = F.normalize(features.flatten(2) - centre[:, None], dim=1)
+        scores = (directions @ centred) / self.settings.similarity_temperature
+        scores = scores.masked_fill(~known[:, None], -1e4)
+        losses = F.cross_entropy(scores, labels.flatten(1), reduction="none")[:, None]
+        present = (counts > self.settings.min_voxels) & known
+        of_class, _ = class_means(losses, labels.flatten(1), num_classes)
+        term = (of_class[:, 0] * present).sum() / present.sum().clamp(min=1)
+        return {**terms, "prototype_segmentation": self.settings.prototype_segmentation_weight * term}
+
+
+class _Lead(nnUNetTrainerPGCDPaper):
+    """The setting ``imprinted`` of tuned_trainers.py."""
+
+    dapd_weight = 0.1
+    prototype_refresh = 0.5
+    teacher_volumes = True
+    old_dice_weight = 0.25
+    new_class_start = "imprinted"
+    loss_class: type[PGCDLoss]
+
+    def build_step_loss(self) -> StepLoss:
+        """Builds the changed loss."""
+        assert self.prototypes is not None
+        return self.loss_class(self.loss_setup(), bank=self.prototypes)
+
+
+class nnUNetTrainerPGCDPaper_balance(_Lead):
+    """Gradients in balance."""
+
+    gradient_balance = fixed(1.0)
+    loss_class = BalancedLoss
+
+
+class nnUNetTrainerPGCDPaper_prototypes(_Lead):
+    """A segmentation by prototypes."""
+
+    prototype_segmentation_weight = fixed(0.3)
+    loss_class = PrototypeSegmentationLoss
