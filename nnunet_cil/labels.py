@@ -11,6 +11,12 @@ import numpy.typing as npt
 
 from nnunet_cil.errors import CILError, did_you_mean
 
+NUMBERS_DIFFER = (
+    "Classes are numbered in the order of learning, not as in the data set. nnU-Net's own evaluation goes by number: call it "
+    "with 'nnunet_cil nnunet' in place of 'nnUNetv2_'."
+)
+"""What users of such a model are told before they score it."""
+
 
 def model_labels(classes: Sequence[str], *, ignore: bool) -> dict[str, int]:
     """Returns name -> channel of a model that knows ``classes``, as nnU-Net wants it in ``dataset.json``.

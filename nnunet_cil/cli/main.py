@@ -21,6 +21,7 @@ COMMANDS = (
     "run",
     "status",
     "evaluate",
+    "nnunet",
     "extend",
     "compare",
     "export",

@@ -22,6 +22,15 @@ _ENTRY_POINTS = {
     "nnUNetv2_train": "nnunetv2.run.run_training:run_training_entry",
     "nnUNetv2_predict": "nnunetv2.inference.predict_from_raw_data:predict_entry_point",
     "nnUNetv2_predict_from_modelfolder": "nnunetv2.inference.predict_from_raw_data:predict_entry_point_modelfolder",
+    "nnUNetv2_find_best_configuration": "nnunetv2.evaluation.find_best_configuration:find_best_configuration_entry_point",
+    "nnUNetv2_accumulate_crossval_results": (
+        "nnunetv2.evaluation.find_best_configuration:accumulate_crossval_results_entry_point"
+    ),
+    "nnUNetv2_evaluate_folder": "nnunetv2.evaluation.evaluate_predictions:evaluate_folder_entry_point",
+    "nnUNetv2_determine_postprocessing": (
+        "nnunetv2.postprocessing.remove_connected_components:entry_point_determine_postprocessing_folder"
+    ),
+    "nnUNetv2_ensemble": "nnunetv2.ensembling.ensemble:entry_point_ensemble_folders",
     "nnunet_cil": "nnunet_cil.cli:entry",
 }
 """Command -> the function that it calls, since the scripts may not be on the PATH."""

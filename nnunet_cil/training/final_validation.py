@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from nnunet_cil.host.reading.spacings import TIFF, spacing_file
+from nnunet_cil.host.splits import SPLITS_FILE
+from nnunet_cil.labels import NUMBERS_DIFFER, lookup_table
 from nnunet_cil.predicted_from import FINAL, PredictedFrom, record_file
 from nnunet_cil.training.cases import check_before_validation
 from nnunet_cil.training.class_blocks import in_blocks
@@ -57,6 +60,8 @@ def final_validation(trainer: nnUNetTrainerCIL, *, saves_probabilities: bool = F
         trainer.say(
             f"The labels do not show every class in every case. Mean Validation Dice of what they show: {mean:.4f}"
         )
+    if not trainer.step_plan.is_numbered_as_the_data_set:
+        trainer.say(NUMBERS_DIFFER)
     if trainer.fold == "all":
         trainer.say("Fold all has no validation cases: what nnU-Net scores here are training cases.")
     if validated is None:
@@ -116,10 +121,14 @@ def _ground_truth_folder(trainer: nnUNetTrainerCIL) -> str:
     folder = Path(trainer.preprocessed_dataset_folder_base)
     if trainer.step_plan.is_numbered_as_the_data_set:
         return str(folder)
-    target = Path(trainer.output_folder) / "validation_labels"
-    files = [case + trainer.dataset_json["file_ending"] for case in trainer.ranks.share(trainer.do_split()[1])]
+    target, step = Path(trainer.output_folder) / "validation_labels", trainer.step_plan
+    names = [case + trainer.dataset_json["file_ending"] for case in trainer.ranks.share(trainer.do_split()[1])]
+    table = lookup_table(step.evaluation_label_map, step.dataset_labels.values())
     reader = trainer.plans_manager.image_reader_writer_class()
     preprocessed = Path(trainer.preprocessed_dataset_folder)
-    write_in_channels(folder, target, files, trainer.step_plan, reader, preprocessed)
+    files = (folder / "gt_segmentations" / name for name in names)
+    write_in_channels(files, target / "gt_segmentations", table, reader, preprocessed)
+    if (folder / SPLITS_FILE).is_file():
+        shutil.copyfile(folder / SPLITS_FILE, target / SPLITS_FILE)
     trainer.ranks.barrier()
     return str(target)

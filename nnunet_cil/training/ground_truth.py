@@ -2,47 +2,53 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.evaluation.evaluate_predictions import load_summary_json, save_summary_json
 
+from nnunet_cil.errors import CILError
 from nnunet_cil.host.reading.readers import silent
 from nnunet_cil.host.reading.spacings import has_spacing_beside
-from nnunet_cil.host.splits import SPLITS_FILE
-from nnunet_cil.labels import lookup_table
 from nnunet_cil.step_plans import StepPlan
 
 
 def write_in_channels(
-    source: Path, target: Path, files: Iterable[str], step: StepPlan, reader_writer: Any, preprocessed: Path
+    files: Iterable[Path],
+    target: Path,
+    table: npt.NDArray[np.int16],
+    reader_writer: Any,
+    preprocessed: Path | None = None,
+    allowed: Collection[int] | None = None,
 ) -> None:
-    """Writes ``gt_segmentations`` with the model's numbers, and the split, for nnU-Net's validation.
+    """Writes reference labels with the model's numbers.
 
     Args:
-        source: nnU-Net's preprocessed folder of the data set.
+        files: of reference labels.
         target: the folder to write; files get the same names.
-        files: names in ``gt_segmentations``.
-        step: the step that defines classes and numbers.
+        table: from ``labels.lookup_table``.
         reader_writer: an instance of nnU-Net's.
         preprocessed: the folder of a configuration, which knows the spacing of files that do not say it themselves.
+        allowed: every number that a file may hold; None where nnU-Net has checked it.
+
+    Raises:
+        CILError: a file holds another number.
     """
-    table = lookup_table(step.evaluation_label_map, step.dataset_labels.values())
-    (target / "gt_segmentations").mkdir(parents=True, exist_ok=True)
-    if (source / SPLITS_FILE).is_file():
-        shutil.copyfile(source / SPLITS_FILE, target / SPLITS_FILE)
-    for name in files:
+    target.mkdir(parents=True, exist_ok=True)
+    for file in files:
         with silent():  # nnU-Net copies no file of a TIFF's spacing to gt_segmentations, and its reader warns of each
-            labels, properties = reader_writer.read_seg(str(source / "gt_segmentations" / name))
-        if has_spacing_beside(reader_writer):
-            case = preprocessed / f"{Path(name).stem}.pkl"
+            labels, properties = reader_writer.read_seg(str(file))
+        if has_spacing_beside(reader_writer) and preprocessed is not None:
+            case = preprocessed / f"{file.stem}.pkl"
             properties["spacing"] = [float(s) for s in load_pickle(str(case))["spacing"]]
-        mapped = table[labels[0].astype(np.int64) + 1]
-        reader_writer.write_seg(mapped, str(target / "gt_segmentations" / name), properties)
+        numbers = labels[0].astype(np.int64)
+        if allowed is not None and (strange := sorted(set(np.unique(numbers).tolist()) - {0, *allowed})):
+            raise CILError(f"{file} holds the label {strange[0]}, which is none of {sorted(allowed)}. Correct it.")
+        reader_writer.write_seg(table[numbers + 1], str(target / file.name), properties)
 
 
 def drop_unlabelled_scores(summary: Path, step: StepPlan, file_ending: str) -> float | None:

@@ -7,7 +7,7 @@ import pytest
 from generated_pages import PAGES as GENERATED
 
 ROOT = Path(__file__).parents[2]
-MOST_WORDS = 14_250
+MOST_WORDS = 14_480
 BUDGETS = {
     "README.md": 700,
     "CONTRIBUTING.md": 400,
@@ -23,6 +23,7 @@ BUDGETS = {
     "docs/how-to/cluster.md": 300,
     "docs/how-to/score-and-read.md": 460,
     "docs/how-to/deploy.md": 250,
+    "docs/how-to/nnunet-tools.md": 250,
     "docs/how-to/choose-a-method.md": 350,
     "docs/how-to/add-a-method.md": 710,
     "docs/how-to/add-a-data-set.md": 210,

@@ -15,7 +15,7 @@ from nnunet_cil.host.folders import dataset_name, nnunet_folder
 from nnunet_cil.host.plans_files import reader_of
 from nnunet_cil.host.preprocessed import preprocessed_configurations
 from nnunet_cil.host.raw_dataset import label_file_names
-from nnunet_cil.labels import check_labelled_classes, labelled_classes
+from nnunet_cil.labels import NUMBERS_DIFFER, check_labelled_classes, labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, plan_steps
 from nnunet_cil.training.catalogue import check_data, fixed_names, hyperparameter_names, trainer_class
@@ -112,7 +112,10 @@ def plan(
     """
     schedule = load_schedule(schedule_name)
     _log_unknown_hyperparameters(schedule)
-    return write_step_plans(dataset, schedule, base_plans=base_plans, first_trainer=first_trainer, force=force)
+    steps = write_step_plans(dataset, schedule, base_plans=base_plans, first_trainer=first_trainer, force=force)
+    if not all(step.plan.is_numbered_as_the_data_set for step in steps):
+        logger.info(f"Note: {NUMBERS_DIFFER}")
+    return steps
 
 
 def write_step_plans(

@@ -112,14 +112,15 @@ def test_a_trainer_of_ours_that_is_not_found_is_a_matter_of_the_variable(toy, tm
 def test_a_hyperparameter_that_no_trainer_has_is_logged(toy, tmp_path, caplog):
     caplog.set_level(logging.INFO, "nnunet_cil")
     plan(DATASET, write_schedule(tmp_path, STEPS, hyperparameters={"pgcd_wieght": 2, "mib_weight": 1}))
-    (note,) = caplog.messages
+    note, numbers = caplog.messages
+    assert numbers.endswith("call it with 'nnunet_cil nnunet' in place of 'nnUNetv2_'.")
     assert "no trainer of nnunet_cil has the hyper-parameter 'pgcd_wieght' (did you mean 'pgcd_weight'?)" in note
 
 
 def test_a_hyperparameter_that_is_fixed_today_is_logged(toy, tmp_path, caplog):
     caplog.set_level(logging.INFO, "nnunet_cil")
-    plan(DATASET, write_schedule(tmp_path, STEPS, hyperparameters={"prototype_refresh": 0.25}))
-    (note,) = caplog.messages
+    plan(DATASET, write_schedule(tmp_path, [ORGANS[:3], ORGANS[3:]], hyperparameters={"prototype_refresh": 0.25}))
+    (note,) = caplog.messages  # none on numbers, which are those of the data set
     assert "'prototype_refresh' is fixed. Remove it, or every trainer refuses the schedule." in note
 
 

@@ -1,0 +1,1 @@
+"""nnU-Net's own tools on the models of steps."""
