@@ -38,6 +38,7 @@ class StepRecord:
         date: when the checkpoint was written, UTC, ISO 8601; empty where that is not known.
         versions: package -> version.
         previous_sha256: of the checkpoint that it continued from; None at step 0.
+        previous_stage: the models whose predictions a cascade saw, fold -> SHA-256 of the checkpoint; empty elsewhere.
         saw_old_labels: whether earlier steps' labels were used, too, as joint training and replay do.
         dice: class -> mean Dice on the fold's validation cases, as nnU-Net's summary says; empty where that is not known, and
             in fold ``all``, which has none. A record gets it when the next step begins.
@@ -60,6 +61,7 @@ class StepRecord:
     case_hashes: CaseHashes | None = None
     refined: tuple[str, ...] = ()
     dice: Mapping[str, float] = field(default_factory=dict)
+    previous_stage: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def cases_text(self) -> str:
@@ -67,9 +69,11 @@ class StepRecord:
         return "" if self.num_cases is None else str(self.num_cases)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record as plain Python, without hashes of cases where these are not known."""
+        """Returns the record as plain Python, without hashes of cases and the previous stage where there are none."""
         content = {**dataclasses.asdict(self), "classes": list(self.classes), "refined": list(self.refined)}
         del content["case_hashes"]
+        if not self.previous_stage:
+            del content["previous_stage"]
         return content if self.case_hashes is None else {**content, "case_hashes": self.case_hashes.to_json()}
 
 

@@ -17,6 +17,7 @@ LAYERS = {
     "model_card": 0,
     "locks": 0,
     "names": 0,
+    "next_stage": 0,
     "owners": 0,
     "predicted_from": 0,
     "shipped": 0,

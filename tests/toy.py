@@ -334,11 +334,13 @@ def teacher_segments(folder: Path, logits: torch.Tensor, labelled_channels_in=la
     dataset = SimpleNamespace(
         source_folder=folder.parent,
         identifiers=["a", "b"],
-        load_case=lambda _case: (np.zeros((1, *logits.shape[1:])),),
+        load_case=lambda _case: (np.zeros((1, *logits.shape[1:])), None, None, {}),
+        folder_with_segs_from_previous_stage=None,
         save_seg=lambda segmentation, name: np.savez(f"{name}.npz", seg=segmentation),
     )
     predictor = SimpleNamespace(predict_sliding_window_return_logits=lambda _image: logits.clone())
-    cases = SimpleNamespace(cases=dataset.identifiers, dataset=lambda: dataset, ranks=Ranks(rank=0, size=1))
+    ranks = Ranks(rank=0, size=1)
+    cases = SimpleNamespace(cases=dataset.identifiers, dataset=lambda: dataset, ranks=ranks, previous_labels=())
     TeacherVolumes(folder).write(cases, predictor, labelled_channels_in, stray_free)
     files = {file.stem: file for file in folder.rglob("*.npz")}
     assert sorted(files) == ["a", "b"]

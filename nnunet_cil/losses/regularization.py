@@ -61,7 +61,7 @@ def importance_penalty(
 
     Args:
         parameters: theta by name, float, with gradient.
-        anchors: theta* by name, float; of a tensor that has grown since, the first rows are compared.
+        anchors: theta* by name, float; of a tensor that has grown since, the first rows and columns are compared.
         importances: I by name, float, shapes as the anchors'; at least one.
 
     Returns:
@@ -69,6 +69,7 @@ def importance_penalty(
     """
     terms = []
     for name, importance in importances.items():
-        moved = parameters[name][: len(importance)] - anchors[name]
+        before = tuple(slice(length) for length in importance.shape)
+        moved = parameters[name][before] - anchors[name]
         terms.append((importance * moved.square()).sum())
     return torch.stack(terms).sum() / 2

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import nnUNetTrainerAdam
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, distributed
 
 from nnunet_cil.case_hashes import CaseHashes
@@ -36,8 +35,15 @@ from nnunet_cil.training.hyperparameters import fixed
 from nnunet_cil.training.locations import old_class_locations
 from nnunet_cil.training.overlaps import overlap_remarks
 from nnunet_cil.training.passes import Ranks, final_prototypes
+from nnunet_cil.training.previous_stage import check_previous_stage
 from nnunet_cil.training.progress import around_epochs
-from nnunet_cil.training.starts import build_teacher, num_writes, refuse_pretrained, start_weights
+from nnunet_cil.training.starts import (
+    build_teacher,
+    num_writes,
+    previous_architecture,
+    refuse_pretrained,
+    start_weights,
+)
 from nnunet_cil.training.state import (
     PreviousStep,
     StepState,
@@ -103,14 +109,10 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
 
         Raises:
             CILError: the block is missing or unusable, or the trainer cannot train the step.
-            NotImplementedError: regions or a cascade.
+            NotImplementedError: regions.
         """
         dataset_json = checked_dataset_json(dataset_json, f"dataset.json of {plans.get('dataset_name')}")
         step_plan = read_step_plan(plans, dataset_json)
-        if PlansManager(plans).get_configuration(configuration).previous_stage_name is not None:
-            raise NotImplementedError(
-                f"Configuration {configuration!r} is a cascade; nnunet_cil trains 2d, 3d_lowres and 3d_fullres only."
-            )
         self.check_hyperparameters(step_plan.hyperparameters, f"Schedule {step_plan.schedule}")
         hyperparameters.set_values(self, step_plan.hyperparameters)
         check_data(type(self), step_plan, str(plans["dataset_name"]))
@@ -139,6 +141,8 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         """The seen classes that come without stray regions in their labels; stored in every checkpoint."""
         self.is_trained = False
         """True once the step's own prototypes are there, which are collected last."""
+        self.previous_stage: dict[str, str] = {}
+        """The models whose predictions a cascade sees: fold -> SHA-256 of its checkpoint."""
         self.lineage: tuple[StepRecord, ...] = ()
         """Records of the earlier steps."""
         self.num_cases = 0
@@ -220,6 +224,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         check_shown_classes(self)
         if self.step_plan.previous is not None and not self._is_resumed:
             refuse_pretrained(self)
+        self.previous_stage = check_previous_stage(self)
         previous = self._read_previous()
         earlier = () if previous is None else previous.state.lineage
         self.case_hashes = check_before_training(self, earlier, is_resumed=self._is_resumed)
@@ -238,7 +243,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         previous_model, device = self.step_plan.previous, self.device.type
         file = previous_checkpoint(previous_model, type(self).__name__, self.configuration_name, self.fold, device)
         began_with = self._previous_sha256 if self._is_resumed else None
-        architecture, folder = self.bare_network.state_dict(), Path(self.output_folder)
+        architecture, folder = previous_architecture(self), Path(self.output_folder)
         previous = read_previous_step(file, self.step_plan.old_classes, architecture, began_with, folder)
         check_lineage(type(self), previous.state.lineage, str(self.plans_manager.dataset_name))
         return previous
@@ -394,5 +399,6 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         self.method_state, self.is_trained = state.method_state, state.is_final
         *earlier, own = state.lineage
         self.lineage, self._previous_sha256 = tuple(earlier), own.previous_sha256
+        self.previous_stage = dict(own.previous_stage)
         self._date, self.num_cases, self.case_hashes = own.date, own.num_cases or 0, own.case_hashes
         self._is_resumed = True

@@ -26,7 +26,7 @@ def check_split(trainer: nnUNetTrainerCIL) -> None:
     Raises:
         CILError: says what is wrong with the split, or which preprocessed case is incomplete.
     """
-    folder, names = Path(trainer.preprocessed_dataset_folder_base), _preprocessed_cases(trainer).names()
+    folder, names = Path(trainer.preprocessed_dataset_folder_base), preprocessed_cases(trainer).names()
     if trainer.local_rank == 0:
         remove_cut_off_split(folder, names)
     fold_of(folder, trainer.fold, names)
@@ -45,7 +45,7 @@ def narrowed_split(
     return list(own.training), list(own.validation)
 
 
-def _preprocessed_cases(trainer: nnUNetTrainerCIL) -> PreprocessedCases:
+def preprocessed_cases(trainer: nnUNetTrainerCIL) -> PreprocessedCases:
     """Returns the cases that a trainer's configuration has, whatever its fold."""
     return PreprocessedCases(
         folder=Path(trainer.preprocessed_dataset_folder),
@@ -63,7 +63,7 @@ def check_shown_classes(trainer: nnUNetTrainerCIL) -> None:
     if trainer.local_rank == 0:
         trainer.do_split()  # writes the split where there is none, before another rank reads a half of it
     trainer.ranks.barrier()
-    cases = _preprocessed_cases(trainer)
+    cases = preprocessed_cases(trainer)
     folder, names = Path(trainer.preprocessed_dataset_folder_base), cases.names()
     training = trainer.pass_cases()
     _refuse_other_labelled_classes(trainer, names)

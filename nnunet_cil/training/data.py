@@ -15,6 +15,8 @@ from nnunetv2.inference.sliding_window_prediction import compute_steps_for_slidi
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from torch import Tensor
 
+from nnunet_cil.training.stacked_maps import network_input
+
 if TYPE_CHECKING:
     from nnunet_cil.training.volumes.teacher_volumes import TeacherVolumes
 
@@ -25,7 +27,7 @@ OLD_CLASSES = "old classes"
 class MapLabels(SegOnlyTransform):
     """Maps data set labels to the step's channels, ahead of all other transforms.
 
-    A second channel is the teacher's segmentation, and stays as it is.
+    Further channels are a cascade's previous stage and the teacher's segmentation, and stay as they are.
     """
 
     def __init__(self, table: npt.NDArray[np.int16]) -> None:
@@ -62,14 +64,14 @@ class StepDataset:
         self.old_locations: Mapping[str, npt.NDArray[np.int32]] = {}
         """Case -> rows (class, *position), see ``training.locations``."""
         self.volumes: TeacherVolumes | None = None
-        """The teacher's segmentations of whole cases; patches carry them as a second channel of the targets."""
+        """The teacher's segmentations of whole cases; patches carry them as the last channel of the targets."""
 
     def target_labels_in(self, _identifier: str) -> Collection[int]:
         """Returns the data set's labels that training may see in a case."""
         return self._target_labels
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
-        """Loads a case as nnU-Net: data, segmentation, previous segmentation (here the teacher's), properties."""
+        """Loads a case as nnU-Net: data, segmentation, previous segmentation, properties; see ``TeacherVolumes.load_case``."""
         load = self._dataset.load_case if self.volumes is None else partial(self.volumes.load_case, self._dataset)
         data, segmentation, previous, properties = load(identifier)
         labelled = self.target_labels_in(identifier)
@@ -108,6 +110,7 @@ def tiles(
     table: npt.NDArray[np.int16],
     ignore_label: int | None,
     batch_size: int,
+    previous_labels: Sequence[int] = (),
 ) -> Iterator[Tile]:
     """Cuts whole cases into patches that cover every voxel; each voxel is valid in one tile only.
 
@@ -117,13 +120,14 @@ def tiles(
         table: from ``labels.lookup_table``.
         ignore_label: the model's ignore label; such voxels are not valid.
         batch_size: the number of slices in a tile of a 2D configuration.
+        previous_labels: of a cascade's previous stage, which is among the images, a channel each.
     """
     is_2d = len(patch_size) == 2
     for identifier in dataset.identifiers:
-        data, segmentation, _, _ = dataset.load_case(identifier)
+        data, segmentation, previous, _ = dataset.load_case(identifier)
         labels = table[np.asarray(segmentation[0]).astype(np.int64) + 1]
         annotated = np.ones(labels.shape, dtype=bool) if ignore_label is None else labels != ignore_label
-        image = np.asarray(data[:], dtype=np.float32)
+        image = network_input(data, previous, previous_labels)
         minimum = (image.shape[1], *patch_size) if is_2d else tuple(patch_size)
         image, inner = pad_nd_image(image, minimum, return_slicer=True)
         labels = pad_nd_image(labels.clip(min=0) * annotated, minimum)

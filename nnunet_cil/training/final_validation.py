@@ -18,6 +18,7 @@ from nnunet_cil.predicted_from import FINAL, PredictedFrom, record_file
 from nnunet_cil.training.cases import check_before_validation
 from nnunet_cil.training.class_blocks import in_blocks
 from nnunet_cil.training.ground_truth import drop_unlabelled_scores, write_in_channels
+from nnunet_cil.training.previous_stage import check_previous_stage, next_stages, predicting_for
 from nnunet_cil.training.state import read_checkpoint
 
 if TYPE_CHECKING:
@@ -36,18 +37,23 @@ def final_validation(trainer: nnUNetTrainerCIL, *, saves_probabilities: bool = F
         CILError: the fold's split has changed, and the model was trained on its validation cases.
     """
     check_before_validation(trainer)
+    check_previous_stage(trainer)
+    stages = next_stages(trainer)
     folder, ending = Path(trainer.output_folder) / "validation", trainer.dataset_json["file_ending"]
     cases, validated = trainer.do_split()[1], None
     if trainer.local_rank == 0:
         if trainer.is_trained:
             _remove_latest(Path(trainer.output_folder))
         _prepare_folder(folder, cases, ending)
+        for stage in stages:
+            stage.remove_record()
         validated = _final_checkpoint(trainer)
     original: str = trainer.preprocessed_dataset_folder_base
     managers = trainer.plans_manager, trainer.configuration_manager
     trainer.preprocessed_dataset_folder_base = _ground_truth_folder(trainer)
+    trainer.configuration_manager = predicting_for(trainer.configuration_manager, stages)
     if not saves_probabilities:
-        trainer.plans_manager, trainer.configuration_manager = in_blocks(*managers)
+        trainer.plans_manager, trainer.configuration_manager = in_blocks(managers[0], trainer.configuration_manager)
     try:
         yield
     finally:
@@ -69,6 +75,8 @@ def final_validation(trainer: nnUNetTrainerCIL, *, saves_probabilities: bool = F
     else:
         files = (folder / "summary.json", *(folder / f"{case}{ending}" for case in cases))
         validated.write(folder, [file for file in files if file.is_file()])
+        for stage in stages:
+            stage.write_record(validated, cases)
 
 
 def _remove_latest(fold: Path) -> None:

@@ -104,6 +104,7 @@ class TrainingPass:
         cases: their names, of all ranks.
         ranks: the processes of the training.
         open_cases: names -> nnU-Net's data set of these preprocessed cases.
+        previous_labels: of a cascade's previous stage that the network sees, in the order of its channels.
         label_table: from ``labels.lookup_table``, for the labels that training may see.
         patch_size: of the configuration, 2D or 3D.
         ignore_label: the model's, or None.
@@ -115,6 +116,7 @@ class TrainingPass:
     cases: Sequence[str]
     ranks: Ranks
     open_cases: Callable[[list[str]], nnUNetBaseDataset]
+    previous_labels: Sequence[int]
     label_table: npt.NDArray[np.int16]
     patch_size: Sequence[int]
     ignore_label: int | None
@@ -133,7 +135,7 @@ class TrainingPass:
             batch_size: the number of slices in a tile of a 2D configuration; default: as in training.
         """
         size = batch_size or self.batch_size
-        return tiles(self.dataset(), self.patch_size, self.label_table, self.ignore_label, size)
+        return tiles(self.dataset(), self.patch_size, self.label_table, self.ignore_label, size, self.previous_labels)
 
     @torch.no_grad()
     def outputs(self, forward: Forward) -> Iterator[TileOutput]:

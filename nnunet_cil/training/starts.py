@@ -12,6 +12,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.networks.features import HeadReader
 from nnunet_cil.networks.heads import joined_heads, widen_heads
 from nnunet_cil.networks.imprinting import Moments, imprinted_heads
+from nnunet_cil.networks.inputs import see_first_channels, widen_inputs
 from nnunet_cil.networks.teacher import Teacher, autocast
 from nnunet_cil.training.state import PreviousStep
 from nnunet_cil.training.step_loss import resized
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 
 
 def build_teacher(trainer: nnUNetTrainerCIL, weights: Mapping[str, Tensor]) -> Teacher:
-    """Builds the teacher of a step from the previous step's weights."""
-    network = _network(trainer, trainer.step_plan.num_old_channels)
+    """Builds the teacher of a step from the previous step's weights. In a cascade it sees the channels that it was trained on."""
+    network = _previous_network(trainer)
     network.load_state_dict(weights)
+    if trainer.is_cascaded:
+        see_first_channels(network, _num_old_inputs(trainer))
     return Teacher(network, trainer.device, compiled=trainer._do_i_compile())
 
 
@@ -45,6 +48,12 @@ def refuse_pretrained(trainer: nnUNetTrainerCIL) -> None:
         )
 
 
+def previous_architecture(trainer: nnUNetTrainerCIL) -> dict[str, Tensor]:
+    """Returns the state dict that the previous step's model must have, without values."""
+    with torch.device("meta"):
+        return _previous_network(trainer).state_dict()
+
+
 def start_weights(trainer: nnUNetTrainerCIL, previous: PreviousStep) -> dict[str, Tensor]:
     """Returns the weights with which the student begins, by the trainer's ``new_class_start``.
 
@@ -53,8 +62,13 @@ def start_weights(trainer: nnUNetTrainerCIL, previous: PreviousStep) -> dict[str
         previous: the model that the teacher is.
 
     Returns:
-        A state dict with channels for the new classes; the same on every rank.
+        A state dict with channels for the new classes, in a cascade with inputs for them; the same on every rank.
     """
+    return widen_inputs(_with_new_classes(trainer, previous), trainer.bare_network.state_dict())
+
+
+def _with_new_classes(trainer: nnUNetTrainerCIL, previous: PreviousStep) -> dict[str, Tensor]:
+    """Returns the previous step's weights, with segmentation layers for the new classes."""
     weights, seed = previous.weights, int(previous.sha256[:8], 16)
     num_new = len(trainer.step_plan.new_classes)
     if trainer.new_class_start == "balanced" or num_new == 0:
@@ -79,13 +93,23 @@ def _fresh_weights(trainer: nnUNetTrainerCIL, seed: int) -> dict[str, Tensor]:
     """Returns the state dict of a network as nnU-Net initialises it, with channels for all classes of the step."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU, too
-        return _network(trainer, 1 + len(trainer.step_plan.seen_classes)).state_dict()
+        return _network(trainer, _num_old_inputs(trainer), 1 + len(trainer.step_plan.seen_classes)).state_dict()
 
 
-def _network(trainer: nnUNetTrainerCIL, num_channels: int) -> nn.Module:
+def _previous_network(trainer: nnUNetTrainerCIL) -> nn.Module:
+    return _network(trainer, _num_old_inputs(trainer), trainer.step_plan.num_old_channels)
+
+
+def _num_old_inputs(trainer: nnUNetTrainerCIL) -> int:
+    """Returns the number of channels that the previous step's network sees: those of the images, in a cascade old classes."""
+    num_new = len(trainer.step_plan.new_classes) if trainer.is_cascaded else 0
+    return int(trainer.num_input_channels) - num_new
+
+
+def _network(trainer: nnUNetTrainerCIL, num_inputs: int, num_outputs: int) -> nn.Module:
     """Builds nnU-Net's network without deep supervision."""
     network: nn.Module = trainer.build_network_architecture(
-        trainer.plans_manager, trainer.configuration_manager, trainer.num_input_channels, num_channels, False
+        trainer.plans_manager, trainer.configuration_manager, num_inputs, num_outputs, False
     )
     return network
 

@@ -330,6 +330,7 @@ def training_record(trainer: nnUNetTrainerCIL, *, date: str, previous_sha256: st
         date=date,
         versions={"nnunet_cil": __version__, **{n: version(n) for n in ("nnunetv2", "torch")}},
         previous_sha256=previous_sha256,
+        previous_stage=trainer.previous_stage,
         saw_old_labels=trainer.needs_old_data and step.step > 0,
     )
 

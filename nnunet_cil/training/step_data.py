@@ -118,7 +118,12 @@ class StepDataTrainer(nnUNetTrainer):
         return TrainingPass(
             cases=evenly_spaced(sorted(self.pass_cases()), self.max_pass_cases),
             ranks=self.ranks,
-            open_cases=partial(self.dataset_class, self.preprocessed_dataset_folder),
+            open_cases=partial(
+                self.dataset_class,
+                self.preprocessed_dataset_folder,
+                folder_with_segs_from_previous_stage=self.folder_with_segs_from_previous_stage,
+            ),
+            previous_labels=self.label_manager.foreground_labels,
             label_table=self.label_table,
             patch_size=self.configuration_manager.patch_size,
             ignore_label=self.step_plan.ignore_label,

@@ -397,10 +397,8 @@ def test_disjoint_cases_are_all_that_a_step_sees(toy, tmp_path):
     assert set(trainer.do_split()[0]) <= seen[0]
 
 
-def test_regions_and_cascades_are_refused(toy, tmp_path):
+def test_regions_are_refused(toy, tmp_path):
     names = plan_toy(tmp_path)
-    with pytest.raises(NotImplementedError, match="'3d_cascade_fullres' is a cascade"):
-        make_trainer(PGCD, names[0], configuration="3d_cascade_fullres")
     dataset = json.loads((toy / "dataset.json").read_text())
     dataset["labels"] = {"background": 0, "whole": [1, 2], "core": [2]}
     (toy / "dataset.json").write_text(json.dumps(dataset))

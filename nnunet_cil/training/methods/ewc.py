@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nnunet_cil.losses.prototypes import most_probable, sum_over_ranks
 from nnunet_cil.losses.regularization import importance_penalty
 from nnunet_cil.losses.segmentation import masked_cross_entropy, merge_old_into_background
+from nnunet_cil.networks.inputs import shared_part
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.data import Tile
@@ -78,7 +79,7 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
         total = self._importances(self.bare_network.eval(), log_likelihood)
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         for name, tensor in self.method_state.get("importances", {}).items():
-            total[name][: len(tensor)] += tensor
+            shared_part(total[name], tensor).add_(tensor)
         self.method_state["importances"] = total
 
     def build_step_loss(self) -> StepLoss:
@@ -88,7 +89,7 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
         return EWCLoss(
             self.loss_setup(),
             network=self.bare_network,
-            anchors={name: start[name][: len(tensor)] for name, tensor in importances.items()},
+            anchors={name: shared_part(start[name], tensor) for name, tensor in importances.items()},
             importances=importances,
         )
 

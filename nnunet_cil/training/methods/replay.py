@@ -78,8 +78,9 @@ class ReplayDataset(StepDataset):
         data, segmentation, previous, properties = super().load_case(identifier)
         group = self.kept.get(identifier, 0)
         if group:
-            segmentation = np.asarray(segmentation[:]).astype(np.int16)
-            segmentation[segmentation > 0] += group * self._offset
+            segmentation = np.array(segmentation[:], dtype=np.int16)
+            labels = segmentation[0]  # a cascade's previous stage may follow, in the model's numbers
+            labels[labels > 0] += group * self._offset
         return data, segmentation, previous, properties
 
 

@@ -22,6 +22,7 @@ from nnunet_cil.files import json_sha256, temporary_folder
 from nnunet_cil.host.folders import check_room
 from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.training.passes import TrainingPass
+from nnunet_cil.training.stacked_maps import StackedMaps, network_input
 from nnunet_cil.training.state import PreviousStep
 from nnunet_cil.training.volumes.batched_predictor import BatchedPredictor
 from nnunet_cil.training.volumes.store import Claim, VolumeStore
@@ -84,15 +85,17 @@ class TeacherVolumes:
             CILError: the disk has no room for them.
         """
         dataset = cases.dataset()
-        images = {case: _image_file(Path(dataset.source_folder), case) for case in cases.cases}
-        self._folders = {case: self.folder / _key(image, labelled_channels_in(case)) for case, image in images.items()}
+        images = {case: _case_file(dataset.source_folder, case) for case in cases.cases}
+        seen = {case: [file, *_previous_stage(dataset, case)] for case, file in images.items()}
+        self._folders = {case: self.folder / _key(files, labelled_channels_in(case)) for case, files in seen.items()}
         own = [case for case in dataset.identifiers if case not in self]
         check_room(self.folder, sum(_expected_size(images[case]) for case in own), "nnUNet_preprocessed")
         random.Random(os.getpid()).shuffle(own)
         progress = tqdm(own, desc="Teacher's segmentations", disable=cases.ranks.rank > 0 or not own)
         for number, case in enumerate(progress, start=1):
             if case not in self:
-                image = np.array(dataset.load_case(case)[0][:], dtype=np.float32)
+                data, _, previous, _ = dataset.load_case(case)
+                image = network_input(data, previous, cases.previous_labels)
                 segmentation = _segmented(image, predictor, labelled_channels_in(case), stray_free)
                 self._save(dataset, case, segmentation)
             cases.ranks.barrier_after(number, len(cases.cases))
@@ -107,13 +110,18 @@ class TeacherVolumes:
                 file.replace(self._folders[case] / file.name)
 
     def load_case(self, dataset: nnUNetBaseDataset, case: str) -> tuple[Any, Any, Any, dict[str, Any]]:
-        """Loads a case as nnU-Net, with the teacher's segmentation as previous segmentation; or all ``NOT_SEGMENTED``."""
-        if case in self:
-            loaded: tuple[Any, Any, Any, dict[str, Any]]
-            loaded = type(dataset)(dataset.source_folder, [case], str(self._folders[case])).load_case(case)
-            return loaded
-        data, segmentation, _, properties = dataset.load_case(case)
-        return data, segmentation, np.broadcast_to(np.int16(NOT_SEGMENTED), segmentation.shape[1:]), properties
+        """Loads a case as nnU-Net, with the teacher's segmentation as previous segmentation; or all ``NOT_SEGMENTED``.
+
+        That of a cascade's previous stage, which nnU-Net would return there, is a second channel of the segmentation then.
+        """
+        is_segmented = case in self
+        folder = str(self._folders[case]) if is_segmented else None
+        data, segmentation, volume, properties = type(dataset)(dataset.source_folder, [case], folder).load_case(case)
+        if not is_segmented:
+            volume = np.broadcast_to(np.int16(NOT_SEGMENTED), segmentation.shape[1:])
+        if dataset.folder_with_segs_from_previous_stage is not None:
+            segmentation = StackedMaps(segmentation, dataset.load_case(case)[2])
+        return data, segmentation, volume, properties
 
 
 def segment_volumes(
@@ -208,14 +216,20 @@ def _has_file(folder: Path, case: str) -> bool:
     return any((folder / f"{case}{ending}").is_file() for ending in _ENDINGS)
 
 
-def _image_file(folder: Path, case: str) -> Path:
-    """Returns the file from which nnU-Net reads a case's image."""
-    return next(file for ending in _ENDINGS if (file := folder / f"{case}{ending}").is_file())
+def _case_file(folder: str, case: str) -> Path:
+    """Returns the file from which nnU-Net reads a case's image, or its segmentation by the previous stage."""
+    return next(file for ending in _ENDINGS if (file := Path(folder, f"{case}{ending}")).is_file())
 
 
-def _key(image: Path, labelled: Collection[int]) -> str:
-    """Returns what tells a case's volume of one recipe from others: its image, and the channels that its labels show."""
-    return json_sha256([file_sha256(image), sorted(labelled)])[:16]
+def _previous_stage(dataset: nnUNetBaseDataset, case: str) -> list[Path]:
+    """Returns the file of a case's segmentation by a cascade's previous stage, which the teacher sees; none elsewhere."""
+    folder = dataset.folder_with_segs_from_previous_stage
+    return [] if folder is None else [_case_file(folder, case)]
+
+
+def _key(seen: Sequence[Path], labelled: Collection[int]) -> str:
+    """Returns what tells a case's volume of one recipe from others: the files that the teacher sees, and labelled channels."""
+    return json_sha256([*map(file_sha256, seen), sorted(labelled)])[:16]
 
 
 def _expected_size(image: Path) -> int:

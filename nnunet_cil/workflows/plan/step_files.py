@@ -53,13 +53,10 @@ def check_length(plans_name: str, configurations: Iterable[str], trainers: Itera
 def step_plans_file(base: Mapping[str, Any], plans_name: str, step: StepPlan) -> dict[str, Any]:
     """Copies the base plans under another name, with the step's block.
 
-    ``data_identifier`` stays, so that all steps share one preprocessed folder. ``next_stage`` goes: it makes
-    nnU-Net predict for a cascade, which is not supported.
+    ``data_identifier`` stays, so that all steps share one preprocessed folder.
     """
     plans: dict[str, Any] = copy.deepcopy(dict(base))
     plans["plans_name"] = plans_name
-    for configuration in plans["configurations"].values():
-        configuration.pop("next_stage", None)
     plans["cil"] = step.to_json()
     return plans
 
