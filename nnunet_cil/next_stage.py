@@ -91,6 +91,20 @@ class StageFold:
         return shlex.join(["nnUNetv2_train", *arguments])
 
 
+def refuse_unvalidated(cases: Iterable[str]) -> None:
+    """Refuses cases of a cascade that no fold validates, where there are any.
+
+    Raises:
+        CILError: names them.
+    """
+    if lacking := sorted(cases):
+        them = "it" if len(lacking) == 1 else "them"
+        raise CILError(
+            f"No fold of splits_final.json validates {few_names(lacking)}, so that no model of the stage before the cascade may "
+            f"predict {them}. Add {them} to a fold's 'val'."
+        )
+
+
 def folds_used(
     folds: Collection[StageFold], validated_by: Mapping[str, Collection[str]], dataset: str, device: str
 ) -> dict[str, str]:
@@ -106,11 +120,7 @@ def folds_used(
         CILError: predictions are missing, or are not those of the model that is there; with the commands that make them.
     """
     by_name = {fold.fold: fold for fold in folds}
-    if lacking := sorted(case for case, names in validated_by.items() if not by_name.keys() & set(names)):
-        raise CILError(
-            f"No fold of splits_final.json validates {few_names(lacking)}, so that no model of the stage before the cascade may "
-            f"predict {'it' if len(lacking) == 1 else 'them'}. Add {'it' if len(lacking) == 1 else 'them'} to a fold's 'val'."
-        )
+    refuse_unvalidated(case for case, names in validated_by.items() if not by_name.keys() & set(names))
     predicted = {name: fold.predicted() for name, fold in by_name.items()}
     used: set[str] = set()
     missing: dict[str, list[str]] = {}

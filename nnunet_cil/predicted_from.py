@@ -26,6 +26,7 @@ class PredictedFrom:
         checkpoint_state: the state in which it was hashed, so that one that nobody wrote or copied is not hashed again; empty
             where that is not known.
         images: the SHA-256 of the images; blank for nnU-Net's final validation, which predicts preprocessed cases.
+        previous_stage: of a cascade, the SHA-256 of the checkpoint whose predictions it saw; blank elsewhere.
         files: name -> SHA-256 of the files in the folder that are whole.
         seconds_per_case: how long the first command that ended took for a case, its start included; NaN where that is not known.
     """
@@ -33,6 +34,7 @@ class PredictedFrom:
     checkpoint: str
     checkpoint_state: FileState = ()
     images: str = ""
+    previous_stage: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     seconds_per_case: float = math.nan
 
@@ -60,6 +62,8 @@ class PredictedFrom:
             "images": self.images,
             "files": {file.name: file_sha256(file) for file in files},
         }
+        if self.previous_stage:
+            content["previous_stage"] = self.previous_stage
         if not math.isnan(self.seconds_per_case):
             content["seconds_per_case"] = self.seconds_per_case
         write_json(record_file(folder), content)

@@ -30,7 +30,11 @@ def add_schedule_arguments(parser: argparse.ArgumentParser, *, trainers: str = "
     parser.add_argument(
         "dataset", metavar="DATASET", help="ID or name of the data set; where steps have different ones, that of step 0"
     )
-    parser.add_argument("configuration", metavar="CONFIG", help="nnU-Net's configuration: 2d, 3d_lowres or 3d_fullres")
+    parser.add_argument(
+        "configuration",
+        metavar="CONFIG",
+        help="nnU-Net's configuration: 2d, 3d_lowres, 3d_fullres or 3d_cascade_fullres",
+    )
     parser.add_argument("folds", metavar="FOLD", nargs="+", type=fold, help="one fold or several (0 to 4), or all")
     parser.add_argument("schedule", metavar="SCHEDULE", help="name of a shipped schedule, or a JSON file")
     parser.add_argument(

@@ -85,6 +85,38 @@ def configuration_settings(plans: Mapping[str, Any], configuration: str) -> dict
     return settings
 
 
+def stages(plans: Mapping[str, Any], configuration: str) -> tuple[str, ...]:
+    """Returns the configurations that are trained for one, in order: before a cascade the one whose predictions it sees.
+
+    Raises:
+        CILError: there is no such configuration, or the two do not name each other as nnU-Net needs it.
+    """
+    before = configuration_settings(plans, configuration).get("previous_stage")
+    if before is None:
+        return (configuration,)
+    settings = configuration_settings(plans, before)
+    following = settings.get("next_stage")
+    if settings.get("previous_stage") is not None:
+        raise CILError(
+            f"{before} of the plans {plans.get('plans_name')!r}, the stage before {configuration}, is a cascade itself. "
+            "nnunet_cil trains cascades of two stages: choose another configuration."
+        )
+    if configuration not in ([following] if isinstance(following, str) else following or []):
+        raise CILError(
+            f"{before} of the plans {plans.get('plans_name')!r} does not have {configuration!r} as its 'next_stage', so that it "
+            "would not predict for the cascade. Write it into the base plans, and run 'nnunet_cil plan' again."
+        )
+    return before, configuration
+
+
+def configuration_with_data(plans: Mapping[str, Any], configuration: str) -> str:
+    """Returns the configuration that is preprocessed for one: itself, or that from which it inherits its data."""
+    own = plans["configurations"][configuration]
+    if "data_identifier" in own or "inherits_from" not in own:
+        return configuration
+    return configuration_with_data(plans, own["inherits_from"])
+
+
 def small_plans(
     plans: Mapping[str, Any],
     name: str,

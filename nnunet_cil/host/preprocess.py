@@ -16,7 +16,7 @@ from nnunet_cil.host.commands import call, user_environment
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import id_argument, nnunet_folder
 from nnunet_cil.host.label_record import LabelRecord
-from nnunet_cil.host.plans_files import read_plans
+from nnunet_cil.host.plans_files import configuration_with_data, read_plans, stages
 from nnunet_cil.host.preprocessed import PreprocessedCases
 from nnunet_cil.locks import Lock
 
@@ -30,8 +30,11 @@ PLANNERS = {
 
 _REDO = "Copy that of nnUNet_raw there, or plan and preprocess the data set again."
 
-_CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres")
-"""The configurations that nnU-Net's planners make; cascades are not supported."""
+_CONFIGURATIONS = {
+    **{name: (name,) for name in ("2d", "3d_lowres", "3d_fullres")},
+    "3d_cascade_fullres": ("3d_lowres", "3d_fullres"),
+}
+"""The configurations that nnU-Net's planners make -> those that are preprocessed for them."""
 
 _SHARED = ("2d", "3d_fullres")
 """Those whose cases all of nnU-Net's planners preprocess alike, into the folder of nnUNetPlans."""
@@ -59,7 +62,8 @@ def preprocess(dataset: str, configuration: str, base_plans: str, logs: Path) ->
         with lock.held_in_turn(logger.info):
             _preprocess(dataset, configuration, base_plans, logs)
     elif lock.holder() is None:
-        LabelRecord.finish(_cases_folder(folder, configuration, base_plans), _label_files(dataset))
+        for cases in _cases_folders(folder, configuration, base_plans):
+            LabelRecord.finish(cases, _label_files(dataset))
         complete_label_copies(dataset)
 
 
@@ -134,14 +138,18 @@ def _label_files(dataset: str) -> dict[str, Path]:
     return {case: Path(files["label"]) for case, files in training_files(raw, content).items()}
 
 
-def _cases_folder(folder: Path, configuration: str, base_plans: str) -> Path:
-    """Returns the folder of a configuration's preprocessed cases; of plans that are not there, as nnU-Net will call it."""
+def _cases_folders(folder: Path, configuration: str, base_plans: str) -> list[Path]:
+    """Returns the folders of the cases that are preprocessed for a configuration, two for a cascade.
+
+    Of plans that are not there, as nnU-Net will call them.
+    """
     file = folder / f"{base_plans}.json"
-    known = read_plans(file, "")["configurations"] if file.is_file() else {}
-    if configuration in known:
-        return PreprocessedCases.of(folder, read_plans(file, ""), configuration).folder
-    shares = base_plans in PLANNERS and configuration in _SHARED
-    return folder / f"{'nnUNetPlans' if shares else base_plans}_{configuration}"
+    plans = read_plans(file, "") if file.is_file() else {"configurations": {}}
+    if configuration in plans["configurations"]:
+        return [PreprocessedCases.of(folder, plans, stage).folder for stage in stages(plans, configuration)]
+    names = _CONFIGURATIONS.get(configuration, (configuration,))
+    shared = _SHARED if base_plans in PLANNERS else ()
+    return [folder / f"{'nnUNetPlans' if name in shared else base_plans}_{name}" for name in names]
 
 
 def _is_cut_off_copy(copy: Path, original: Path) -> bool:
@@ -177,12 +185,14 @@ def _preprocess(dataset: str, configuration: str, base_plans: str, logs: Path) -
     is_preprocessed = any("preprocess" in command for command, *_ in commands)
     if is_preprocessed:
         folder.mkdir(exist_ok=True)
-        LabelRecord.begin(_cases_folder(folder, configuration, base_plans), _label_files(dataset))
+        for cases in _cases_folders(folder, configuration, base_plans):
+            LabelRecord.begin(cases, _label_files(dataset))
     for command, *arguments in commands:
         logger.info(shlex.join([command, *arguments, *processes]))
         call(command, [*arguments, *processes], user_environment(), logs / "preprocessing.txt")
     if is_preprocessed:
-        LabelRecord.finish(_cases_folder(folder, configuration, base_plans), _label_files(dataset))
+        for cases in _cases_folders(folder, configuration, base_plans):
+            LabelRecord.finish(cases, _label_files(dataset))
 
 
 def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[list[str]]:
@@ -203,17 +213,16 @@ def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[
             raise CILError(
                 f"nnU-Net plans no configuration {configuration!r}{did_you_mean(configuration, _CONFIGURATIONS)}."
             )
-        how = ["-c", configuration, "-pl", PLANNERS[base_plans], "--verify_dataset_integrity"]
+        how = ["-c", *_CONFIGURATIONS[configuration], "-pl", PLANNERS[base_plans], "--verify_dataset_integrity"]
         return [["nnUNetv2_plan_and_preprocess", "-d", id_argument(dataset), *how]]
     commands = []
     if not (folder / "dataset_fingerprint.json").is_file():  # plans from elsewhere; training wants it all the same
         commands.append(["nnUNetv2_extract_fingerprint", "-d", id_argument(dataset), "--verify_dataset_integrity"])
     content = read_plans(plans, "")
     known = configuration in content["configurations"]  # what is wrong with it, plan says
-    if known and not _is_complete(PreprocessedCases.of(folder, content, configuration)):
-        commands.append(
-            ["nnUNetv2_preprocess", "-d", id_argument(dataset), "-c", configuration, "-plans_name", base_plans]
-        )
+    names = [configuration_with_data(content, stage) for stage in stages(content, configuration)] if known else []
+    if missing := [name for name in names if not _is_complete(PreprocessedCases.of(folder, content, name))]:
+        commands.append(["nnUNetv2_preprocess", "-d", id_argument(dataset), "-c", *missing, "-plans_name", base_plans])
     return commands
 
 

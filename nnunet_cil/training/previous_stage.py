@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.host.plans_files import stages
 from nnunet_cil.host.splits import split_of
 from nnunet_cil.next_stage import StageFold, folds_used
 from nnunet_cil.training.cases import preprocessed_cases
@@ -29,7 +30,7 @@ def check_previous_stage(trainer: nnUNetTrainerCIL) -> dict[str, str]:
     """
     if not trainer.is_cascaded:
         return {}
-    _check_plans(trainer)
+    stages(trainer.plans_manager.plans, trainer.configuration_name)  # refuses plans in which they do not fit
     folds = _stage_folds(trainer)
     split = split_of(Path(trainer.preprocessed_dataset_folder_base), preprocessed_cases(trainer).names())
     training, validation = trainer.do_split()
@@ -48,16 +49,6 @@ def check_previous_stage(trainer: nnUNetTrainerCIL) -> dict[str, str]:
             "predictions. Restore them, or remove that folder and train the cascade again."
         )
     return used
-
-
-def _check_plans(trainer: nnUNetTrainerCIL) -> None:
-    """Refuses plans in which the stage before does not predict for this one, as in those of an early version."""
-    name, before = trainer.configuration_name, str(trainer.configuration_manager.previous_stage_name)
-    if name not in (trainer.plans_manager.get_configuration(before).next_stage_names or ()):
-        raise CILError(
-            f"{before} of the plans {trainer.plans_manager.plans_name!r} does not have {name!r} as its 'next_stage'. Write it "
-            "into the base plans, and run 'nnunet_cil plan' again."
-        )
 
 
 def _stage_folds(trainer: nnUNetTrainerCIL) -> list[StageFold]:

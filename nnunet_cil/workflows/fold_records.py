@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from nnunet_cil.errors import few_names
+from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.fold_cases import FoldCases
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import nnunet_folder
-from nnunet_cil.host.splits import SPLITS_FILE, fold_of
+from nnunet_cil.host.splits import SPLITS_FILE, fold_of, refuse_few_cases, split_of
 from nnunet_cil.workflows.model_fold import ModelFold
 
 
@@ -27,6 +27,26 @@ def current_cases(dataset: str, fold: int | str) -> FoldCases:
     cases = sorted(file.name.removesuffix(ending) for file in (folder / "gt_segmentations").glob(f"*{ending}"))
     found = fold_of(folder, fold, cases)
     return FoldCases.of(dataset, fold, found.training, found.validation, folder / SPLITS_FILE)
+
+
+def num_folds(datasets: Iterable[str]) -> int:
+    """Returns how many folds the preprocessed data sets have.
+
+    Raises:
+        CILError: one has too few cases for any, or they have not the same number.
+    """
+    found = {}
+    for name in datasets:
+        folder = nnunet_folder("nnUNet_preprocessed") / name
+        ending = str(read_dataset_json(folder / "dataset.json")["file_ending"])
+        cases = sorted(file.name.removesuffix(ending) for file in (folder / "gt_segmentations").glob(f"*{ending}"))
+        found[name] = len(split_of(folder, cases))
+        if found[name] == 0:
+            refuse_few_cases(folder, len(cases), " A cascade needs the models of all folds.")
+    if len(set(found.values())) > 1:
+        told = ", ".join(f"{name} {number}" for name, number in found.items())
+        raise CILError(f"A cascade needs the same folds in every data set, but they have: {told}. Split them alike.")
+    return max(found.values())
 
 
 def check_validation_cases(models: Iterable[ModelFold], data_sets: Collection[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -13,6 +14,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.host.reading.readers import named_reader
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.locks import Lock, fold_lock
+from nnunet_cil.next_stage import StageFold
 from nnunet_cil.predicted_from import checkpoint_sha256, is_validated
 from nnunet_cil.step_plans import StepPlan
 
@@ -29,6 +31,7 @@ class StepModel:
         folder: nnU-Net's folder of the model, above the folds.
         plan: the step's plan.
         reader_name: of nnU-Net's reader in the step's plans.
+        next_stage: the cascade for which it predicts, where that is going to be trained; else empty.
     """
 
     trainer: str
@@ -38,6 +41,7 @@ class StepModel:
     folder: Path
     plan: StepPlan = field(compare=False, repr=False)
     reader_name: str = field(compare=False, repr=False)
+    next_stage: str = field(default="", compare=False, repr=False)
 
     @property
     def dataset(self) -> str:
@@ -147,8 +151,17 @@ class ModelFold:
 
     @property
     def is_validated(self) -> bool:
-        """Tells whether nnU-Net has predicted and scored the validation cases with the checkpoint that is there."""
-        return is_validated(self.folder)
+        """Tells whether nnU-Net has predicted and scored the validation cases with the checkpoint that is there.
+
+        For a cascade behind it, too, where that is going to be trained; fold all does not predict for one.
+        """
+        predicts = self.model.next_stage != "" and self.fold != "all"
+        return is_validated(self.folder) and (not predicts or self.as_stage.has_predicted)
+
+    @property
+    def as_stage(self) -> StageFold:
+        """Returns it as the model before a cascade."""
+        return StageFold(folder=self.folder, stage=self.model.next_stage)
 
     def checkpoint_sha256(self) -> str:
         """Returns the SHA-256 of the final checkpoint."""
@@ -230,6 +243,20 @@ class ModelFold:
         """Tells whether it was trained on top of the model of the step before that is there; true where that is not known."""
         own = self.records()
         return not own or not earlier.is_trained or own[-1].previous_sha256 == earlier.checkpoint_sha256()
+
+    def saw_other_stages(self, before: Iterable[ModelFold]) -> bool:
+        """Tells whether a cascade was trained on predictions of other models than are there; of none that is not known.
+
+        Args:
+            before: the folds of the model before it; those that are not trained differ from any that it saw.
+        """
+        records = self.records()
+        seen = records[-1].previous_stage if records else {}
+        own = {str(m.fold): m for m in before}
+        return any(
+            fold not in own or not own[fold].is_trained or own[fold].checkpoint_sha256() != digest
+            for fold, digest in seen.items()
+        )
 
     def check_continues(self, earlier: ModelFold) -> None:
         """Refuses a model that was trained on top of another one of the step before than is there now.

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import dataset_id, model_folder_name, nnunet_folder
-from nnunet_cil.host.plans_files import read_plans, reader_of, refuse_other_data_set
+from nnunet_cil.host.plans_files import (
+    configuration_with_data,
+    read_plans,
+    reader_of,
+    refuse_other_data_set,
+    stages,
+)
 from nnunet_cil.step_plans import StepPlan, read_step_plan
 from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.fold_records import num_folds
 from nnunet_cil.workflows.model_fold import ModelFold, StepModel
 from nnunet_cil.workflows.plan.schedule_checks import other_settings, refuse_other_schedule
 from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on
@@ -28,23 +35,56 @@ class PlannedExperiment:
         files: the plans file of each step.
         plans: the plan of each step.
         readers: the name of nnU-Net's reader in the plans of each step.
+        before: of a cascade, the stage whose predictions it sees, in all folds; None for another configuration.
+        next_stage: the cascade's configuration, in ``before``; else empty.
     """
 
     experiment: Experiment
     files: tuple[Path, ...]
     plans: tuple[StepPlan, ...]
     readers: tuple[str, ...]
+    before: PlannedExperiment | None = None
+    next_stage: str = ""
 
     @classmethod
-    def read(cls, experiment: Experiment) -> PlannedExperiment:
+    def read(cls, experiment: Experiment, next_stage: str = "") -> PlannedExperiment:
         """Reads the plans of every step.
+
+        Args:
+            experiment: whose steps are planned.
+            next_stage: the cascade that sees the predictions of its models.
 
         Raises:
             CILError: a step is not planned, not for the configuration, or from another schedule of that name.
         """
         files = tuple(experiment.plans_file(step) for step in range(experiment.num_steps))
-        plans, readers = zip(*(_read(experiment, file, step) for step, file in enumerate(files)), strict=True)
-        return cls(experiment=experiment, files=files, plans=plans, readers=readers)
+        plans, readers, names = zip(*(_read(experiment, file, step) for step, file in enumerate(files)), strict=True)
+        before = None
+        if len(names[0]) > 1:
+            asked = replace(experiment, configuration=names[0][0], folds=folds_before(experiment))
+            before = cls.read(asked, next_stage=experiment.configuration)
+        return cls(
+            experiment=experiment, files=files, plans=plans, readers=readers, before=before, next_stage=next_stage
+        )
+
+    @property
+    def stages(self) -> list[PlannedExperiment]:
+        """Returns what is trained, in order: before a cascade the models whose predictions it sees."""
+        return [self] if self.before is None else [self.before, self]
+
+    def folds_before(self, model: ModelFold) -> list[ModelFold]:
+        """Returns the models that predict a cascade's training cases, one a fold; none for another configuration."""
+        if self.before is None:
+            return []
+        own = next(m for m in self.before.models() if (m.trainer, m.step) == (model.trainer, model.step))
+        return [own.fold(fold) for fold in self.before.experiment.folds if fold != "all"]
+
+    def before_in_fold(self, model: ModelFold) -> ModelFold | None:
+        """Returns the model that predicts new cases for a cascade: that of the same fold; None for another configuration."""
+        if self.before is None:
+            return None
+        own = next(m for m in self.before.models() if (m.trainer, m.step) == (model.trainer, model.step))
+        return own.fold(model.fold)
 
     @property
     def reader_names(self) -> dict[str, str]:
@@ -77,6 +117,7 @@ class PlannedExperiment:
                     folder=folder,
                     plan=plan,
                     reader_name=reader,
+                    next_stage=self.next_stage,
                 )
             )
         return models
@@ -103,7 +144,8 @@ class PlannedExperiment:
         previous = self.plans[1].previous if len(self.plans) > 1 else None
         plan = ["nnunet_cil", "plan", asked.dataset_name, str(asked.schedule_name), "-p", asked.base_plans]
         plan += ["--step0-trainer", previous.trainer] if previous is not None and previous.trainer else []
-        train = [["nnUNetv2_train", *m.train_arguments, "-device", device] for m in self.model_folds()]
+        models = [model for stage in self.stages for model in stage.model_folds()]
+        train = [["nnUNetv2_train", *model.train_arguments, "-device", device] for model in models]
         return [shlex.join(command) for command in [plan, *self._move_commands(plan), *train]]
 
     def _move_commands(self, plan: list[str]) -> list[list[str]]:
@@ -113,13 +155,21 @@ class PlannedExperiment:
         for name in others:
             which = ["-d", str(dataset_id(name))]
             moved = plans_on(name, first, self.experiment.base_plans)
-            how = ["-c", self.experiment.configuration, "-plans_name", moved]
+            plans = read_plans(self.files[0], "")
+            names = [configuration_with_data(plans, stage.experiment.configuration) for stage in self.stages]
+            how = ["-c", *names, "-plans_name", moved]
             commands += [["nnUNetv2_extract_fingerprint", *which], ["nnUNetv2_preprocess", *which, *how]]
         return [*commands, plan] if others else []
 
 
-def _read(experiment: Experiment, file: Path, step: int) -> tuple[StepPlan, str]:
-    """Returns the plan of a step, and the name of nnU-Net's reader in its plans."""
+def folds_before(experiment: Experiment) -> tuple[int | str, ...]:
+    """Returns the folds in which the stage before a cascade is trained: all, and fold all where that is asked for."""
+    numbers: tuple[int | str, ...] = tuple(range(num_folds(experiment.data_sets)))
+    return (*numbers, "all") if "all" in experiment.folds else numbers
+
+
+def _read(experiment: Experiment, file: Path, step: int) -> tuple[StepPlan, str, tuple[str, ...]]:
+    """Returns the plan of a step, the name of nnU-Net's reader in its plans, and the configurations to train."""
     name = file.parent.name
     first = f"Run 'nnUNetv2_plan_and_preprocess -d {dataset_id(name)}' first."
     copied = f"Copy that of nnUNet_raw/{name} there."
@@ -137,4 +187,4 @@ def _read(experiment: Experiment, file: Path, step: int) -> tuple[StepPlan, str]
     plan = read_step_plan(plans, dataset_json)
     remedy = f"Restore the schedule, or give it another 'name' and run '{command}'."
     refuse_other_schedule(experiment.schedule, experiment.step_data_sets, plan, step, remedy)
-    return plan, reader_of(plans)
+    return plan, reader_of(plans), stages(plans, experiment.configuration)

@@ -45,6 +45,7 @@ from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.fold_records import check_validation_cases, current_cases, note_trained_test_cases
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
+from nnunet_cil.workflows.stages import check_stages
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -87,6 +88,7 @@ def evaluate(experiment: Experiment, options: EvaluationOptions, *, waits: bool 
         model.check_planned()
     for earlier, later in planned.successions():
         later.check_continues(earlier)
+    check_stages(planned, options.device)
     remarks = check_validation_cases(planned.model_folds(), validation_data_sets(experiment, options))
     remarks += note_trained_test_cases(planned.model_folds(), test_case_names(experiment, options))
     remarks += check_predicted(planned, options)
@@ -138,7 +140,12 @@ def _predict_and_score(
         for index, (model, digest) in enumerate(digests.items(), start=1):
             logger.info(f"[{index}/{len(digests)}] {model.trainer}, step {model.step}, fold {model.fold}")
             predictions[model] = predictions_of(
-                model, tests[model.fold], output, checkpoint_sha256=digest, device=options.device
+                model,
+                tests[model.fold],
+                output,
+                checkpoint_sha256=digest,
+                device=options.device,
+                before=planned.before_in_fold(model),
             )
             scores = score(
                 model,
@@ -248,7 +255,10 @@ def _is_scored(model: ModelFold, planned: PlannedExperiment, options: Evaluation
     """Tells whether the stored scores of a model are those of the predictions and references that are there."""
     output = output_folder(planned.experiment, options)
     tests = test_sets(planned, model.fold, options, output)
-    if not are_predicted(model, tests, output, checkpoint_sha256=digest):
+    before = planned.before_in_fold(model)
+    if before is not None and not before.is_trained:
+        return False
+    if not are_predicted(model, tests, output, checkpoint_sha256=digest, before=before):
         return False
     predictions = expected_predictions(model, tests, output)
     return is_scored(model, predictions, output, checkpoint_sha256=digest, tolerance_mm=options.tolerance_mm)

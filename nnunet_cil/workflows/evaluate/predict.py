@@ -26,7 +26,13 @@ class Prediction:
 
 
 def predictions_of(
-    model: ModelFold, tests: Sequence[TestSet | None], output: Path, *, checkpoint_sha256: str, device: str
+    model: ModelFold,
+    tests: Sequence[TestSet | None],
+    output: Path,
+    *,
+    checkpoint_sha256: str,
+    device: str,
+    before: ModelFold | None = None,
 ) -> list[Prediction]:
     """Returns a model's predictions of test sets; makes those that are missing, or another model's.
 
@@ -38,6 +44,7 @@ def predictions_of(
         output: takes the predictions.
         checkpoint_sha256: of the model.
         device: as nnU-Net's.
+        before: of a cascade, the model whose predictions it sees; they are made first.
 
     Raises:
         CILError: cases are missing, or nnU-Net's prediction failed.
@@ -47,14 +54,38 @@ def predictions_of(
         own = expected_predictions(model, [test], output)
         predictions += own
         if test is not None and own:
-            folder = own[0].file.parent
-            log = output / "logs" / f"{'_'.join(filter(None, [model.stem, test.dataset]))}.txt"
-            arguments = [*model.predict_arguments, "-i", str(test.images), "-o", str(folder), "-device", device]
-            predict_missing(arguments, [p.file for p in own], source_of(checkpoint_sha256, test.images), log)
+            shown: list[str] = []
+            if before is not None:
+                name = f"{before.stem}_{before.model.configuration}"
+                stage = output / "predictions" / name / test.dataset
+                source = source_of(before.checkpoint_sha256(), test.images)
+                files = [stage / prediction.file.name for prediction in own]
+                predict_missing(_arguments(before, test, files, device), files, source, _log(output, name, test))
+                shown = ["-prev_stage_predictions", str(stage)]
+            source, files = source_of(checkpoint_sha256, test.images, before), [p.file for p in own]
+            predict_missing(
+                [*_arguments(model, test, files, device), *shown], files, source, _log(output, model.stem, test)
+            )
     return predictions
 
 
-def are_predicted(model: ModelFold, tests: Sequence[TestSet | None], output: Path, *, checkpoint_sha256: str) -> bool:
+def _arguments(model: ModelFold, test: TestSet, files: Sequence[Path], device: str) -> list[str]:
+    """Returns the arguments with which ``nnUNetv2_predict`` makes predictions of a test set, in one folder."""
+    return [*model.predict_arguments, "-i", str(test.images), "-o", str(files[0].parent), "-device", device]
+
+
+def _log(output: Path, name: str, test: TestSet) -> Path:
+    return output / "logs" / f"{'_'.join(filter(None, [name, test.dataset]))}.txt"
+
+
+def are_predicted(
+    model: ModelFold,
+    tests: Sequence[TestSet | None],
+    output: Path,
+    *,
+    checkpoint_sha256: str,
+    before: ModelFold | None = None,
+) -> bool:
     """Tells whether all predictions of test sets are there, made by this model from the images that are there.
 
     Arguments as of ``predictions_of``; the fold's validation cases do not count.
@@ -62,7 +93,7 @@ def are_predicted(model: ModelFold, tests: Sequence[TestSet | None], output: Pat
     for test in tests:
         own = [] if test is None else expected_predictions(model, [test], output)
         if test is not None and own:
-            known = _known(own[0].file.parent, source_of(checkpoint_sha256, test.images))
+            known = _known(own[0].file.parent, source_of(checkpoint_sha256, test.images, before))
             if known is None or not all(known.holds(prediction.file) for prediction in own):
                 return False
     return True
@@ -78,17 +109,19 @@ def expected_predictions(model: ModelFold, tests: Sequence[TestSet | None], outp
     return predictions
 
 
-def source_of(checkpoint_sha256: str, images: Path) -> PredictedFrom:
-    """Returns what predictions are made from: the model, and what the folder of images holds, wherever it is."""
+def source_of(checkpoint_sha256: str, images: Path, before: ModelFold | None = None) -> PredictedFrom:
+    """Returns what predictions are made from: the model, what the folder of images holds, and the stage before a cascade."""
     files = sorted(file for file in images.iterdir() if file.is_file() and not file.name.startswith("."))
-    return PredictedFrom(checkpoint=checkpoint_sha256, images=files_sha256(files))
+    previous_stage = "" if before is None else before.checkpoint_sha256()
+    return PredictedFrom(checkpoint=checkpoint_sha256, images=files_sha256(files), previous_stage=previous_stage)
 
 
 def _known(folder: Path, source: PredictedFrom) -> PredictedFrom | None:
     """Returns the record of predictions that come from this source; None where they come from another, or it is not known."""
     known = PredictedFrom.read(folder)
-    is_same = known is not None and (known.checkpoint, known.images) == (source.checkpoint, source.images)
-    return known if is_same else None
+    if known is None or known.previous_stage != source.previous_stage:
+        return None
+    return known if (known.checkpoint, known.images) == (source.checkpoint, source.images) else None
 
 
 def predict_missing(arguments: Sequence[str], files: Sequence[Path], source: PredictedFrom, log: Path) -> None:

@@ -116,7 +116,10 @@ def read_model(folder: Path, trusted: Sequence[str] = (), *, verdict: str = "can
         mirror_axes=tuple(int(a) for a in first.get("inference_allowed_mirroring_axes") or ()),
     )
     if model.settings.get("previous_stage"):
-        raise NotImplementedError(f"{folder} is a cascade; nnunet_cil extends 2d, 3d_lowres and 3d_fullres only.")
+        raise NotImplementedError(
+            f"{folder} is a cascade, which extend does not teach: it would need both stages in all folds. Extend its "
+            f"{model.settings['previous_stage']} model by itself, or a 3d_fullres model."
+        )
     for fold, file in checkpoints.items():
         check_network(file, contents[fold], plans, dataset_json, f"{folder} {verdict}", trusted)
     return model

@@ -13,7 +13,7 @@ from typing import Any
 from nnunet_cil.errors import CILError, did_you_mean, few_names
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import id_argument, nnunet_folder
-from nnunet_cil.host.plans_files import read_plans, refuse_other_data_set
+from nnunet_cil.host.plans_files import configuration_with_data, read_plans, refuse_other_data_set, stages
 from nnunet_cil.host.preprocess import PLANNERS, missing_commands
 from nnunet_cil.host.preprocessed import PreprocessedCases, preprocessed_configurations, scan_labels
 from nnunet_cil.host.raw_dataset import read_raw_if_there
@@ -90,7 +90,8 @@ def read_first(dataset: str, base: dict[str, Any], configuration: str | None = N
     Args:
         dataset: nnU-Net's name.
         base: its base plans.
-        configuration: the only one that is going to be trained; None for any that is preprocessed.
+        configuration: the only one that is going to be trained, before a cascade its first stage; None for any that is
+            preprocessed.
 
     Raises:
         CILError: it is not preprocessed, a case is missing or cannot be read, or its raw labels have changed since.
@@ -100,7 +101,9 @@ def read_first(dataset: str, base: dict[str, Any], configuration: str | None = N
     if not configurations:
         command = shlex.join(["nnUNetv2_preprocess", "-d", id_argument(dataset), "-plans_name", base["plans_name"]])
         raise CILError(f"No configuration of {dataset} is preprocessed yet. Run '{command}' first.")
-    return _read(dataset, base, [configuration] if configuration in configurations else configurations)
+    trained = stages(base, configuration) if configuration and configuration in base["configurations"] else ()
+    names = {configuration_with_data(base, stage) for stage in trained}
+    return _read(dataset, base, [name for name in configurations if name in names] or configurations)
 
 
 def read_others(datasets: Sequence[str], base_plans: str, configurations: Sequence[str]) -> dict[str, PreprocessedData]:

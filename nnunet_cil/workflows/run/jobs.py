@@ -82,16 +82,19 @@ def job_graph(experiment: Experiment, training: TrainingOptions, evaluation: Eva
 
 
 def _training_jobs(planned: PlannedExperiment, options: TrainingOptions) -> list[Job]:
-    """Returns a job a training that is left, behind that of the model which it continues from."""
+    """Returns a job a training that is left, behind those of the models which it continues from, or whose predictions it sees."""
     logs = planned.experiment.logs
     todo = {training.model.name: training for training in unfinished_trainings(planned, options)}
     claim_volumes(planned, todo.values())
-    previous = {later.name: earlier.name for earlier, later in planned.successions()}
+    pairs = [pair for stage in planned.stages for pair in stage.successions()]
+    previous = {later.name: [earlier.name] for earlier, later in pairs}
+    for model in planned.model_folds():
+        previous.setdefault(model.name, []).extend(before.name for before in planned.folds_before(model))
     jobs = []
     for name, training in todo.items():
         log = logs / f"{name}.txt"
         function = partial(train_model, training, log)
-        after = tuple(p for p in [previous.get(name)] if p in todo)
+        after = tuple(p for p in previous.get(name, ()) if p in todo)
         jobs.append(Job(name=name, command=training.command, function=function, log=log, after=after))
     return jobs
 

@@ -14,20 +14,23 @@ from nnunet_cil.files import read_json
 from nnunet_cil.host.commands import train, user_environment
 from nnunet_cil.host.dataset_json import preprocessed_or_raw
 from nnunet_cil.host.folders import nnunet_folder
+from nnunet_cil.host.plans_files import read_plans, stages
 from nnunet_cil.host.preprocess import missing_commands, preprocess, recover
 from nnunet_cil.locks import Lock
+from nnunet_cil.next_stage import refuse_unvalidated
 from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.workflows.evaluate.cases import check_test_cases
 from nnunet_cil.workflows.evaluate.cases_to_score import check_test_files
 from nnunet_cil.workflows.evaluate.evaluate import Evaluation, evaluate
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions, evaluate_command
 from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.fold_records import current_cases
 from nnunet_cil.workflows.plan.fold_checks import check_raw_folds
 from nnunet_cil.workflows.plan.grids import check_training_grids
 from nnunet_cil.workflows.plan.plan import Trainings, write_step_plans
 from nnunet_cil.workflows.plan.sequence_of_datasets import check_data_sets, move_plans, plans_on
 from nnunet_cil.workflows.plan.step_files import NAME_REMEDY, check_length, planned_first_trainer
-from nnunet_cil.workflows.planned_experiment import PlannedExperiment
+from nnunet_cil.workflows.planned_experiment import PlannedExperiment, folds_before
 from nnunet_cil.workflows.run.options import TrainingOptions
 from nnunet_cil.workflows.run.trainings import Training, claim_volumes, unfinished_trainings
 
@@ -103,7 +106,7 @@ def _run(experiment: Experiment, training: TrainingOptions, evaluation: Evaluati
             "Each trainer trains a step 0 of its own, as it was planned ('nnunet_cil plan' without --step0-trainer)"
         )
     todo = unfinished_trainings(planned, training)
-    num_trainings = len(training.select(planned.models())) * len(experiment.folds)
+    num_trainings = sum(len(training.select(s.models())) * len(s.experiment.folds) for s in planned.stages)
     logger.info(f"{num_trainings} trainings, {len(todo)} to do")
     claim_volumes(planned, todo)
     for index, one in enumerate(todo, start=1):
@@ -139,7 +142,7 @@ def write_plans(experiment: Experiment) -> PlannedExperiment:
     _check_trainers(experiment)
     first = _first_trainer(experiment)
     trainings = Trainings(
-        configuration=experiment.configuration, folds=tuple(experiment.folds), trainers=tuple(experiment.trainers)
+        configuration=experiment.configuration, folds=_trained_folds(experiment), trainers=tuple(experiment.trainers)
     )
     write_step_plans(
         experiment.dataset_name,
@@ -149,6 +152,25 @@ def write_plans(experiment: Experiment) -> PlannedExperiment:
         trainings=trainings,
     )
     return PlannedExperiment.read(experiment)
+
+
+def _trained_folds(experiment: Experiment) -> tuple[int | str, ...]:
+    """Returns the folds in which something is trained: before a cascade all of them.
+
+    Raises:
+        CILError: no fold validates a training case of the cascade.
+    """
+    file = nnunet_folder("nnUNet_preprocessed") / experiment.dataset_name / f"{experiment.base_plans}.json"
+    if not file.is_file() or len(stages(read_plans(file, ""), experiment.configuration)) == 1:
+        return experiment.folds
+    folds = folds_before(experiment)
+    for name in experiment.data_sets:
+        cases = [current_cases(name, fold) for fold in folds if fold != "all"]
+        validated = {case for fold in cases for case in fold.validation}
+        refuse_unvalidated(
+            {case for fold in experiment.folds for case in current_cases(name, fold).training} - validated
+        )
+    return tuple(dict.fromkeys((*folds, *experiment.folds)))
 
 
 def _preprocess_all(experiment: Experiment, logs: Path) -> None:
@@ -170,7 +192,7 @@ def _preprocess_all(experiment: Experiment, logs: Path) -> None:
 
 
 def _check_configuration(experiment: Experiment) -> None:
-    """Checks that the base plans have the configuration, and that it is no cascade; nnU-Net's own may not be there yet."""
+    """Checks that the base plans have the configuration, and what a cascade needs; nnU-Net's own may not be there yet."""
     file = nnunet_folder("nnUNet_preprocessed") / experiment.dataset_name / f"{experiment.base_plans}.json"
     known = read_json(file, "").get("configurations") if file.is_file() else None
     if not isinstance(known, dict):
@@ -179,7 +201,7 @@ def _check_configuration(experiment: Experiment) -> None:
     if asked not in known:
         raise CILError(f"The plans {file} have no configuration {asked!r}{did_you_mean(asked, known)}.")
     if isinstance(known[asked], dict) and known[asked].get("previous_stage"):
-        raise CILError(f"Configuration {asked!r} is a cascade; nnunet_cil trains 2d, 3d_lowres and 3d_fullres only.")
+        stages(read_plans(file, ""), asked)
 
 
 def _check_trainers(experiment: Experiment) -> None:

@@ -27,33 +27,40 @@ def status(experiment: Experiment) -> str:
     for remark in planned.remarks:
         logger.info(remark)
     outdated = _outdated(planned)
-    for model in planned.model_folds():
+    has_stages = planned.before is not None
+    for model in (model for stage in planned.stages for model in stage.model_folds()):
         data_set = [model.model.dataset] if has_several else []
+        stage = [model.model.configuration] if has_stages else []
         scores = map(number, _validation_scores(model))
         rows.append(
             [
                 str(model.fold),
                 str(model.step),
                 *data_set,
+                *stage,
                 model.trainer,
                 _state(model) + outdated.get(model, ""),
                 *scores,
             ]
         )
-    header = ["fold", "step", *(["data set"] if has_several else []), "trainer", "state", "old", "new", "all"]
-    return Table(header, rows).markdown()
+    further = [*(["data set"] if has_several else []), *(["configuration"] if has_stages else [])]
+    return Table(["fold", "step", *further, "trainer", "state", "old", "new", "all"], rows).markdown()
 
 
 def _outdated(planned: PlannedExperiment) -> dict[ModelFold, str]:
-    """Returns what to add to the state of models that stand on one that was trained again since."""
+    """Returns what to add to the state of models that stand on one that was trained again since, or saw its predictions."""
     found: dict[ModelFold, str] = {}
-    for earlier, later in planned.successions():
+    for earlier, later in (pair for stage in planned.stages for pair in stage.successions()):
         if later.newest_checkpoint is None:
             continue
         if earlier in found:
             found[later] = found[earlier]
         elif not later.stands_on(earlier):
             found[later] = f", but step {earlier.step} was trained again since"
+    for model in planned.model_folds():
+        before = planned.folds_before(model)
+        if model not in found and model.saw_other_stages(before):
+            found[model] = f", but {before[0].model.configuration} was trained again since"
     return found
 
 

@@ -15,6 +15,7 @@ from nnunet_cil.workflows.fold_records import check_trained_before
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run.options import TrainingOptions
+from nnunet_cil.workflows.stages import refuse_other_stages
 
 logger = logging.getLogger(__name__)
 
@@ -73,12 +74,27 @@ class Training:
 
 
 def unfinished_trainings(planned: PlannedExperiment, options: TrainingOptions) -> list[Training]:
-    """Returns what is left to train, fold by fold, in order.
+    """Returns what is left to train, fold by fold, in order; before a cascade the models whose predictions it sees.
 
     Raises:
         CILError: a model that is there was trained with other plans, or on top of another model than is there or than there
             is going to be; or the split has changed since a model was trained that is continued.
     """
+    todo = [training for stage in planned.stages for training in _unfinished(stage, options)]
+    refuse_other_stages(planned)
+    if planned.before is not None:
+        before, name = planned.before.experiment, planned.experiment.configuration
+        own = sum(training.model.model.configuration == before.configuration for training in todo)
+        logger.info(
+            f"{name} sees what {before.configuration} predicts for cases that it was not trained on: every step needs it in all "
+            f"{sum(fold != 'all' for fold in before.folds)} folds. So {own} of the {len(todo)} trainings train "
+            f"{before.configuration}."
+        )
+    return todo
+
+
+def _unfinished(planned: PlannedExperiment, options: TrainingOptions) -> list[Training]:
+    """Returns what is left to train of one configuration; raises as ``unfinished_trainings``."""
     models = options.select(planned.models())
     for model in planned.model_folds():
         if model.is_trained:
@@ -102,7 +118,7 @@ def claim_volumes(planned: PlannedExperiment, todo: Iterable[Training]) -> None:
         planned: the experiment.
         todo: its trainings that are left to do.
     """
-    previous = {later: earlier for earlier, later in planned.successions()}
+    previous = {later: earlier for stage in planned.stages for earlier, later in stage.successions()}
     for model in (training.model for training in todo):
         trainer = trainer_class(model.trainer)
         if model in previous and model.plan.hyperparameters.get("teacher_volumes", trainer.teacher_volumes):
