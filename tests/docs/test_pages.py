@@ -7,7 +7,7 @@ import pytest
 from generated_pages import PAGES as GENERATED
 
 ROOT = Path(__file__).parents[2]
-MOST_WORDS = 14_480
+MOST_WORDS = 14_655
 BUDGETS = {
     "README.md": 700,
     "CONTRIBUTING.md": 400,
@@ -16,7 +16,7 @@ BUDGETS = {
     "docs/getting-started/first-steps.md": 800,
     "docs/how-to/teach-one-more-organ.md": 600,
     "docs/how-to/compare-two-models.md": 250,
-    "docs/how-to/run-a-study.md": 450,
+    "docs/how-to/run-a-study.md": 620,
     "docs/how-to/write-a-schedule.md": 350,
     "docs/how-to/several-data-sets.md": 350,
     "docs/how-to/bring-data.md": 450,
@@ -27,13 +27,13 @@ BUDGETS = {
     "docs/how-to/choose-a-method.md": 350,
     "docs/how-to/add-a-method.md": 710,
     "docs/how-to/add-a-data-set.md": 210,
-    "docs/how-to/when-something-fails.md": 400,
-    "docs/reference/files.md": 740,
+    "docs/how-to/when-something-fails.md": 425,
+    "docs/reference/files.md": 745,
     "docs/reference/measures.md": 570,
     "docs/reference/images.md": 300,
     "docs/explanation/how-a-step-works.md": 630,
     "docs/explanation/pgcd.md": 900,
-    "docs/explanation/methods.md": 1700,
+    "docs/explanation/methods.md": 1720,
     "docs/explanation/what-never-leaks.md": 300,
     "docs/explanation/what-it-costs.md": 400,
     "docs/explanation/what-is-trusted.md": 400,

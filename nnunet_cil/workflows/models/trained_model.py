@@ -117,8 +117,8 @@ def read_model(folder: Path, trusted: Sequence[str] = (), *, verdict: str = "can
     )
     if model.settings.get("previous_stage"):
         raise NotImplementedError(
-            f"{folder} is a cascade, which extend does not teach: it would need both stages in all folds. Extend its "
-            f"{model.settings['previous_stage']} model by itself, or a 3d_fullres model."
+            f"{folder} {verdict}: it is a cascade, which sees what {model.settings['previous_stage']} predicts. Take that "
+            "model, or one of 3d_fullres."
         )
     for fold, file in checkpoints.items():
         check_network(file, contents[fold], plans, dataset_json, f"{folder} {verdict}", trusted)

@@ -628,7 +628,7 @@ def test_a_cascade_is_refused(unprocessed):
     plans = json.loads(file.read_text())
     plans["configurations"]["3d_fullres"]["previous_stage"] = "3d_lowres"
     file.write_text(json.dumps(plans))
-    with pytest.raises(NotImplementedError, match="is a cascade"):
+    with pytest.raises(NotImplementedError, match="is a cascade, which sees what 3d_lowres predicts"):
         extend(unprocessed, 18, ExtendOptions())
 
 
