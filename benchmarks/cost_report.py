@@ -160,7 +160,7 @@ def figure(content: dict[str, Any]) -> Figure:
     """Draws the ratio of step time and of memory over the number of old classes, where several were measured."""
     from matplotlib.figure import Figure
 
-    from nnunet_cil.evaluation.charts import LINE_COLOURS, MARKERS
+    from nnunet_cil.evaluation.axes import line_style
 
     drawn = Figure(figsize=(9, 3.8), layout="constrained")
     axes = drawn.subplots(1, 2)
@@ -171,7 +171,7 @@ def figure(content: dict[str, Any]) -> Figure:
     for index, (group, trainer) in enumerate(lines):
         entries = [e for e in groups[group] if trainer in e["trainers"]]
         classes = [e["old_classes"] for e in entries]
-        style = {"color": LINE_COLOURS[index % len(LINE_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+        style = line_style(index)
         label = trainer.removeprefix("nnUNetTrainer") + (f", {group.split(',')[0]}" if several else "")
         for ax, what in zip(axes, ("seconds", "peak_mib"), strict=True):
             values = [ratios(e["trainers"][trainer], what) for e in entries]

@@ -1,16 +1,34 @@
-"""Figures of scores, for the report and for papers. Methods keep their colour and marker in all of them."""
+"""Figures of scores, for the report and for papers. The best method comes first, and each keeps its look in all of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnunet_cil.evaluation.axes import (
+    NARROW,
+    SMALLEST_SPAN,
+    WIDE,
+    Content,
+    Method,
+    dice_label,
+    figure_of,
+    legend,
+    legend_of,
+    limits,
+    mark_outside,
+    methods_of,
+    spans,
+)
 from nnunet_cil.evaluation.continual import mean
-from nnunet_cil.evaluation.figures import COLOURS, plot_text
-from nnunet_cil.evaluation.results import dice_of, fold_mean, mean_matrix, short
+from nnunet_cil.evaluation.difference_chart import difference_chart
+from nnunet_cil.evaluation.figures import plot_text
+from nnunet_cil.evaluation.results import fold_mean, lost, mean_matrix
 from nnunet_cil.evaluation.scores import last_rows, rows_of
 
 if TYPE_CHECKING:
@@ -18,210 +36,240 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-"""Okabe and Ito's, dark ones first and without the yellow, which is too bright for a line."""
 
-MARKERS = "osD^vPX*"
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A figure in two layouts, and a text that says what it is.
 
-Content = Mapping[str, Any]
-"""The content of ``results.json``."""
+    Attributes:
+        draw: a figure for a wide or, with ``narrow=True``, for a narrow screen.
+        text: what it shows.
+    """
+
+    draw: Callable[..., Figure]
+    text: str
 
 
-def score_charts(content: Content, table: DataFrame) -> dict[str, tuple[Figure, str]]:
-    """Draws all figures of scores: name of a file -> a figure, and a text that says what it is.
+def score_charts(content: Content, table: DataFrame) -> dict[str, Chart]:
+    """Returns all figures of scores by the name of their file.
 
     Args:
         content: as in ``results.json``.
         table: scores of every trainer's models.
     """
-    several = len(content["steps"]) > 1
-    found = {
-        "curves": (curves(content), "Dice of old, new and all classes after each step; bands span the folds."),
-        "matrix": (
-            matrix_maps(content),
-            "R: Dice of each step's classes (column) with the model after each step (row).",
+    methods = methods_of(content)
+    folds = "; lines span the folds" if len(methods[0].folds) > 1 else ""
+    far = [m.name for m in methods if m.is_far]
+    cut = f" {', '.join(far)}: far behind, and beyond the axes where an arrow says so." if far else ""
+    charts = {
+        "curves": Chart(
+            draw=partial(curves, content), text=f"Dice of old, new and all classes after each step{folds}.{cut}"
         ),
-        "classes": (class_dots(content), "Dice of each class after the last step; bars span the folds."),
-        "cases": (
-            case_boxes(content, table),
-            "Dice of the cases after the last step: quartiles, and every case as a point.",
+        "classes": Chart(
+            draw=partial(class_dots, content), text=f"Dice of each class after the last step{folds}.{cut}"
+        ),
+        "cases": Chart(
+            draw=partial(case_boxes, content, table),
+            text=f"Dice of the cases after the last step: quartiles, and every case as a point.{cut}",
+        ),
+        "matrix": Chart(
+            draw=partial(matrix_maps, content),
+            text="R: Dice of each step's classes (column) with the model after each step (row).",
         ),
     }
-    if several:
-        found["forgetting"] = (
-            forgetting_bars(content),
-            "Best Dice that a class ever had, less its Dice after the last step.",
+    if len(methods) > 1 and content["differences_to_best"]:
+        charts["differences"] = Chart(
+            draw=partial(difference_chart, content),
+            text="Dice of each method less that of the best, with the 95 % interval: filled where it leaves out 0, hollow where "
+            "no difference is shown.",
         )
-    return found
+    if len(content["steps"]) > 1:
+        charts["forgetting"] = Chart(
+            draw=partial(forgetting_bars, content),
+            text=f"Best Dice that a class ever had, less its Dice after the last step{folds}.",
+        )
+    return charts
 
 
-def curves(content: Content) -> Figure:
-    """Draws old, new and all over the steps; one line a method, a band from the smallest to the largest fold."""
-    figure, axes = _figure(1, 3, width=11, height=3.6, sharey=True)
-    steps = range(len(content["steps"]))
-    for ax, group in zip(axes[0], ("old", "new", "all"), strict=True):
-        for name, folds, style in _methods(content):
-            values = np.array([f[group] for f in folds], dtype=np.float64)
+def curves(content: Content, *, narrow: bool = False) -> Figure:
+    """Draws old, new and all over the steps; one line a method, a bar from the smallest to the largest fold."""
+    rows, columns = (3, 1) if narrow else (1, 3)
+    figure, axes = figure_of(rows, columns, width=NARROW if narrow else WIDE, height=2.7 * rows + 0.6)
+    steps = np.arange(len(content["steps"]))
+    methods = methods_of(content)
+    for ax, group in zip(axes.flat, ("old", "new", "all"), strict=True):
+        shown: list[float] = []
+        outside: list[tuple[str, float]] = []
+        for method, shift in zip(methods, _shifts(len(methods), 0.12), strict=True):
+            values = np.array([f[group] for f in method.folds], dtype=np.float64)
             if group == "old":  # there are none at step 0
                 values[:, 0] = math.nan
-            ax.plot(steps, np.apply_along_axis(mean, 0, values), label=plot_text(name), **style)
-            low, high = np.fmin.reduce(values), np.fmax.reduce(values)
-            ax.fill_between(steps, low, high, color=style["color"], alpha=0.15, lw=0)
-        ax.set(title=f"{group} classes", xlabel="after step", xticks=list(steps), ylim=(-0.02, 1.02))
+            means = np.apply_along_axis(mean, 0, values)
+            ax.plot(steps + shift, means, label=plot_text(method.name), **method.style)
+            for step, low, high in spans(values.T.tolist()):
+                ax.vlines(step + shift, low, high, color=method.style["color"], lw=1)
+            if method.is_far:
+                outside.append((method.name, float(means[-1])))
+            else:
+                shown += values.ravel().tolist()
+        low, high = limits(shown)
+        ax.set(
+            title=f"{group} classes", xlabel="after step", xticks=list(steps), ylim=(low, high), ylabel=dice_label(low)
+        )
+        ax.set_xlim(0.75 if group == "old" and len(steps) > 1 else -0.25, len(steps) - 0.75)
+        if below := _below(outside, low):
+            box: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
+            ax.text(0.02, 0.02, below, transform=ax.transAxes, fontsize=8, va="bottom", bbox=box)
         ax.grid(alpha=0.3)
-    axes[0][0].set_ylabel("Dice")
-    _legend(figure, axes[0][2])
+    legend(figure, axes.flat[2])
     return figure
 
 
-def matrix_maps(content: Content) -> Figure:
-    """Draws R of each method as a heat map with its numbers."""
-    dice = dice_of(content)
+def matrix_maps(content: Content, *, narrow: bool = False) -> Figure:
+    """Draws R of each method as a heat map with its numbers; the colours span the methods that are not far behind."""
+    methods = methods_of(content)
+    matrices = [mean_matrix(method.folds) for method in methods]
     size = len(content["steps"])
-    columns = min(4, len(dice))
-    rows = math.ceil(len(dice) / columns)
-    figure, axes = _figure(
-        rows, columns, width=max(2.6, 0.7 * size + 0.9) * columns + 0.8, height=(0.7 * size + 1) * rows
-    )
-    image = None
-    for ax, (name, folds) in zip(axes.flat, dice.items(), strict=False):
-        matrix = mean_matrix(folds)
-        image = ax.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
+    width = max(2.4, 0.7 * size + 0.9)
+    columns = min(len(methods), max(1, int((NARROW if narrow else WIDE) / width)))
+    rows = math.ceil(len(methods) / columns)
+    figure, axes = figure_of(rows, columns, width=width * columns + 0.9, height=(0.6 * size + 1) * rows)
+    near = [matrix for method, matrix in zip(methods, matrices, strict=True) if not method.is_far]
+    low, high = limits(np.concatenate(near).ravel().tolist(), least=2 * SMALLEST_SPAN)
+    for ax, method, matrix in zip(axes.flat, methods, matrices, strict=False):
+        image = ax.imshow(matrix, vmin=low, vmax=high, cmap="viridis")
         for (i, j), value in np.ndenumerate(matrix):
             if not math.isnan(value):
-                ax.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black")
-        ax.set(
-            title=plot_text(name),
-            xticks=range(size),
-            yticks=range(size),
-            xlabel="classes of step",
-            ylabel="model after step",
-        )
-    for ax in list(axes.flat)[len(dice) :]:
+                colour = "white" if value < (low + high) / 2 else "black"
+                ax.text(j, i, f"{value:.3f}", ha="center", va="center", color=colour, fontsize=9)
+        ax.set(title=plot_text(method.name), xticks=range(size), yticks=range(size))
+        ax.set(xlabel="classes of step", ylabel="model after step")
+    for ax in list(axes.flat)[len(methods) :]:
         ax.set_axis_off()
-    if image is not None:
-        figure.colorbar(image, ax=axes, label="Dice", shrink=0.8)
+    extend = "min" if any(method.is_far for method in methods) else "neither"
+    figure.colorbar(image, ax=axes, label="Dice", shrink=0.8, extend=extend)
     return figure
 
 
-def forgetting_bars(content: Content) -> Figure:
+def forgetting_bars(content: Content, *, narrow: bool = False) -> Figure:
     """Draws best less last Dice of every class that is not of the last step; one bar a method."""
-    steps = content["steps"]
-    classes = [name for names in steps[:-1] for name in names]
-    methods = list(_methods(content))
-    figure, axes = _figure(1, 1, width=max(6.0, 0.3 * len(classes) * (len(methods) + 1) + 2), height=3.6)
-    ax = axes[0][0]
-    width = 0.8 / len(methods)
-    for index, (name, folds, style) in enumerate(methods):
-        lost = [[_lost(f["classes"], c) for f in folds] for c in classes]
-        where = np.arange(len(classes)) + (index - (len(methods) - 1) / 2) * width
-        ax.bar(where, [mean(v) for v in lost], width * 0.9, label=plot_text(name), color=style["color"])
-        _span(ax, where, lost)
-    ax.axhline(0, color="black", lw=0.8)
-    ax.set(ylabel="forgotten Dice", xticks=range(len(classes)), xticklabels=list(map(plot_text, classes)))
-    ax.grid(alpha=0.3, axis="y")
-    _legend(figure, ax)
+    classes = [name for names in content["steps"][:-1] for name in names]
+    methods = methods_of(content)
+    losses = {m.name: [[lost(f["classes"], c) for f in m.folds] for c in classes] for m in methods}
+    near = [v for m in methods if not m.is_far for own in losses[m.name] for v in own]
+    high = 1.06 * max(SMALLEST_SPAN, *(value for value in [0.0, *near] if not math.isnan(value)))
+
+    def draw(ax: Axes, method: Method, where: Sequence[float], width: float) -> None:
+        means = [mean(own) for own in losses[method.name]]
+        ax.barh(where, means, width * 0.9, label=plot_text(method.name), color=method.style["color"])
+        for index, first, last in spans(losses[method.name]):
+            ax.hlines(where[index], first, last, color="black", lw=1)
+        for y, value in zip(where, means, strict=True):
+            if value > high:
+                ax.text(high, y, f"{value:.2f} ▸", ha="right", va="center", fontsize=7, color="white")
+
+    figure, ax = _by_class(classes, methods, draw, narrow=narrow)
+    ax.set(xlabel="Dice forgotten", xlim=(0, high))
     return figure
 
 
-def class_dots(content: Content) -> Figure:
+def class_dots(content: Content, *, narrow: bool = False) -> Figure:
     """Draws the Dice of every class after the last step; one mark a method, a line from the smallest to the largest fold."""
     classes = [name for names in content["steps"] for name in names]
     last = len(content["steps"]) - 1
-    methods = list(_methods(content))
-    figure, axes = _figure(1, 1, width=8, height=0.42 * len(classes) + 1.6)
-    ax = axes[0][0]
-    for index, (name, folds, style) in enumerate(methods):
-        where = np.arange(len(classes)) + (index - (len(methods) - 1) / 2) * min(0.12, 0.7 / len(methods))
-        mean = fold_mean(folds, last)
-        ax.plot([mean[c] for c in classes], where, **{**style, "ls": ""}, label=plot_text(name))
-        for y, c in zip(where, classes, strict=True):
-            values = [f["classes"][last][c] for f in folds]
-            ax.plot([np.fmin.reduce(values), np.fmax.reduce(values)], [y, y], color=style["color"], lw=1.5)
+    methods = methods_of(content)
+    values = {m.name: [[f["classes"][last][c] for f in m.folds] for c in classes] for m in methods}
+    low, high = limits(v for m in methods if not m.is_far for own in values[m.name] for v in own)
+
+    def draw(ax: Axes, method: Method, where: Sequence[float], _: float) -> None:
+        means = [fold_mean(method.folds, last)[c] for c in classes]
+        ax.plot(means, where, **{**method.style, "ls": ""}, label=plot_text(method.name))
+        for index, first, final in spans(values[method.name]):
+            ax.hlines(where[index], first, final, color=method.style["color"], lw=1.5)
+        if method.is_far:
+            mark_outside(ax, low, list(zip(where, means, strict=True)), method.style["color"])
+
+    figure, ax = _by_class(classes, methods, draw, narrow=narrow)
     labels = [plot_text(f"{c} (step {i})") for i, names in enumerate(content["steps"]) for c in names]
-    ax.set(xlabel="Dice", xlim=(-0.02, 1.02), yticks=range(len(classes)), yticklabels=labels)
-    ax.invert_yaxis()
-    ax.grid(alpha=0.3)
-    _legend(figure, ax)
+    ax.set(xlabel=dice_label(low), xlim=(low, high), yticklabels=labels)
     return figure
 
 
-def case_boxes(content: Content, table: DataFrame) -> Figure:
+def case_boxes(content: Content, table: DataFrame, *, narrow: bool = False) -> Figure:
     """Draws quartiles over the cases of every class after the last step, one box a method, with every case as a point."""
     classes = [name for names in content["steps"] for name in names]
-    methods = [(t, style) for t, (_, _, style) in zip(content["trainers"], _methods(content), strict=True)]
-    figure, axes = _figure(1, 1, width=max(7.0, 0.32 * len(classes) * (len(methods) + 1) + 2), height=4)
-    ax = axes[0][0]
-    width = 0.8 / len(methods)
+    methods = methods_of(content)
+    last = last_rows(table)
+    own = {m.name: rows_of(last, trainer=m.trainer) for m in methods}
+    values = {
+        name: [rows_of(rows, **{"class": c})["dice"].dropna().tolist() for c in classes] for name, rows in own.items()
+    }
+    low, high = limits(v for m in methods if not m.is_far for per_class in values[m.name] for v in per_class)
     handles = []
-    for index, (trainer, style) in enumerate(methods):
-        where = np.arange(len(classes)) + (index - (len(methods) - 1) / 2) * width
-        own = rows_of(last_rows(table), trainer=trainer)
-        values = [rows_of(own, **{"class": c})["dice"].dropna().tolist() for c in classes]
+
+    def draw(ax: Axes, method: Method, where: Sequence[float], width: float) -> None:
+        found = values[method.name]
         drawn = ax.boxplot(
-            values, positions=where, widths=width * 0.75, manage_ticks=False, patch_artist=True, showfliers=False
+            found,
+            positions=where,
+            widths=width * 0.75,
+            orientation="horizontal",
+            manage_ticks=False,
+            patch_artist=True,
+            showfliers=False,
         )
         for box, middle in zip(drawn["boxes"], drawn["medians"], strict=True):
-            box.set(facecolor=style["color"], alpha=0.55)
+            box.set(facecolor=method.style["color"], alpha=0.55)
             middle.set(color="black")
-        for x, v in zip(where, values, strict=True):
+        for y, v in zip(where, found, strict=True):
             offsets = np.linspace(-0.25, 0.25, len(v)) * width
-            ax.scatter(x + offsets, v, s=5, color="black", alpha=0.5, lw=0, zorder=3)
-        handles.append((drawn["boxes"][0], plot_text(short(trainer))))
-    ax.set(ylabel="Dice", xticks=range(len(classes)), xticklabels=list(map(plot_text, classes)), ylim=(-0.02, 1.02))
-    ax.grid(alpha=0.3, axis="y")
-    figure.legend(*zip(*handles, strict=True), loc="outside lower center", ncols=min(6, len(handles)), frameon=False)
+            ax.scatter(v, y + offsets, s=5, color="black", alpha=0.5, lw=0, zorder=3)
+        if method.is_far:
+            medians = [float(np.median(v)) if v else math.nan for v in found]
+            mark_outside(ax, low, list(zip(where, medians, strict=True)), method.style["color"])
+        handles.append(drawn["boxes"][0])
+
+    figure, ax = _by_class(classes, methods, draw, narrow=narrow)
+    ax.set(xlabel=dice_label(low), xlim=(low, high))
+    legend_of(figure, handles, [plot_text(m.name) for m in methods])
     return figure
 
 
-def training_curves(terms: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> Figure:
-    """Draws every loss term over the epochs: a row a method, a column a step.
+def _by_class(
+    classes: Sequence[str],
+    methods: Sequence[Method],
+    draw: Callable[[Axes, Method, Sequence[float], float], None],
+    *,
+    narrow: bool,
+) -> tuple[Figure, Axes]:
+    """Draws something of every class and method: a line a class, on it the methods one below the other.
 
     Args:
-        terms: method -> for each step, term -> its value at each epoch.
+        classes: a line each.
+        methods: in their order.
+        draw: gets the axes, a method, its place in each line, and how high a place is.
+        narrow: for a narrow screen.
     """
-    columns = max(len(per_step) for per_step in terms.values())
-    figure, axes = _figure(len(terms), columns, width=3.4 * columns + 1, height=2.3 * len(terms) + 0.4)
-    for line, (name, per_step) in zip(axes, terms.items(), strict=True):
-        for step, (ax, found) in enumerate(zip(line, per_step, strict=False)):
-            for index, (term, values) in enumerate(found.items()):
-                ax.plot(values, label=plot_text(term), color=COLOURS[index % len(COLOURS)], lw=1.5)
-            ax.set(title=plot_text(f"{name}, step {step}"), xlabel="epoch")
-            ax.grid(alpha=0.3)
-            ax.legend(fontsize=7)
-        line[0].set_ylabel("loss term")
-    return figure
+    height = 0.12 * len(methods) + 0.25
+    figure, axes = figure_of(1, 1, width=NARROW if narrow else 0.75 * WIDE, height=height * len(classes) + 1.3)
+    ax = axes[0][0]
+    step = 0.8 / len(methods)
+    for method, shift in zip(methods, _shifts(len(methods), 0.8), strict=True):
+        draw(ax, method, [place + shift for place in range(len(classes))], step)
+    ax.set(yticks=range(len(classes)), yticklabels=[plot_text(c) for c in classes], ylim=(len(classes) - 0.5, -0.5))
+    ax.tick_params(axis="y", length=0)
+    for place in range(1, len(classes)):
+        ax.axhline(place - 0.5, color="0.85", lw=0.8)
+    ax.grid(alpha=0.3, axis="x")
+    if ax.get_legend_handles_labels()[0]:
+        legend(figure, ax)
+    return figure, ax
 
 
-def _lost(per_step: Sequence[Mapping[str, float]], name: str) -> float:
-    values = [scores[name] for scores in per_step if name in scores]
-    return float(np.fmax.reduce(values)) - values[-1]
+def _shifts(number: int, width: float) -> list[float]:
+    """Returns places side by side, around 0, so that equal values of several methods can be told apart."""
+    return [(index - (number - 1) / 2) * width / number for index in range(number)]
 
 
-def _methods(content: Content) -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
-    """Yields name, folds and line style of each method."""
-    for index, (name, folds) in enumerate(dice_of(content).items()):
-        style = {
-            "color": LINE_COLOURS[index % len(LINE_COLOURS)],
-            "marker": MARKERS[index % len(MARKERS)],
-            "ls": ("-", "--", ":")[index // len(LINE_COLOURS) % 3],
-        }
-        yield name, folds, style
-
-
-def _span(ax: Axes, where: Iterable[float], values: Sequence[Sequence[float]]) -> None:
-    for x, v in zip(where, values, strict=True):
-        if len(v) > 1:
-            ax.plot([x, x], [np.fmin.reduce(v), np.fmax.reduce(v)], color="black", lw=1)
-
-
-def _figure(rows: int, columns: int, *, width: float, height: float, **options: Any) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-def _legend(figure: Figure, ax: Axes) -> None:
-    handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
+def _below(found: Sequence[tuple[str, float]], low: float) -> str:
+    return "\n".join(f"▾ {plot_text(name)} {value:.3f}" for name, value in found if value < low)

@@ -85,6 +85,32 @@ def evaluated_differences(table: DataFrame, steps: Sequence[Sequence[str]]) -> l
     return corrected([replace(d, is_primary=d.other == others[0] and d.group == "all") for d in found])
 
 
+def differences_to_best(
+    table: DataFrame, steps: Sequence[Sequence[str]], best: str, known: Sequence[Difference]
+) -> list[Difference]:
+    """Returns each other trainer less the best one; p values are corrected for all of them.
+
+    Args:
+        table: scores of all folds.
+        steps: the classes of each step.
+        best: a trainer.
+        known: differences that need not be computed again.
+    """
+    scores = Scores(table=table, steps=steps)
+    found = []
+    for trainer in table["trainer"].unique().tolist():
+        if trainer == best:
+            continue
+        own = [d for d in known if {d.method, d.other} == {trainer, best}] or differences([scores], trainer, best)
+        found += [replace(d if d.other == best else _turned(d), is_primary=False) for d in own]
+    return corrected(found)
+
+
+def _turned(d: Difference) -> Difference:
+    """Returns the other method less the first."""
+    return replace(d, method=d.other, other=d.method, difference=-d.difference, low=-d.high, high=-d.low)
+
+
 def differences(scores: Sequence[Scores], method: str, other: str) -> list[Difference]:
     """Compares two methods in each group of classes in which they have a case in common; p values are not corrected.
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2", "#999999")
@@ -57,7 +58,7 @@ def comparison(
         num_slices: to show.
         aspect: height of a pixel through its width.
         title: above the picture.
-        sides: write R and L to the edges of the image, for slices as ``host.reading.images.as_seen`` gives them.
+        sides: write R, L, A and P to the edges of the image, for slices as ``host.reading.images.as_seen`` gives them.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -83,8 +84,8 @@ def comparison(
                 ax.imshow(_overlay(labels[name][index], len(classes)), aspect=aspect, interpolation="nearest")
             ax.set(title=plot_text(name), xticks=[], yticks=[])
         axes[0].set_ylabel(f"slice {index}")
-        for x, side in ((0.03, "R"), (0.97, "L")) if sides else ():
-            axes[0].text(x, 0.5, side, transform=axes[0].transAxes, color="w", ha="center", va="center", weight="bold")
+        if sides:
+            write_orientation(axes[0])
         for ax in axes[len(names) :]:
             ax.set_axis_off()
     handles = [
@@ -94,6 +95,12 @@ def comparison(
     if title:
         figure.suptitle(plot_text(title))
     return figure
+
+
+def write_orientation(ax: Axes) -> None:
+    """Writes to the edges of an axial slice where the patient's right, left, front and back are: R, L, A and P."""
+    for x, y, side in ((0.03, 0.5, "R"), (0.97, 0.5, "L"), (0.5, 0.96, "A"), (0.5, 0.04, "P")):
+        ax.text(x, y, side, transform=ax.transAxes, color="w", ha="center", va="center", weight="bold")
 
 
 def window_around(labels: Labels, margin: float = 0.3) -> tuple[slice, ...]:

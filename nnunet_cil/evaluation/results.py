@@ -70,9 +70,36 @@ def short(trainer: str) -> str:
     return trainer.removeprefix("nnUNetTrainer")
 
 
+def ranked(trainers: Mapping[str, Any]) -> list[str]:
+    """Returns trainers by their mean Dice over all classes after the last step, best first.
+
+    Joint training comes last: it has the labels of all classes at once, so it is no rival but a reference.
+
+    Args:
+        trainers: as in ``results.json``.
+    """
+
+    def place(trainer: str) -> tuple[bool, float]:
+        dice = last_mean(trainers[trainer]["dice"], "all")
+        return trainer == JOINT, math.inf if math.isnan(dice) else -dice
+
+    return sorted(trainers, key=place)
+
+
+def last_mean(folds: Sequence[Mapping[str, Any]], group: str) -> float:
+    """Returns the mean over folds of ``old``, ``new`` or ``all`` after the last step."""
+    return mean(f[group][-1] for f in folds)
+
+
 def dice_of(content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Returns trainer (short) -> the results with Dice, one entry a fold."""
-    return {short(t): found["dice"] for t, found in content["trainers"].items()}
+    """Returns trainer (short) -> the results with Dice, one entry a fold; the best trainer first."""
+    return {short(t): content["trainers"][t]["dice"] for t in ranked(content["trainers"])}
+
+
+def lost(per_step: Sequence[Mapping[str, float]], name: str) -> float:
+    """Returns the best Dice that a class ever had less its last."""
+    values = [scores[name] for scores in per_step if name in scores]
+    return float(np.fmax.reduce(values)) - values[-1]
 
 
 def fold_mean(folds: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_cil.evaluation.answers import Answer, answers
 from nnunet_cil.evaluation.bootstrap import FEW, NUM_REPLICATES
 from nnunet_cil.evaluation.continual import mean
-from nnunet_cil.evaluation.results import dice_of, fold_mean, mean_matrix, short
+from nnunet_cil.evaluation.results import dice_of, fold_mean, mean_matrix, ranked, short
 from nnunet_cil.evaluation.scores import METRICS
+from nnunet_cil.evaluation.standings import standings_table
 from nnunet_cil.evaluation.tables import (
     Table,
     costs_table,
@@ -41,12 +43,8 @@ class Section:
 
 def summary(content: Mapping[str, Any]) -> str:
     """Returns Markdown of everything in ``results.json`` that one would read."""
-    return (
-        "\n\n".join(
-            [f"# {markdown_text(title(content))}", *(s.markdown() for s in [*overview(content), *matrices(content)])]
-        )
-        + "\n"
-    )
+    parts: list[Answer | Section] = [*answers(content), *overview(content), *matrices(content)]
+    return "\n\n".join([f"# {markdown_text(title(content))}", *(part.markdown() for part in parts)]) + "\n"
 
 
 def latex(content: Mapping[str, Any]) -> str:
@@ -66,8 +64,25 @@ def title(content: Mapping[str, Any]) -> str:
     return f"{content['schedule']} on {content['dataset']}, {content['configuration']}"
 
 
+def facts(content: Mapping[str, Any]) -> str:
+    """Says how much was scored."""
+    dice, steps = dice_of(content), content["steps"]
+    counts = {
+        "method": len(dice),
+        "fold": len(next(iter(dice.values()))),
+        "step": len(steps),
+        "class": sum(map(len, steps)),
+    }
+    texts = [f"{number} {_plural(name) if number != 1 else name}" for name, number in counts.items()]
+    return f"{', '.join(texts)}. Scored on {Path(content['cases']).name}."
+
+
+def _plural(name: str) -> str:
+    return f"{name}es" if name.endswith("s") else f"{name}s"
+
+
 def overview(content: Mapping[str, Any]) -> list[Section]:
-    """Returns Dice per step and class, the numbers of the whole schedule, distances, costs, and differences."""
+    """Returns the methods' standings, Dice per step and class, numbers of the schedule, distances, costs, and differences."""
     steps = content["steps"]
     dice = dice_of(content)
     folds = len(next(iter(dice.values())))
@@ -77,9 +92,14 @@ def overview(content: Mapping[str, Any]) -> list[Section]:
     unit = content.get("distance_unit", "mm")
     distances = [
         [short(t), *(_final(found[metric], metric) for metric in METRICS[1:])]
-        for t, found in content["trainers"].items()
+        for t, found in _best_first(content["trainers"]).items()
     ]
     sections = [
+        Section(
+            "Methods, best first",
+            _STANDINGS_TEXT + (_BEHIND_TEXT if len(dice) > 1 else ""),
+            standings_table(dice, content["differences_to_best"]),
+        ),
         Section("After each step", which, step_table(per_step, steps, groups)),
         Section("Over the whole schedule", _SCHEDULE_TEXT, schedule_table(dice)),
         Section(
@@ -89,12 +109,22 @@ def overview(content: Mapping[str, Any]) -> list[Section]:
         ),
     ]
     if content["costs"]:
-        costs = {short(trainer): folds for trainer, folds in content["costs"].items()}
+        costs = {short(t): content["costs"][t] for t in _best_first(content["trainers"])}
         sections.append(Section("Costs", _COSTS_TEXT, costs_table(costs)))
     if found := content["differences"]:
         sections.append(Section("Differences", _differences_text(found), differences_table(found)))
     return sections
 
+
+def _best_first(trainers: Mapping[str, Any]) -> dict[str, Any]:
+    return {trainer: trainers[trainer] for trainer in ranked(trainers)}
+
+
+_STANDINGS_TEXT = "Dice after the last step; of new classes right after their own."
+
+_BEHIND_TEXT = (
+    " Behind the best: with its 95 % interval. The best was chosen by these scores, which flatters its lead a little."
+)
 
 _COSTS_TEXT = (
     "Parameters of the last model. Training: the steps after the first, with what comes before and after their epochs. "

@@ -46,7 +46,7 @@ class Table:
         header: names of the columns.
         body: rows, each as long as ``header``.
         num_labels: how many columns, from the left, name a row; the others hold numbers.
-        best: (row, column) of the cells that are set off from the others.
+        best: (row, column) of the cells that are set off from the others; not in Markdown, which is read as it is.
     """
 
     header: Sequence[str]
@@ -56,23 +56,20 @@ class Table:
 
     def markdown(self) -> str:
         """Returns it with columns that line up."""
-        body = [
-            [self._marked(markdown_text(cell), i, j) for j, cell in enumerate(row)] for i, row in enumerate(self.body)
-        ]
-        rows = [[markdown_text(cell) for cell in self.header], *body]
+        rows = [[markdown_text(cell) for cell in row] for row in (self.header, *self.body)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(self.header))]
         lines = [" | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
         rule = "-|-".join("-" * w for w in widths)
         return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
 
-    def _marked(self, text: str, row: int, column: int) -> str:
-        return f"**{text}**" if (row, column) in self.best else text
-
     def latex(self, caption: str) -> str:
         """Returns a table environment; it needs the LaTeX package booktabs."""
         import pandas
 
-        body = [[latex_text(cell) for cell in row] for row in self.body]
+        def cell(text: str, row: int, column: int) -> str:
+            return rf"\textbf{{{latex_text(text)}}}" if (row, column) in self.best else latex_text(text)
+
+        body = [[cell(text, i, j) for j, text in enumerate(row)] for i, row in enumerate(self.body)]
         frame = pandas.DataFrame(body, columns=[latex_text(cell) for cell in self.header])
         text: str = frame.to_latex(index=False, escape=False, caption=latex_text(caption))
         return text
@@ -91,6 +88,8 @@ def step_table(
 ) -> Table:
     """Returns one line a method and step; blank where a class is not learnt yet.
 
+    Methods that all have the same scores at a step, as those that continue from one initial model, share its line.
+
     Args:
         rows: method -> scores after each step.
         steps: the classes of each step.
@@ -98,16 +97,42 @@ def step_table(
     """
     classes = [name for names in steps for name in names]
     header = ["step", "method", *classes, "old", "new", "all"]
-    body = []
+    body: list[list[str]] = []
+    best: set[tuple[int, int]] = set()
     for index in range(len(steps)):
         old = [name for names in steps[:index] for name in names]
-        for method, per_step in rows.items():
-            scores = per_step[index]
-            own = groups[method][index] if groups else group_means(scores, old, steps[index])
-            body.append(
-                [str(index), method, *(number(scores.get(name, math.nan)) for name in classes), *map(number, own)]
-            )
-    return Table(header, body, num_labels=2)
+        values = {
+            method: [
+                *(per_step[index].get(name, math.nan) for name in classes),
+                *(groups[method][index] if groups else group_means(per_step[index], old, steps[index])),
+            ]
+            for method, per_step in rows.items()
+        }
+        if len(values) > 1 and len({str(own) for own in values.values()}) == 1:
+            values = {"both" if len(values) == 2 else f"all {len(values)}": next(iter(values.values()))}
+        best |= best_cells(list(values.values()), row=len(body), column=2)
+        body += [[str(index), method, *map(number, own)] for method, own in values.items()]
+    return Table(header, body, num_labels=2, best=frozenset(best))
+
+
+def best_cells(
+    values: Sequence[Sequence[float]], *, row: int = 0, column: int = 0, smallest: Sequence[int] = ()
+) -> set[tuple[int, int]]:
+    """Returns (row, column) of the largest value of each column, as it is printed; none where there is one row or all are alike.
+
+    Args:
+        values: (rows, columns).
+        row: of the first value in its table.
+        column: of the first value in its table.
+        smallest: columns whose smallest value is the best.
+    """
+    found = set()
+    for j, own in enumerate(zip(*values, strict=True)):
+        rounded = [round(-value if j in smallest else value, 3) for value in own]
+        known = {value for value in rounded if not math.isnan(value)}
+        if len(known) > 1:
+            found |= {(row + i, column + j) for i, value in enumerate(rounded) if value == max(known)}
+    return found
 
 
 SCHEDULE_NUMBERS = {

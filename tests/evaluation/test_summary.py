@@ -6,12 +6,14 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from nnunet_cil.evaluation.charts import _lost, class_dots, curves
+from nnunet_cil.evaluation.charts import class_dots, curves
 from nnunet_cil.evaluation.differences import evaluated_differences
-from nnunet_cil.evaluation.results import mean_matrix, results
+from nnunet_cil.evaluation.results import lost, mean_matrix, results
 from nnunet_cil.evaluation.scores import METRICS, distance_unit, score_table
 from nnunet_cil.evaluation.summary import latex, overview, summary
 from nnunet_cil.evaluation.tables import SCHEDULE_NUMBERS, costs_table
+
+NOTHING_COMPARED = {"differences": [], "differences_to_best": []}
 
 
 def test_a_class_that_one_fold_lacks_is_the_mean_of_the_others():
@@ -21,17 +23,18 @@ def test_a_class_that_one_fold_lacks_is_the_mean_of_the_others():
         {"classes": [{"a": 0.6, "b": 0.4}], "matrix": [[0.5]], "old": [nan], "new": [0.5], "all": [0.5]},
     ]
     folds = [{**f, **dict.fromkeys(SCHEDULE_NUMBERS, nan)} for f in folds]
-    content = {"steps": [["a", "b"]], "cases": "validation", "tolerance_mm": 2, "costs": {}, "differences": []}
+    content = {"steps": [["a", "b"]], "cases": "validation", "tolerance_mm": 2, "costs": {}, **NOTHING_COMPARED}
     content["trainers"] = {"PGCD": dict.fromkeys(METRICS, folds) | {"dice": folds}}
     for fold in folds:
         fold["missing"] = [{"a": 0, "b": 0}]
-    steps, schedule, *_ = overview(content)
+    standings, steps, schedule, *_ = overview(content)
+    assert standings.table.body == [["PGCD", "0.650", "", "", "", ""]]
     assert steps.table.body[0][2:] == ["0.700", "0.400", "", "0.650", "0.650"]
     assert schedule.table.header[1:4] == ["old (last step)", "all (last step)", "new (when learnt)"]
     assert schedule.table.body[0][1:4] == ["", "0.650 (0.500 to 0.800)", ""]
     assert np.array_equal(mean_matrix(folds), [[0.65]])
-    lost = [[{"a": nan}, {"a": 0.5}, {"a": 0.25}], [{"a": 0.5}, {"a": nan}, {"a": 0.5}]]
-    assert [_lost(per_step, "a") for per_step in lost] == [0.25, 0]
+    steps = [[{"a": nan}, {"a": 0.5}, {"a": 0.25}], [{"a": 0.5}, {"a": nan}, {"a": 0.5}]]
+    assert [lost(per_step, "a") for per_step in steps] == [0.25, 0]
     for chart in (curves, class_dots):
         assert chart({**content, "steps": [["a", "b"]]}).axes
 
@@ -51,7 +54,7 @@ def test_names_of_any_kind_are_escaped_in_summary_and_latex():
     steps = [[strange], [hidden]]
     content = {
         **{"schedule": "my_schedule_50%", "dataset": "Dataset001_A$B", "configuration": "2d", "steps": steps},
-        **{"cases": "/a/labels|Ts", "tolerance_mm": 2.0, "costs": {}, "differences": []},
+        **{"cases": "/a/labels|Ts", "tolerance_mm": 2.0, "costs": {}, **NOTHING_COMPARED},
         "trainers": results(score_table(rows), steps),
     }
     text = summary(content)
@@ -83,6 +86,7 @@ def test_the_table_of_differences_says_what_they_are_over_and_what_was_left_out(
             "tolerance_mm": 1.0,
         },
         "costs": {},
+        **NOTHING_COMPARED,
         "differences": [asdict(difference) for difference in evaluated_differences(table, steps)],
         "trainers": results(table, steps),
     }
@@ -98,10 +102,10 @@ def test_distances_have_their_unit(unit):
     row = {"trainer": "nnUNetTrainerOne", "step": 0, "fold": 0, "case": "a", "class": "liver", "dice": 0.5}
     scores = score_table([{**row, "hd95_mm": 1.0, "asd_mm": 0.5, "nsd": 0.5, "unit": unit}])
     content = {
-        **{"steps": [["liver"]], "cases": "validation", "tolerance_mm": 1.5, "costs": {}, "differences": []},
+        **{"steps": [["liver"]], "cases": "validation", "tolerance_mm": 1.5, "costs": {}, **NOTHING_COMPARED},
         **{"trainers": results(scores, [["liver"]]), "distance_unit": distance_unit(scores)},
     }
-    distances = overview(content)[2]
+    distances = overview(content)[3]
     assert distances.table.header[1:] == [f"HD95 {unit}", f"ASD {unit}", f"NSD at 1.5 {unit}"]
     assert ("do not say how large a voxel is" in distances.text) == (unit == "voxels")
 

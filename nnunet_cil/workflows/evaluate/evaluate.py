@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
-from nnunet_cil.evaluation.differences import evaluated_differences
-from nnunet_cil.evaluation.results import results, without_nan
+from nnunet_cil.evaluation.differences import differences_to_best, evaluated_differences
+from nnunet_cil.evaluation.results import ranked, results, without_nan
 from nnunet_cil.evaluation.scores import by_trainer, distance_unit, score_table, write_csv
 from nnunet_cil.evaluation.summary import latex, summary
 from nnunet_cil.files import read_json, write_json
@@ -170,6 +170,9 @@ def _content(
     """Returns the content of ``results.json``, with NaN."""
     experiment = planned.experiment
     steps = [step.classes for step in experiment.schedule.steps]
+    scored = results(table, steps)
+    compared = evaluated_differences(table, steps)
+    best = ranked(scored)[0]
     return {
         "schema_version": SCHEMA_VERSION,
         "dataset": ", ".join(experiment.data_sets),
@@ -186,8 +189,10 @@ def _content(
             *planned.train_commands(options.device),
             shlex.join(evaluate_command(experiment, options)),
         ],
-        "differences": [asdict(difference) for difference in evaluated_differences(table, steps)],
-        "trainers": results(table, steps),
+        "differences": [asdict(difference) for difference in compared],
+        "best": best,
+        "differences_to_best": [asdict(d) for d in differences_to_best(table, steps, best, compared)],
+        "trainers": scored,
     }
 
 
@@ -213,7 +218,7 @@ def _write_pictures(
 ) -> None:
     """Writes ``figures`` and ``report.html``; cases and training curves are those of the first fold."""
     fold = planned.experiment.folds[0]
-    models = {t: [model.fold(fold) for model in planned.models_of(t)] for t in planned.experiment.trainers}
+    models = {t: [model.fold(fold) for model in planned.models_of(t)] for t in ranked(content["trainers"])}
     overlays = write_overlays(output, {t: (own[-1], predictions[own[-1]]) for t, own in models.items()}, table)
     write_report(
         output,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnunet_cil.evaluation.charts import score_charts, training_curves
-from nnunet_cil.evaluation.figures import comparison
-from nnunet_cil.evaluation.report import Picture, report
+from nnunet_cil.evaluation import error_maps
+from nnunet_cil.evaluation.charts import score_charts
+from nnunet_cil.evaluation.error_maps import error_map
+from nnunet_cil.evaluation.report import Picture, picture_address, report
 from nnunet_cil.evaluation.results import short
 from nnunet_cil.evaluation.scores import case_means, last_rows, rows_of
+from nnunet_cil.evaluation.training_chart import Terms, training_chart
 from nnunet_cil.files import moved_into_place
 from nnunet_cil.host.reading.images import as_seen, read_images, read_labels
 from nnunet_cil.workflows.evaluate.cases import Case
@@ -23,17 +28,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+_SAVED: dict[str, Any] = {"dpi": 150, "bbox_inches": "tight", "pad_inches": 0.05}
+"""How figures are saved."""
 
-def write_charts(output: Path, content: Mapping[str, Any], table: DataFrame) -> list[Picture]:
-    """Draws the figures of the scores."""
-    return [
-        Picture(_save(figure, output / "figures" / name).with_suffix(".svg"), text)
-        for name, (figure, text) in score_charts(content, table).items()
-    ]
+
+def write_charts(output: Path, content: Mapping[str, Any], table: DataFrame) -> dict[str, Picture]:
+    """Draws the figures of the scores; returns them by the names of their files."""
+    return {
+        name: _picture(output, name, chart.draw, chart.text) for name, chart in score_charts(content, table).items()
+    }
 
 
 def write_training_curves(output: Path, models: Mapping[str, Sequence[ModelFold]]) -> list[Picture]:
-    """Draws loss terms over the epochs, from the checkpoints.
+    """Draws loss terms over the epochs, from the checkpoints; those of a model that several trainers share once.
 
     Args:
         output: folder.
@@ -42,20 +49,25 @@ def write_training_curves(output: Path, models: Mapping[str, Sequence[ModelFold]
     from nnunet_cil.training.progress import terms_in
     from nnunet_cil.training.state import read_checkpoint
 
-    def terms(model: ModelFold) -> dict[str, list[float]]:
+    drawn: set[Path] = set()
+
+    def terms(model: ModelFold) -> Terms | None:
+        if model.checkpoint in drawn:
+            return None
+        drawn.add(model.checkpoint)
         logged = read_checkpoint(model.checkpoint)["logging"]
         return terms_in(logged) or {"loss": logged["train_losses"]}
 
-    figure = training_curves({short(t): [terms(m) for m in own] for t, own in models.items()})
+    found = {short(t): [terms(m) for m in own] for t, own in models.items()}
     fold = next(iter(models.values()))[0].fold
     text = f"Loss terms as weighted in the loss, mean of each epoch, fold {fold}."
-    return [Picture(_save(figure, output / "figures" / "training").with_suffix(".svg"), text)]
+    return [_picture(output, "training", partial(training_chart, found), text)]
 
 
 def write_overlays(
     output: Path, finals: Mapping[str, tuple[ModelFold, Sequence[Prediction]]], table: DataFrame
 ) -> list[Picture]:
-    """Draws the worst and the median case of the first trainer after the last step: image, reference, every trainer.
+    """Draws the worst and the median case of the first trainer after the last step: the reference, and what each has wrong.
 
     Args:
         output: folder.
@@ -63,28 +75,43 @@ def write_overlays(
         table: scores of every trainer's models.
     """
     first, (model, predictions) = next(iter(finals.items()))
-    scores = case_means(rows_of(last_rows(table), trainer=first, fold=model.fold), model.plan.seen_classes)
-    drawable = [p.case for p in predictions if p.case.name in scores and p.case.image.is_file()]
-    ordered = sorted(drawable, key=lambda case: scores[case.name])
+    last = rows_of(last_rows(table), fold=model.fold)
+    scores = {t: case_means(rows_of(last, trainer=t), model.plan.seen_classes) for t in finals}
+    drawable = [p.case for p in predictions if p.case.name in scores[first] and p.case.image.is_file()]
+    ordered = sorted(drawable, key=lambda case: scores[first][case.name])
     if not ordered:
         return []
     pictures = []
     for name, case in {"worst": ordered[0], "median": ordered[len(ordered) // 2]}.items():
-        text = f"The {name} case of {short(first)}: {case.name}, mean Dice {scores[case.name]:.3f}."
-        figure = _overlay(case, finals, text)
-        pictures.append(Picture(_save(figure, output / "figures" / f"case_{name}").with_suffix(".png"), text))
+        dice = {t: own.get(case.name, math.nan) for t, own in scores.items()}
+        text = f"The {name} case of {short(first)}: {case.name}, mean Dice {dice[first]:.3f}"
+        draw = partial(error_map, _read_case(case, finals, dice))
+        legend = "Lines: the reference. Colours: what a method has wrong; the number is its mean Dice in this case."
+        pictures.append(_picture(output, f"case_{name}", draw, f"{text}. {legend}", shown=".png"))
     return pictures
 
 
-def _overlay(case: Case, finals: Mapping[str, tuple[ModelFold, Sequence[Prediction]]], title: str) -> Figure:
+def _read_case(
+    case: Case, finals: Mapping[str, tuple[ModelFold, Sequence[Prediction]]], dice: Mapping[str, float]
+) -> error_maps.Case:
+    """Reads a case with every trainer's prediction, as a radiologist sees it."""
     classes = next(model.plan.seen_classes for model, _ in finals.values())
     reader = next(model.model.reader for model, _ in finals.values())
-    background, aspect = as_seen(read_images([case.image], reader))
-    labels = {"reference": _by_class(as_seen(read_labels(case.reference, reader))[0], case.labels, classes)}
-    for trainer, (model, predictions) in finals.items():
-        file = next(p.file for p in predictions if p.case.name == case.name)
-        labels[short(trainer)] = _by_class(as_seen(read_labels(file, reader))[0], model.plan.labels, classes)
-    return comparison(background, labels, classes, aspect=aspect, title=title)
+    image = read_images([case.image], reader)
+    background, aspect = as_seen(image)
+    predictions = []
+    for trainer, (model, found) in finals.items():
+        file = next(p.file for p in found if p.case.name == case.name)
+        labels = _by_class(as_seen(read_labels(file, reader))[0], model.plan.labels, classes)
+        predictions.append(error_maps.Prediction(name=short(trainer), labels=labels, dice=dice[trainer]))
+    return error_maps.Case(
+        image=background,
+        reference=_by_class(as_seen(read_labels(case.reference, reader))[0], case.labels, classes),
+        predictions=predictions,
+        classes=classes,
+        aspect=aspect,
+        is_oriented=bool(image.grid.orientation),
+    )
 
 
 def _by_class(array: Any, numbers: Mapping[str, int], classes: Sequence[str]) -> Any:
@@ -96,15 +123,19 @@ def _by_class(array: Any, numbers: Mapping[str, int], classes: Sequence[str]) ->
     return ordered
 
 
-def _save(figure: Figure, stem: Path) -> Path:
-    """Saves as PNG and SVG; returns the path without an ending."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(stem.with_suffix(".svg"))
-    figure.savefig(stem.with_suffix(".png"), dpi=150)
-    return stem
+def _picture(output: Path, name: str, draw: Callable[..., Figure], text: str, *, shown: str = ".svg") -> Picture:
+    """Saves a figure as PNG and SVG, of which the page shows one; it holds another layout for a narrow screen itself."""
+    file = output / "figures" / f"{name}{shown}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure = draw()
+    for ending in (".svg", ".png"):
+        figure.savefig(file.with_suffix(ending), **_SAVED)
+    narrow = BytesIO()
+    draw(narrow=True).savefig(narrow, format=shown[1:], **_SAVED)
+    return Picture(file, text, picture_address(narrow.getvalue(), shown))
 
 
-def write_report(output: Path, content: Mapping[str, Any], **pictures: Sequence[Picture]) -> Path:
+def write_report(output: Path, content: Mapping[str, Any], **pictures: Any) -> Path:
     """Writes ``report.html`` aside, and moves it into place."""
     file = output / "report.html"
     with moved_into_place(file) as temporary:

@@ -25,7 +25,9 @@ def test_the_report_is_one_file_with_everything_in_it(trained, monkeypatch):
     names = {f.name for f in (found.folder / "figures").iterdir()}
     charts = ("curves", "matrix", "classes", "cases", "forgetting", "training", "case_worst", "case_median")
     assert names == {f"{chart}.{ending}" for chart in charts for ending in ("png", "svg")}
-    assert page.count("<img ") == page.count("base64,") == len(charts)
+    assert page.count("<img ") == page.count("<source ") == page.count("base64,") / 2 == len(charts)
+    assert "All classes have a mean Dice of 0.833 after the last step with PGCD." in page
+    assert "Old classes end at 0.667, 0.333 below their best (kidney has lost most, 0.333)." in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
     digest = json.loads((found.folder / "results.json").read_text())["checkpoints_sha256"][f"{PGCD} step 1 fold 0"]
     assert digest in page
