@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_cil.evaluation.figures import Labels, class_colours, plot_text, window_around
+from nnunet_cil.evaluation.figures import Labels, class_colours, plot_text, window_around, write_orientation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,8 +61,8 @@ def change_picture(
         _draw_contours(axes[1], b[index], drawn, len(classes))
         axes[2].imshow(_difference(a[index], b[index]), aspect=aspect, interpolation="nearest")
         axes[0].set_ylabel(f"slice {index}")
-        for x, side in ((0.04, "R"), (0.96, "L")) if sides else ():
-            axes[0].text(x, 0.5, side, transform=axes[0].transAxes, color="w", ha="center", va="center", weight="bold")
+        if sides:
+            write_orientation(axes[0])
     _add_legend(figure, drawn, classes)
     if title:
         figure.suptitle(plot_text(title), fontsize=11)

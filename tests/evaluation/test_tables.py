@@ -28,6 +28,20 @@ def test_table_is_blank_where_a_class_is_not_learnt_yet():
     assert lines[3] == ["1", "PGCD", "0.400", "0.600", "0.800", "0.500", "0.800", "0.600"]
 
 
+def test_methods_that_share_a_model_share_its_line_and_the_best_of_each_step_is_marked():
+    first = {"a": 0.5, "b": 0.7}
+    rows = {
+        "One": [first, {"a": 0.4, "b": 0.6, "c": 0.8}],
+        "Two": [first, {"a": 0.4, "b": 0.7, "c": 0.79996}],
+        "Three": [first, {"a": 0.1, "b": 0.1, "c": 0.1}],
+    }
+    table = step_table(rows, STEPS)
+    assert [row[:2] for row in table.body] == [["0", "all 3"], ["1", "One"], ["1", "Two"], ["1", "Three"]]
+    assert table.num_labels == 2
+    best = {(row, table.header[column]) for row, column in table.best}
+    assert best == {(1, "a"), (2, "a"), (2, "b"), (2, "old"), (1, "c"), (2, "c"), (1, "new"), (2, "new"), (2, "all")}
+
+
 STRANGE = "left_ventricle $x$ 50% | a&b"
 
 
