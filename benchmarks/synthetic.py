@@ -198,15 +198,14 @@ def untrained_step_0(plans_name: str, kind: str, device: str) -> None:
     """Writes a step-0 checkpoint of the right shape; its weights do not matter to the cost."""
     import torch
 
+    from nnunet_cil.networks.features import num_features
     from nnunet_cil.networks.prototype_bank import PrototypeBank
 
     trainer = make_trainer("nnUNetTrainerPGCD", plans_name, kind, device)
     trainer.initialize()
-    num_features = trainer.bare_network.decoder.seg_layers[-1].in_channels
     num_classes = 1 + len(trainer.step_plan.seen_classes)
-    trainer.prototypes = PrototypeBank(torch.randn(num_classes, num_features), torch.ones(num_classes)).to(
-        trainer.device
-    )
+    prototypes = torch.randn(num_classes, num_features(trainer.bare_network))
+    trainer.prototypes = PrototypeBank(prototypes, torch.ones(num_classes)).to(trainer.device)
     trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
 
 

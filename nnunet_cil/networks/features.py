@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_cil.networks.architectures import head_layers, switch_deep_supervision
+
 
 def bare_network(network: nn.Module) -> nn.Module:
     """Returns the network without DDP and torch.compile around it."""
@@ -19,38 +21,9 @@ def bare_network(network: nn.Module) -> nn.Module:
     return network._orig_mod if isinstance(network, OptimizedModule) else network
 
 
-def last_segmentation_layer(network: nn.Module) -> nn.Module:
-    """Returns the full-resolution segmentation layer of nnU-Net's U-Nets, a 1x1 convolution.
-
-    Raises:
-        NotImplementedError: a network of another structure.
-    """
-    layers = getattr(getattr(network, "decoder", None), "seg_layers", None)
-    if layers is None:
-        raise NotImplementedError(
-            f"{type(network).__name__} has no 'decoder.seg_layers'; nnunet_cil supports nnU-Net's plain and residual U-Nets."
-        )
-    layer: nn.Module = layers[-1]
-    return layer
-
-
 def num_features(network: nn.Module) -> int:
-    """Returns the number of channels of the full-resolution features; raises as ``last_segmentation_layer``."""
-    return int(last_segmentation_layer(network).in_channels)  # type: ignore[arg-type]
-
-
-def encoder_stages(network: nn.Module) -> list[nn.Module]:
-    """Returns the encoder's stages, full resolution first, the bottleneck last.
-
-    Raises:
-        NotImplementedError: a network of another structure.
-    """
-    stages = getattr(getattr(network, "encoder", None), "stages", None)
-    if stages is None:
-        raise NotImplementedError(
-            f"{type(network).__name__} has no 'encoder.stages'; nnunet_cil supports nnU-Net's plain and residual U-Nets."
-        )
-    return list(stages)
+    """Returns the number of channels of the full-resolution features; raises as ``architecture_of``."""
+    return int(head_layers(network)[-1].in_channels)  # type: ignore[arg-type]
 
 
 class ActivationReader:
@@ -112,13 +85,9 @@ class FeatureReader(ActivationReader):
     """Keeps the input of the last segmentation layer: the full-resolution features, (batch, channels, *spatial) float."""
 
     def __init__(self, network: nn.Module) -> None:
-        """Hooks the reader into a network with nnU-Net's decoder.
-
-        Raises:
-            NotImplementedError: a network of another structure.
-        """
+        """Hooks the reader into a network; raises as ``architecture_of``."""
         super().__init__(1)
-        last_segmentation_layer(network).register_forward_pre_hook(self._keep_input)
+        head_layers(network)[-1].register_forward_pre_hook(self._keep_input)
 
     def _keep_input(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._keep(0, inputs[0])
@@ -139,11 +108,9 @@ class HeadReader(ActivationReader):
     """
 
     def __init__(self, network: nn.Module) -> None:
-        """Hooks the reader into a network with nnU-Net's decoder; raises as ``last_segmentation_layer``."""
-        last_segmentation_layer(network)
-        decoder: Any = network.decoder
-        self._decoder, layers = decoder, decoder.seg_layers
-        self.num_features = [int(layer.in_channels) for layer in layers]
+        """Hooks the reader into a network; raises as ``architecture_of``."""
+        self._network, layers = network, head_layers(network)
+        self.num_features = [int(layer.in_channels) for layer in layers]  # type: ignore[arg-type]
         """The number of channels of each input."""
         super().__init__(len(layers))
         self._hooks = [
@@ -156,12 +123,12 @@ class HeadReader(ActivationReader):
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Reads as the parent, with the network's deep supervision on."""
-        before, self._decoder.deep_supervision = self._decoder.deep_supervision, True
+        before = switch_deep_supervision(self._network, True)
         try:
             with super().reading():
                 yield
         finally:
-            self._decoder.deep_supervision = before
+            switch_deep_supervision(self._network, before)
 
     def take(self) -> list[Tensor]:
         """Returns the inputs of the last forward pass, and drops them; raises as ``StageReader.take``."""

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-HEAD_PREFIX = "decoder.seg_layers."
-"""The segmentation layers of nnU-Net's networks, one a scale, whether or not deep supervision is on."""
+from nnunet_cil.networks.architectures import is_head
 
 
 def widen_heads(weights: Mapping[str, Tensor], num_new: int, *, noise: float = 0.0, seed: int = 0) -> dict[str, Tensor]:
@@ -33,7 +32,7 @@ def widen_heads(weights: Mapping[str, Tensor], num_new: int, *, noise: float = 0
     widened = dict(weights)
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in weights.items():
-        if name.startswith(HEAD_PREFIX):
+        if is_head(name):
             grown = torch.cat([tensor, tensor[:1].expand(num_new, *tensor.shape[1:])])
             if name.endswith(".bias"):
                 grown[0] -= math.log(num_new + 1)
@@ -57,7 +56,7 @@ def joined_heads(weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> 
     """
     joined = dict(weights)
     for name, tensor in weights.items():
-        if name.startswith(HEAD_PREFIX):
+        if is_head(name):
             joined[name] = torch.cat([tensor, fresh[name][len(tensor) :].to(tensor)])
     return joined
 
@@ -71,5 +70,5 @@ def num_output_channels(weights: Mapping[str, Tensor]) -> int | None:
     Returns:
         K, the rows of its segmentation layers; None where it has none that ``widen_heads`` would widen.
     """
-    heads = [tensor for name, tensor in weights.items() if name.startswith(HEAD_PREFIX)]
+    heads = [tensor for name, tensor in weights.items() if is_head(name)]
     return heads[0].shape[0] if heads else None

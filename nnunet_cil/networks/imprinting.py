@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nnunet_cil.losses.prototypes import class_sums, sum_over_ranks
-from nnunet_cil.networks.heads import HEAD_PREFIX, widen_heads
+from nnunet_cil.networks.architectures import head_names
+from nnunet_cil.networks.heads import widen_heads
 
 MARGIN = 3.0
 """By how much, at most, the logit of a new class and that of the background differ at the class's mean feature."""
@@ -99,7 +100,7 @@ def imprinted_heads(weights: Mapping[str, Tensor], moments: Sequence[Moments]) -
 
     Args:
         weights: the state dict of a network with K output channels; not changed.
-        moments: of the input of each segmentation layer, in the order of ``decoder.seg_layers``.
+        moments: of the input of each segmentation layer, lowest resolution first.
 
     Returns:
         A state dict for the same network with K+N output channels, of the same dtypes; and the classes, from 0, that have no
@@ -107,8 +108,7 @@ def imprinted_heads(weights: Mapping[str, Tensor], moments: Sequence[Moments]) -
     """
     num_new, missing = moments[0].num_new, set()
     widened = widen_heads(weights, num_new)
-    for index, of_scale in enumerate(moments):
-        names = [f"{HEAD_PREFIX}{index}.{part}" for part in ("weight", "bias")]
+    for names, of_scale in zip(head_names(weights), moments, strict=True):
         weight, bias = (widened[name] for name in names)
         num_old = len(weight) - num_new
         bias[0] = weights[names[1]][0]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nnunet_cil.networks.heads import HEAD_PREFIX
+from nnunet_cil.networks.architectures import is_head
 
 
 def widen_inputs(weights: Mapping[str, Tensor], architecture: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -23,9 +23,7 @@ def widen_inputs(weights: Mapping[str, Tensor], architecture: Mapping[str, Tenso
     """
     widened = dict(weights)
     for name, tensor in weights.items():
-        num_new = (
-            0 if name.startswith(HEAD_PREFIX) or tensor.ndim < 2 else architecture[name].shape[1] - tensor.shape[1]
-        )
+        num_new = 0 if is_head(name) or tensor.ndim < 2 else architecture[name].shape[1] - tensor.shape[1]
         if num_new:
             zeros = tensor.new_zeros(tensor.shape[0], num_new, *tensor.shape[2:])
             widened[name] = torch.cat([tensor, zeros], dim=1)

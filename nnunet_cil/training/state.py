@@ -28,7 +28,8 @@ from nnunet_cil.host.folders import model_folder_name, nnunet_folder
 from nnunet_cil.limits import is_fold
 from nnunet_cil.lineage import StepRecord, foreign_record, read_lineage, validation_dice
 from nnunet_cil.names import is_path_component
-from nnunet_cil.networks.heads import HEAD_PREFIX, num_output_channels
+from nnunet_cil.networks.architectures import is_head
+from nnunet_cil.networks.heads import num_output_channels
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.step_plans import PreviousModel
 from nnunet_cil.validation import validated
@@ -457,7 +458,7 @@ def _check_architecture(
         )
     for name in sorted({*weights, *network}):
         ours, theirs = network.get(name), weights.get(name)
-        if name.startswith(HEAD_PREFIX) and ours is not None and theirs is not None:
+        if is_head(name) and ours is not None and theirs is not None:
             ours, theirs = ours[:1], theirs[:1]
         if ours is None or theirs is None or ours.shape != theirs.shape:
             shapes = [None if t is None else tuple(t.shape) for t in (ours, theirs)]

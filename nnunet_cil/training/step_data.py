@@ -14,6 +14,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from nnunet_cil.labels import lookup_table
+from nnunet_cil.networks.architectures import switch_deep_supervision
 from nnunet_cil.networks.features import bare_network, num_features
 from nnunet_cil.step_plans import StepPlan
 from nnunet_cil.training.cases import check_split, narrowed_split
@@ -101,6 +102,10 @@ class StepDataTrainer(nnUNetTrainer):
     def bare_network(self) -> nn.Module:
         """The network without DDP and torch.compile around it."""
         return bare_network(self.network)
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Switches as nnU-Net, in any network that ``networks.architectures`` describes."""
+        switch_deep_supervision(self.bare_network, enabled)
 
     def labelled_channels(self, keys: Sequence[str]) -> list[tuple[int, ...]] | None:
         """Returns the channels that each case's labels show; None where these are the new classes in every case."""

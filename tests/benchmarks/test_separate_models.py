@@ -16,7 +16,7 @@ import torch
 from toy import DATASET, LABELS, ORGANS, checkpoint, make_trainer, seed_epochs, toy_volume, write_schedule, write_scores
 
 from nnunet_cil.host import commands
-from nnunet_cil.networks.heads import HEAD_PREFIX
+from nnunet_cil.networks.architectures import is_head
 
 STEPS = (ORGANS[:2], ORGANS[:1:-1])  # liver, spleen; then cyst, kidney
 PLANS = ("nnUNetPlans_toy_step0", "nnUNetPlans_toy_step1_alone")
@@ -86,7 +86,7 @@ def test_each_step_gets_a_network_from_the_initial_model_and_the_merged_ones_are
     (first, _, _), (second, start, _) = trained
     initial, alone = checkpoint(first)["network_weights"], checkpoint(second)
     for name, tensor in start.items():
-        assert name.startswith(HEAD_PREFIX) or torch.equal(tensor, initial[name]), name
+        assert is_head(name) or torch.equal(tensor, initial[name]), name
     labels = {"background": 0, "cyst": 1, "kidney": 2}
     assert alone["init_args"]["dataset_json"]["labels"] == labels
     assert second.target_label_map == {LABELS["cyst"]: 1, LABELS["kidney"]: 2}

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from toy import base_plans
 
-from nnunet_cil.networks.features import FeatureReader, StageReader, encoder_stages
+from nnunet_cil.networks import architectures
+from nnunet_cil.networks.architectures import encoder_stages
+from nnunet_cil.networks.features import FeatureReader, HeadReader, StageReader, num_features
 from nnunet_cil.networks.heads import num_output_channels, widen_heads
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import Teacher
@@ -92,9 +94,55 @@ def test_features_are_the_input_of_the_last_segmentation_layer():
     assert torch.equal(net.decoder.seg_layers[-1](features), logits)
 
 
-def test_a_network_of_another_structure_is_refused():
-    with pytest.raises(NotImplementedError, match=r"Linear has no 'decoder\.seg_layers'"):
-        FeatureReader(nn.Linear(2, 2))
+def primus():
+    """A network of nnU-Net's transformers, which have a head of their own."""
+    from dynamic_network_architectures.architectures.primus import Primus
+
+    with torch.device("meta"):
+        return Primus(1, 24, (8, 8, 8), 3, eva_depth=1, eva_numheads=2, input_shape=(16, 16, 16))
+
+
+@pytest.mark.parametrize(("make", "name"), [(primus, "Primus"), (lambda: nn.Linear(2, 2), "Linear")])
+def test_a_network_of_another_structure_is_refused(make, name):
+    with pytest.raises(NotImplementedError, match=rf"^{name} has no 'decoder\.seg_layers': .* residual U-Nets\."):
+        FeatureReader(make())
+
+
+class OneHead(nn.Module):
+    """A network with one segmentation layer, and no other resolution."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU())
+        self.out = nn.Conv2d(6, num_classes, 1)
+
+    def forward(self, images):
+        return self.out(self.body(images))
+
+
+def test_another_architecture_is_one_entry(monkeypatch):
+    entry = architectures.Architecture(heads="out", encoder_stages="body")
+    monkeypatch.setattr(architectures, "ARCHITECTURES", (*architectures.ARCHITECTURES, entry))
+    old, new = OneHead(3), OneHead(5)
+    new.load_state_dict(widen_heads(old.state_dict(), 2))
+    assert num_output_channels(new.state_dict()) == 5
+    assert num_features(new) == 6
+    assert architectures.head_names(new.state_dict()) == [("out.weight", "out.bias")]
+    assert architectures.switch_deep_supervision(new, True) is False
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.allclose(new(images).softmax(1)[:, 1:3], old(images).softmax(1)[:, 1:], atol=1e-6)
+    output, heads = Teacher(old, torch.device("cpu"))(images), HeadReader(new)
+    assert torch.equal(output.features, old.body(images))
+    with heads.reading():
+        new(images)
+        assert torch.equal(heads.take()[0], new.body(images))
+
+
+def test_heads_are_ordered_by_their_scale():
+    names = [f"decoder.seg_layers.{index}.{part}" for index in (10, 2, 0) for part in ("bias", "weight")]
+    assert [weight for weight, _ in architectures.head_names(names)] == [
+        f"decoder.seg_layers.{index}.weight" for index in (0, 2, 10)
+    ]
 
 
 def test_the_teachers_output_has_no_gradient_and_is_its_networks():

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from nnunet_cil.networks.heads import HEAD_PREFIX
+from nnunet_cil.networks.architectures import is_head
 from nnunet_cil.networks.inputs import shared_part
 from nnunet_cil.training.methods.mib import nnUNetTrainerMiB
 from nnunet_cil.training.starts import old_weights_at_start
@@ -34,6 +34,6 @@ class nnUNetTrainerEWF(nnUNetTrainerMiB):
         old = old_weights_at_start(self)
         # the encoder is a module of nnU-Net's decoder, too: its tensors have two names, and would be fused twice
         for name, _ in self.bare_network.named_parameters():
-            before = old[name][:num_old] if name.startswith(HEAD_PREFIX) else old[name]
+            before = old[name][:num_old] if is_head(name) else old[name]
             shared_part(weights[name], before).lerp_(before, 1 - share)
         self.print_to_log_file(f"Fused the weights with the previous step's: {share:.3f} new, {1 - share:.3f} old.")

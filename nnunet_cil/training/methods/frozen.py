@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunet_cil.networks.heads import HEAD_PREFIX
+from nnunet_cil.networks.architectures import is_head
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import choice, fixed
@@ -42,7 +42,7 @@ class nnUNetTrainerFrozen(nnUNetTrainerCIL):
         """Configures as the base; after step 0 with all but the segmentation layers frozen, before DDP asks what learns."""
         if self.step_plan.previous is not None:
             for name, parameter in self.bare_network.named_parameters():
-                parameter.requires_grad_(name.startswith(HEAD_PREFIX))
+                parameter.requires_grad_(is_head(name))
         return super().configure_optimizers()
 
     def build_step_loss(self) -> StepLoss:
@@ -54,7 +54,7 @@ class nnUNetTrainerFrozen(nnUNetTrainerCIL):
         if self.step_plan.previous is None:
             return super().train_step(batch)
         parameters = self.bare_network.named_parameters()
-        old = [p.detach()[: self.step_plan.num_old_channels] for name, p in parameters if name.startswith(HEAD_PREFIX)]
+        old = [p.detach()[: self.step_plan.num_old_channels] for name, p in parameters if is_head(name)]
         before = [rows.clone() for rows in old]
         outputs = super().train_step(batch)
         for rows, values in zip(old, before, strict=True):

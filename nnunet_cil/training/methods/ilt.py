@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnunet_cil.networks.features import StageReader, encoder_stages
+from nnunet_cil.networks.architectures import encoder_stages
+from nnunet_cil.networks.features import StageReader
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import number
 from nnunet_cil.training.methods.lwf import LwFLoss, nnUNetTrainerLwF

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from nnunet_cil.losses.prototypes import most_probable, sum_over_ranks
 from nnunet_cil.losses.pseudo_labels import NUM_BINS, entropy_histogram, median_thresholds, normalised_entropy
 from nnunet_cil.losses.regularization import local_pod_distance
-from nnunet_cil.networks.features import StageReader, encoder_stages
+from nnunet_cil.networks.architectures import encoder_stages
+from nnunet_cil.networks.features import StageReader
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import number

@@ -4,7 +4,7 @@ import pytest
 import torch
 from toy import ORGANS, called, checkpoint, make_batch, make_setup, plan_toy, train
 
-from nnunet_cil.networks.heads import HEAD_PREFIX
+from nnunet_cil.networks.architectures import is_head
 from nnunet_cil.training.methods.frozen import FrozenLoss
 from nnunet_cil.training.methods.mib import MiBLoss
 
@@ -35,9 +35,9 @@ def test_old_channels_stay_to_the_bit_and_new_ones_learn(toy, tmp_path):
     content = checkpoint(trainer)
     after = content["network_weights"]
     for name, tensor in after.items():
-        is_head = name.startswith(HEAD_PREFIX)
-        assert torch.equal(tensor[: 3 if is_head else None], before[name]), name
-        if name.endswith("bias") and is_head and not name.startswith(f"{HEAD_PREFIX}0"):
+        of_head = is_head(name)
+        assert torch.equal(tensor[: 3 if of_head else None], before[name]), name
+        if name.endswith("bias") and of_head and not name.startswith("decoder.seg_layers.0"):
             assert tensor[3:].abs().min() > 0, name  # where a fresh layer starts
     assert len(content["optimizer_state"]["state"]) == 2  # weight and bias
 
