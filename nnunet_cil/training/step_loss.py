@@ -268,5 +268,12 @@ class StepLoss(nn.Module, ABC):
 
 
 def resized(labels: Tensor, size: torch.Size) -> Tensor:
-    """Resizes (batch, 1, *spatial) labels by nearest neighbour, as nnU-Net does with the targets of the lower scales."""
-    return F.interpolate(labels.float(), size, mode="nearest-exact").to(labels.dtype)
+    """Resizes (batch, 1, *spatial) labels by nearest neighbour, as nnU-Net does with the targets of the lower scales.
+
+    By index, since not every device resizes volumes (MPS before PyTorch 2.8).
+    """
+    for axis, (now, then) in enumerate(zip(labels.shape[2:], size, strict=True), start=2):
+        if now != then:
+            centres = torch.arange(then, device=labels.device, dtype=torch.float32) + 0.5
+            labels = labels.index_select(axis, (centres * (now / then)).long().clamp(max=now - 1))
+    return labels
