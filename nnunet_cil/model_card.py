@@ -7,10 +7,16 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from nnunet_cil.lineage import StepRecord
+from nnunet_cil.model_changes import ModelChanges
 from nnunet_cil.names import markdown_text
 
 
-def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer: str | None = None) -> str:
+def model_card(
+    lineage: Sequence[StepRecord],
+    dice: Mapping[str, float],
+    trainer: str | None = None,
+    changes: ModelChanges | None = None,
+) -> str:
     """Returns a fold's model card as Markdown.
 
     Args:
@@ -18,6 +24,7 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
         dice: class -> mean Dice of this model on the fold's validation cases; empty before they are predicted; NaN where no case
             has it. Those of the earlier steps' models are in their records.
         trainer: under whose name the model is predicted with; None for its own.
+        changes: how much its classes have changed from the model that it continues; None where they were not compared.
     """
     own = lineage[-1]
     learnt = [(name, record) for record in lineage for name in record.classes]
@@ -44,6 +51,7 @@ def model_card(lineage: Sequence[StepRecord], dice: Mapping[str, float], trainer
             "",
             *_refinements(lineage),
             *_after_each_step(lineage, dice),
+            *_changes(changes),
             "## Data",
             "",
             *licences,
@@ -113,3 +121,24 @@ def _after_each_step(lineage: Sequence[StepRecord], dice: Mapping[str, float]) -
         cells = [f"{found[name]:.3f}" if not math.isnan(found.get(name, math.nan)) else "" for found in scores]
         lines.append(f"| {markdown_text(name)} | {' | '.join(cells)} |")
     return ["Dice of every step's model, each on the validation cases of its own data set:", "", *lines, ""]
+
+
+def _changes(changes: ModelChanges | None) -> list[str]:
+    """Returns a table of how far this model agrees with the one that it continues, the least agreement first."""
+    if changes is None:
+        return []
+    lines = ["| class | Dice of the two | HD95 | ml before | ml now |", "|---|---|---|---|---|"]
+    for found in changes.classes:
+        distance = "" if found.hd95 is None else f"{found.hd95:.2f} {changes.distance_unit}"
+        volumes = ["" if volume is None else f"{volume:.1f}" for volume in (found.ml_before, found.ml_now)]
+        dice = "" if found.dice is None else f"{found.dice:.3f}"
+        lines.append(f"| {' | '.join([markdown_text(found.name), dice, distance, *volumes])} |")
+    return [
+        "## What changed in the classes of before",
+        "",
+        f"Agreement with the model that it continues on the validation cases ({changes.num_cases}), without labels: mean "
+        "over the cases in which either finds the class.",
+        "",
+        *lines,
+        "",
+    ]

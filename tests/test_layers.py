@@ -15,6 +15,7 @@ LAYERS = {
     "limits": 0,
     "lineage": 0,
     "model_card": 0,
+    "model_changes": 0,
     "locks": 0,
     "names": 0,
     "next_stage": 0,

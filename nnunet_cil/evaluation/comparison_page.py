@@ -12,7 +12,6 @@ from nnunet_cil.evaluation.comparison_summary import FINDINGS
 from nnunet_cil.evaluation.report import Picture, render
 from nnunet_cil.evaluation.summary import Section
 from nnunet_cil.evaluation.tables import Table, number
-from nnunet_cil.names import markdown_text
 
 _MOST_ROWS = 40
 """The number of rows of a long table that the page shows; all are in the CSV and JSON files."""
@@ -220,15 +219,3 @@ def _ml(volume_ml: float) -> str:
 
 def _counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
-
-
-def change_card(content: Mapping[str, Any]) -> list[str]:
-    """Returns the lines of a model card: how much each class changed. No case is named."""
-    lines = ["| class | Dice of the two | HD95 | volume before | volume now |", "|---|---|---|---|---|"]
-    unit = content["distance_unit"]
-    for row in content["classes"]:
-        if row["is_shared"]:
-            volumes = [_volume(row[f"volume_{m}_ml"], row[f"num_voxels_{m}"]) for m in "ab"]
-            distance = "" if math.isnan(row["hd95_mm"]) else f"{row['hd95_mm']:.2f} {unit}"
-            lines.append(f"| {' | '.join([markdown_text(row['class']), number(row['dice']), distance, *volumes])} |")
-    return lines

@@ -21,6 +21,7 @@ from nnunet_cil.host.processes import let_forks_end_with_parent
 from nnunet_cil.lineage import StepRecord, validation_dice
 from nnunet_cil.locks import fold_lock
 from nnunet_cil.model_card import model_card
+from nnunet_cil.model_changes import ModelChanges
 from nnunet_cil.networks.features import FeatureReader
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import Teacher
@@ -370,8 +371,9 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
 
     def _write_model_card(self, dice: dict[str, float]) -> None:
         """Writes the card beside the weights; without Dice after training, since an earlier validation is of another model."""
-        card = model_card((*self.lineage, self.step_record()), dice)
-        (Path(self.output_folder) / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+        folder = Path(self.output_folder)
+        card = model_card((*self.lineage, self.step_record()), dice, changes=ModelChanges.read(folder))
+        (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
 
     def save_checkpoint(self, filename: str) -> None:
         """Saves as nnU-Net, with the state of the step, into a temporary file that is moved into place."""

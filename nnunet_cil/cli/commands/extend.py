@@ -5,8 +5,15 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_cil.cli.arguments import Commands, add_trusted_packages, key_values
+from nnunet_cil.cli.launchers import add_launcher_arguments, check_launcher, run_jobs, submit_jobs
+from nnunet_cil.errors import CILError
+from nnunet_cil.limits import DEVICES
+
+if TYPE_CHECKING:
+    from nnunet_cil.workflows.models.extension import ExtendOptions, Extension
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -16,7 +23,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         help="teach a trained nnU-Net model classes of another data set",
         description="Takes any nnU-Net v2 model and a raw data set that labels other classes, or the same ones again. Checks "
         "their compatibility, copies the model's plans to the data set, preprocesses it, writes the plans of a step that "
-        "continues from the model, and prints the training command. The new model segments the old classes and the new ones.",
+        "continues from the model, and prints the training command; --train does the rest, too. The new model segments the old "
+        "classes and the new ones.",
     )
     parser.add_argument(
         "model",
@@ -92,13 +100,32 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "--force", action="store_true", help="go on although the check of compatibility found something blocking"
     )
     add_trusted_packages(parser)
+    training = parser.add_argument_group("training, too")
+    training.add_argument(
+        "--train",
+        action="store_true",
+        help="train every fold as well, compare the old model with the new one on the validation images, write the report, and "
+        "export; a second call goes on",
+    )
+    training.add_argument(
+        "--export",
+        dest="export_to",
+        type=Path,
+        metavar="OUT",
+        help="with --train: folder that takes a plain nnU-Net model in the end, or an archive (OUT.zip)",
+    )
+    training.add_argument(
+        "-device", choices=DEVICES, help="with --train: device for nnU-Net's commands (default: cuda)"
+    )
+    add_launcher_arguments(training, jobs="each fold")
     parser.set_defaults(resumes=True)
     return parser
 
 
 def execute(args: argparse.Namespace) -> int:
     """Carries the command out and returns the exit status."""
-    from nnunet_cil.workflows.models.extend import ExtendOptions, extend
+    from nnunet_cil.workflows.models.extend import extend
+    from nnunet_cil.workflows.models.extension import ExtendOptions
 
     options = ExtendOptions(
         trainer=args.trainer,
@@ -113,7 +140,73 @@ def execute(args: argparse.Namespace) -> int:
         force=args.force,
         trusted=tuple(args.trusted),
     )
-    found = extend(args.model, args.dataset, options)
+    if args.train:
+        return _train(args, options)
+    _refuse_without_train(args)
+    _print_plan(extend(args.model, args.dataset, options))
+    return 0
+
+
+_ONLY_WITH_TRAIN = {
+    "--export": "export_to",
+    "-device": "device",
+    "--dry-run": "dry_run",
+    "--launcher": "launcher",
+    "--slurm": "slurm",
+    "--max-jobs": "max_jobs",
+}
+
+
+def _refuse_without_train(args: argparse.Namespace) -> None:
+    given = [option for option, name in _ONLY_WITH_TRAIN.items() if getattr(args, name)]
+    if args.num_gpus != 1:
+        given.append("-num_gpus")
+    if given:
+        raise CILError(f"{given[0]} is for extend --train. Add --train, or leave it out.")
+
+
+def _train(args: argparse.Namespace, options: ExtendOptions) -> int:
+    """Trains the extension, here or as jobs; or prints what is left to do."""
+    from nnunet_cil.workflows.models.train_extension import (
+        TrainedExtension,
+        extension_jobs,
+        finish_extension,
+        remaining_commands,
+        train_extension,
+    )
+    from nnunet_cil.workflows.run.options import TrainingOptions
+
+    check_launcher(args)
+    asked = TrainedExtension(
+        model_folder=args.model,
+        dataset=args.dataset,
+        options=options,
+        training=TrainingOptions(device=args.device or "cuda", num_gpus=args.num_gpus),
+        export_to=args.export_to,
+    )
+    if args.dry_run:
+        print("\n".join(remaining_commands(asked)))
+        return 0
+    if args.launcher == "slurm":
+        submit_jobs(args, lambda: extension_jobs(asked, finishes=True), asked.logs)
+        print(f"Logs: {asked.logs}")
+        return 0
+    if args.launcher == "local":
+        with asked.lock.held():
+            run_jobs(args, extension_jobs(asked, finishes=False), asked.logs)
+            made = finish_extension(asked)
+    else:
+        made = train_extension(asked)
+    if made.comparison is not None:
+        print(f"\n{made.comparison.text}\n\nComparison: {made.comparison.page}")
+    print(f"Report: {made.report}\nModel: {made.folder}")
+    if made.exported is not None:
+        print(f"Exported: {made.exported}")
+    return 0
+
+
+def _print_plan(found: Extension) -> None:
+    """Prints what is planned, and the next commands."""
     print(
         f"\nOld classes: {', '.join(found.plan.old_classes)}; new classes: {', '.join(found.plan.new_classes) or 'none'}"
     )
@@ -126,4 +219,3 @@ def execute(args: argparse.Namespace) -> int:
     commands.append(["nnUNetv2_predict", *place, *which, "-i", "IMAGES", "-o", "OUT"])
     for command in commands:
         print(f"  {shlex.join(command)}")
-    return 0

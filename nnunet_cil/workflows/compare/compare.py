@@ -98,11 +98,13 @@ class Comparison:
 
     Attributes:
         content: of ``comparison.json``, with NaN.
+        records: of the cases.
         text: what is printed.
         page: the file of the page.
     """
 
     content: Mapping[str, Any]
+    records: Sequence[Mapping[str, Any]]
     text: str
     page: Path
 
@@ -189,7 +191,7 @@ def compare_cases(
     page = output / "comparison.html"
     with moved_into_place(page) as temporary:
         temporary.write_text(comparison_page(content, pictures), encoding="utf-8")
-    return Comparison(content=content, text=comparison_text(content), page=page)
+    return Comparison(content=content, records=records, text=comparison_text(content), page=page)
 
 
 def _records(

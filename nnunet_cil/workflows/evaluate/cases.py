@@ -86,7 +86,7 @@ def test_sets(
     check_test_cases(experiment, options)
     if not _steps_differ(experiment):
         return [test_set(experiment.dataset_name, options)]
-    found = {name: test_set(name, options) or _validation_set(name, fold, output) for name in experiment.data_sets}
+    found = {name: test_set(name, options) or validation_set(name, fold, output) for name in experiment.data_sets}
     if len(found) == 1:
         return list(found.values())
     numbers = {file.parent.name: plan.dataset_labels for file, plan in zip(planned.files, planned.plans, strict=True)}
@@ -198,8 +198,12 @@ def passes_over_test_cases(experiment: Experiment, options: EvaluationOptions) -
     return options.cases == "validation" and any(_own_test_set(name) is not None for name in experiment.data_sets)
 
 
-def _validation_set(dataset: str, fold: int | str, output: Path) -> TestSet:
-    """Returns the fold's validation cases as images to predict."""
+def validation_set(dataset: str, fold: int | str, output: Path) -> TestSet:
+    """Returns the fold's validation cases as images to predict.
+
+    Raises:
+        CILError: the fold has none, or nnUNet_raw lacks one.
+    """
     preprocessed = nnunet_folder("nnUNet_preprocessed") / dataset
     if int(fold) >= len(read_split(preprocessed)):
         what = "neither imagesTs with labelsTs in nnUNet_raw, nor" if _own_test_set(dataset) is None else "no"

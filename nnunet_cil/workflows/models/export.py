@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -12,13 +13,14 @@ from typing import Any
 from nnunet_cil import __version__
 from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import remove_left_over, temporary_folder, write_json
+from nnunet_cil.files import parse_json, read_json, remove_left_over, temporary_folder, write_json
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import model_folder_name
 from nnunet_cil.host.networks import check_network_classes
 from nnunet_cil.host.plans_files import read_plans
 from nnunet_cil.lineage import validation_dice
 from nnunet_cil.model_card import model_card
+from nnunet_cil.model_changes import ModelChanges
 from nnunet_cil.workflows.models.trained_model import check_network, final_checkpoints, refuse_paths
 
 PLAIN_TRAINER = "nnUNetTrainer"
@@ -59,11 +61,9 @@ def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence
     first = read_model_checkpoint(next(iter(checkpoints.values())))
     refuse_paths(model, plans, first)
     check_network_classes(model / "plans.json", plans, trusted)
-    if zipped and output.suffix != ".zip":
-        output = output.with_name(f"{output.name}.zip")
     name = model_folder_name(PLAIN_TRAINER, plans["plans_name"], first["init_args"]["configuration"])
     model_name = Path(plans["dataset_name"]) / name
-    final = output if zipped else output / model_name
+    final = _with_ending(output) if zipped else output / model_name
     remove_left_over(final.parent)
     if final.exists():
         raise CILError(f"{final} is there already. Remove it, or choose another place.")
@@ -80,6 +80,43 @@ def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence
             exported = Path(shutil.make_archive(str(aside / "model"), "zip", aside / "results"))
         exported.rename(final)
     return final
+
+
+def exported_before(model: Path, name: str, output: Path, *, zipped: bool = False) -> Path | None:
+    """Returns what ``export`` has made of exactly this model; None where nothing lies in its place.
+
+    Args:
+        model: the folder of the model; it need not be there yet.
+        name: what ``export`` calls it, ``DatasetXXX_NAME/nnUNetTrainer__PLANS__CONFIG``.
+        output: as of ``export``.
+        zipped: as of ``export``.
+
+    Raises:
+        CILError: something else lies there.
+    """
+    final = _with_ending(output) if zipped else output / name
+    if not final.exists():
+        return None
+    try:
+        origin = _read_dataset_json(final, name).get("nnunet_cil")
+        known = origin["exported_from_sha256"] if isinstance(origin, dict) else {}
+        if known == {fold: file_sha256(file) for fold, file in final_checkpoints(model).items()}:
+            return final
+    except (CILError, OSError, ValueError, KeyError, zipfile.BadZipFile):  # not an export, or not of a trained model
+        pass
+    raise CILError(f"{final} is there already. Remove it, or choose another place.")
+
+
+def _read_dataset_json(final: Path, name: str) -> dict[str, Any]:
+    if final.is_dir():
+        return read_json(final / "dataset.json", "")
+    with zipfile.ZipFile(final) as archive:
+        content = parse_json(archive.read(f"{name}/dataset.json"))
+    return content if isinstance(content, dict) else {}
+
+
+def _with_ending(output: Path) -> Path:
+    return output if output.suffix == ".zip" else output.with_name(f"{output.name}.zip")
 
 
 @contextmanager
@@ -134,6 +171,6 @@ def _export_fold(
     }
     torch.save(kept, target / file.name)
     if lineage:
-        card = model_card(lineage, lineage[-1].dice, PLAIN_TRAINER)
+        card = model_card(lineage, lineage[-1].dice, PLAIN_TRAINER, ModelChanges.read(file.parent))
         (target / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     return origin

@@ -6,7 +6,6 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from nnunet_cil.workflows.models.extend_checks import (
     new_classes,
     refuse_other_plans,
 )
+from nnunet_cil.workflows.models.extension import ExtendOptions, Extension
 from nnunet_cil.workflows.models.trained_model import TrainedModel, read_model
 from nnunet_cil.workflows.plan.compatibility import Note
 from nnunet_cil.workflows.plan.grids import check_raw_grids
@@ -48,62 +48,6 @@ from nnunet_cil.workflows.plan.step_files import LONGEST_TRAINER, check_length, 
 from nnunet_cil.workflows.plan.transfer import compare_with_plans, refuse_blocking
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtendOptions:
-    """How a model is to be extended.
-
-    Attributes:
-        trainer: the class name of the trainer that is to learn the step.
-        classes: the classes to learn; empty for all that the model does not know.
-        refine: classes that model and data set both have, the same organ; their labels are used.
-        configuration: what the user takes the model's configuration for; None for its own.
-        folds: the folds to continue; empty for all that are trained.
-        name: the step's name; empty for the new classes' names, or the refined ones'.
-        plans_name: the name of the moved plans, before the step's name; empty: the model's with ``From`` and its data set's ID.
-        training: overrides of nnU-Net's training, as in a schedule.
-        hyperparameters: hyper-parameters of that trainer, as in a schedule.
-        force: go on where model and data set differ in a way that blocks otherwise.
-        trusted: packages besides nnU-Net's own whose classes the model's plans may name.
-    """
-
-    trainer: str = "nnUNetTrainerPGCD"
-    classes: tuple[str, ...] = ()
-    refine: tuple[str, ...] = ()
-    configuration: str | None = None
-    folds: tuple[str, ...] = ()
-    name: str = ""
-    plans_name: str = ""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    force: bool = False
-    trusted: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Extension:
-    """The planned step of an extension, and the next commands.
-
-    Attributes:
-        model: the model that is continued.
-        trainer: the class name of the trainer that is to learn the step.
-        dataset: nnU-Net's name of the data set.
-        plan: what the step learns.
-        plans_name: the name of the step's plans.
-        file: the file of the step's plans.
-        folds: the folds to train.
-        notes: on the compatibility of model and data set.
-    """
-
-    model: TrainedModel
-    trainer: str
-    dataset: str
-    plan: StepPlan
-    plans_name: str
-    file: Path
-    folds: tuple[str, ...]
-    notes: tuple[Note, ...]
 
 
 def extend(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Extension:
@@ -119,6 +63,24 @@ def extend(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Ex
     Raises:
         CILError: anything that cannot work, or is blocking and not forced; all but wrong label values before the long work.
     """
+    found = plan_extension(model_folder, dataset, options)
+    preprocess_extension(found)
+    return found
+
+
+def preprocess_extension(found: Extension) -> None:
+    """Preprocesses the data set with the step's plans, and checks the labels.
+
+    Raises:
+        CILError: a case holds a wrong label, or a fold no training case with a class.
+    """
+    configuration, labels = found.model.configuration, found.plan.dataset_labels
+    preprocess(found.dataset, configuration, found.plans_name, logs_folder(found.dataset))
+    check_preprocessed_labels(found.file, configuration, labels, found.plan, found.folds)
+
+
+def plan_extension(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Extension:
+    """Checks that model and data set are compatible, and writes the step's plans; arguments and errors as of ``extend``."""
     model = read_model(model_folder, options.trusted)
     if options.configuration not in (None, model.configuration):
         raise CILError(f"{model.folder} is a {model.configuration} model, not {options.configuration}. Leave -c out.")
@@ -146,9 +108,6 @@ def extend(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Ex
     base = _moved_plans(model, raw, options.plans_name)
     check_length(_plans_name(base, plan), [model.configuration], [options.trainer, LONGEST_TRAINER], remedy)
     file = _write_plans(model, raw, plan, base, target)
-    logs = logs_folder(raw.folder.name)
-    preprocess(raw.folder.name, model.configuration, file.stem, logs)
-    check_preprocessed_labels(file, model.configuration, raw.dataset_json["labels"], plan, folds)
     return Extension(
         model=model,
         trainer=options.trainer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,11 +92,23 @@ def _training_jobs(planned: PlannedExperiment, options: TrainingOptions) -> list
         previous.setdefault(model.name, []).extend(before.name for before in planned.folds_before(model))
     jobs = []
     for name, training in todo.items():
-        log = logs / f"{name}.txt"
-        function = partial(train_model, training, log)
         after = tuple(p for p in previous.get(name, ()) if p in todo)
-        jobs.append(Job(name=name, command=training.command, function=function, log=log, after=after))
+        jobs.append(training_job(training, logs, after=after))
     return jobs
+
+
+def training_job(training: Training, logs: Path, *, after: tuple[str, ...] = ()) -> Job:
+    """Returns the job that does a training."""
+    name = training.model.name
+    log = logs / f"{name}.txt"
+    return Job(name=name, command=training.command, function=partial(train_model, training, log), log=log, after=after)
+
+
+def own_command_job(name: str, command: Sequence[str], logs: Path, *, after: tuple[str, ...]) -> Job:
+    """Returns the job that calls ``nnunet_cil``; the command begins with that word."""
+    log = logs / f"{name}.txt"
+    function = partial(call_own_command, list(command[1:]), log)
+    return Job(name=name, command=shlex.join(command), function=function, log=log, after=after)
 
 
 def _evaluation_job(experiment: Experiment, options: EvaluationOptions, *, after: tuple[str, ...]) -> Job:
@@ -104,10 +116,7 @@ def _evaluation_job(experiment: Experiment, options: EvaluationOptions, *, after
     trainers = [trainer.removeprefix("nnUNetTrainer") for trainer in experiment.trainers]
     which = _which_cases(experiment, options)
     name = "-".join(["evaluate", experiment.name, "fold", *map(str, experiment.folds), *trainers, *which])
-    log = experiment.logs / f"{name}.txt"
-    command = evaluate_command(experiment, options)
-    function = partial(score_models, command[1:], log)
-    return Job(name=name, command=shlex.join(command), function=function, log=log, after=after)
+    return own_command_job(name, evaluate_command(experiment, options), experiment.logs, after=after)
 
 
 def _which_cases(experiment: Experiment, options: EvaluationOptions) -> list[str]:
@@ -123,8 +132,8 @@ def train_model(training: Training, log: Path) -> None:
     training.do(lambda: call("nnUNetv2_train", training.arguments, user_environment(), log))
 
 
-def score_models(arguments: list[str], log: Path) -> None:
-    """Calls ``nnunet_cil evaluate``."""
+def call_own_command(arguments: list[str], log: Path) -> None:
+    """Calls ``nnunet_cil``."""
     call("nnunet_cil", arguments, user_environment(), log)
 
 

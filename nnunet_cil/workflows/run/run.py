@@ -110,11 +110,12 @@ def _run(experiment: Experiment, training: TrainingOptions, evaluation: Evaluati
     logger.info(f"{num_trainings} trainings, {len(todo)} to do")
     claim_volumes(planned, todo)
     for index, one in enumerate(todo, start=1):
-        one.do(partial(_train, one, f"[{index}/{len(todo)}]", logs))
+        one.do(partial(train_one, one, f"[{index}/{len(todo)}]", logs))
     return evaluate(experiment, evaluation, waits=True) if training.reaches_the_end(experiment) else None
 
 
-def _train(one: Training, number: str, logs: Path) -> None:
+def train_one(one: Training, number: str, logs: Path) -> None:
+    """Calls ``nnUNetv2_train`` with a bar over its epochs; ``number`` stands before the command that is told."""
     logger.info(f"{number} {one.command}")
     train(one.arguments, user_environment(), logs / f"{one.model.name}.txt", one.num_epochs)
 

@@ -1,0 +1,140 @@
+"""What an extension did to the classes in use: the old model and the new one on the validation images of every fold."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_cil.content import file_sha256
+from nnunet_cil.evaluation.compared_cases import ComparedCase, Reference
+from nnunet_cil.evaluation.comparison_summary import comparison_summary
+from nnunet_cil.host.dataset_json import read_dataset_json
+from nnunet_cil.lineage import validation_dice
+from nnunet_cil.locks import Lock
+from nnunet_cil.model_card import model_card
+from nnunet_cil.model_changes import ClassAgreement, ModelChanges
+from nnunet_cil.predicted_from import FINAL
+from nnunet_cil.workflows.compare.cases import predicted
+from nnunet_cil.workflows.compare.compare import Comparison, compare_cases
+from nnunet_cil.workflows.compare.sides import Side, read_side
+from nnunet_cil.workflows.evaluate.cases import cases_of, validation_set
+from nnunet_cil.workflows.model_fold import ModelFold
+from nnunet_cil.workflows.models.trained_model import TrainedModel
+
+logger = logging.getLogger(__name__)
+
+
+def compare_extension(
+    old: TrainedModel, new: Sequence[ModelFold], output: Path, device: str, command: str
+) -> Comparison | None:
+    """Compares every fold of the old model with that of the new one, on the images that the latter is validated on.
+
+    The new model's predictions are those of nnU-Net's final validation.
+
+    Args:
+        old: the model that was continued.
+        new: the folds of the new model, trained and validated.
+        output: takes everything.
+        device: for the old model's predictions.
+        command: that does this, for the page.
+
+    Returns:
+        None where it cannot be done: then a note says what to do instead.
+
+    Raises:
+        CILError: a prediction failed, or a file cannot be compared.
+    """
+    folds = [model for model in new if model.fold != "all"]
+    if not folds:
+        logger.info(f"Note: fold all leaves no validation cases. Compare on other images: {_by_hand(old, new)}")
+        return None
+    content = read_dataset_json(folds[0].model.folder / "dataset.json")
+    if old.dataset_json["file_ending"] != content["file_ending"]:
+        logger.info(
+            f"Note: the old model predicts images that end in {old.dataset_json['file_ending']}, the data set's end in "
+            f"{content['file_ending']}. Compare on images in the former: {_by_hand(old, new)}"
+        )
+        return None
+    names = tuple(str(model.fold) for model in folds)
+    sides = read_side("A", old.folder, names), _side_of(folds, names)
+    with Lock(output / ".in_use.json", str(output)).held():
+        cases: list[ComparedCase] = []
+        for index, model in enumerate(folds, start=1):
+            logger.info(f"[{index}/{len(folds)}] Comparing the old model with the new one, fold {model.fold}")
+            cases += _fold_cases(sides[0], model, output, device, {case.name for case in cases})
+        return compare_cases(cases, sides, folds[0].model.reader, output, command=command)
+
+
+def _by_hand(old: TrainedModel, new: Sequence[ModelFold]) -> str:
+    return f"'nnunet_cil compare {old.folder} {new[0].model.folder} -i IMAGES -o OUT'"
+
+
+def _side_of(folds: Sequence[ModelFold], names: tuple[str, ...]) -> Side:
+    model = folds[0].model
+    content = read_dataset_json(model.folder / "dataset.json")
+    return Side(name="B", path=model.folder, dataset_json=content, reader_name=model.reader_name, folds=names)
+
+
+def _fold_cases(old: Side, model: ModelFold, output: Path, device: str, others: set[str]) -> list[ComparedCase]:
+    """Returns the files of a fold's validation cases; the old model predicts them."""
+    test = validation_set(model.model.dataset, model.fold, output)
+    cases = cases_of(model, test)
+    one = dataclasses.replace(old, folds=(str(model.fold),))
+    files = predicted(one, [case.name for case in cases], test.images, output / f"fold_{model.fold}", device)
+    return [
+        ComparedCase(
+            name=f"{case.name} in fold {model.fold}" if case.name in others else case.name,
+            a=files[case.name],
+            b=model.folder / "validation" / files[case.name].name,
+            image=case.image,
+            reference=Reference(file=case.reference, labels=case.labels, classes=tuple(case.classes)),
+        )
+        for case in cases
+    ]
+
+
+def write_changes(old: TrainedModel, new: Sequence[ModelFold], comparison: Comparison) -> None:
+    """Leaves with every fold how much its classes changed, for its model card and for ``export``.
+
+    Args:
+        old: the model that was continued.
+        new: the folds of the new model.
+        comparison: of the two.
+    """
+    from nnunet_cil.training.state import lineage_of, read_checkpoint
+
+    for model in new:
+        own = _records_of(model, comparison)
+        if not own:
+            continue
+        found = comparison_summary(own)
+        shared = [c for c in found["classes"] if c["is_shared"]]
+        keys = {"dice": "dice", "hd95": "hd95_mm", "ml_before": "volume_a_ml", "ml_now": "volume_b_ml"}
+        classes = tuple(
+            ClassAgreement(name=c["class"], **{k: None if math.isnan(c[v]) else c[v] for k, v in keys.items()})
+            for c in shared
+        )
+        changes = ModelChanges(
+            checkpoint=model.checkpoint_sha256(),
+            previous=file_sha256(old.folder / f"fold_{model.fold}" / FINAL),
+            num_cases=found["num_cases"],
+            distance_unit=found["distance_unit"],
+            classes=classes,
+        )
+        changes.write(model.folder)
+        lineage = lineage_of(read_checkpoint(model.checkpoint, lazily=True))
+        card = model_card(lineage, validation_dice(model.folder, model.plan.labels), changes=changes)
+        (model.folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+
+
+def _records_of(model: ModelFold, comparison: Comparison) -> list[dict[str, object]]:
+    """Returns the records of a fold's validation cases."""
+    from nnunet_cil.workflows.fold_records import current_cases
+
+    if model.fold == "all":
+        return []
+    own = set(current_cases(model.model.dataset, model.fold).validation)
+    return [dict(record) for record in comparison.records if str(record["case"]).split(" in fold ")[0] in own]

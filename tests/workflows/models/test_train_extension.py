@@ -1,0 +1,223 @@
+"""nnunet_cil extend --train: checks, preprocesses, trains, compares, reports, exports; and goes on after a kill."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy import DATASET, make_dataset, make_raw, make_trainer, preprocess, set_environment, toy_volume, write_scores
+from toy_models import write
+
+from nnunet_cil.cli import main
+from nnunet_cil.model_changes import ModelChanges
+from nnunet_cil.workflows.compare import compare as comparing
+from nnunet_cil.workflows.evaluate import predict as predicting
+from nnunet_cil.workflows.models import extend as planning
+from nnunet_cil.workflows.run import run as running
+
+NEW, PLANS = "Dataset018_New", "nnUNetPlansFrom017_kidney_step1"
+PGCD = "nnUNetTrainerPGCD"
+KNOWN = {"background": 0, "liver": 1, "spleen": 2}
+
+
+@pytest.fixture(scope="module")
+def _plain(tmp_path_factory):
+    """A model of plain nnU-Net with two folds that knows liver and spleen, and a raw data set with a kidney; made once."""
+    root = tmp_path_factory.mktemp("extension") / "nnunet"
+    make_dataset(root, KNOWN, change_labels=lambda labels: np.where(labels <= 2, labels, 0).astype(np.uint8))
+    make_raw(root, NEW, {"background": 0, "kidney": 1})
+    with pytest.MonkeyPatch.context() as patch:
+        set_environment(patch, root)
+        for fold in (0, 1):
+            torch.manual_seed(fold)
+            trainer = make_trainer("nnUNetTrainer", "nnUNetPlans", fold=fold)
+            trainer.initialize()
+            trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
+    model = Path(trainer.output_folder_base)
+    shutil.copy(root / "preprocessed" / DATASET / "nnUNetPlans.json", model / "plans.json")
+    shutil.copy(root / "preprocessed" / DATASET / "dataset.json", model / "dataset.json")
+    return root, model.relative_to(root)
+
+
+class Machine:
+    """nnU-Net's commands, without processes of their own; each call is noted, and those that are named are killed."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.kills: list[str] = []
+
+    def note(self, call: str) -> None:
+        self.calls.append(call)
+        if call in self.kills:
+            self.kills.remove(call)
+            raise KeyboardInterrupt
+
+    def preprocess(self, dataset, configuration, plans_name, _logs):
+        pre = Path(planning.nnunet_folder("nnUNet_preprocessed")) / dataset
+        if not (pre / "gt_segmentations").is_dir():
+            self.note("preprocess")
+            preprocess(pre, plans_name, (configuration,))
+            (pre / "dataset_fingerprint.json").write_text("{}")
+
+    def train(self, arguments, _environment, _log, _num_epochs):
+        dataset, _, fold, *options = arguments
+        assert options[:4] == ["-tr", PGCD, "-p", PLANS]
+        goes_on = "--c" in options
+        if not goes_on:
+            self.note(f"train {fold}")
+        else:
+            self.note(f"go on with {fold}")
+        trainer = make_trainer(PGCD, PLANS, fold=int(fold), dataset=dataset)
+        if f"epoch of {fold}" in self.kills:
+            trainer.on_train_start()
+            trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_latest.pth")
+            self.note(f"epoch of {fold}")
+        trainer.run_training()
+        folder = Path(trainer.output_folder)
+        for case in trainer.do_split()[1]:  # the final validation: spleen of case new_0 is lost, the kidney is found
+            labels = toy_volume(50 + int(case.removeprefix("new_")))[1]
+            labels[labels == 4] = 0
+            if case == trainer.do_split()[1][0]:
+                labels[labels == 2] = 0
+            (folder / "validation").mkdir(exist_ok=True)
+            write(labels, folder / "validation" / f"{case}.nii.gz")
+        write_scores(folder, {"3": {"Dice": 0.75}})
+
+    def predict(self, arguments, _environment, _log, _num_cases):
+        output, images = (Path(arguments[arguments.index(option) + 1]) for option in ("-o", "-i"))
+        self.note(f"predict {output.parents[1].name}")
+        for image in sorted(images.iterdir()):
+            case = image.name.split("_0000")[0]
+            labels = toy_volume(50 + int(case.removeprefix("new_")))[1]
+            write(np.where(labels <= 2, labels, 0), output / f"{case}.nii.gz")
+
+
+@pytest.fixture
+def machine(_plain, tmp_path, monkeypatch):
+    root, folder = _plain
+    shutil.copytree(root, tmp_path / "nnunet")
+    set_environment(monkeypatch, tmp_path / "nnunet")
+    machine = Machine()
+    machine.model = tmp_path / "nnunet" / folder
+    monkeypatch.setattr(planning, "preprocess", machine.preprocess)
+    monkeypatch.setattr(running, "train", machine.train)
+    monkeypatch.setattr(predicting, "predict", machine.predict)
+    monkeypatch.setattr(comparing, "draw_cases", lambda *_: [])  # slow
+    return machine
+
+
+SHORT = ["--training", "num_epochs=1", "num_iterations_per_epoch=1", "num_val_iterations_per_epoch=1"]
+
+
+def extend(machine, *options, export=None):
+    to = [] if export is None else ["--export", str(export)]
+    return main(["extend", str(machine.model), "18", *SHORT, "--train", "-device", "cpu", *to, *options])
+
+
+def test_one_command_killed_three_times_ends_with_the_exported_model(machine, tmp_path, capsys, caplog):
+    caplog.set_level(logging.INFO, logger="nnunet_cil")
+    machine.kills = ["preprocess", "epoch of 1", "predict fold_1"]
+    statuses = [extend(machine, export=tmp_path / "out") for _ in range(4)]
+    assert statuses == [130, 130, 130, 0]
+    assert machine.calls == [
+        "preprocess",
+        *("preprocess", "train 0", "train 1", "epoch of 1"),
+        *("go on with 1", "predict fold_0", "predict fold_1"),
+        "predict fold_1",
+    ]
+    assert "goes on where it stopped" in capsys.readouterr().err
+    assert "2 trainings, 1 to do" in caplog.text
+
+    new = tmp_path / "nnunet" / "results" / NEW / f"{PGCD}__{PLANS}__3d_fullres"
+    output = tmp_path / "nnunet" / "results" / NEW / "evaluation" / new.name
+    found = json.loads((output / "comparison.json").read_text())
+    rows = {row["class"]: row for row in found["classes"]}
+    assert found["num_cases"] == 3  # of both folds
+    assert (rows["liver"]["dice"], rows["spleen"]["dice"], rows["spleen"]["num_vanished"]) == (
+        1.0,
+        pytest.approx(1 / 3),
+        2,
+    )
+    assert not rows["kidney"]["is_shared"]
+    assert [(r["class"], r["dice_a"], r["dice_b"]) for r in found["reference"]] == [("kidney", None, 1.0)]
+    report = (output / "report.html").read_text()
+    assert "kidney: Dice 0.750 (folds 0, 1, validation cases)" in report
+    assert "Mean Dice of the two: 0.667" in report
+
+    exported = tmp_path / "out" / NEW / f"nnUNetTrainer__{PLANS}__3d_fullres"
+    for card in (new / "fold_1" / "MODEL_CARD.md", exported / "fold_1" / "MODEL_CARD.md"):
+        text = card.read_text()
+        assert "## What changed in the classes of before" in text
+        assert "| spleen | 0.000 |" in text
+        assert "on the validation cases (1)" in text
+        assert "new_" not in text  # names of cases may be patients'
+    assert ModelChanges.read(new / "fold_0").classes[0].name == "spleen"
+
+    calls = len(machine.calls)
+    assert extend(machine, export=tmp_path / "out") == 0
+    assert len(machine.calls) == calls
+    assert f"Exported: {exported}" in capsys.readouterr().out
+
+
+def test_a_dry_run_prints_the_commands_that_are_left_and_trains_nothing(machine, capsys):
+    assert extend(machine, "--dry-run", "-f", "1", export="out.zip") == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("nnUNetv2"))
+    assert machine.calls == []
+    assert lines[start].startswith("nnUNetv2_extract_fingerprint -d 18")
+    assert lines[-2] == f"nnUNetv2_train {NEW} 3d_fullres 1 -tr {PGCD} -p {PLANS} -device cpu"
+    assert lines[-1].startswith(f"nnunet_cil extend {machine.model} 18 -tr {PGCD} -f 1 --training num_epochs=1")
+    assert lines[-1].endswith("--train -device cpu --export out.zip")
+
+
+def test_what_lies_where_the_model_is_exported_to_is_found_before_the_training(machine, tmp_path, capsys):
+    (tmp_path / "out.zip").write_bytes(b"x")
+    assert extend(machine, export=tmp_path / "out.zip") == 1
+    assert "out.zip is there already. Remove it, or choose another place" in capsys.readouterr().err
+    assert machine.calls == []
+
+
+def test_jobs_of_slurm_are_the_folds_and_behind_them_what_comes_after(machine, tmp_path):
+    from nnunet_cil.errors import CILError
+    from nnunet_cil.workflows.models.extension import ExtendOptions
+    from nnunet_cil.workflows.models.train_extension import TrainedExtension, extension_jobs
+    from nnunet_cil.workflows.run.options import TrainingOptions
+
+    asked = TrainedExtension(
+        model_folder=machine.model, dataset="18", options=ExtendOptions(), training=TrainingOptions(device="cpu")
+    )
+    with pytest.raises(
+        CILError, match=r"Dataset018_New is not preprocessed yet\. Run 'nnunet_cil extend .* 18 -tr .*PGCD'"
+    ):
+        extension_jobs(asked, finishes=True)
+    machine.preprocess(NEW, "3d_fullres", PLANS, None)
+    jobs = extension_jobs(asked, finishes=True)
+    assert [job.after for job in jobs] == [(), (), (jobs[0].name, jobs[1].name)]
+    assert jobs[2].command.endswith("--train -device cpu")
+    assert len(extension_jobs(asked, finishes=False)) == 2
+
+
+@pytest.mark.parametrize(
+    "option", [["--export", "out"], ["-device", "cpu"], ["--dry-run"], ["-num_gpus", "2"], ["--launcher", "local"]]
+)
+def test_options_of_the_training_are_refused_without_it(machine, capsys, option):
+    assert main(["extend", str(machine.model), "18", *option]) == 1
+    assert f"{option[0]} is for extend --train. Add --train, or leave it out." in capsys.readouterr().err
+
+
+def changed(file):
+    torch.save({**torch.load(file, weights_only=False), "current_epoch": 77}, file)
+
+
+def test_another_checkpoint_has_no_comparison_and_another_old_model_is_refused(machine, tmp_path, capsys):
+    assert extend(machine, "-f", "0") == 0
+    fold = tmp_path / "nnunet" / "results" / NEW / f"{PGCD}__{PLANS}__3d_fullres" / "fold_0"
+    assert ModelChanges.read(fold) is not None
+    changed(fold / "checkpoint_final.pth")
+    assert ModelChanges.read(fold) is None
+    changed(machine.model / "fold_0" / "checkpoint_final.pth")
+    assert extend(machine, "-f", "0") == 1
+    assert "has changed since" in capsys.readouterr().err
