@@ -362,3 +362,40 @@ def test_a_model_without_a_final_checkpoint_says_which_one_it_has(models, tmp_pa
     assert f"has no checkpoint_final.pth, only fold_0/{name}. Train it to its end" in said
     shutil.copy(fold / name, fold / "checkpoint_final.pth")
     assert main(words) == 0
+
+
+def test_nnunets_own_archive_of_a_step_installs_and_loads_with_this_package(models, tmp_path, monkeypatch):
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.model_sharing.model_export import export_pretrained_model
+    from nnunetv2.model_sharing.model_import import install_model_from_zip_file
+
+    fold = models[1] / "fold_0"
+    (fold / "validation").mkdir()
+    for file in ("progress.png", "validation/summary.json"):  # of a training that the tests do not draw and validate
+        (fold / file).write_text("{}")
+    export_pretrained_model(DATASET, str(tmp_path / "own.zip"), ("3d_fullres",), PGCD, "nnUNetPlans_toy_step1", (0,))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "elsewhere"))
+    install_model_from_zip_file(str(tmp_path / "own.zip"))
+    installed = tmp_path / "elsewhere" / DATASET / models[1].name
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(installed), (0,))
+    for name, tensor in checkpoint_of(models[1])["network_weights"].items():
+        assert torch.equal(predictor.list_of_parameters[0][name], tensor), name
+    assert describe(installed).splitlines()[1:] == describe(models[1]).splitlines()[1:]
+    monkeypatch.delenv("nnUNet_extTrainer")
+    with pytest.raises(RuntimeError, match=rf"Could not find requested nnunet trainer {PGCD} .* `nnUNet_extTrainer`"):
+        predictor.initialize_from_trained_model_folder(str(installed), (0,))
+
+
+def test_the_folder_of_a_model_is_enough_for_nnunets_prediction(models, tmp_path, monkeypatch):
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, predict_entry_point_modelfolder
+
+    loaded = []
+    monkeypatch.setattr(nnUNetPredictor, "predict_from_files", lambda self, *_, **__: loaded.append(self))
+    moved = models[1].rename(tmp_path / "a_model")
+    folds = ["-f", "0", "-device", "cpu", "-i", str(tmp_path), "-o", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_predict_from_modelfolder", "-m", str(moved), *folds])
+    predict_entry_point_modelfolder()
+    (predictor,) = loaded
+    assert predictor.label_manager.foreground_labels == [1, 2, 3]
+    assert predictor.dataset_json["labels"] == {"background": 0, ORGANS[2]: 1, ORGANS[0]: 2, ORGANS[1]: 3}
