@@ -4,14 +4,17 @@ import os
 import shutil
 from pathlib import Path
 
+import blosc2
 import numpy as np
 import pytest
 import torch
+from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
 from toy import DATASET, ORGANS, checkpoint, make_trainer, plan_toy, seed_epochs, set_environment, train
 from toy_cascade import CASCADE, CASES, LOW, make_cascade, write_stage, write_stage_fold
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.networks.inputs import shared_part
+from nnunet_cil.workflows.models.export import export
 
 PGCD, EWC, EWF, MIB = (f"nnUNetTrainer{name}" for name in ("PGCD", "EWC", "EWF", "MiB"))
 STEPS = [ORGANS[2:], ORGANS[:2]]
@@ -150,7 +153,20 @@ def test_ewc_and_ewf_reach_into_the_old_part_of_the_grown_convolution(names, fir
     assert fused[:, 3:].any()
 
 
-def test_a_training_that_was_interrupted_goes_on_as_if_it_had_not_been(names):
+def erase_hidden_labels(preprocessed, shown):
+    """Leaves the labels ``shown`` in the preprocessed cases, and their locations."""
+    for file in sorted(preprocessed.glob("*_seg.b2nd")):
+        labels = blosc2.open(str(file))[:]
+        file.unlink()
+        blosc2.asarray(np.where(np.isin(labels, shown), labels, np.minimum(labels, 0)), urlpath=str(file))
+    for file in sorted(preprocessed.glob("*.pkl")):
+        properties = load_pickle(str(file))
+        locations = properties["class_locations"].items()
+        properties["class_locations"] = {k: v if k in shown else [] for k, v in locations}
+        write_pickle(properties, str(file))
+
+
+def test_neither_an_interruption_nor_hidden_labels_change_a_training(names, tmp_path):
     whole = train(PGCD, names[1], configuration=CASCADE)
     found = checkpoint(whole)
     model, fold = Path(whole.output_folder_base), Path(whole.output_folder)
@@ -164,12 +180,27 @@ def test_a_training_that_was_interrupted_goes_on_as_if_it_had_not_been(names):
     part.on_train_start()
     part.current_epoch = -1  # none is over
     part.save_checkpoint(str(fold / "checkpoint_latest.pth"))
+    erase_hidden_labels(tmp_path / "nnunet" / "preprocessed" / DATASET / "nnUNetPlans_3d_fullres", (1, 2))
     again = make_trainer(PGCD, names[1], configuration=CASCADE, resume=True)
     again.load_checkpoint(str(fold / "checkpoint_latest.pth"))
     seed_epochs(again)
     again.run_training()
     for name, tensor in checkpoint(again)["network_weights"].items():
         assert torch.equal(tensor, found["network_weights"][name]), name
+
+
+def test_an_exported_cascade_is_one_of_plain_nnunet(names, tmp_path):
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    model = stage(names, step=0).with_name(f"{PGCD}__{names[0]}__{CASCADE}")
+    plain = export(model, tmp_path / "plain")
+    assert plain.name == f"nnUNetTrainer__{names[0]}__{CASCADE}"
+    images, found = torch.randn(1 + 2, 16, 16, 16), []
+    for folder in (model, plain):
+        predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False, use_mirroring=False)
+        predictor.initialize_from_trained_model_folder(str(folder), (0,), "checkpoint_final.pth")
+        found.append(predictor.predict_logits_from_preprocessed_data(images))
+    assert torch.equal(*found)
 
 
 def stage(names, trainer=PGCD, step=1):
