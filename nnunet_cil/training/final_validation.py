@@ -13,11 +13,11 @@ from torch import Tensor
 
 from nnunet_cil.host.reading.spacings import TIFF, spacing_file
 from nnunet_cil.host.splits import SPLITS_FILE
-from nnunet_cil.labels import NUMBERS_DIFFER, lookup_table
+from nnunet_cil.labels import NUMBERS_DIFFER
 from nnunet_cil.predicted_from import FINAL, PredictedFrom, record_file
 from nnunet_cil.training.cases import check_before_validation
 from nnunet_cil.training.class_blocks import in_blocks
-from nnunet_cil.training.ground_truth import drop_unlabelled_scores, write_in_channels
+from nnunet_cil.training.ground_truth import drop_unlabelled_scores, evaluation_table, write_in_channels
 from nnunet_cil.training.previous_stage import check_previous_stage, next_stages, predicting_for
 from nnunet_cil.training.state import read_checkpoint
 
@@ -104,9 +104,10 @@ def _are_equal(one: Tensor, other: Tensor) -> bool:
 
 
 def _prepare_folder(folder: Path, cases: Collection[str], file_ending: str) -> None:
-    """Removes the record, the scores, and what was predicted for other cases from nnU-Net's folder ``validation``.
+    """Removes the record, the scores, probabilities, and what was predicted for other cases from nnU-Net's ``validation``.
 
-    nnU-Net scores every prediction that lies there, also those that an earlier training left under another split.
+    nnU-Net scores every prediction that lies there, also those that an earlier training left under another split, and averages
+    probabilities that an earlier model left.
 
     Args:
         folder: nnU-Net's.
@@ -118,7 +119,7 @@ def _prepare_folder(folder: Path, cases: Collection[str], file_ending: str) -> N
     (folder / "summary.json").unlink(missing_ok=True)
     for file in folder.iterdir():
         ending = next((e for e in (file_ending, ".npz", ".pkl") if file.name.endswith(e)), None)
-        if ending is not None and file.name.removesuffix(ending) not in cases:
+        if ending is not None and (ending != file_ending or file.name.removesuffix(ending) not in cases):
             file.unlink()
             if ending == file_ending and ending in TIFF:
                 spacing_file(file, is_image=False).unlink(missing_ok=True)
@@ -129,13 +130,12 @@ def _ground_truth_folder(trainer: nnUNetTrainerCIL) -> str:
     folder = Path(trainer.preprocessed_dataset_folder_base)
     if trainer.step_plan.is_numbered_as_the_data_set:
         return str(folder)
-    target, step = Path(trainer.output_folder) / "validation_labels", trainer.step_plan
+    target = Path(trainer.output_folder) / "validation_labels"
     names = [case + trainer.dataset_json["file_ending"] for case in trainer.ranks.share(trainer.do_split()[1])]
-    table = lookup_table(step.evaluation_label_map, step.dataset_labels.values())
     reader = trainer.plans_manager.image_reader_writer_class()
     preprocessed = Path(trainer.preprocessed_dataset_folder)
     files = (folder / "gt_segmentations" / name for name in names)
-    write_in_channels(files, target / "gt_segmentations", table, reader, preprocessed)
+    write_in_channels(files, target / "gt_segmentations", evaluation_table(trainer.step_plan), reader, preprocessed)
     if (folder / SPLITS_FILE).is_file():
         shutil.copyfile(folder / SPLITS_FILE, target / SPLITS_FILE)
     trainer.ranks.barrier()

@@ -14,7 +14,13 @@ from nnunetv2.evaluation.evaluate_predictions import load_summary_json, save_sum
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.reading.readers import silent
 from nnunet_cil.host.reading.spacings import has_spacing_beside
+from nnunet_cil.labels import lookup_table
 from nnunet_cil.step_plans import StepPlan
+
+
+def evaluation_table(step: StepPlan) -> npt.NDArray[np.int16]:
+    """Returns the table from the data set's numbers to the model's, for what a prediction is compared with."""
+    return lookup_table(step.evaluation_label_map, step.dataset_labels.values())
 
 
 def write_in_channels(
@@ -30,7 +36,7 @@ def write_in_channels(
     Args:
         files: of reference labels.
         target: the folder to write; files get the same names.
-        table: from ``labels.lookup_table``.
+        table: from ``labels.lookup_table``, as ``evaluation_table``.
         reader_writer: an instance of nnU-Net's.
         preprocessed: the folder of a configuration, which knows the spacing of files that do not say it themselves.
         allowed: every number that a file may hold; None where nnU-Net has checked it.

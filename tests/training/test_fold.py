@@ -7,6 +7,7 @@ import pytest
 from toy import ORGANS, make_trainer, plan_toy, train
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.training.final_validation import _prepare_folder
 
 CASES = [f"case_{i}" for i in range(6)]
 
@@ -109,3 +110,10 @@ def test_cases_that_label_other_classes_than_was_planned_are_refused(toy, tmp_pa
         CILError, match=r"says of 'case_2', 'case_4' something else than when step 0 of toy was planned"
     ):
         make_trainer("nnUNetTrainerPGCD", name).on_train_start()
+
+
+def test_a_validation_leaves_no_probabilities_of_an_earlier_model(tmp_path):
+    for name in ("a.1.nii.gz", "a.1.npz", "a.1.pkl", "b.nii.gz", "b.npz", "summary.json", "notes.txt"):
+        (tmp_path / name).touch()
+    _prepare_folder(tmp_path, ["a.1"], ".nii.gz")
+    assert {file.name for file in tmp_path.iterdir()} == {"a.1.nii.gz", "notes.txt"}

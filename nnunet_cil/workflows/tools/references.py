@@ -17,7 +17,7 @@ from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.folders import nnunet_folder, num_processes
 from nnunet_cil.host.processes import end_with_parent
 from nnunet_cil.labels import lookup_table
-from nnunet_cil.training.ground_truth import write_in_channels
+from nnunet_cil.training.ground_truth import evaluation_table, write_in_channels
 from nnunet_cil.workflows.tools.compared_models import ComparedModels
 
 FOLDER = "cil_references"
@@ -42,7 +42,7 @@ def cross_validation_environment(models: ComparedModels) -> dict[str, str]:
     root = nnunet_folder("nnUNet_results") / models.dataset / FOLDER / models.models[0].plans_name
     target = root / "preprocessed" / models.dataset
     files = [source / "gt_segmentations" / name for name in models.validated_files]
-    table = lookup_table(models.plan.evaluation_label_map, models.plan.dataset_labels.values())
+    table = evaluation_table(models.plan)
     write_references(files, target / "gt_segmentations", table, models.models[0].reader, models.preprocessed)
     (root / "raw").mkdir(exist_ok=True)
     for name in {model.plans_name for model in models.models}:
