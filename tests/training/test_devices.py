@@ -87,3 +87,22 @@ def test_a_step_trains_and_collects_prototypes_on_mps(toy, tmp_path, name):
         assert type(bank.counts) is OnMPS
         stored = bank.state_dict()
     assert stored["counts"].dtype == torch.float64
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_batches_are_pinned_for_cuda_only(toy, tmp_path, monkeypatch, device):
+    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as host
+
+    made = []
+
+    def augmenter(*_arguments, pin_memory, **_others):
+        made.append(pin_memory)
+        return iter([None])
+
+    trainer = make_trainer("nnUNetTrainerPGCD", plan_toy(tmp_path)[0])
+    trainer.initialize()
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    monkeypatch.setattr(host, "NonDetMultiThreadedAugmenter", augmenter)
+    trainer.device = torch.device(device)
+    trainer.get_dataloaders()
+    assert made == [device == "cuda"] * 2
