@@ -47,7 +47,11 @@ def execute(args: argparse.Namespace) -> int:
     """Carries the command out and returns the exit status."""
     from nnunet_cil.workflows.tools import tools
 
-    parser = args.parser_class(prog=f"nnunet_cil nnunet {args.tool}", add_help=False, allow_abbrev=False)
+    parser = args.parser_class(
+        prog=f"nnunet_cil nnunet {args.tool}",
+        description=f"Runs nnUNetv2_{args.tool}. 'nnUNetv2_{args.tool} -h' explains these arguments, and has others.",
+        allow_abbrev=False,
+    )
     if args.tool in ("find_best_configuration", "accumulate_crossval_results"):
         selection, others = _selection(parser, args.arguments, several=args.tool == "find_best_configuration")
         if args.tool == "find_best_configuration":

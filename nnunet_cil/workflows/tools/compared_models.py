@@ -65,9 +65,7 @@ class ComparedModels:
     @property
     def validated_files(self) -> list[str]:
         """The names of all files of labels that nnU-Net's final validations have predicted."""
-        ending = str(read_dataset_json(self.models[0].folder / "dataset.json")["file_ending"])
-        found = {f.name for fold in self.model_folds for f in (fold.folder / "validation").glob(f"*{ending}")}
-        return sorted(found)
+        return sorted({file.name for fold in self.model_folds for file in _predictions(fold).values()})
 
     @classmethod
     def read(cls, selection: Selection, *, averages: bool) -> ComparedModels:
@@ -171,8 +169,16 @@ def _check_validated(model: ModelFold, *, needs_probabilities: bool) -> None:
             f"{model.folder / 'validation'} does not hold the predictions of the final checkpoint. Run "
             f"'{model.train_command(*options)}'."
         )
-    if needs_probabilities and not any((model.folder / "validation").glob("*.npz")):
+    missing = [case for case, file in _predictions(model).items() if not file.with_name(f"{case}.npz").is_file()]
+    if needs_probabilities and missing:
         raise CILError(
-            f"{model.folder / 'validation'} holds no probabilities, which ensembles need. Run "
+            f"{model.folder / 'validation'} holds no probabilities of {few_names(missing)}, which ensembles need. Run "
             f"'{model.train_command(*options)}', or add --disable_ensembling."
         )
+
+
+def _predictions(model: ModelFold) -> dict[str, Path]:
+    """Returns case -> file of labels that nnU-Net's final validation has left."""
+    ending = str(read_dataset_json(model.model.folder / "dataset.json")["file_ending"])
+    files = sorted((model.folder / "validation").glob(f"*{ending}"))
+    return {file.name.removesuffix(ending): file for file in files}

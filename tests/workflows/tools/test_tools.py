@@ -210,11 +210,10 @@ def test_a_fold_without_validation_or_probabilities_is_named_with_the_command_th
 ):
     plans = models(ORDERS["reversed"])[1]
     fold = tmp_path / "nnunet" / "results" / DATASET / f"{PGCD}__{plans}__2d" / "fold_1"
-    for file in (fold / "validation").glob("*.npz"):
-        file.unlink()
+    (fold / "validation" / "case_1.npz").unlink()
     command = f"nnUNetv2_train {DATASET} 2d 1 -tr {PGCD} -p {plans} --val --npz"
     assert main(["nnunet", "find_best_configuration", *arguments(plans)]) == 1
-    assert f"Run '{command}', or add --disable_ensembling." in capsys.readouterr().err
+    assert f"no probabilities of 'case_1', which ensembles need. Run '{command}', or" in capsys.readouterr().err
     (fold / "validation" / "predicted_from.json").unlink()
     assert main(["nnunet", "find_best_configuration", *arguments(plans)]) == 1
     assert f"Run '{command}'." in capsys.readouterr().err
