@@ -98,6 +98,9 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
     needs_old_data: ClassVar[bool] = False
     """The method uses labels or cases of earlier steps, which must then be in this step's data set."""
 
+    keeps_cases: ClassVar[bool] = False
+    """The method trains on some cases of earlier steps, in no fold's validation."""
+
     def __init__(
         self,
         plans: dict[str, Any],

@@ -110,6 +110,23 @@ def check_lineage(trainer: type[nnUNetTrainerCIL], lineage: Sequence[StepRecord]
         )
 
 
+def refuse_kept_cases(trainer: type[nnUNetTrainerCIL], is_disjoint: bool) -> None:
+    """Refuses a cascade of a trainer that keeps cases of earlier steps, which no model of its own step validates.
+
+    Args:
+        trainer: its class.
+        is_disjoint: whether each step has cases of its own.
+
+    Raises:
+        CILError: names the trainer.
+    """
+    if trainer.keeps_cases and is_disjoint:
+        raise CILError(
+            f"{trainer.__name__} keeps cases of earlier steps, but of these no model of the stage before a cascade makes "
+            "predictions. Let the steps share their cases, or train 3d_fullres."
+        )
+
+
 def hyperparameter_names() -> set[str]:
     """Returns the names of all hyper-parameters that a schedule may set on nnunet_cil's trainers."""
     return {name for trainer in _trainers() for name in settable(trainer)}

@@ -13,6 +13,7 @@ from nnunet_cil.host.plans_files import stages
 from nnunet_cil.host.splits import split_of
 from nnunet_cil.next_stage import StageFold, folds_used
 from nnunet_cil.training.cases import preprocessed_cases
+from nnunet_cil.training.catalogue import refuse_kept_cases
 from nnunet_cil.training.state import StepState, read_checkpoint
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def check_previous_stage(trainer: nnUNetTrainerCIL) -> dict[str, str]:
     if not trainer.is_cascaded:
         return {}
     stages(trainer.plans_manager.plans, trainer.configuration_name)  # refuses plans in which they do not fit
+    refuse_kept_cases(type(trainer), trainer.step_plan.cases is not None)
     folds = _stage_folds(trainer)
     split = split_of(Path(trainer.preprocessed_dataset_folder_base), preprocessed_cases(trainer).names())
     training, validation = trainer.do_split()
@@ -81,7 +83,8 @@ def _check_origin(trainer: nnUNetTrainerCIL, fold: StageFold) -> None:
 def next_stages(trainer: nnUNetTrainerCIL) -> list[StageFold]:
     """Returns the cascades for which the final validation predicts; says which ones it leaves out."""
     found = []
-    for name in trainer.configuration_manager.next_stage_names or ():
+    known = trainer.plans_manager.available_configurations
+    for name in (n for n in trainer.configuration_manager.next_stage_names or () if n in known):
         settings = trainer.plans_manager.get_configuration(name)
         data = Path(trainer.preprocessed_dataset_folder_base) / settings.data_identifier
         if trainer.fold == "all":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +13,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.networks.features import HeadReader
 from nnunet_cil.networks.heads import joined_heads, widen_heads
 from nnunet_cil.networks.imprinting import Moments, imprinted_heads
-from nnunet_cil.networks.inputs import see_first_channels, widen_inputs
+from nnunet_cil.networks.inputs import see_channels, widen_inputs
 from nnunet_cil.networks.teacher import Teacher, autocast
 from nnunet_cil.training.state import PreviousStep
 from nnunet_cil.training.step_loss import resized
@@ -26,7 +27,7 @@ def build_teacher(trainer: nnUNetTrainerCIL, weights: Mapping[str, Tensor]) -> T
     network = _previous_network(trainer)
     network.load_state_dict(weights)
     if trainer.is_cascaded:
-        see_first_channels(network, _num_old_inputs(trainer))
+        see_channels(network, _old_inputs(trainer))
     return Teacher(network, trainer.device, compiled=trainer._do_i_compile())
 
 
@@ -64,7 +65,7 @@ def start_weights(trainer: nnUNetTrainerCIL, previous: PreviousStep) -> dict[str
     Returns:
         A state dict with channels for the new classes, in a cascade with inputs for them; the same on every rank.
     """
-    return widen_inputs(_with_new_classes(trainer, previous), trainer.bare_network.state_dict())
+    return widen_inputs(_with_new_classes(trainer, previous), trainer.bare_network.state_dict(), _old_inputs(trainer))
 
 
 def _with_new_classes(trainer: nnUNetTrainerCIL, previous: PreviousStep) -> dict[str, Tensor]:
@@ -83,7 +84,13 @@ def _with_new_classes(trainer: nnUNetTrainerCIL, previous: PreviousStep) -> dict
 def old_weights_at_start(trainer: nnUNetTrainerCIL) -> dict[str, Tensor]:
     """Returns the weights with which the step began, for the channels that the teacher has; new ones may be there, too."""
     assert trainer.teacher is not None
-    weights = trainer.teacher.network.state_dict()
+    weights, seen = trainer.teacher.network.state_dict(), _old_inputs(trainer)
+    if seen != list(range(len(seen))):
+        raise CILError(
+            f"{type(trainer).__name__} compares weights with the step before by their place, but the labels of "
+            f"{', '.join(trainer.step_plan.new_classes)} come between the cascade's inputs of that step. Learn regions of low "
+            "numbers first, or use 3d_fullres."
+        )
     if trainer.new_class_start in ("balanced", "apart"):
         return widen_heads(weights, len(trainer.step_plan.new_classes))
     return weights
@@ -93,17 +100,21 @@ def _fresh_weights(trainer: nnUNetTrainerCIL, seed: int) -> dict[str, Tensor]:
     """Returns the state dict of a network as nnU-Net initialises it, with channels for all classes of the step."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU, too
-        return _network(trainer, _num_old_inputs(trainer), 1 + len(trainer.step_plan.seen_classes)).state_dict()
+        return _network(trainer, len(_old_inputs(trainer)), 1 + len(trainer.step_plan.seen_classes)).state_dict()
 
 
 def _previous_network(trainer: nnUNetTrainerCIL) -> nn.Module:
-    return _network(trainer, _num_old_inputs(trainer), trainer.step_plan.num_old_channels)
+    return _network(trainer, len(_old_inputs(trainer)), trainer.step_plan.num_old_channels)
 
 
-def _num_old_inputs(trainer: nnUNetTrainerCIL) -> int:
-    """Returns the number of channels that the previous step's network sees: those of the images, in a cascade old classes."""
-    num_new = len(trainer.step_plan.new_classes) if trainer.is_cascaded else 0
-    return int(trainer.num_input_channels) - num_new
+def _old_inputs(trainer: nnUNetTrainerCIL) -> list[int]:
+    """Returns the channels that the previous step's network sees: those of the images, in a cascade also of old labels."""
+    if not trainer.is_cascaded:
+        return list(range(trainer.num_input_channels))
+    own, labels = trainer.label_manager.foreground_labels, trainer.dataset_json["labels"]
+    num_images = trainer.num_input_channels - len(own)
+    old = {number for name in trainer.step_plan.old_classes for number in np.atleast_1d(labels[name]).tolist()}
+    return [*range(num_images), *(num_images + i for i, label in enumerate(own) if label in old)]
 
 
 def _network(trainer: nnUNetTrainerCIL, num_inputs: int, num_outputs: int) -> nn.Module:

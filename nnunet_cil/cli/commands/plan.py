@@ -69,4 +69,9 @@ def execute(args: argparse.Namespace) -> int:
         dataset = args.dataset if step.dataset == steps[0].dataset else step.dataset
         command = ["nnUNetv2_train", dataset, configuration, fold, "-tr", trainer, "-p", step.plans_name]
         print(f"  {shlex.join(command)}")
+    for cascade, before in steps[0].cascades.items():
+        print(
+            f"\n{cascade} sees what {before} of the same step predicts: train {before} in all folds before it. run does it in "
+            "this order."
+        )
     return 0

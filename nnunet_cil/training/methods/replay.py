@@ -91,6 +91,7 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
     """
 
     needs_old_data = True
+    keeps_cases = True
     asks_teacher = False
     new_class_start = "balanced"
     old_dice_weight = fixed(0.0, OWN_OLD_DICE)

@@ -74,6 +74,12 @@ class PlannedStep:
         """nnU-Net's name of the step's data set."""
         return self.file.parent.name
 
+    @property
+    def cascades(self) -> dict[str, str]:
+        """The cascades of its plans -> the stage before each."""
+        found = read_json(self.file, "")["configurations"]
+        return {name: own["previous_stage"] for name, own in found.items() if own.get("previous_stage")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trainings:

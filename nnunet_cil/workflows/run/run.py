@@ -18,7 +18,7 @@ from nnunet_cil.host.plans_files import read_plans, stages
 from nnunet_cil.host.preprocess import missing_commands, preprocess, recover
 from nnunet_cil.locks import Lock
 from nnunet_cil.next_stage import refuse_unvalidated
-from nnunet_cil.training.catalogue import trainer_class
+from nnunet_cil.training.catalogue import refuse_kept_cases, trainer_class
 from nnunet_cil.workflows.evaluate.cases import check_test_cases
 from nnunet_cil.workflows.evaluate.cases_to_score import check_test_files
 from nnunet_cil.workflows.evaluate.evaluate import Evaluation, evaluate
@@ -159,12 +159,14 @@ def _trained_folds(experiment: Experiment) -> tuple[int | str, ...]:
     """Returns the folds in which something is trained: before a cascade all of them.
 
     Raises:
-        CILError: no fold validates a training case of the cascade.
+        CILError: no fold validates a training case of the cascade, or a trainer keeps cases of earlier steps.
     """
     file = nnunet_folder("nnUNet_preprocessed") / experiment.dataset_name / f"{experiment.base_plans}.json"
     if not file.is_file() or len(stages(read_plans(file, ""), experiment.configuration)) == 1:
         return experiment.folds
     folds = folds_before(experiment)
+    for trainer in map(trainer_class, experiment.trainers):
+        refuse_kept_cases(trainer, experiment.schedule.cases == "disjoint" and experiment.num_steps > 1)
     for name in experiment.data_sets:
         cases = [current_cases(name, fold) for fold in folds if fold != "all"]
         validated = {case for fold in cases for case in fold.validation}

@@ -19,6 +19,11 @@ def snapshot(folder):
     return {p.name: p.read_bytes() for p in folder.glob("*.json")}
 
 
+def test_a_cascade_is_named_with_the_stage_before_it(toy, tmp_path):
+    (step,) = plan(DATASET, write_schedule(tmp_path, (ORGANS,)))
+    assert step.cascades == {"3d_cascade_fullres": "3d_lowres"}
+
+
 def test_each_step_gets_plans_that_share_the_preprocessed_folder(toy, tmp_path):
     base = json.loads((toy / "nnUNetPlans.json").read_text())
     steps = plan("17", write_schedule(tmp_path, STEPS))
@@ -27,9 +32,7 @@ def test_each_step_gets_plans_that_share_the_preprocessed_folder(toy, tmp_path):
         written = json.loads(step.file.read_text())
         assert written["plans_name"] == step.plans_name
         assert read_step_plan(written, json.loads((toy / "dataset.json").read_text())) == step.plan
-        for name, configuration in base["configurations"].items():
-            configuration.pop("next_stage", None)
-            assert written["configurations"][name] == configuration
+        assert written["configurations"] == base["configurations"]
     last = steps[2].plan
     assert last.labels == {"background": 0, "kidney": 1, "liver": 2, "cyst": 3, "spleen": 4}
     assert last.training_label_map == {2: 4}

@@ -185,6 +185,14 @@ def test_stages_that_do_not_fit_are_refused(cascade, toy, before, following, exp
         run(cascade[0])
 
 
+def test_replay_of_disjoint_cases_is_refused(cascade, tmp_path):
+    experiment, trained = cascade
+    schedule = write_schedule(tmp_path, (ORGANS[:2], ORGANS[2:]), "disjoint", cases="disjoint")
+    with pytest.raises(CILError, match=r"nnUNetTrainerReplay keeps cases of earlier steps, .* Let the steps share"):
+        run(replace(experiment, schedule_name=schedule, trainers=("nnUNetTrainerReplay",)))
+    assert trained == []
+
+
 def test_both_stages_are_preprocessed(cascade, toy):
     from nnunet_cil.host.preprocess import missing_commands
 
