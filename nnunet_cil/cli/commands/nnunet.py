@@ -49,7 +49,7 @@ def execute(args: argparse.Namespace) -> int:
 
     parser = args.parser_class(
         prog=f"nnunet_cil nnunet {args.tool}",
-        description=f"Runs nnUNetv2_{args.tool}. 'nnUNetv2_{args.tool} -h' explains these arguments, and has others.",
+        description=f"Runs nnUNetv2_{args.tool}, whose own -h explains these arguments and has others.",
         allow_abbrev=False,
     )
     if args.tool in ("find_best_configuration", "accumulate_crossval_results"):
