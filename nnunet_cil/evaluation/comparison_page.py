@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nnunet_cil.evaluation.answers import Answer
 from nnunet_cil.evaluation.bootstrap import FEW, NUM_REPLICATES
 from nnunet_cil.evaluation.comparison import FAR_MM
 from nnunet_cil.evaluation.comparison_summary import FINDINGS
@@ -40,14 +41,14 @@ def comparison_page(content: Mapping[str, Any], pictures: Sequence[Picture]) -> 
 
 def comparison_text(content: Mapping[str, Any]) -> str:
     """Returns what is printed: the answers, and agreement class by class."""
-    lines = [*(f"{a['question']} {a['text']}" for a in answers(content)), "", _agreement(content).table.markdown()]
+    lines = [*(f"{a.question} {a.text}" for a in answers(content)), "", _agreement(content).table.markdown()]
     if findings := content["findings"]:
         lines += ["", _findings(findings).table.markdown()]
     return "\n".join(lines)
 
 
-def answers(content: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Answers the questions that the page is opened for: a list of ``question`` and ``text``."""
+def answers(content: Mapping[str, Any]) -> list[Answer]:
+    """Answers the questions that the page is opened for."""
     shared = [c for c in content["classes"] if c["is_shared"] and not math.isnan(c["dice"])]
     lowest = shared[0]
     agreement = (
@@ -57,13 +58,13 @@ def answers(content: Mapping[str, Any]) -> list[dict[str, str]]:
     )
     if content["in_no_case"]:
         agreement += f" Not compared, since neither finds it in any case: {', '.join(content['in_no_case'])}."
-    found = [{"question": "Does B find what A finds?", "text": agreement}]
+    found = [Answer(question="Does B find what A finds?", text=agreement)]
     if content["fail_below"] is not None:
         where = f"No: {', '.join(content['below'])}." if content["below"] else "Yes."
-        found.append({"question": f"Is every class of both at {content['fail_below']:g} or above?", "text": where})
-    found.append({"question": "What should a person look at?", "text": _to_look_at(content["findings"])})
+        found.append(Answer(question=f"Is every class of both at {content['fail_below']:g} or above?", text=where))
+    found.append(Answer(question="What should a person look at?", text=_to_look_at(content["findings"])))
     if content["reference"]:
-        found.append({"question": "Which is better, by the labels?", "text": _reference_answer(content["reference"])})
+        found.append(Answer(question="Which is better, by the labels?", text=_reference_answer(content["reference"])))
     return found
 
 

@@ -7,7 +7,7 @@ import pytest
 from generated_pages import PAGES as GENERATED
 
 ROOT = Path(__file__).parents[2]
-MOST_WORDS = 14_655
+MOST_WORDS = 14_835
 BUDGETS = {
     "README.md": 700,
     "CONTRIBUTING.md": 400,
@@ -16,6 +16,7 @@ BUDGETS = {
     "docs/getting-started/first-steps.md": 800,
     "docs/how-to/teach-one-more-organ.md": 625,
     "docs/how-to/compare-two-models.md": 250,
+    "docs/how-to/which-way.md": 250,
     "docs/how-to/run-a-study.md": 620,
     "docs/how-to/write-a-schedule.md": 350,
     "docs/how-to/several-data-sets.md": 350,

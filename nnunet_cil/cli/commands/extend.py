@@ -100,6 +100,11 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "--force", action="store_true", help="go on although the check of compatibility found something blocking"
     )
     add_trusted_packages(parser)
+    parser.add_argument(
+        "--advise",
+        action="store_true",
+        help="tell what extending costs and gives, beside a second model and training again; write nothing",
+    )
     training = parser.add_argument_group("training, too")
     training.add_argument(
         "--train",
@@ -124,6 +129,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 def execute(args: argparse.Namespace) -> int:
     """Carries the command out and returns the exit status."""
+    from nnunet_cil.workflows.models.advise import advise
     from nnunet_cil.workflows.models.extend import extend
     from nnunet_cil.workflows.models.extension import ExtendOptions
 
@@ -141,8 +147,13 @@ def execute(args: argparse.Namespace) -> int:
         trusted=tuple(args.trusted),
     )
     if args.train:
+        if args.advise:
+            raise CILError("--advise trains nothing. Leave out --train or --advise.")
         return _train(args, options)
     _refuse_without_train(args)
+    if args.advise:
+        print(advise(args.model, args.dataset, options))
+        return 0
     _print_plan(extend(args.model, args.dataset, options))
     return 0
 

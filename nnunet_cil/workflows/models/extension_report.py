@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_cil.evaluation.answers import Answer
 from nnunet_cil.evaluation.comparison_page import answers, sections
 from nnunet_cil.evaluation.continual import mean
 from nnunet_cil.evaluation.report import render
@@ -63,7 +64,7 @@ _DICE_TEXT = (
 )
 
 
-def _answers(models: Sequence[ModelFold], comparison: Comparison | None) -> list[dict[str, str]]:
+def _answers(models: Sequence[ModelFold], comparison: Comparison | None) -> list[Answer]:
     """Answers whether the new classes were learnt, and the old ones kept."""
     plan = models[0].plan
     dice = [validation_dice(model.folder, plan.labels) for model in models]
@@ -73,10 +74,11 @@ def _answers(models: Sequence[ModelFold], comparison: Comparison | None) -> list
         told.append(f"{name}: Dice {mean(values):.3f}" if values else f"{name}: not measured")
     folds = "fold" if len(models) == 1 else "folds"
     learnt = f"{'; '.join(told)} ({folds} {', '.join(str(m.fold) for m in models)}, validation cases)."
-    found = [{"question": "Was it learnt?", "text": learnt}]
+    found = [Answer(question="Was it learnt?", text=learnt)]
     if comparison is None:
-        return [*found, {"question": "Were the classes of before kept?", "text": "Not compared."}]
-    return [*found, {**answers(comparison.content)[0], "question": "Were the classes of before kept?"}]
+        return [*found, Answer(question="Were the classes of before kept?", text="Not compared.")]
+    kept = answers(comparison.content)[0].text
+    return [*found, Answer(question="Were the classes of before kept?", text=kept)]
 
 
 def _learnt(models: Sequence[ModelFold]) -> Table:

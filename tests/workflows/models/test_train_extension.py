@@ -221,3 +221,20 @@ def test_another_checkpoint_has_no_comparison_and_another_old_model_is_refused(m
     changed(machine.model / "fold_0" / "checkpoint_final.pth")
     assert extend(machine, "-f", "0") == 1
     assert "has changed since" in capsys.readouterr().err
+
+
+def test_advice_names_the_labels_that_each_way_needs_and_writes_nothing(machine, tmp_path, capsys):
+    def files():
+        return sorted(tmp_path.rglob("*"))
+
+    before = files()
+    assert main(["extend", str(machine.model), "18", "--advise", "--training", "num_epochs=250"]) == 0
+    out = capsys.readouterr().out
+    assert "kidney in 6 images" in out
+    assert "liver, spleen and kidney, in the old images and in these 6" in out
+    assert "| 0.35 " in out  # 250 epochs of 1.4
+    assert "does not label liver, spleen. Extend, unless" in out
+    assert files() == before
+    assert machine.calls == []
+    assert main(["extend", str(machine.model), "18", "--advise", "--train"]) == 1
+    assert "--advise trains nothing" in capsys.readouterr().err
