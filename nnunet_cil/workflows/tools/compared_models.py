@@ -151,8 +151,8 @@ def refuse_partial_labels(plan: StepPlan, dataset: str) -> None:
     else:
         return
     raise CILError(
-        f"nnU-Net's tools score every class in every case, but {what}. Score with 'nnunet_cil evaluate', which leaves out what "
-        "is not labelled."
+        f"nnU-Net's tools score every class in every case, but {what}. Score with 'nnunet_cil evaluate', or an extended model "
+        "with 'nnunet_cil compare': they leave out what is not labelled."
     )
 
 

@@ -97,6 +97,7 @@ def test_disjoint_cases_are_dealt_out_within_each_fold(toy, tmp_path):
     [
         ("nnUNetTrainerPGDC", "does not find the trainer 'nnUNetTrainerPGDC'"),
         ("nnUNetTrainer", "knows nothing of steps"),
+        ("nnUNet_Primus_M_Trainer", "knows nothing of steps"),
     ],
 )
 def test_a_step_0_of_another_trainer_is_refused(toy, tmp_path, trainer, message):
