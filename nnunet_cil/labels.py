@@ -1,4 +1,4 @@
-"""Label numbers: the data set's, the model's channels, and the map from the one to the other."""
+"""Label numbers: the data set's, the model's, and the map from the one to the other."""
 
 from __future__ import annotations
 
@@ -16,6 +16,46 @@ NUMBERS_DIFFER = (
     "with 'nnunet_cil nnunet' in place of 'nnUNetv2_'."
 )
 """What users of such a model are told before they score it."""
+Label = int | tuple[int, ...]
+"""A class in ``labels`` of dataset.json: its number; or those of which a region consists, also one written twice."""
+
+NO_CLASSES = ("background", "ignore")
+"""The names in ``labels`` of dataset.json that are no class."""
+
+
+def numbers_in(label: Label) -> tuple[int, ...]:
+    """Returns the numbers of a class: one, or those of a region, each once."""
+    return tuple(dict.fromkeys(label)) if isinstance(label, tuple) else (label,)
+
+
+def label_text(label: Label) -> str:
+    """Returns ``label 3``, or ``labels 1, 2`` of a region, for a message."""
+    numbers = numbers_in(label)
+    return f"label{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
+
+def all_numbers(labels: Mapping[str, Label]) -> frozenset[int]:
+    """Returns every number that ``labels`` of dataset.json gives."""
+    return frozenset(number for label in labels.values() for number in numbers_in(label))
+
+
+def single_numbers(labels: Mapping[str, Label]) -> dict[str, int]:
+    """Returns name -> number of labels that are no regions."""
+    return {name: numbers_in(label)[0] for name, label in labels.items()}
+
+
+def has_regions(labels: Mapping[str, Label]) -> bool:
+    """Returns whether nnU-Net reads ``labels`` of dataset.json as regions: a class has several numbers."""
+    return any(isinstance(label, tuple) and len(label) > 1 for label in labels.values())
+
+
+def class_names(labels: Mapping[str, Label]) -> tuple[str, ...]:
+    """Returns the foreground classes of ``labels`` of dataset.json in nnU-Net's order of channels.
+
+    It is that of the numbers; of regions, that in which the file names them.
+    """
+    names = [name for name in labels if name not in NO_CLASSES]
+    return tuple(names if has_regions(labels) else sorted(names, key=lambda name: numbers_in(labels[name])))
 
 
 def model_labels(classes: Sequence[str], *, ignore: bool) -> dict[str, int]:
@@ -30,10 +70,12 @@ def model_labels(classes: Sequence[str], *, ignore: bool) -> dict[str, int]:
     return labels
 
 
-def label_map(dataset_labels: Mapping[str, int], labels: Mapping[str, int], classes: Iterable[str]) -> dict[int, int]:
+def label_map(
+    dataset_labels: Mapping[str, Label], labels: Mapping[str, Label], classes: Iterable[str]
+) -> dict[int, int]:
     """Returns data set label -> model label, for ``classes`` and the ignore label. All else is hidden, so 0."""
     names = [*classes, *(["ignore"] if "ignore" in labels else [])]
-    return {int(dataset_labels[name]): int(labels[name]) for name in names}
+    return {numbers_in(dataset_labels[name])[0]: numbers_in(labels[name])[0] for name in names}
 
 
 def lookup_table(mapping: Mapping[int, int], dataset_labels: Iterable[int]) -> npt.NDArray[np.int16]:
@@ -54,10 +96,10 @@ def lookup_table(mapping: Mapping[int, int], dataset_labels: Iterable[int]) -> n
 
 
 def check_classes(
-    classes_per_step: Sequence[Sequence[str]], dataset_labels: Mapping[str, int], *, schedule: str, dataset: str
+    classes_per_step: Sequence[Sequence[str]], dataset_labels: Mapping[str, Label], *, schedule: str, dataset: str
 ) -> None:
     """Refuses a schedule that names a class which the data set does not have."""
-    known = [name for name in dataset_labels if name not in ("background", "ignore")]
+    known = [name for name in dataset_labels if name not in NO_CLASSES]
     for step, classes in enumerate(classes_per_step):
         for name in classes:
             if name not in known:
@@ -81,7 +123,7 @@ def check_labelled_classes(dataset_json: Mapping[str, Any], cases: Collection[st
     """
     patterns = dataset_json.get("labelled_classes", {})
     where = f"'labelled_classes' in dataset.json of {dataset}"
-    known = [name for name in dataset_json["labels"] if name not in ("background", "ignore")]
+    known = [name for name in dataset_json["labels"] if name not in NO_CLASSES]
     for pattern, names in patterns.items():
         for name in names:
             if name not in known:

@@ -13,6 +13,7 @@ from typing import Any
 from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, shortened
+from nnunet_cil.labels import Label
 from nnunet_cil.names import is_path_component, is_readable
 from nnunet_cil.predicted_from import is_validated
 from nnunet_cil.validation import validated
@@ -134,13 +135,16 @@ def validation_means(fold: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def validation_dice(fold: Path, labels: Mapping[str, int]) -> dict[str, float]:
+def validation_dice(fold: Path, labels: Mapping[str, Label | list[int]]) -> dict[str, float]:
     """Returns class -> mean Dice of a fold's final validation, without classes that no case has; empty where there is none.
 
     Fold ``all`` has no validation cases: what nnU-Net calls its validation are scores of training cases.
     """
     means = validation_means(fold) if fold.name != "fold_all" else {}
-    dice = {name: means.get(str(label), {}).get("Dice", math.nan) for name, label in labels.items()}
+    keys = {
+        name: str(tuple(label) if isinstance(label, list) else label) for name, label in labels.items()
+    }  # nnU-Net's
+    dice = {name: means.get(key, {}).get("Dice", math.nan) for name, key in keys.items()}
     return {name: value for name, value in dice.items() if not math.isnan(value)}
 
 

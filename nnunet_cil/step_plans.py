@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import json_sha256, json_type, shortened
-from nnunet_cil.labels import label_map, model_labels
+from nnunet_cil.labels import Label, has_regions, label_map, model_labels, numbers_in
+from nnunet_cil.regions import RegionLabels
 from nnunet_cil.schedule import DEFAULT_EPOCHS, Schedule
 from nnunet_cil.validation import validated
 
@@ -43,20 +44,23 @@ class StepPlan:
         schedule: name of the schedule.
         step: index of the step, from 0.
         steps: the classes of every step of the schedule; none in a step that only refines old ones.
-        dataset_labels: the labels of the step's data set, name -> number, when the step was planned.
-        labels: the model's labels after this step, name -> channel (ignore after the last channel).
+        dataset_labels: the labels of the step's data set, name -> number or region, when the step was planned.
+        labels: the model's labels after this step, name -> channel (ignore after the last channel); or regions, in the order of
+            the channels.
         cases: the training cases this step may see; None for all.
         earlier_cases: those of each earlier step, for trainers that may see old data (joint training, replay); empty where
             all steps share their cases, and for a step of another data set.
         refined: old classes whose labels in this data set are used, too, in channel order.
         labelled: case -> which of the evaluated classes its labels hold; only the cases that do not hold all of them.
+        regions_class_order: nnU-Net's, of the model's regions: the number that a prediction gets in each; empty without regions.
+        label_offset: added to the data set's labels in those of a model of regions.
     """
 
     schedule: str
     step: int
     steps: tuple[tuple[str, ...], ...]
-    dataset_labels: dict[str, int]
-    labels: dict[str, int]
+    dataset_labels: dict[str, Label]
+    labels: dict[str, Label]
     cases: tuple[str, ...] | None = None
     previous: PreviousModel | None = None
     training: dict[str, Any] = field(default_factory=dict)
@@ -64,6 +68,19 @@ class StepPlan:
     earlier_cases: tuple[tuple[str, ...], ...] = ()
     refined: tuple[str, ...] = ()
     labelled: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    regions_class_order: tuple[int, ...] = ()
+    label_offset: int = 0
+
+    @property
+    def has_regions(self) -> bool:
+        """The model's classes overlap: a sigmoid for each, and no channel for the background."""
+        return bool(self.regions_class_order)
+
+    @property
+    def model_labels(self) -> dict[str, Any]:
+        """What dataset.json says of the model's labels: ``labels``, and ``regions_class_order`` where there are regions."""
+        order = {"regions_class_order": list(self.regions_class_order)} if self.has_regions else {}
+        return {"labels": self.labels, **order}
 
     @property
     def new_classes(self) -> tuple[str, ...]:
@@ -118,23 +135,95 @@ class StepPlan:
 
     @property
     def num_old_channels(self) -> int:
-        """K: background and old classes. 1 at step 0."""
-        return 1 + len(self.old_classes)
+        """K: background and old classes, 1 at step 0; of regions, which have no background, the old ones alone."""
+        return len(self.old_classes) + (not self.has_regions)
+
+    @property
+    def num_channels(self) -> int:
+        """K+N, what the model puts out."""
+        return self.num_old_channels + len(self.new_classes)
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Foreground class -> its channel in the model's output."""
+        if self.has_regions:
+            names = [name for name in self.labels if name in self.seen_classes]
+            return {name: channel for channel, name in enumerate(names)}
+        return {name: numbers_in(self.labels[name])[0] for name in self.seen_classes}
+
+    @property
+    def model_classes(self) -> tuple[str, ...]:
+        """The seen classes in the order of the model's channels."""
+        return tuple(sorted(self.seen_classes, key=self.channels.__getitem__))
+
+    @property
+    def old_channels(self) -> tuple[int, ...]:
+        """The channels of the model that its teacher has, too, in the teacher's order."""
+        return self.channel_order[: self.num_old_channels]
+
+    @property
+    def teacher_classes(self) -> tuple[str, ...]:
+        """The old classes in the order of the teacher's channels."""
+        return tuple(name for name in self.model_classes if name in self.old_classes)
+
+    @property
+    def channel_order(self) -> tuple[int, ...]:
+        """The channels of the model's output, those of the teacher first, in its order; then the new ones.
+
+        Without regions this is 0, 1, ...: new channels come last. A new region lies where nnU-Net paints it.
+        """
+        if not self.has_regions:
+            return tuple(range(self.num_channels))
+        new = self.new_classes
+        return tuple(c for is_new in (False, True) for name, c in self.channels.items() if (name in new) == is_new)
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """Foreground class -> its place in ``channel_order``."""
+        return {name: self.channel_order.index(channel) for name, channel in self.channels.items()}
+
+    @property
+    def region_bits(self) -> tuple[int, ...]:
+        """The bit of each channel of nnU-Net's target in ``target_labels``; its last channel is the ignore label's."""
+        of_channel = {channel: bit for bit, channel in enumerate(self.channel_order)}
+        ignored = () if self.ignore_label is None else (self.num_channels,)
+        return tuple(of_channel[channel] for channel in range(self.num_channels)) + ignored
 
     @property
     def ignore_label(self) -> int | None:
-        """The model's ignore label, or None."""
-        return self.labels.get("ignore")
+        """The ignore label in the targets of training, or None."""
+        if "ignore" not in self.labels:
+            return None
+        return 1 << self.num_channels if self.has_regions else numbers_in(self.labels["ignore"])[0]
+
+    def target_labels(self, classes: Collection[str]) -> dict[int, int]:
+        """Returns data set label -> what stands for it in the targets of training, for some classes (and ignore) only.
+
+        It is the channel. Of regions it has a bit for each that the label belongs to, at the region's place in
+        ``channel_order``: a hidden label inside of a region is that region, and nothing else.
+        """
+        if not self.has_regions:
+            return label_map(self.dataset_labels, self.labels, [c for c in self.seen_classes if c in classes])
+        bits: dict[int, int] = {}
+        for name in self.seen_classes:
+            for number in numbers_in(self.dataset_labels[name]) if name in classes else ():
+                bits[number] = bits.get(number, 0) | 1 << self.positions[name]
+        if self.ignore_label is not None:
+            bits[numbers_in(self.dataset_labels["ignore"])[0]] = self.ignore_label
+        return bits
 
     @property
     def training_label_map(self) -> dict[int, int]:
-        """Data set label -> channel, for the target classes (and ignore) only: what training may see."""
-        return label_map(self.dataset_labels, self.labels, self.target_classes)
+        """``target_labels`` of the target classes (and ignore): what training may see."""
+        return self.target_labels(self.target_classes)
 
     @property
     def evaluation_label_map(self) -> dict[int, int]:
-        """Data set label -> channel, for the evaluated classes (and ignore): what a prediction is compared with."""
-        return label_map(self.dataset_labels, self.labels, self.evaluated_classes)
+        """Data set label -> model label, for the evaluated classes (and ignore): what a prediction is compared with."""
+        if not self.has_regions:
+            return label_map(self.dataset_labels, self.labels, self.evaluated_classes)
+        numbers = [n for name in self.evaluated_classes for n in numbers_in(self.dataset_labels[name])]
+        return {n: n + self.label_offset for n in numbers} | label_map(self.dataset_labels, self.labels, ())
 
     @property
     def is_numbered_as_the_data_set(self) -> bool:
@@ -147,7 +236,7 @@ class StepPlan:
         What few steps need is left out where it is empty.
         """
         content = json.loads(json.dumps(asdict(self)))
-        for key in ("refined", "labelled"):
+        for key in ("refined", "labelled", "regions_class_order", "label_offset"):
             if not content[key]:
                 del content[key]
         if content["previous"] is not None and content["previous"]["folder"] is None:
@@ -159,7 +248,7 @@ class StepPlan:
 def plan_steps(
     schedule: Schedule,
     datasets: Sequence[str],
-    dataset_labels: Sequence[Mapping[str, int]],
+    dataset_jsons: Sequence[Mapping[str, Any]],
     plans_names: Sequence[str],
     cases: Sequence[Sequence[str] | None],
     first_trainer: str | None = None,
@@ -169,14 +258,19 @@ def plan_steps(
     Args:
         schedule: what to learn when.
         datasets: nnU-Net's name of each step's data set.
-        dataset_labels: the labels of each step's data set, name -> number.
+        dataset_jsons: the content of each step's dataset.json.
         plans_names: the name of each step's plans.
         cases: the training cases of each step, or None for all.
         first_trainer: the trainer whose step 0 is continued at step 1; None for the trainer in use.
     """
     steps = []
+    regions: RegionLabels | None = None
+    if any(has_regions(content["labels"]) for content in dataset_jsons):
+        regions = RegionLabels(numbers={}, painted={})
     for index, step in enumerate(schedule.steps):
-        previous = None
+        previous, dataset_labels = None, dict(dataset_jsons[index]["labels"])
+        labels = labels_after(regions, schedule.classes_until(index), dataset_jsons[index])
+        regions = labels.pop("regions")
         if index > 0:
             trainer = first_trainer if index == 1 else None
             previous = PreviousModel(dataset=datasets[index - 1], plans=plans_names[index - 1], trainer=trainer)
@@ -189,8 +283,8 @@ def plan_steps(
                 schedule=schedule.name,
                 step=index,
                 steps=tuple(s.classes for s in schedule.steps),
-                dataset_labels=dict(dataset_labels[index]),
-                labels=model_labels(schedule.classes_until(index), ignore="ignore" in dataset_labels[index]),
+                dataset_labels=dataset_labels,
+                **labels,
                 cases=None if own_cases is None else tuple(own_cases),
                 previous=previous,
                 training=dict(step.training),
@@ -199,6 +293,31 @@ def plan_steps(
             )
         )
     return steps
+
+
+def labels_after(regions: RegionLabels | None, seen: Sequence[str], dataset_json: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a ``StepPlan`` says of the model's labels.
+
+    Args:
+        regions: of the model that the step continues; None where its classes do not overlap.
+        seen: the model's foreground classes after the step, in order of learning.
+        dataset_json: of the step's data set.
+
+    Returns:
+        The keyword arguments ``labels``, ``regions_class_order`` and ``label_offset``; and ``regions`` of the model after the
+        step, or None.
+    """
+    own, ignore = dataset_json["labels"], "ignore" in dataset_json["labels"]
+    if regions is None:
+        return {"labels": model_labels(seen, ignore=ignore), "regions": None}
+    of_dataset = RegionLabels.of(own, dataset_json.get("regions_class_order", ()) if has_regions(own) else ())
+    joined = regions.joined(of_dataset, [name for name in seen if name not in regions.numbers])
+    return {
+        "labels": joined.to_labels(ignore=ignore),
+        "regions_class_order": tuple(joined.painted.values()),
+        "label_offset": regions.offset_of(of_dataset),
+        "regions": joined,
+    }
 
 
 def read_step_plan(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> StepPlan:

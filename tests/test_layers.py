@@ -25,6 +25,7 @@ LAYERS = {
     "schedule": 0,
     "slurm_queue": 0,
     "labels": 0,
+    "regions": 0,
     "step_plans": 0,
     "validation": 0,
     "host": 1,

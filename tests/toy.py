@@ -122,12 +122,15 @@ def make_dataset(
     ignore_slices: int = 0,
     architecture: str = "PlainConvUNet",
     change_labels=lambda labels: labels,
+    configurations=("2d", "3d_fullres"),
+    **extra,
 ) -> Path:
     """Writes nnUNet_raw and nnUNet_preprocessed under ``root``; returns the preprocessed data set's folder."""
     raw, pre = root / "raw" / DATASET, root / "preprocessed" / DATASET
     for folder in (raw / "imagesTr", raw / "labelsTr", pre, root / "results"):
         folder.mkdir(parents=True)
     dataset_json = {"channel_names": {"0": "MR"}, "labels": labels, "numTraining": NUM_CASES, "file_ending": ".nii.gz"}
+    dataset_json |= extra
     plans = base_plans(architecture=architecture)
     for i in range(NUM_CASES):
         image, segmentation = toy_volume(i)
@@ -146,7 +149,7 @@ def make_dataset(
     (pre / "splits_final.json").write_text(
         json.dumps([{"train": cases[:4], "val": cases[4:]}, {"train": cases[2:], "val": cases[:2]}])
     )
-    preprocess(pre, "nnUNetPlans", ("2d", "3d_fullres"))
+    preprocess(pre, "nnUNetPlans", configurations)
     return pre
 
 
@@ -323,7 +326,13 @@ def checkpoint(trainer, name: str = "final") -> dict:
     return torch.load(f"{trainer.output_folder}/checkpoint_{name}.pth", weights_only=False)
 
 
-def teacher_segments(folder: Path, logits: torch.Tensor, labelled_channels_in=lambda _case: (), stray_free=()) -> dict:
+def teacher_segments(
+    folder: Path,
+    logits: torch.Tensor,
+    labelled_channels_in=lambda _case: (),
+    stray_free=(),
+    segmented=None,
+) -> dict:
     """Returns what ``TeacherVolumes`` writes for cases a and b, with a teacher that puts out ``logits``, (K, *spatial)."""
     from nnunet_cil.training.passes import Ranks
     from nnunet_cil.training.volumes.teacher_volumes import TeacherVolumes
@@ -341,7 +350,7 @@ def teacher_segments(folder: Path, logits: torch.Tensor, labelled_channels_in=la
     predictor = SimpleNamespace(predict_sliding_window_return_logits=lambda _image: logits.clone())
     ranks = Ranks(rank=0, size=1)
     cases = SimpleNamespace(cases=dataset.identifiers, dataset=lambda: dataset, ranks=ranks, previous_labels=())
-    TeacherVolumes(folder).write(cases, predictor, labelled_channels_in, stray_free)
+    TeacherVolumes(folder).write(cases, predictor, labelled_channels_in, stray_free, segmented)
     files = {file.stem: file for file in folder.rglob("*.npz")}
     assert sorted(files) == ["a", "b"]
     return {case: np.load(file)["seg"] for case, file in files.items()}

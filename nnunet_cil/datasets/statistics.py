@@ -16,6 +16,7 @@ import numpy.typing as npt
 from nnunet_cil.host.preprocessed import distinct_values
 from nnunet_cil.host.reading.grids import Grid
 from nnunet_cil.host.reading.images import read_labels, whole_numbers
+from nnunet_cil.labels import Label, all_numbers, numbers_in
 
 _OTHER_SIDE = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "L": "R"}
 _OTHER_SIDE |= {v: k for k, v in _OTHER_SIDE.items()}
@@ -72,7 +73,7 @@ class ClassStatistics:
 
 
 def case_statistics(
-    name: str, file: Path, part: str, numbers: Mapping[str, int], reader: Any, ignore: int | None = None
+    name: str, file: Path, part: str, numbers: Mapping[str, Label], reader: Any, ignore: int | None = None
 ) -> CaseStatistics:
     """Reads a label map and measures its classes.
 
@@ -80,7 +81,7 @@ def case_statistics(
         name: name of the case.
         file: a label map.
         part: Tr or Ts.
-        numbers: class -> label.
+        numbers: class -> label, or region.
         reader: an instance of nnU-Net's, that reads the data set.
         ignore: the number of the ignore label, if there is one.
 
@@ -91,8 +92,14 @@ def case_statistics(
 
     image = read_labels(file, reader)
     grid, labels = image.grid, whole_numbers(image.array[0], file)
-    boxes = find_objects(labels, max_label=max(numbers.values(), default=0))
-    masks = {n: (box, labels[box] == number) for n, number in numbers.items() if (box := boxes[number - 1]) is not None}
+    boxes = find_objects(labels, max_label=max(all_numbers(numbers), default=0))
+    masks = {}
+    for n, label in numbers.items():
+        if own := [box for number in numbers_in(label) if (box := boxes[number - 1]) is not None]:
+            box = tuple(
+                slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*own, strict=True)
+            )
+            masks[n] = box, np.isin(labels[box], numbers_in(label))
     return CaseStatistics(
         name=name,
         part=part,
@@ -101,7 +108,7 @@ def case_statistics(
         axes=grid.orientation,
         num_voxels={n: int(np.count_nonzero(mask)) for n, (_, mask) in masks.items()},
         left_mm={n: _left_mm(mask, box, grid) for n, (box, mask) in masks.items()} if grid.orientation else {},
-        unlisted=tuple(sorted(distinct_values(labels) - {0, ignore, *numbers.values()})),
+        unlisted=tuple(sorted(distinct_values(labels) - {0, ignore, *all_numbers(numbers)})),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from nnunet_cil.evaluation.label_maps import read_label_maps
 from nnunet_cil.evaluation.segmentation import ClassScores, Unit, case_scores
+from nnunet_cil.labels import Label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ def score_files(
     *,
     image_file: Path | None = None,
     reader: Any,
-    classes: Mapping[str, tuple[int, int]],
+    classes: Mapping[str, tuple[Label, Label]],
     prediction_labels: frozenset[int],
     reference_labels: frozenset[int],
     ignore_label: int | None,
@@ -47,7 +48,7 @@ def score_files(
         reference_file: reference labels, on the same grid (to ``host.reading.grids.TOLERANCE_VOXELS``).
         image_file: the file of the first channel, which need not be there: what is beside it says a TIFF's spacing.
         reader: an instance of nnU-Net's reader, the one that the predictions were made with.
-        classes: name -> (label in the prediction, label in the reference).
+        classes: name -> (label or region in the prediction, label or region in the reference).
         prediction_labels: every label that the prediction may hold.
         reference_labels: every label that the reference may hold.
         ignore_label: where the reference has it, nothing counts; None where there is none.

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_cil.labels import Label, numbers_in
+
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.integer[Any]]
 Unit = Literal["mm", "voxels"]
@@ -50,7 +52,7 @@ def case_scores(
     prediction: Labels,
     reference: Labels,
     spacing_mm: Sequence[float],
-    classes: Mapping[str, tuple[int, int]],
+    classes: Mapping[str, tuple[Label, Label]],
     *,
     tolerance_mm: float,
 ) -> dict[str, ClassScores]:
@@ -60,7 +62,7 @@ def case_scores(
         prediction: (*spatial) predicted labels.
         reference: (*spatial) reference labels, on the same grid.
         spacing_mm: of the grid, in the order of the arrays' axes.
-        classes: name -> (label in ``prediction``, label in ``reference``).
+        classes: name -> (label or region in ``prediction``, label or region in ``reference``).
         tolerance_mm: of the normalised surface Dice.
 
     Raises:
@@ -70,11 +72,11 @@ def case_scores(
         raise ValueError(f"The prediction has the shape {prediction.shape}, the reference {reference.shape}.")
     boxes = [label_boxes(labels) for labels in (prediction, reference)]
     scores = {}
-    for name, numbers in classes.items():
-        box = union_of_boxes(
-            [known[n] for known, n in zip(boxes, numbers, strict=True) if n in known], prediction.shape
-        )
-        masks = prediction[box] == numbers[0], reference[box] == numbers[1]
+    for name, labels in classes.items():
+        numbers = [numbers_in(label) for label in labels]
+        own = [known[n] for known, ns in zip(boxes, numbers, strict=True) for n in ns if n in known]
+        box = union_of_boxes(own, prediction.shape)
+        masks = np.isin(prediction[box], numbers[0]), np.isin(reference[box], numbers[1])
         scores[name] = class_scores(*masks, spacing_mm, tolerance_mm=tolerance_mm)
     return scores
 

@@ -13,7 +13,9 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import json_type, read_json, shortened
 from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
+from nnunet_cil.labels import NO_CLASSES, Label, class_names, has_regions, numbers_in
 from nnunet_cil.names import is_readable
+from nnunet_cil.regions import check_number_of_regions
 
 _LABELS = '"labels": {"background": 0, "liver": 1}'
 _CHANNELS = '"channel_names": {"0": "CT"}'
@@ -34,7 +36,6 @@ def read_dataset_json(file: Path, remedy: str = "Restore it: every data set of n
 
     Raises:
         CILError: the file is missing, or is not what nnU-Net needs.
-        NotImplementedError: regions.
     """
     return checked_dataset_json(read_json(file, remedy), str(file))
 
@@ -47,7 +48,6 @@ def preprocessed_or_raw(dataset: str) -> dict[str, Any]:
 
     Raises:
         CILError: neither is there, or it lacks what nnU-Net needs.
-        NotImplementedError: regions.
     """
     file = nnunet_folder("nnUNet_preprocessed") / dataset / "dataset.json"
     if not file.is_file():
@@ -77,8 +77,8 @@ def refuse_other_labelled_classes(dataset: str, dataset_json: Mapping[str, Any])
 def checked_dataset_json(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Returns a copy in which every value has the one form that nnU-Net's code means.
 
-    Labels are whole numbers, also where the file says ``"1"``, ``1.0`` or ``[1]``. ``channel_names`` is there where the file
-    calls it ``modality``. What nnU-Net cannot train with is refused.
+    Labels are whole numbers, also where the file says ``"1"``, ``1.0`` or ``[1]``; regions are tuples of them.
+    ``channel_names`` is there where the file calls it ``modality``. What nnU-Net cannot train with is refused.
 
     Args:
         content: of a dataset.json.
@@ -86,7 +86,6 @@ def checked_dataset_json(content: Mapping[str, Any], where: str) -> dict[str, An
 
     Raises:
         CILError: a key is missing, or has a value that nnU-Net cannot use.
-        NotImplementedError: regions.
     """
     checked = dict(content)
     if "modality" in checked:
@@ -98,6 +97,8 @@ def checked_dataset_json(content: Mapping[str, Any], where: str) -> dict[str, An
     if "modality" in checked and checked["modality"] != checked["channel_names"]:
         raise CILError(f"{where} has 'channel_names' and another 'modality', its old name. Remove 'modality'.")
     checked["labels"] = checked_labels(checked["labels"], where)
+    if has_regions(checked["labels"]):
+        _check_regions(checked["labels"], checked.get("regions_class_order"), where)
     _check_file_ending(checked["file_ending"], where)
     _check_reader(checked, where)
     _check_labelled_classes(checked.get("labelled_classes", {}), where)
@@ -107,8 +108,8 @@ def checked_dataset_json(content: Mapping[str, Any], where: str) -> dict[str, An
     return checked
 
 
-def checked_labels(labels: object, where: str) -> dict[str, int]:
-    """Returns name -> number as nnU-Net's ``LabelManager`` reads ``labels``.
+def checked_labels(labels: object, where: str) -> dict[str, Label]:
+    """Returns name -> number, or numbers of a region, as nnU-Net's ``LabelManager`` reads ``labels``.
 
     Args:
         labels: of a dataset.json.
@@ -116,18 +117,11 @@ def checked_labels(labels: object, where: str) -> dict[str, int]:
 
     Raises:
         CILError: nnU-Net cannot use them.
-        NotImplementedError: regions (overlapping classes, a sigmoid each): they have no place in a softmax that grows.
     """
     if not isinstance(labels, Mapping):
         raise CILError(f"{where}: 'labels' is {json_type(labels)}, but must give every name its number: {_LABELS}.")
     _refuse_version_1(labels, where)
-    for name, value in labels.items():
-        if isinstance(value, (list, tuple)) and len(value) > 1:
-            raise NotImplementedError(
-                f"Label {name!r} of the data set is a region {shortened(list(value))}; nnunet_cil supports plain labels only. "
-                f"Give it one number, in {where}."
-            )
-    numbers = {name: _number(name, value, where) for name, value in labels.items()}
+    numbers: dict[str, Label] = {name: _label(name, value, where) for name, value in labels.items()}
     _check_names(numbers, where)
     if "background" not in numbers:
         similar = next((name for name in numbers if name.strip().lower() == "background"), None)
@@ -137,8 +131,11 @@ def checked_labels(labels: object, where: str) -> dict[str, int]:
         raise CILError(
             f"{where}: 'background' has number {numbers['background']}, but nnU-Net needs 0. Renumber the labels."
         )
-    _check_numbering(numbers, where)
-    if not numbers.keys() - {"background", "ignore"}:
+    if has_regions(numbers):
+        _check_region_numbers(numbers, where)
+    else:
+        _check_numbering({name: numbers_in(label)[0] for name, label in numbers.items()}, where)
+    if not numbers.keys() - {*NO_CLASSES}:
         raise CILError(f"{where} has no label beside the background. Add the classes: {_LABELS}.")
     return numbers
 
@@ -168,6 +165,13 @@ def _as_json(key: str, content: Mapping[str, Any]) -> str:
     return text if len(text) <= _MOST_CHARACTERS else ""
 
 
+def _label(name: str, value: object, where: str) -> Label:
+    """Returns a class's number; or the numbers of a region, as the file lists them."""
+    if isinstance(value, (list, tuple)) and len(value) > 1 and name not in NO_CLASSES:
+        return tuple(_number(name, number, where) for number in value)
+    return _number(name, value, where)
+
+
 def _number(name: str, value: object, where: str) -> int:
     """Returns the number that nnU-Net reads: of text, of ``1.0``, and of a list with one number."""
     alone = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 and name != "background" else value
@@ -188,12 +192,58 @@ def _number(name: str, value: object, where: str) -> int:
     return alone
 
 
-def _check_names(names: Mapping[str, int], where: str) -> None:
+def _check_names(names: Mapping[str, Label], where: str) -> None:
     for name in names:
         if not is_readable(name):
             raise CILError(
                 f"{where}: the name {shortened(name)} of label {shortened(names[name])} is empty or has a line break or "
                 "the like. Write another."
+            )
+
+
+def _check_region_numbers(labels: Mapping[str, Label], where: str) -> None:
+    """Refuses regions that hold the background or equal each other, and an ``ignore`` that nnU-Net does not take.
+
+    Gaps between the numbers are all right: a model that has not learnt every region leaves some.
+    """
+    known: dict[frozenset[int], str] = {}
+    for name in class_names(labels):
+        own = frozenset(numbers_in(labels[name]))
+        if 0 in own:
+            raise CILError(f"{where}: the region {name!r} holds 0, the background. Leave it out of the region.")
+        if own in known:
+            raise CILError(
+                f"{where} gives {known[own]!r} and {name!r} the same numbers {sorted(own)}. Give each its own, or remove one."
+            )
+        known[own] = name
+    largest = max(number for own in known for number in own)
+    if labels.get("ignore", largest + 1) != largest + 1:
+        raise CILError(
+            f"{where}: 'ignore' has number {labels['ignore']}, but nnU-Net needs the number after the largest of any region, "
+            f"{largest + 1}. Renumber the labels, also in the label files."
+        )
+    check_number_of_regions(list(known.values()), where)
+
+
+def _check_regions(labels: Mapping[str, Label], order: object, where: str) -> None:
+    """Refuses a ``regions_class_order`` without which nnU-Net cannot write a prediction, or that names the wrong regions."""
+    names = class_names(labels)
+    example = f'"regions_class_order": [{", ".join(str(numbers_in(labels[name])[0]) for name in names)}]'
+    meaning = (
+        "the number that a prediction gets in each region, in the order of 'labels'; a later one covers an earlier one"
+    )
+    if order is None:
+        raise CILError(f"{where} has regions, but no 'regions_class_order'. Add {meaning}: {example}, for instance.")
+    if not isinstance(order, (list, tuple)) or not all(type(n) is int for n in order) or len(order) != len(names):
+        raise CILError(
+            f"{where}: 'regions_class_order' is {_shown(order)}, but must be a list of {len(names)} numbers: {meaning}. Correct "
+            f"it: {example}, for instance."
+        )
+    for name, number in zip(names, order, strict=True):
+        if number not in numbers_in(labels[name]):
+            raise CILError(
+                f"{where}: 'regions_class_order' gives the region {name!r} the number {number}, which is none of its own, "
+                f"{list(numbers_in(labels[name]))}. Write the numbers in the order of 'labels'."
             )
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.folders import id_argument
 from nnunet_cil.host.plans_files import configuration_settings, read_plans
+from nnunet_cil.labels import Label, all_numbers
 
 _PREPROCESSING_SETTINGS = (
     *("spacing", "normalization_schemes", "use_mask_for_norm", "preprocessor_name"),
@@ -194,14 +195,14 @@ def _missing(endings: Collection[str]) -> list[str]:
 
 
 def scan_labels(
-    folder: Path, plans: Mapping[str, Any], labels: Mapping[str, int], configurations: Iterable[str]
+    folder: Path, plans: Mapping[str, Any], labels: Mapping[str, Label], configurations: Iterable[str]
 ) -> dict[str, dict[str, set[int]]]:
     """Reads which labels each case holds in its preprocessed segmentations.
 
     Args:
         folder: the preprocessed data set.
         plans: nnU-Net plans of it.
-        labels: of dataset.json, name -> number.
+        labels: of dataset.json.
         configurations: that are preprocessed; where several have the same data, these are read once.
 
     Returns:
@@ -220,7 +221,7 @@ def scan_labels(
             names = tqdm(data.names(), desc=f"Looking at labels, {configuration}", leave=False)
             read[data.folder] = {case: data.labels_in(case) for case in names}
         found[configuration] = read[data.folder]
-    allowed = {-1, *labels.values()}
+    allowed = {-1, *all_numbers(labels)}
     for preprocessed, cases in read.items():
         for case, values in cases.items():
             if not values <= allowed:

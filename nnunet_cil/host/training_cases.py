@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.host.splits import SPLITS_FILE, Fold, fold_of, unlisted_cases
+from nnunet_cil.labels import label_text, numbers_in
 from nnunet_cil.step_plans import StepPlan
 
 LabelsIn = Callable[[str], Collection[int]]
@@ -44,12 +45,14 @@ def check_training_cases(
 
 
 def _shows(step: StepPlan, case: str, name: str, labels_in: LabelsIn) -> bool:
-    return name in step.target_classes_in(case) and step.dataset_labels[name] in labels_in(case)
+    return name in step.target_classes_in(case) and not set(numbers_in(step.dataset_labels[name])).isdisjoint(
+        labels_in(case)
+    )
 
 
 def _explanation(step: StepPlan, folder: Path, fold: int | str, name: str, own: Fold, elsewhere: Sequence[str]) -> str:
     """Says which cases show a class that the fold's training cases do not, and what to do."""
-    which = f"{name!r} (label {step.dataset_labels[name]})"
+    which = f"{name!r} ({label_text(step.dataset_labels[name])})"
     if not elsewhere:
         return (
             f"No case of {folder.name} has {which}: there is nothing to learn it from in step {step.step} of {step.schedule}. "

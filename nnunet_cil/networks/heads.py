@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -44,12 +44,15 @@ def widen_heads(weights: Mapping[str, Tensor], num_new: int, *, noise: float = 0
     return widened
 
 
-def joined_heads(weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def joined_heads(
+    weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor], places: Sequence[int] | None = None
+) -> dict[str, Tensor]:
     """Adds the further channels of another network to every segmentation layer.
 
     Args:
         weights: the state dict of a network with K output channels; not changed.
-        fresh: that of the same network with K+N, whose last N are taken.
+        fresh: that of the same network with K+N, whose other N are taken.
+        places: of the K channels among the K+N; None for the first K.
 
     Returns:
         A state dict for the network with K+N output channels; other tensors are those of ``weights``.
@@ -57,7 +60,8 @@ def joined_heads(weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> 
     joined = dict(weights)
     for name, tensor in weights.items():
         if is_head(name):
-            joined[name] = torch.cat([tensor, fresh[name][len(tensor) :].to(tensor)])
+            joined[name] = fresh[name].to(tensor, copy=True)
+            joined[name][list(range(len(tensor)) if places is None else places)] = tensor
     return joined
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 
 class PrototypeBank:
     """Global prototypes P_c of background and classes, in channel order.
+
+    Of a model of regions these are, for each region, its own and that of its outside, one after the other.
 
     Attributes:
         prototypes: (classes, channels) float32; 0 for a class that has none.
@@ -74,6 +76,35 @@ class PrototypeBank:
         prototypes = torch.cat([background.prototypes[:1], self.prototypes[1:], new.prototypes[1:]])
         return PrototypeBank(prototypes, torch.cat([background.counts[:1], self.counts[1:], new.counts[1:]]))
 
+    def with_regions(self, new: PrototypeBank, order: Sequence[int]) -> PrototypeBank:
+        """Returns the bank of a model of regions after a step: old ones carried forward, new ones added.
+
+        Args:
+            new: of the new regions.
+            order: of the regions, old ones first, which the model's channels have.
+        """
+        rows = [row for region in order for row in (2 * region, 2 * region + 1)]
+        prototypes, counts = (
+            torch.cat(own)[rows]
+            for own in ((self.prototypes, new.prototypes), (self.counts.to(new.counts), new.counts))
+        )
+        return PrototypeBank(prototypes, counts)
+
+    @property
+    def inside(self) -> Tensor:
+        """(regions, channels), the prototypes of regions."""
+        return self.prototypes[0::2]
+
+    @property
+    def outside(self) -> Tensor:
+        """(regions, channels), the prototypes of the regions' outsides."""
+        return self.prototypes[1::2]
+
+    @property
+    def known_regions(self) -> Tensor:
+        """(regions,) bool, the regions of which both prototypes are known."""
+        return self.known[0::2] & self.known[1::2]
+
     def update_background(self, mean: Tensor, count: Tensor, momentum: float) -> None:
         """Updates the background in place, P_0 <- momentum P_0 + (1 - momentum) mean, without host synchronisation.
 
@@ -84,9 +115,23 @@ class PrototypeBank:
             count: () float, the number of voxels behind it.
             momentum: in [0, 1].
         """
-        usable = (count > 0) & mean.isfinite().all()
-        moved = momentum * self.prototypes[0] + (1 - momentum) * mean.detach()
-        self.prototypes[0] = torch.where(usable, moved, self.prototypes[0])
+        self._update(self.prototypes[:1], mean[None], count[None], momentum)
+
+    def update_outside(self, means: Tensor, counts: Tensor, momentum: float) -> None:
+        """Updates the regions' outsides in place, as ``update_background``.
+
+        Args:
+            means: (regions, channels) float.
+            counts: (regions,) float.
+            momentum: in [0, 1].
+        """
+        self._update(self.prototypes[1::2], means, counts, momentum)
+
+    @staticmethod
+    def _update(rows: Tensor, means: Tensor, counts: Tensor, momentum: float) -> None:
+        usable = (counts > 0) & means.isfinite().all(1)
+        moved = momentum * rows + (1 - momentum) * means.detach()
+        rows.copy_(torch.where(usable[:, None], moved, rows))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the tensors for the checkpoint, on the CPU."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,7 +30,7 @@ from nnunet_cil.step_plans import read_step_plan
 from nnunet_cil.training import hyperparameters, options
 from nnunet_cil.training.batch import Batch, labelled_mask, read_batch
 from nnunet_cil.training.cases import check_before_training, check_shown_classes
-from nnunet_cil.training.catalogue import check_data, check_lineage
+from nnunet_cil.training.catalogue import check_data, check_lineage, refuse_cascade_of_regions
 from nnunet_cil.training.epoch_logs import EpochLogs
 from nnunet_cil.training.final_validation import final_validation
 from nnunet_cil.training.hyperparameters import fixed
@@ -38,6 +39,7 @@ from nnunet_cil.training.overlaps import overlap_remarks
 from nnunet_cil.training.passes import Ranks, final_prototypes
 from nnunet_cil.training.previous_stage import check_previous_stage
 from nnunet_cil.training.progress import around_epochs
+from nnunet_cil.training.region_batch import RegionBatch, region_targets
 from nnunet_cil.training.starts import (
     build_teacher,
     num_writes,
@@ -56,7 +58,7 @@ from nnunet_cil.training.state import (
 )
 from nnunet_cil.training.step_data import StepDataTrainer
 from nnunet_cil.training.step_loss import LossSetup, StepLoss
-from nnunet_cil.training.volumes.stray_regions import stray_free_classes
+from nnunet_cil.training.volumes.stray_regions import new_stray_free_classes
 from nnunet_cil.training.volumes.teacher_volumes import TeacherVolumes, release_volumes, segment_volumes
 
 _CUDA = torch.device("cuda")
@@ -92,6 +94,9 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
     refines: ClassVar[bool] = False
     """The loss learns from labels of old classes, where every case has them. So does each that reads partial labels."""
 
+    needs_background: ClassVar[str] = ""
+    """What the method does with the background, which a model of regions does not have; empty where it does without."""
+
     needs_new_classes: ClassVar[bool] = False
     """The method does nothing in a step that only refines old classes."""
 
@@ -113,19 +118,20 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
 
         Raises:
             CILError: the block is missing or unusable, or the trainer cannot train the step.
-            NotImplementedError: regions.
+            NotImplementedError: a cascade of regions.
         """
         dataset_json = checked_dataset_json(dataset_json, f"dataset.json of {plans.get('dataset_name')}")
         step_plan = read_step_plan(plans, dataset_json)
         self.check_hyperparameters(step_plan.hyperparameters, f"Schedule {step_plan.schedule}")
         hyperparameters.set_values(self, step_plan.hyperparameters)
         check_data(type(self), step_plan, str(plans["dataset_name"]))
+        refuse_cascade_of_regions(step_plan, plans, configuration)
         self._lock = fold_lock(
             fold_folder(plans["dataset_name"], type(self).__name__, plans["plans_name"], configuration, fold)
         )
         self._take_lock()
         block = plans.pop("cil")  # it may name cases, and nnU-Net sends its plans to loggers outside of this machine
-        super().__init__(plans, configuration, fold, {**dataset_json, "labels": step_plan.labels}, device)
+        super().__init__(plans, configuration, fold, {**dataset_json, **step_plan.model_labels}, device)
         plans["cil"] = block
         self.step_plan = step_plan
         self.logger.update_config({"step": step_plan.config})
@@ -248,7 +254,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         file = previous_checkpoint(previous_model, type(self).__name__, self.configuration_name, self.fold, device)
         began_with = self._previous_sha256 if self._is_resumed else None
         architecture, folder = previous_architecture(self), Path(self.output_folder)
-        previous = read_previous_step(file, self.step_plan.old_classes, architecture, began_with, folder)
+        previous = read_previous_step(file, self.step_plan, architecture, began_with, folder)
         check_lineage(type(self), previous.state.lineage, str(self.plans_manager.dataset_name))
         return previous
 
@@ -304,7 +310,8 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
             scale_weights=tuple(float(w) for w in weights),
             batch_dice=self.configuration_manager.batch_dice,
             ddp=self.is_ddp,
-            refined=tuple(self.step_plan.labels[name] for name in self.step_plan.refined),
+            refined=tuple(self.step_plan.positions[name] for name in self.step_plan.refined),
+            channel_order=self.step_plan.channel_order,
             iteration=self.current_epoch * self.num_iterations_per_epoch,
             settings=hyperparameters.settings(self),
         )
@@ -333,20 +340,28 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         As long as the context lasts, the readers keep activations and the loss has the batch. Then both are dropped.
         """
         if self.teacher is None:
-            yield batch, None
+            yield self._with_regions(batch), None
             return
         channels = self.labelled_channels(batch["keys"])
+        step = self.step_plan
         nnunet_batch, step_batch = read_batch(
             batch,
             self.device,
             teacher=self.teacher,
             features=self.features,
-            labelled=None if channels is None else labelled_mask(channels, len(self.step_plan.seen_classes)),
+            labelled=None if channels is None else labelled_mask(channels, sorted(step.positions.values())),
             volumes=self.volumes,
             volume_trust=self.volume_trust,
+            kind=partial(RegionBatch, old_channels=step.old_channels) if step.has_regions else Batch,
         )
         with self.features.reading(), self.loss.on(step_batch):
-            yield nnunet_batch, step_batch
+            yield self._with_regions(nnunet_batch), step_batch
+
+    def _with_regions(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Divides the bits of a batch's targets into nnU-Net's masks, where classes are regions."""
+        if not self.step_plan.has_regions:
+            return batch
+        return {**batch, "target": region_targets(batch["target"], self.step_plan.region_bits, self.device)}
 
     def online_target(self, target: Tensor | list[Tensor], batch: Batch) -> Tensor | list[Tensor]:
         """Returns the target of the online score: the labels, and the teacher's prediction where these are 0."""
@@ -364,8 +379,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
                 self.finish_step()
                 self.print_to_log_file("Collecting prototypes...")
                 self.prototypes = final_prototypes(self)
-                if channels := {name: self.step_plan.labels[name] for name in self.step_plan.new_classes}:
-                    self.stray_free += stray_free_classes(self.training_pass().labels(), channels, self.device)
+                self.stray_free += new_stray_free_classes(self)
             self.is_trained = True
         super().on_train_end()
         self._release_volumes()
@@ -382,7 +396,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         """Saves as nnU-Net, with the state of the step, into a temporary file that is moved into place."""
         self._date = datetime.now(timezone.utc).isoformat(timespec="seconds")
         state = StepState(
-            classes=self.step_plan.seen_classes,
+            classes=self.step_plan.model_classes,
             lineage=(*self.lineage, self.step_record()),
             prototypes=self.prototypes,
             stray_free=self.stray_free,
@@ -397,7 +411,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Loads as nnU-Net, with the state of the step; refuses a checkpoint of another step."""
-        state = read_step_state(Path(filename_or_checkpoint), self.step_plan.seen_classes)
+        state = read_step_state(Path(filename_or_checkpoint), self.step_plan.model_classes)
         super().load_checkpoint(filename_or_checkpoint)
         self.prototypes = None if state.prototypes is None else state.prototypes.to(self.device)
         self.stray_free = state.stray_free

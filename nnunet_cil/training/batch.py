@@ -122,6 +122,7 @@ def read_batch(
     labelled: Tensor | None,
     volumes: TeacherVolumes | None,
     volume_trust: float,
+    kind: Callable[..., Batch] = Batch,
 ) -> tuple[dict[str, Any], Batch]:
     """Splits a batch of nnU-Net's loader into nnU-Net's own part, with its images on the device, and a ``Batch``.
 
@@ -133,10 +134,11 @@ def read_batch(
         labelled: as for ``Batch``.
         volumes: tells which cases are segmented; None where none is.
         volume_trust: as for ``Batch``.
+        kind: makes the ``Batch``.
     """
     batch, carried = _without_volumes(batch)
     images = batch["data"].to(device, non_blocking=True)
-    own = Batch(
+    own = kind(
         images,
         teacher=teacher.on_batch,
         features=features.take,
@@ -148,17 +150,17 @@ def read_batch(
     return {**batch, "data": images}, own
 
 
-def labelled_mask(channels: Sequence[Sequence[int]], num_classes: int) -> Tensor:
+def labelled_mask(channels: Sequence[Sequence[int]], classes: Sequence[int]) -> Tensor:
     """Marks the foreground channels that each sample's labels show.
 
     Args:
-        channels: of each sample, from 1.
-        num_classes: K+N-1.
+        channels: of each sample.
+        classes: all foreground channels: 1 ... K+N-1, of regions 0 ... K+N-1.
 
     Returns:
-        (batch, num_classes) bool.
+        (batch, len(classes)) bool.
     """
-    return torch.tensor([[c in own for c in range(1, 1 + num_classes)] for own in channels])
+    return torch.tensor([[c in own for c in classes] for own in channels])
 
 
 def _without_volumes(batch: dict[str, Any]) -> tuple[dict[str, Any], Tensor | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ from nnunetv2.inference.sliding_window_prediction import compute_steps_for_slidi
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from torch import Tensor
 
+from nnunet_cil.labels import Label, numbers_in
 from nnunet_cil.training.stacked_maps import network_input
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ OLD_CLASSES = "old classes"
 
 
 class MapLabels(SegOnlyTransform):
-    """Maps data set labels to the step's channels, ahead of all other transforms.
+    """Maps data set labels to the step's channels, or to bits of its regions, ahead of all other transforms.
 
     Further channels are a cascade's previous stage and the teacher's segmentation, and stay as they are.
     """
@@ -48,17 +49,17 @@ class StepDataset:
     """
 
     def __init__(
-        self, dataset: nnUNetBaseDataset, target_labels: Collection[int], annotated_key: tuple[int, ...]
+        self, dataset: nnUNetBaseDataset, target_labels: Collection[Label], annotated_key: tuple[int, ...]
     ) -> None:
         """Wraps a data set.
 
         Args:
             dataset: nnU-Net's data set.
-            target_labels: the data set's labels that training may see.
+            target_labels: the data set's labels (or regions) that training may see.
             annotated_key: the key under which nnU-Net's loader looks for all annotated voxels (ignore label only).
         """
         self._dataset = dataset
-        self._target_labels = frozenset(target_labels)
+        self._target_labels = label_sets(target_labels)
         self._annotated_key = annotated_key
         self.identifiers: list[str] = dataset.identifiers
         self.old_locations: Mapping[str, npt.NDArray[np.int32]] = {}
@@ -66,8 +67,8 @@ class StepDataset:
         self.volumes: TeacherVolumes | None = None
         """The teacher's segmentations of whole cases; patches carry them as the last channel of the targets."""
 
-    def target_labels_in(self, _identifier: str) -> Collection[int]:
-        """Returns the data set's labels that training may see in a case."""
+    def target_labels_in(self, _identifier: str) -> Collection[frozenset[int]]:
+        """Returns the data set's labels that training may see in a case; of a region all of its numbers."""
         return self._target_labels
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
@@ -77,17 +78,25 @@ class StepDataset:
         labelled = self.target_labels_in(identifier)
         locations: dict[Any, Any] = {}
         for key, voxels in properties["class_locations"].items():
-            if isinstance(key, tuple):
+            numbers = frozenset(numbers_in(key))
+            if -1 in numbers:
                 locations[self._annotated_key] = voxels
-            elif key in labelled:
+            elif numbers in labelled:
                 locations[key] = voxels
         if identifier in self.old_locations:
             locations[OLD_CLASSES] = self.old_locations[identifier]
         return data, segmentation, previous, {**properties, "class_locations": locations}
 
 
+def label_sets(labels: Iterable[Label]) -> frozenset[frozenset[int]]:
+    """Returns the numbers of each label or region, whatever their order."""
+    return frozenset(frozenset(numbers_in(label)) for label in labels)
+
+
 class Tile(NamedTuple):
     """images (batch, channels, *spatial) float32; labels (batch, *spatial) int64; valid (batch, *spatial) bool.
+
+    Labels are channels; of regions they are bits (``StepPlan.target_labels``).
 
     ``corner`` is the tile's first voxel in the preprocessed ``case``, negative in its padding; a batch of slices is one tile.
     """

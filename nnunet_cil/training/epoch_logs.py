@@ -36,7 +36,9 @@ class EpochLogs(nnUNetTrainer):
         """Ends the epoch's validation as nnU-Net, and logs the online Dice of old and of new classes apart."""
         super().on_validation_epoch_end(val_outputs)
         if self.teacher is not None:
-            record_online_dice(self.logger, len(self.step_plan.old_classes), self.current_epoch)
+            step = self.step_plan
+            old = [index for index, name in enumerate(step.model_classes) if name in step.old_classes]
+            record_online_dice(self.logger, old, self.current_epoch)
 
     def on_epoch_end(self) -> None:
         """Ends the epoch as nnU-Net, with the loss terms in the log and in a plot beside ``progress.png``."""

@@ -31,7 +31,7 @@ def final_validation(trainer: nnUNetTrainerCIL, *, saves_probabilities: bool = F
 
     Args:
         trainer: with the weights that are validated.
-        saves_probabilities: nnU-Net writes them; then all classes are resampled at once.
+        saves_probabilities: nnU-Net writes them; then all classes are resampled at once, as regions are always.
 
     Raises:
         CILError: the fold's split has changed, and the model was trained on its validation cases.
@@ -52,7 +52,7 @@ def final_validation(trainer: nnUNetTrainerCIL, *, saves_probabilities: bool = F
     managers = trainer.plans_manager, trainer.configuration_manager
     trainer.preprocessed_dataset_folder_base = _ground_truth_folder(trainer)
     trainer.configuration_manager = predicting_for(trainer.configuration_manager, stages)
-    if not saves_probabilities:
+    if not saves_probabilities and not trainer.step_plan.has_regions:
         trainer.plans_manager, trainer.configuration_manager = in_blocks(managers[0], trainer.configuration_manager)
     try:
         yield

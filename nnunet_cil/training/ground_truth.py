@@ -14,13 +14,13 @@ from nnunetv2.evaluation.evaluate_predictions import load_summary_json, save_sum
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.reading.readers import silent
 from nnunet_cil.host.reading.spacings import has_spacing_beside
-from nnunet_cil.labels import lookup_table
+from nnunet_cil.labels import Label, all_numbers, lookup_table
 from nnunet_cil.step_plans import StepPlan
 
 
 def evaluation_table(step: StepPlan) -> npt.NDArray[np.int16]:
     """Returns the table from the data set's numbers to the model's, for what a prediction is compared with."""
-    return lookup_table(step.evaluation_label_map, step.dataset_labels.values())
+    return lookup_table(step.evaluation_label_map, all_numbers(step.dataset_labels))
 
 
 def write_in_channels(
@@ -71,13 +71,13 @@ def drop_unlabelled_scores(summary: Path, step: StepPlan, file_ending: str) -> f
     if not step.labelled and step.evaluated_classes == step.seen_classes:
         return None
 
-    def labelled(case: str) -> list[int]:
+    def labelled(case: str) -> list[Label]:
         return [step.labels[name] for name in step.labelled.get(case, step.evaluated_classes)]
 
     return _drop_scores(summary, labelled, file_ending)
 
 
-def _drop_scores(summary: Path, labelled: Callable[[str], Collection[int]], file_ending: str) -> float:
+def _drop_scores(summary: Path, labelled: Callable[[str], Collection[Label]], file_ending: str) -> float:
     """Drops from nnU-Net's summary, and from its means, the scores of classes that a case's labels do not show.
 
     Args:

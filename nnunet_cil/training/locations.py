@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, distributed
 
 from nnunet_cil.losses.prototypes import labels_within, most_probable
+from nnunet_cil.losses.regions import region_masks
 from nnunet_cil.training.data import Tile
 
 if TYPE_CHECKING:
@@ -26,16 +27,23 @@ def old_class_locations(trainer: nnUNetTrainerCIL) -> dict[str, npt.NDArray[np.i
     Returns:
         As ``OldClassLocations.per_case``.
     """
-    locations = OldClassLocations(trainer.step_plan.num_old_channels)
+    step = trainer.step_plan
+    locations = OldClassLocations(step.num_old_channels)
     for tile, classes in _in_pass(trainer) if trainer.volumes is None else _in_volumes(trainer):
-        locations.add(tile, labels_within(classes, tile.valid & (tile.labels == 0), locations.num_old))
+        if step.has_regions:
+            locations.add_regions(tile, classes, trainer.labelled_channels_in(tile.case))
+        else:
+            locations.add(tile, labels_within(classes, tile.valid & (tile.labels == 0), locations.num_old))
     return locations.per_case()
 
 
 def _in_pass(trainer: nnUNetTrainerCIL) -> Iterator[tuple[Tile, Tensor]]:
-    """Yields tiles, and the teacher's most probable classes of those that the case's labels do not show."""
+    """Yields tiles, and the teacher's most probable classes of those that the case's labels do not show; of regions masks."""
     assert trainer.teacher is not None
     for tile, logits, _ in trainer.training_pass().outputs(trainer.teacher):
+        if trainer.step_plan.has_regions:
+            yield tile, (logits > 0).cpu()
+            continue
         shown = [c for c in trainer.labelled_channels_in(tile.case) if c < logits.shape[1]]
         known = logits.index_fill(1, torch.tensor(shown, device=logits.device), -torch.inf) if shown else logits
         yield tile, most_probable(known).cpu()
@@ -51,6 +59,8 @@ def _in_volumes(trainer: nnUNetTrainerCIL) -> Iterator[tuple[Tile, Tensor]]:
         labels = torch.from_numpy(cases.label_table[np.asarray(segmentation[0], np.int16) + 1].astype(np.int64))[None]
         valid = labels != (-1 if cases.ignore_label is None else cases.ignore_label)
         classes = torch.from_numpy(np.asarray(volume[:]).astype(np.int64))[None]
+        if trainer.step_plan.has_regions:
+            classes = region_masks(classes, range(trainer.step_plan.num_old_channels))
         yield Tile(torch.empty(0), labels, valid, case, (0, 0, 0)), classes
 
 
@@ -69,12 +79,27 @@ class OldClassLocations:
             tile: from ``data.tiles``.
             classes: (batch, *spatial) int64, each voxel's class; K stands for none.
         """
-        case = self._voxels.setdefault(tile.case, {})
         for c in torch.unique(classes).tolist():
             if 0 < c < self.num_old:
-                voxels = (classes == c).nonzero()
-                some = voxels[:: -(-len(voxels) // LOCATIONS_PER_CLASS), -3:].cpu().numpy() + tile.corner
-                case.setdefault(c, []).append((some.astype(np.int32), len(voxels)))
+                self._add(tile, c, classes == c)
+
+    def add_regions(self, tile: Tile, masks: Tensor, labelled: Collection[int]) -> None:
+        """Adds the valid voxels of a tile in old regions.
+
+        Args:
+            tile: from ``data.tiles``.
+            masks: (batch, K, *spatial) bool, the teacher's.
+            labelled: the regions that the case's labels show; the sampler knows these already.
+        """
+        for c in set(range(self.num_old)) - set(labelled):
+            if (mask := masks[:, c] & tile.valid).any():
+                self._add(tile, c, mask)
+
+    def _add(self, tile: Tile, c: int, mask: Tensor) -> None:
+        voxels = mask.nonzero()
+        some = voxels[:: -(-len(voxels) // LOCATIONS_PER_CLASS), -3:].cpu().numpy() + tile.corner
+        case = self._voxels.setdefault(tile.case, {})
+        case.setdefault(c, []).append((some.astype(np.int32), len(voxels)))
 
     def per_case(self) -> dict[str, npt.NDArray[np.int32]]:
         """Draws ``LOCATIONS_PER_CLASS`` locations of each class in each case, and gathers those of all ranks.

@@ -32,9 +32,9 @@ def overlap_remarks(teacher: Teacher, cases: TrainingPass, step: StepPlan) -> li
         step: of the training.
 
     Returns:
-        A sentence for each pair of an old and a new class; none where the step has no new class.
+        A sentence for each pair of an old and a new class; none where the step has no new class, or where classes may overlap.
     """
-    if not step.new_classes:
+    if not step.new_classes or step.has_regions:
         return []
     cases = replace(cases, cases=evenly_spaced(cases.cases, MOST_CASES))
     covered, called = (sum_over_ranks(t) for t in _counts(teacher, cases, step))

@@ -13,6 +13,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from torch import Tensor, distributed, nn
 
 from nnunet_cil.losses.prototypes import class_sums, labels_within, most_probable, sum_over_ranks
+from nnunet_cil.losses.regions import mask_sums, region_masks
 from nnunet_cil.networks.features import FeatureReader
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import autocast
@@ -64,7 +65,10 @@ TileOutput = tuple[Tile, Tensor, Tensor]
 """A tile with its logits and features, as of ``Forward``."""
 
 Classes = Callable[[Tensor, Tile], Tensor]
-"""logits, their tile with labels on the same device -> (batch, *spatial) int64, the class whose mean a voxel belongs to."""
+"""logits, their tile with labels on the same device -> (batch, *spatial) int64, the class whose mean a voxel belongs to.
+
+Of regions it gives masks, (batch, classes, *spatial) bool, for a voxel may belong to several.
+"""
 
 
 @torch.no_grad()
@@ -91,7 +95,9 @@ def feature_sums(
     for tile, logits, features in outputs:
         here = tile._replace(labels=tile.labels.to(logits.device), valid=tile.valid.to(logits.device))
         own = classes(logits, here)
-        for total, of_tile in zip((sums, counts), class_sums(features, own, num_classes), strict=True):
+        of_masks = own.ndim == features.ndim
+        found = mask_sums(features, own) if of_masks else class_sums(features, own, num_classes)
+        for total, of_tile in zip((sums, counts), found, strict=True):
             total += of_tile.cpu()
     return sums, counts
 
@@ -200,14 +206,51 @@ def classes_by_label(num_old: int, num_new: int) -> Classes:
     return classes
 
 
+def regions_by_label(bits: Sequence[int]) -> Classes:
+    """Chooses the inside and the outside of regions by their labels, one after the other.
+
+    Args:
+        bits: of the regions in a tile's labels.
+    """
+
+    def classes(_logits: Tensor, tile: Tile) -> Tensor:
+        inside = region_masks(tile.labels, bits)
+        return inside_and_outside(inside, ~inside) & tile.valid[:, None]
+
+    return classes
+
+
+def inside_and_outside(inside: Tensor, outside: Tensor) -> Tensor:
+    """Returns masks, or prototypes, of the insides and outsides of regions in the order of a ``PrototypeBank``.
+
+    Args:
+        inside: (batch, regions, *spatial).
+        outside: of the same shape.
+
+    Returns:
+        (batch, 2 regions, *spatial).
+    """
+    return torch.stack([inside, outside], 2).flatten(1, 2)
+
+
 def final_prototypes(trainer: nnUNetTrainerCIL) -> PrototypeBank:
-    """Returns prototypes of background and new classes from the labels; old classes are carried forward."""
-    num_old, num_new = trainer.step_plan.num_old_channels, len(trainer.step_plan.new_classes)
+    """Returns prototypes of background and new classes from the labels; old classes are carried forward.
+
+    A region has no background: its outside has a prototype, as ``PrototypeBank`` says.
+    """
+    step = trainer.step_plan
+    num_old, num_new = step.num_old_channels, len(step.new_classes)
+    choice = classes_by_label(num_old, num_new)
+    if step.has_regions:
+        choice = regions_by_label(range(num_old, step.num_channels))
     forward = student_forward(trainer.bare_network.eval(), trainer.features, trainer.device)
     trainer.set_deep_supervision_enabled(False)
-    fresh = trainer.training_pass().prototypes(forward, classes_by_label(num_old, num_new), 1 + num_new)
+    fresh = trainer.training_pass().prototypes(forward, choice, 2 * num_new if step.has_regions else 1 + num_new)
     trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
-    inherited = trainer.prototypes or PrototypeBank.unknown(num_old, fresh.prototypes.shape[1])
+    num_inherited = 2 * num_old if step.has_regions else num_old
+    inherited = trainer.prototypes or PrototypeBank.unknown(num_inherited, fresh.prototypes.shape[1])
+    if step.has_regions:
+        return inherited.to(trainer.device).with_regions(fresh, step.region_bits[: step.num_channels])
     return inherited.to(trainer.device).joined(fresh)
 
 
@@ -233,5 +276,27 @@ def confident_classes(
         labelled = (tile.labels > 0) & (tile.labels < num_old)
         known = labelled | (tile.labels == 0) & confident
         return labels_within(torch.where(labelled, tile.labels, predicted), tile.valid & known, num_old)
+
+    return classes
+
+
+def confident_regions(
+    num_old: int, threshold: float, labelled_channels_in: Callable[[str], Collection[int]] = lambda _case: ()
+) -> Classes:
+    """Chooses the teacher's regions where it is confident of them, and their outsides where it says no; of labelled ones these.
+
+    Args:
+        num_old: K.
+        threshold: the probability above which the teacher is confident of a region.
+        labelled_channels_in: case -> the bits of the regions that its labels show.
+    """
+
+    def classes(logits: Tensor, tile: Tile) -> Tensor:
+        probs = logits.float().sigmoid()
+        inside, outside = probs > threshold, probs <= 0.5
+        if decided := [c for c in labelled_channels_in(tile.case) if c < num_old]:
+            inside[:, decided] = region_masks(tile.labels, decided)
+            outside[:, decided] = ~inside[:, decided]
+        return inside_and_outside(inside, outside) & tile.valid[:, None]
 
     return classes

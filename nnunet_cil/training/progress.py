@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,17 @@ def record_terms(logger: Any, terms: Mapping[str, float], epoch: int) -> None:
         _record(logger, f"{_PREFIX}{name}", terms.get(name, 0.0), epoch, before=0.0)
 
 
-def record_online_dice(logger: Any, num_old: int, epoch: int) -> None:
+def record_online_dice(logger: Any, old: Collection[int], epoch: int) -> None:
     """Adds the epoch's mean online Dice of the old and of the new classes to nnU-Net's loggers; NaN where none is defined.
 
     Args:
         logger: with nnU-Net's own online Dice of every class.
-        num_old: the number of old foreground classes, which come first.
+        old: which of the foreground classes are old, from 0.
         epoch: that ends.
     """
     dice = logger.get_value("dice_per_class_or_region", step=-1)
-    for name, own in zip(ONLINE_DICE, (dice[:num_old], dice[num_old:]), strict=True):
-        defined = [float(d) for d in own if not math.isnan(d)]
+    for name, is_old in zip(ONLINE_DICE, (True, False), strict=True):
+        defined = [float(d) for index, d in enumerate(dice) if (index in old) == is_old and not math.isnan(d)]
         mean = sum(defined) / len(defined) if defined else math.nan
         _record(logger, name, mean, epoch, before=math.nan)
 

@@ -72,6 +72,9 @@ def _with_new_classes(trainer: nnUNetTrainerCIL, previous: PreviousStep) -> dict
     """Returns the previous step's weights, with segmentation layers for the new classes."""
     weights, seed = previous.weights, int(previous.sha256[:8], 16)
     num_new = len(trainer.step_plan.new_classes)
+    step = trainer.step_plan
+    if step.has_regions:  # there is no background to start from
+        return joined_heads(weights, _fresh_weights(trainer, seed), step.old_channels)
     if trainer.new_class_start == "balanced" or num_new == 0:
         return widen_heads(weights, num_new)
     if trainer.new_class_start == "apart":
@@ -82,7 +85,7 @@ def _with_new_classes(trainer: nnUNetTrainerCIL, previous: PreviousStep) -> dict
 
 
 def old_weights_at_start(trainer: nnUNetTrainerCIL) -> dict[str, Tensor]:
-    """Returns the weights with which the step began, for the channels that the teacher has; new ones may be there, too."""
+    """Returns the weights with which the step began, for the channels that the teacher has; new ones may follow them."""
     assert trainer.teacher is not None
     weights, seen = trainer.teacher.network.state_dict(), _old_inputs(trainer)
     if seen != list(range(len(seen))):
@@ -91,7 +94,7 @@ def old_weights_at_start(trainer: nnUNetTrainerCIL) -> dict[str, Tensor]:
             f"{', '.join(trainer.step_plan.new_classes)} come between the cascade's inputs of that step. Learn regions of low "
             "numbers first, or use 3d_fullres."
         )
-    if trainer.new_class_start in ("balanced", "apart"):
+    if trainer.new_class_start in ("balanced", "apart") and not trainer.step_plan.has_regions:
         return widen_heads(weights, len(trainer.step_plan.new_classes))
     return weights
 
@@ -100,7 +103,7 @@ def _fresh_weights(trainer: nnUNetTrainerCIL, seed: int) -> dict[str, Tensor]:
     """Returns the state dict of a network as nnU-Net initialises it, with channels for all classes of the step."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU, too
-        return _network(trainer, len(_old_inputs(trainer)), 1 + len(trainer.step_plan.seen_classes)).state_dict()
+        return _network(trainer, len(_old_inputs(trainer)), trainer.step_plan.num_channels).state_dict()
 
 
 def _previous_network(trainer: nnUNetTrainerCIL) -> nn.Module:

@@ -25,13 +25,14 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.files import moved_into_place, shortened
 from nnunet_cil.host.dataset_json import checked_dataset_json
 from nnunet_cil.host.folders import model_folder_name, nnunet_folder
+from nnunet_cil.labels import class_names, has_regions
 from nnunet_cil.limits import is_fold
 from nnunet_cil.lineage import StepRecord, foreign_record, read_lineage, validation_dice
 from nnunet_cil.names import is_path_component
 from nnunet_cil.networks.architectures import is_head
 from nnunet_cil.networks.heads import num_output_channels
 from nnunet_cil.networks.prototype_bank import PrototypeBank
-from nnunet_cil.step_plans import PreviousModel
+from nnunet_cil.step_plans import PreviousModel, StepPlan
 from nnunet_cil.validation import validated
 
 if TYPE_CHECKING:
@@ -212,7 +213,6 @@ def read_model_checkpoint(file: Path) -> dict[str, Any]:
 
     Raises:
         CILError: it does not, or it cannot be read.
-        NotImplementedError: regions.
     """
     checkpoint = read_checkpoint(file)
     arguments = checkpoint["init_args"]
@@ -382,7 +382,7 @@ def previous_checkpoint(
 
 def read_previous_step(
     file: Path,
-    old_classes: Sequence[str],
+    step: StepPlan,
     architecture: Mapping[str, Tensor],
     began_with: str | None = None,
     own_folder: Path | None = None,
@@ -391,7 +391,7 @@ def read_previous_step(
 
     Args:
         file: the checkpoint.
-        old_classes: the foreground classes that the model must have, in channel order.
+        step: that continues the model; says which classes it must have.
         architecture: the state dict of this step's network, for the comparison of shapes.
         began_with: the SHA-256 that the file had when this training began; None for a training that begins.
         own_folder: nnU-Net's, of this training's fold, for the message.
@@ -400,23 +400,27 @@ def read_previous_step(
         CILError: unreadable, other classes, another architecture, or another file than the training began with.
     """
     checkpoint = read_model_checkpoint(file)
-    found = foreground_classes(checkpoint)
-    if found != list(old_classes):
+    found, old_classes = foreground_classes(checkpoint), list(step.teacher_classes)
+    if found != old_classes:
         raise CILError(
-            f"The checkpoint {file} knows the classes {found}, but the step continues from {list(old_classes)}. "
+            f"The checkpoint {file} knows the classes {found}, but the step continues from {old_classes}. "
             "It belongs to another schedule or step; run 'nnunet_cil plan' for this schedule, or train the "
             "previous step with its plans."
         )
     weights = checkpoint["network_weights"]
-    _check_architecture(weights, architecture, len(old_classes) + 1, file)
+    _check_kind(checkpoint, step, file)
+    what = "regions" if step.has_regions else "classes and the background"
+    needed = f"its {len(found)} {what} need {step.num_old_channels}"
+    _check_architecture(weights, architecture, step.num_old_channels, needed, file)
     state = StepState.from_checkpoint(checkpoint)
     if state is None:
         lineage = lineage_of(checkpoint) or (foreign_record(checkpoint, found),)
         state = StepState(classes=tuple(found), lineage=lineage)
     bank = state.prototypes
-    if bank is not None and len(bank.counts) != len(old_classes) + 1:
+    num_known = len(found) if bank is None else len(bank.counts) // 2 if step.has_regions else len(bank.counts) - 1
+    if num_known != len(found):
         raise CILError(
-            f"{file} has prototypes of {len(bank.counts) - 1} classes, but knows {len(old_classes)}: it was saved before its "
+            f"{file} has prototypes of {num_known} classes, but knows {len(found)}: it was saved before its "
             "training was over, as checkpoint_best.pth is. Restore the final one, or train that step again."
         )
     *earlier, last = state.lineage
@@ -443,18 +447,27 @@ def lineage_of(checkpoint: Mapping[str, Any]) -> tuple[StepRecord, ...]:
 def foreground_classes(checkpoint: Mapping[str, Any]) -> list[str]:
     """Returns the foreground classes of a model, in channel order."""
     labels = checkpoint["init_args"]["dataset_json"]["labels"]
-    names = [name for name in labels if name not in ("background", "ignore")]
-    return sorted(names, key=lambda name: int(labels[name]))
+    return list(class_names(labels))
+
+
+def _check_kind(checkpoint: Mapping[str, Any], step: StepPlan, file: Path) -> None:
+    """Refuses a model of plain labels for a step of regions, and the reverse: one has a softmax, the other sigmoids."""
+    is_of_regions = has_regions(checkpoint["init_args"]["dataset_json"]["labels"])
+    if is_of_regions != step.has_regions:
+        kinds = {True: "regions, which may overlap", False: "plain labels, of which each voxel has one"}
+        raise CILError(
+            f"The checkpoint {file} is of a model of {kinds[is_of_regions]}; the step has {kinds[step.has_regions]}. The two "
+            "cannot be joined: run 'nnunet_cil plan' (or 'extend') again, and train the previous step with its plans."
+        )
 
 
 def _check_architecture(
-    weights: Mapping[str, Tensor], network: Mapping[str, Tensor], num_channels: int, file: Path
+    weights: Mapping[str, Tensor], network: Mapping[str, Tensor], num_channels: int, needed: str, file: Path
 ) -> None:
     if num_output_channels(weights) != num_channels:
         raise CILError(
-            f"The checkpoint {file} puts out {num_output_channels(weights)} channels, but its {num_channels - 1} "
-            "classes and the background need "
-            f"{num_channels}. Its network has no segmentation layers that can be widened, or it was edited."
+            f"The checkpoint {file} puts out {num_output_channels(weights)} channels, but {needed}. Its network has no "
+            "segmentation layers that can be widened, or it was edited."
         )
     for name in sorted({*weights, *network}):
         ours, theirs = network.get(name), weights.get(name)

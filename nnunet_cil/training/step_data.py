@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
-from nnunet_cil.labels import lookup_table
+from nnunet_cil.labels import Label, all_numbers, lookup_table
 from nnunet_cil.networks.architectures import switch_deep_supervision
 from nnunet_cil.networks.features import bare_network, num_features
 from nnunet_cil.step_plans import StepPlan
@@ -42,9 +42,14 @@ class StepDataTrainer(nnUNetTrainer):
     """The largest number of training cases in a pass: nnU-Net's epochs do not grow with the data set either."""
 
     @property
+    def target_classes(self) -> tuple[str, ...]:
+        """The classes whose labels training may see."""
+        return self.step_plan.target_classes
+
+    @property
     def target_label_map(self) -> dict[int, int]:
-        """Data set label -> channel, for the target classes: the labels that training may see."""
-        return self.step_plan.training_label_map
+        """Data set label -> what stands for it in the targets, for ``target_classes`` (``StepPlan.target_labels``)."""
+        return self.step_plan.target_labels(self.target_classes)
 
     @property
     def step_cases(self) -> tuple[str, ...] | None:
@@ -54,15 +59,20 @@ class StepDataTrainer(nnUNetTrainer):
     @property
     def label_table(self) -> np.ndarray[Any, np.dtype[np.int16]]:
         """``target_label_map`` as a table for indexing with data set label + 1."""
-        return lookup_table(self.target_label_map, self.step_plan.dataset_labels.values())
+        return lookup_table(self.target_label_map, all_numbers(self.step_plan.dataset_labels))
 
-    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
-        """Augments as nnU-Net, after mapping the labels. Called on the instance, unlike nnU-Net's static method."""
-        return ComposeTransforms([MapLabels(self.label_table), super().get_training_transforms(*args, **kwargs)])
+    def get_training_transforms(self, *args: Any, regions: Any = None, **kwargs: Any) -> BasicTransform:
+        """Augments as nnU-Net, after mapping the labels. Called on the instance, unlike nnU-Net's static method.
 
-    def get_validation_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
+        Regions stay bits of one channel, which a patch carries beside the teacher's; ``region_targets`` divides them.
+        """
+        own = super().get_training_transforms(*args, **kwargs)
+        return ComposeTransforms([MapLabels(self.label_table), own])
+
+    def get_validation_transforms(self, *args: Any, regions: Any = None, **kwargs: Any) -> BasicTransform:
         """Transforms as nnU-Net, after mapping the labels. Called on the instance, as above."""
-        return ComposeTransforms([MapLabels(self.label_table), super().get_validation_transforms(*args, **kwargs)])
+        own = super().get_validation_transforms(*args, **kwargs)
+        return ComposeTransforms([MapLabels(self.label_table), own])
 
     def get_tr_and_val_datasets(self) -> tuple[StepDataset, StepDataset]:
         """Opens nnU-Net's data sets, without the locations of hidden classes."""
@@ -74,7 +84,13 @@ class StepDataTrainer(nnUNetTrainer):
 
     def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
         """Narrows nnU-Net's data set to the labels that training may see."""
-        return StepDataset(dataset, self.target_label_map, self.annotated_key)
+        return StepDataset(dataset, self.sampled(self.target_classes), self.annotated_key)
+
+    def sampled(self, classes: Collection[str]) -> Collection[Label]:
+        """Returns the keys of the locations on which patches may be centred where labels show some classes."""
+        if self.step_plan.has_regions:
+            return [self.step_plan.dataset_labels[name] for name in classes]
+        return self.target_label_map
 
     @property
     def annotated_key(self) -> tuple[int, ...]:
@@ -112,7 +128,7 @@ class StepDataTrainer(nnUNetTrainer):
         step = self.step_plan
         if not step.differs_by_case and not step.refined:
             return None
-        return [tuple(step.labels[name] for name in step.target_classes_in(key)) for key in keys]
+        return [tuple(step.positions[name] for name in step.target_classes_in(key)) for key in keys]
 
     def labelled_channels_in(self, case: str) -> tuple[int, ...]:
         """Returns the channels that the case's labels show; none where these are the new classes in every case."""

@@ -37,6 +37,7 @@ class LossSetup:
         batch_dice: from nnU-Net's plans.
         ddp: training is distributed.
         refined: channels of the old classes that the step's labels show, too.
+        channel_order: of regions, ``StepPlan.channel_order``.
         iteration: the number of training iterations that lie behind a resumed training.
         settings: the values of the trainer's hyper-parameters.
     """
@@ -47,6 +48,7 @@ class LossSetup:
     batch_dice: bool
     ddp: bool
     refined: tuple[int, ...] = ()
+    channel_order: tuple[int, ...] = ()
     iteration: int = 0
     settings: Settings = field(default_factory=Settings)
 
@@ -57,6 +59,9 @@ class StepLoss(nn.Module, ABC):
     Targets may name old classes, since the online score is taken against the teacher's prediction. The terms get 0 there, except
     for classes that the sample's labels show (``visible``). For these the labels win over the teacher.
     """
+
+    first_class = 1
+    """The channel of the first class; the background is before it."""
 
     readers: tuple[ActivationReader, ...] = ()
     """Activations that the terms read beside the features; a method fills it in its constructor."""
@@ -128,7 +133,7 @@ class StepLoss(nn.Module, ABC):
     def _old_dice(self, log_probs: Tensor, target: Tensor) -> Tensor:
         """Returns the Dice of the old classes at one scale, by targets that the teacher has filled."""
         labels, valid = self.split(target)
-        return self.dice(log_probs, labels, valid, slice(1, self.num_old))
+        return self.dice(log_probs, labels, valid, slice(self.first_class, self.num_old))
 
     def distilled(self, terms: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Returns the terms that ask the teacher, in every k-th training iteration only, k times as large.

@@ -7,7 +7,7 @@ import pytest
 from generated_pages import PAGES as GENERATED
 
 ROOT = Path(__file__).parents[2]
-MOST_WORDS = 14_835
+MOST_WORDS = 15_094
 BUDGETS = {
     "README.md": 700,
     "CONTRIBUTING.md": 400,
@@ -29,11 +29,12 @@ BUDGETS = {
     "docs/how-to/add-a-method.md": 710,
     "docs/how-to/add-a-data-set.md": 210,
     "docs/how-to/when-something-fails.md": 425,
-    "docs/reference/files.md": 746,
+    "docs/reference/files.md": 760,
     "docs/reference/measures.md": 570,
     "docs/reference/images.md": 300,
     "docs/explanation/how-a-step-works.md": 630,
     "docs/explanation/pgcd.md": 900,
+    "docs/explanation/regions.md": 250,
     "docs/explanation/methods.md": 1720,
     "docs/explanation/what-never-leaks.md": 300,
     "docs/explanation/what-it-costs.md": 400,

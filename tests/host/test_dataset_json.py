@@ -112,13 +112,41 @@ def test_labels_that_nnunet_cannot_use_are_refused(labels, message):
     assert len(str(error.value)) < 300
 
 
-@pytest.mark.parametrize("region", [[1, 2], (2, 3, 4), ["1", "2"], list(range(1000))])
-def test_regions_are_refused(region):
-    with pytest.raises(
-        NotImplementedError, match=r"'tumour' of the data set is a region \[.*plain labels only"
-    ) as error:
-        checked_labels({"background": 0, "tumour": region, "core": 2}, "dataset.json")
-    assert len(str(error.value)) < 250
+@pytest.mark.parametrize("region", [[1, 2], (1, 2), ["1", "2"], [1.0, 2]])
+def test_regions_are_read_as_numbers(region):
+    labels = checked_labels({"background": 0, "tumour": region, "core": [2], "ignore": 3}, "dataset.json")
+    assert labels == {"background": 0, "tumour": (1, 2), "core": 2, "ignore": 3}
+    assert LabelManager(labels, [1, 2]).foreground_regions == [(1, 2), 2]
+
+
+def test_regions_of_a_model_that_has_learnt_some_of_them_are_read():
+    """It leaves out numbers, and writes a single one twice."""
+    labels = {"background": 0, "core": [3, 3], "whole": [1, 3], "ignore": 4}
+    assert checked_labels(labels, "x") == {"background": 0, "core": (3, 3), "whole": (1, 3), "ignore": 4}
+
+
+BAD_REGIONS = [
+    ({"tumour": [0, 1]}, [1], "the region 'tumour' holds 0, the background. Leave it out of the region."),
+    ({"a": [1, 2], "b": [2, 1]}, [1, 2], "gives 'a' and 'b' the same numbers [1, 2]"),
+    ({"a": [1, 2], "ignore": 2}, [1], "needs the number after the largest of any region, 3. Renumber"),
+    ({"a": [1, "x"]}, [1], "the label 'a' is 'x', but must be a whole number"),
+    ({f"r{i}": [1, i] for i in range(2, 17)}, [1] * 15, "has 15 regions, but nnunet_cil trains at most 14"),
+    ({"a": [1, 2], "b": 2}, None, "has regions, but no 'regions_class_order'. Add the number"),
+    ({"a": [1, 2], "b": 2}, [1], "is [1], but must be a list of 2 numbers"),
+    ({"a": [1, 2], "b": 2}, [1, True], "is [1, True], but must be a list of 2 numbers"),
+    ({"a": [1, 2], "b": 2}, 3, "is 3, but must be a list of 2 numbers"),
+    ({"a": [2, 3], "b": 1}, [1, 2], "gives the region 'a' the number 1, which is none of its own, [2, 3]."),
+]
+
+
+@pytest.mark.parametrize(("labels", "order", "message"), BAD_REGIONS, ids=[m[:30] for *_, m in BAD_REGIONS])
+def test_regions_that_cannot_be_trained_are_refused(labels, order, message):
+    content = {"channel_names": {"0": "MR"}, "labels": {"background": 0, **labels}, "file_ending": ".nii.gz"}
+    content |= {} if order is None else {"regions_class_order": order}
+    with pytest.raises(CILError, match=re.escape(message)) as error:
+        checked_dataset_json(content, "/raw/dataset.json")
+    assert str(error.value).startswith("/raw/dataset.json")
+    assert len(str(error.value)) < 350
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_a_class_without_an_online_dice_counts_in_no_mean():
     logger = SimpleNamespace(local_logger=local, log=local.log, get_value=local.get_value)
     for epoch, dice in enumerate([[0.5, math.nan, 0.25], [math.nan, math.nan, 0.75]], start=3):
         local.my_fantastic_logging["dice_per_class_or_region"] = [dice]
-        record_online_dice(logger, 2, epoch)
+        record_online_dice(logger, [0, 1], epoch)
     assert local.my_fantastic_logging["old_class_agreement"] == pytest.approx(
         [math.nan] * 3 + [0.5, math.nan], nan_ok=True
     )

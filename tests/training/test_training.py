@@ -397,12 +397,12 @@ def test_disjoint_cases_are_all_that_a_step_sees(toy, tmp_path):
     assert set(trainer.do_split()[0]) <= seen[0]
 
 
-def test_regions_are_refused(toy, tmp_path):
+def test_regions_that_the_plans_do_not_know_are_refused(toy, tmp_path):
     names = plan_toy(tmp_path)
     dataset = json.loads((toy / "dataset.json").read_text())
-    dataset["labels"] = {"background": 0, "whole": [1, 2], "core": [2]}
+    dataset |= {"labels": {"background": 0, "whole": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}
     (toy / "dataset.json").write_text(json.dumps(dataset))
-    with pytest.raises(NotImplementedError, match=r"'whole' of the data set is a region \[1, 2\]"):
+    with pytest.raises(CILError, match="were written for a data set with the labels"):
         make_trainer(PGCD, names[0])
 
 

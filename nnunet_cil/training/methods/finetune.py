@@ -8,6 +8,7 @@ from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import fixed
 from nnunet_cil.training.options import OWN_OLD_DICE
+from nnunet_cil.training.region_terms import RegionTerms
 from nnunet_cil.training.step_loss import LossSetup, StepLoss
 
 
@@ -25,6 +26,10 @@ class FineTuneLoss(StepLoss):
         return {"segmentation": self.loss(logits if deep else logits[0], targets if deep else targets[0])}
 
 
+class RegionFineTuneLoss(FineTuneLoss, RegionTerms):
+    """The same of regions: nnU-Net's own loss, for which an old region without labels is nowhere."""
+
+
 class nnUNetTrainerFineTune(nnUNetTrainerCIL):
     """Continues from the previous step's weights with nnU-Net's loss; old classes without labels count as background."""
 
@@ -34,4 +39,5 @@ class nnUNetTrainerFineTune(nnUNetTrainerCIL):
 
     def build_step_loss(self) -> StepLoss:
         """Builds nnU-Net's loss, unchanged."""
-        return FineTuneLoss(self.loss_setup(), self._build_loss())
+        kind = RegionFineTuneLoss if self.step_plan.has_regions else FineTuneLoss
+        return kind(self.loss_setup(), self._build_loss())

@@ -11,6 +11,7 @@ from nnunet_cil.networks.architectures import is_head
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import choice, fixed
+from nnunet_cil.training.region_terms import RegionTerms
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -25,6 +26,10 @@ class FrozenLoss(StepLoss):
         logits = [torch.cat([x[:, : self.num_old].detach(), x[:, self.num_old :]], dim=1) for x in logits]
         log_probs = self.log_probs(logits)
         return {"segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets, batch)}
+
+
+class RegionFrozenLoss(FrozenLoss, RegionTerms):
+    """The same of regions: L_seg of the new ones."""
 
 
 class nnUNetTrainerFrozen(nnUNetTrainerCIL):
@@ -47,16 +52,16 @@ class nnUNetTrainerFrozen(nnUNetTrainerCIL):
 
     def build_step_loss(self) -> StepLoss:
         """Builds the segmentation term."""
-        return FrozenLoss(self.loss_setup())
+        return RegionFrozenLoss(self.loss_setup()) if self.step_plan.has_regions else FrozenLoss(self.loss_setup())
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Trains on a batch as the base; old channels, which have no gradient, are spared the weight decay, too."""
         if self.step_plan.previous is None:
             return super().train_step(batch)
-        parameters = self.bare_network.named_parameters()
-        old = [p.detach()[: self.step_plan.num_old_channels] for name, p in parameters if is_head(name)]
-        before = [rows.clone() for rows in old]
+        rows = list(self.step_plan.old_channels)
+        heads = [p.detach() for name, p in self.bare_network.named_parameters() if is_head(name)]
+        before = [head[rows] for head in heads]
         outputs = super().train_step(batch)
-        for rows, values in zip(old, before, strict=True):
-            rows.copy_(values)
+        for head, values in zip(heads, before, strict=True):
+            head[rows] = values
         return outputs

@@ -9,7 +9,7 @@ from nnunet_cil.networks.architectures import encoder_stages
 from nnunet_cil.networks.features import StageReader
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import number
-from nnunet_cil.training.methods.lwf import LwFLoss, nnUNetTrainerLwF
+from nnunet_cil.training.methods.lwf import LwFLoss, RegionLwFLoss, nnUNetTrainerLwF
 from nnunet_cil.training.step_loss import LossSetup, StepLoss
 
 
@@ -32,6 +32,10 @@ class ILTLoss(LwFLoss):
         return {**terms, "features": self.settings.feature_weight * F.mse_loss(student.float(), teacher.float())}
 
 
+class RegionILTLoss(ILTLoss, RegionLwFLoss):
+    """The same of regions."""
+
+
 class nnUNetTrainerILT(nnUNetTrainerLwF):
     """Incremental Learning Techniques (Michieli & Zanuttigh 2019, https://arxiv.org/abs/1907.13372)."""
 
@@ -40,7 +44,8 @@ class nnUNetTrainerILT(nnUNetTrainerLwF):
     def build_step_loss(self) -> StepLoss:
         """Builds L_seg + 100 L_LwF + 100 times the bottlenecks' squared distance, by default."""
         assert self.teacher is not None
-        return ILTLoss(
+        kind = RegionILTLoss if self.step_plan.has_regions else ILTLoss
+        return kind(
             self.loss_setup(),
             student=StageReader(encoder_stages(self.bare_network)[-1:]),
             teacher=StageReader(encoder_stages(self.teacher.network)[-1:]),

@@ -9,6 +9,7 @@ from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import fixed
 from nnunet_cil.training.methods.finetune import FineTuneLoss
 from nnunet_cil.training.options import OWN_OLD_DICE
+from nnunet_cil.training.region_terms import RegionTerms
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -18,6 +19,10 @@ class JointLoss(FineTuneLoss):
     def visible(self, targets: list[Tensor], batch: Batch) -> list[Tensor]:
         """Returns the targets as they are."""
         return targets
+
+
+class RegionJointLoss(JointLoss, RegionTerms):
+    """The same of regions."""
 
 
 class nnUNetTrainerJoint(nnUNetTrainerCIL):
@@ -33,9 +38,9 @@ class nnUNetTrainerJoint(nnUNetTrainerCIL):
     old_dice_weight = fixed(0.0, OWN_OLD_DICE)
 
     @property
-    def target_label_map(self) -> dict[int, int]:
-        """Data set label -> channel, for every seen class."""
-        return self.step_plan.evaluation_label_map
+    def target_classes(self) -> tuple[str, ...]:
+        """All seen classes."""
+        return self.step_plan.evaluated_classes
 
     @property
     def step_cases(self) -> tuple[str, ...] | None:
@@ -45,7 +50,8 @@ class nnUNetTrainerJoint(nnUNetTrainerCIL):
 
     def build_step_loss(self) -> StepLoss:
         """Builds nnU-Net's loss, unchanged."""
-        return JointLoss(self.loss_setup(), self._build_loss())
+        kind = RegionJointLoss if self.step_plan.has_regions else JointLoss
+        return kind(self.loss_setup(), self._build_loss())
 
     def online_target(self, target: Tensor | list[Tensor], batch: Batch) -> Tensor | list[Tensor]:
         """Returns the labels, which name the old classes themselves."""

@@ -9,6 +9,7 @@ from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import number
 from nnunet_cil.training.options import DISTILLATION_INTERVAL
+from nnunet_cil.training.region_terms import RegionTerms
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -31,6 +32,14 @@ class LwFLoss(StepLoss):
         return {"lwf": self.settings.lwf_weight * lwf}
 
 
+class RegionLwFLoss(LwFLoss, RegionTerms):
+    """The same of regions: L_seg of the new ones, and each old region's probability is held to the teacher's."""
+
+    def distillation(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns the terms that ask the teacher; arguments as for ``terms``."""
+        return {"lwf": self.settings.lwf_weight * self.binary_distillation(logits[0], targets[0], batch)}
+
+
 class nnUNetTrainerLwF(nnUNetTrainerCIL):
     """Learning without Forgetting (Li & Hoiem 2016, https://arxiv.org/abs/1606.09282)."""
 
@@ -39,4 +48,4 @@ class nnUNetTrainerLwF(nnUNetTrainerCIL):
 
     def build_step_loss(self) -> StepLoss:
         """Builds L_seg + 100 L_LwF, by default."""
-        return LwFLoss(self.loss_setup())
+        return RegionLwFLoss(self.loss_setup()) if self.step_plan.has_regions else LwFLoss(self.loss_setup())

@@ -38,6 +38,7 @@ class nnUNetTrainerMiB(nnUNetTrainerCIL):
     """Modeling the Background (Cermelli et al. 2020, https://arxiv.org/abs/2002.00718)."""
 
     reads_partial_labels = True
+    needs_background = "merges classes into the background"
     new_class_start = "balanced"
     mib_weight = number(10.0, "Weight of the unbiased distillation.")
     distillation_interval = DISTILLATION_INTERVAL

@@ -83,6 +83,7 @@ class PLOPLoss(StepLoss):
 class nnUNetTrainerPLOP(nnUNetTrainerCIL):
     """PLOP (Douillard et al. 2021, https://arxiv.org/abs/2011.11390), 2D and 3D."""
 
+    needs_background = "fills the background with pseudo-labels of one class a voxel"
     new_class_start = "balanced"
     pod_weight_2d = number(0.01, "Weight of local POD in a 2D configuration.")
     pod_weight_3d = number(0.0005, "Weight of local POD in a 3D configuration.")

@@ -9,6 +9,7 @@ from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import fixed
 from nnunet_cil.training.methods.finetune import FineTuneLoss
 from nnunet_cil.training.options import OWN_OLD_DICE
+from nnunet_cil.training.region_terms import RegionTerms
 from nnunet_cil.training.step_loss import StepLoss
 
 
@@ -23,6 +24,10 @@ class PseudoLabelLoss(FineTuneLoss):
         return super().terms(logits, self.pseudo_labelled(targets, batch.teacher_classes), batch)
 
 
+class RegionPseudoLabelLoss(PseudoLabelLoss, RegionTerms):
+    """The same of regions: an old one is where the teacher says so, whatever the step's labels say of others."""
+
+
 class nnUNetTrainerPseudoLabel(nnUNetTrainerCIL):
     """Learns from the step's labels merged with the previous model's segmentation.
 
@@ -35,4 +40,5 @@ class nnUNetTrainerPseudoLabel(nnUNetTrainerCIL):
 
     def build_step_loss(self) -> StepLoss:
         """Builds nnU-Net's loss on the merged labels."""
-        return PseudoLabelLoss(self.loss_setup(), self._build_loss())
+        kind = RegionPseudoLabelLoss if self.step_plan.has_regions else PseudoLabelLoss
+        return kind(self.loss_setup(), self._build_loss())

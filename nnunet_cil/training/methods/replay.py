@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,12 +14,13 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.labels import label_map, lookup_table
+from nnunet_cil.labels import Label, all_numbers, lookup_table
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
-from nnunet_cil.training.data import StepDataset
+from nnunet_cil.training.data import StepDataset, label_sets
 from nnunet_cil.training.hyperparameters import fixed, whole_number
 from nnunet_cil.training.options import OWN_OLD_DICE
+from nnunet_cil.training.region_terms import RegionTerms
 from nnunet_cil.training.step_loss import StepLoss
 
 REPLAY_SEED = 12345
@@ -36,11 +37,15 @@ class ReplayLoss(StepLoss):
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Returns the terms segmentation and old_dice."""
         log_probs = self.log_probs(logits)
-        old = range(1, self.num_old)
+        old = range(self.first_class, self.num_old)
         return {
             "segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets, batch),
             "old_dice": self.over_scales(self.labelled_dice, log_probs, targets, batch.labelled, old),
         }
+
+
+class RegionReplayLoss(ReplayLoss, RegionTerms):
+    """The same of regions: binary cross-entropy of those that a sample's labels show."""
 
 
 class ReplayDataset(StepDataset):
@@ -52,7 +57,7 @@ class ReplayDataset(StepDataset):
     def __init__(
         self,
         dataset: nnUNetBaseDataset,
-        label_maps: Sequence[Mapping[int, int]],
+        target_labels: Sequence[Collection[Label]],
         annotated_key: tuple[int, ...],
         offset: int,
     ) -> None:
@@ -60,16 +65,16 @@ class ReplayDataset(StepDataset):
 
         Args:
             dataset: nnU-Net's.
-            label_maps: data set label -> channel, for the step's own cases, then for each group of kept cases.
+            target_labels: as for ``StepDataset``, of the step's own cases, then of each group of kept cases.
             annotated_key: as for ``StepDataset``.
             offset: added to a group's labels, times the group's number from 1.
         """
-        super().__init__(dataset, label_maps[0], annotated_key)
-        self._groups, self._offset = [frozenset(m) for m in label_maps], offset
+        super().__init__(dataset, target_labels[0], annotated_key)
+        self._groups, self._offset = [label_sets(labels) for labels in target_labels], offset
         self.kept: Mapping[str, int] = {}
         """Case -> its group, from 1."""
 
-    def target_labels_in(self, identifier: str) -> frozenset[int]:
+    def target_labels_in(self, identifier: str) -> frozenset[frozenset[int]]:
         """Returns the labels that the case's group shows."""
         return self._groups[self.kept.get(identifier, 0)]
 
@@ -117,13 +122,11 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
         return {case: groups[case] for case in order[: self.replay_cases]}
 
     @property
-    def target_label_maps(self) -> list[dict[int, int]]:
-        """Data set label -> channel, for the step's own cases, then for each group of kept ones."""
+    def target_class_groups(self) -> list[tuple[str, ...]]:
+        """The classes that labels show, of the step's own cases, then of each group of kept ones."""
         step = self.step_plan
-        if step.cases is None:
-            return [self.target_label_map, step.evaluation_label_map]
-        earlier = [label_map(step.dataset_labels, step.labels, classes) for classes in step.steps[: step.step]]
-        return [self.target_label_map, *earlier]
+        earlier = [step.evaluated_classes] if step.cases is None else step.steps[: step.step]
+        return [self.target_classes, *earlier]
 
     @property
     def step_cases(self) -> tuple[str, ...] | None:
@@ -139,20 +142,22 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
     @property
     def label_table(self) -> npt.NDArray[np.int16]:
         """One table for the step's own cases, followed by one for the moved labels of each group."""
-        own, *kept = (lookup_table(m, self.step_plan.dataset_labels.values()) for m in self.target_label_maps)
+        maps = map(self.step_plan.target_labels, self.target_class_groups)
+        own, *kept = (lookup_table(m, all_numbers(self.step_plan.dataset_labels)) for m in maps)
         return np.concatenate([own, *(table[1:] for table in kept)])
 
     def step_dataset(self, dataset: nnUNetBaseDataset) -> StepDataset:
         """Narrows nnU-Net's data set to the labels of each case's step."""
-        narrowed = ReplayDataset(dataset, self.target_label_maps, self.annotated_key, len(super().label_table) - 1)
+        labels = [[self.step_plan.dataset_labels[name] for name in group] for group in self.target_class_groups]
+        narrowed = ReplayDataset(dataset, labels, self.annotated_key, len(super().label_table) - 1)
         narrowed.kept = self.kept_cases
         return narrowed
 
     def build_step_loss(self) -> StepLoss:
         """Builds the segmentation terms."""
-        return ReplayLoss(self.loss_setup())
+        return RegionReplayLoss(self.loss_setup()) if self.step_plan.has_regions else ReplayLoss(self.loss_setup())
 
     def labelled_channels(self, keys: Sequence[str]) -> list[tuple[int, ...]]:
         """Returns the channels that the labels of each case's group show."""
-        channels = [tuple(m.values()) for m in self.target_label_maps]
+        channels = [tuple(self.step_plan.positions[name] for name in group) for group in self.target_class_groups]
         return [channels[self.kept_cases.get(key, 0)] for key in keys]

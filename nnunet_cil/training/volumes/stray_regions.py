@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import cc3d
 import numpy as np
@@ -11,6 +12,9 @@ import torch
 from torch import distributed
 
 from nnunet_cil.losses.prototypes import sum_over_ranks
+
+if TYPE_CHECKING:
+    from nnunet_cil.training.base import nnUNetTrainerCIL
 
 STRAY_SIZE = 0.5
 """A connected region smaller than this share of the class's largest one in the volume is a stray."""
@@ -65,6 +69,21 @@ def cases_with_strays(labels: Iterable[npt.NDArray[np.integer]], classes: Sequen
 def is_stray_free(with_strays: int, cases: int) -> bool:
     """Returns True if so few cases have strays that the class has none; False where no case has the class."""
     return cases > 0 and with_strays <= _MOST_CASES * cases
+
+
+def new_stray_free_classes(trainer: nnUNetTrainerCIL) -> tuple[str, ...]:
+    """Returns the new classes of a training's step that come without stray regions in its labels."""
+    step, device = trainer.step_plan, trainer.device
+    places = {name: step.positions[name] for name in step.new_classes}
+    if not step.has_regions:
+        return stray_free_classes(trainer.training_pass().labels(), places, device) if places else ()
+    return tuple(name for name, bit in places.items() if stray_free_classes(_masks(trainer, bit), {name: 1}, device))
+
+
+def _masks(trainer: nnUNetTrainerCIL, bit: int) -> Iterator[npt.NDArray[np.int16]]:
+    """Yields the mask of a region in each of this rank's cases, (*spatial), 0 or 1."""
+    for labels in trainer.training_pass().labels():
+        yield np.maximum(labels, 0) >> bit & 1
 
 
 def stray_free_classes(

@@ -14,7 +14,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from nnunet_cil.content import file_sha256
@@ -70,6 +70,7 @@ class TeacherVolumes:
         predictor: nnUNetPredictor,
         labelled_channels_in: Callable[[str], Collection[int]],
         stray_free: Collection[int],
+        segmented: Segmented | None = None,
     ) -> None:
         """Segments the cases that are not segmented yet. Returns when every rank is done with its own.
 
@@ -80,6 +81,7 @@ class TeacherVolumes:
             predictor: with the teacher's network.
             labelled_channels_in: case -> channels that its labels show; the teacher's segmentation leaves them out.
             stray_free: channels whose stray regions get the teacher's next most probable class.
+            segmented: makes a segmentation of the teacher's logits; default: ``most_probable_classes``.
 
         Raises:
             CILError: the disk has no room for them.
@@ -96,7 +98,9 @@ class TeacherVolumes:
             if case not in self:
                 data, _, previous, _ = dataset.load_case(case)
                 image = network_input(data, previous, cases.previous_labels)
-                segmentation = _segmented(image, predictor, labelled_channels_in(case), stray_free)
+                segmentation = _segmented(
+                    image, predictor, labelled_channels_in(case), stray_free, segmented or most_probable_classes
+                )
                 self._save(dataset, case, segmentation)
             cases.ranks.barrier_after(number, len(cases.cases))
         cases.ranks.barrier()
@@ -136,7 +140,7 @@ def segment_volumes(
         dropped: classes whose stray regions get the teacher's next most probable class.
     """
     step, configuration = trainer.step_plan, trainer.configuration_manager
-    strays = [step.labels[name] for name in dropped]
+    strays = [step.teacher_classes.index(name) + (not step.has_regions) for name in dropped]
     recipe = {
         "version": _RECIPE_VERSION,
         "teacher": previous.sha256,
@@ -148,10 +152,10 @@ def segment_volumes(
     if trainer.ranks.rank == 0:
         store.claim(Claim.of(Path(trainer.output_folder), previous.file))
     volumes = TeacherVolumes(store.recipe_folder(recipe, previous.file))
-    predictor = volume_predictor(
-        teacher.network, step.old_classes, trainer.plans_manager, configuration, trainer.dataset_json, trainer.device
-    )
-    volumes.write(trainer.training_pass(), predictor, trainer.labelled_channels_in, strays)
+    host = trainer.plans_manager, configuration, trainer.dataset_json, trainer.device
+    predictor = volume_predictor(teacher.network, step.teacher_classes, *host, of_regions=step.has_regions)
+    segmented = region_bits if step.has_regions else most_probable_classes
+    volumes.write(trainer.training_pass(), predictor, trainer.labelled_channels_in, strays, segmented)
     return volumes
 
 
@@ -170,6 +174,8 @@ def volume_predictor(
     configuration: ConfigurationManager,
     dataset_json: Mapping[str, Any],
     device: torch.device,
+    *,
+    of_regions: bool = False,
 ) -> nnUNetPredictor:
     """Returns a predictor for the teacher's network, without mirroring.
 
@@ -180,6 +186,7 @@ def volume_predictor(
         configuration: of the training.
         dataset_json: of the step; its labels are replaced by ``classes``.
         device: of the training.
+        of_regions: the classes overlap.
     """
     predictor = BatchedPredictor(
         tile_step_size=_TILE_STEP,
@@ -188,19 +195,38 @@ def volume_predictor(
         device=device,
         allow_tqdm=False,
     )
-    labels = {name: channel for channel, name in enumerate(("background", *classes))}
-    predictor.manual_initialization(network, plans, configuration, None, {**dataset_json, "labels": labels}, "", None)
+    described = {**dataset_json, **_labels(classes, of_regions=of_regions)}
+    predictor.manual_initialization(network, plans, configuration, None, described, "", None)
     return predictor
 
 
-def _segmented(
-    image: npt.NDArray[np.float32],
-    predictor: nnUNetPredictor,
-    labelled: Collection[int],
-    stray_free: Collection[int],
-) -> npt.NDArray[np.int16]:
-    """Returns the teacher's segmentation, (*spatial). The logits, which fill much of a GPU, are freed with this call."""
-    logits = torch.as_tensor(predictor.predict_sliding_window_return_logits(torch.from_numpy(image)))
+def _labels(classes: Sequence[str], *, of_regions: bool) -> dict[str, Any]:
+    """Returns labels as of nnU-Net's dataset.json, from which it tells the number of channels."""
+    numbers = {name: number for number, name in enumerate(("background", *classes))}
+    if not of_regions:
+        return {"labels": numbers}
+    regions: dict[str, Any] = {name: (number, number) if number else 0 for name, number in numbers.items()}
+    return {"labels": regions, "regions_class_order": list(numbers.values())[1:]}
+
+
+Segmented = Callable[[Tensor, Collection[int], Collection[int]], Tensor]
+"""logits (channels, *spatial), channels that the labels show, those without strays -> (*spatial) int16."""
+
+
+def region_bits(logits: Tensor, labelled: Collection[int], stray_free: Collection[int]) -> Tensor:
+    """Returns a teacher's regions as bits, (*spatial) int16, without those that the labels show; strays are left out."""
+    bits = torch.zeros(logits.shape[1:], dtype=torch.int16, device=logits.device)
+    for c in (c for c in range(len(logits)) if c not in labelled):
+        mask = logits[c] > 0
+        if c in stray_free:
+            strays = stray_regions(mask.cpu().numpy().astype(np.int16), [1])
+            mask &= ~torch.from_numpy(strays).to(mask.device)
+        bits |= mask.to(torch.int16) << c
+    return bits
+
+
+def most_probable_classes(logits: Tensor, labelled: Collection[int], stray_free: Collection[int]) -> Tensor:
+    """Returns a teacher's segmentation, (*spatial) int16, without classes that the labels show; strays get the next class."""
     if decided := [c for c in labelled if c < len(logits)]:
         logits = logits.index_fill(0, torch.tensor(decided, device=logits.device), -torch.inf)
     classes = logits.argmax(0).to(torch.int16)
@@ -208,7 +234,19 @@ def _segmented(
         strays = torch.from_numpy(stray_regions(classes.cpu().numpy(), stray_free)).to(logits.device)
         others = logits[:, strays].scatter(0, classes[strays][None].long(), -torch.inf)
         classes[strays] = others.argmax(0).to(torch.int16)
-    segmentation: npt.NDArray[np.int16] = classes.cpu().numpy()
+    return classes
+
+
+def _segmented(
+    image: npt.NDArray[np.float32],
+    predictor: nnUNetPredictor,
+    labelled: Collection[int],
+    stray_free: Collection[int],
+    segmented: Segmented = most_probable_classes,
+) -> npt.NDArray[np.int16]:
+    """Returns the teacher's segmentation, (*spatial). The logits, which fill much of a GPU, are freed with this call."""
+    logits = torch.as_tensor(predictor.predict_sliding_window_return_logits(torch.from_numpy(image)))
+    segmentation: npt.NDArray[np.int16] = segmented(logits, labelled, stray_free).cpu().numpy()
     return segmentation
 
 

@@ -14,6 +14,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.plans_files import read_plans, reader_of
 from nnunet_cil.host.reading.readers import dataset_reader, named_reader
+from nnunet_cil.labels import has_regions
 from nnunet_cil.names import spelled_alike
 from nnunet_cil.predicted_from import FINAL
 from nnunet_cil.workflows.models.trained_model import read_model
@@ -49,7 +50,16 @@ class Side:
 
     @cached_property
     def labels(self) -> dict[str, int]:
-        """Its foreground classes with their numbers."""
+        """Its foreground classes with their numbers.
+
+        Raises:
+            CILError: they are regions.
+        """
+        if has_regions(self.dataset_json["labels"]):
+            raise CILError(
+                f"{self.path} has regions, which overlap: 'nnunet_cil compare' tells which class a voxel has changed to, and "
+                "needs one class a voxel. Score both models with 'nnunet_cil evaluate'."
+            )
         return {name: n for name, n in self.dataset_json["labels"].items() if name not in ("background", "ignore")}
 
     @property

@@ -33,6 +33,7 @@ from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import num_processes, raw_dataset_folder
 from nnunet_cil.host.raw_dataset import raw_reader
 from nnunet_cil.host.reading.images import as_seen, read_images, read_labels
+from nnunet_cil.labels import NO_CLASSES, Label, all_numbers, numbers_in
 from nnunet_cil.limits import MAX_PICTURES, check_whole_number
 
 NUM_SLICES = 3
@@ -81,9 +82,9 @@ def inspect(dataset: str | int, *, output: Path | None = None, num_pictures: int
     return Inspection(summary="\n".join(lines), page=file)
 
 
-def foreground(content: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the foreground classes of a ``dataset.json``: class -> label."""
-    return {name: number for name, number in content["labels"].items() if name not in ("background", "ignore")}
+def foreground(content: Mapping[str, Any]) -> dict[str, Label]:
+    """Returns the foreground classes of a ``dataset.json``: class -> label, or region."""
+    return {name: number for name, number in content["labels"].items() if name not in NO_CLASSES}
 
 
 def measure(folder: Path, content: Mapping[str, Any], reader: Any) -> list[CaseStatistics]:
@@ -105,12 +106,12 @@ def measure(folder: Path, content: Mapping[str, Any], reader: Any) -> list[CaseS
 
 
 def _measure(
-    case: tuple[str, Path, str], numbers: Mapping[str, int], reader: Any, ignore: int | None
+    case: tuple[str, Path, str], numbers: Mapping[str, Label], reader: Any, ignore: int | None
 ) -> CaseStatistics:
     return case_statistics(*case, numbers, reader, ignore)
 
 
-def _facts(content: Mapping[str, Any], cases: Sequence[CaseStatistics], classes: Mapping[str, int]) -> list[str]:
+def _facts(content: Mapping[str, Any], cases: Sequence[CaseStatistics], classes: Mapping[str, Label]) -> list[str]:
     """Tells of the whole data set: how many cases, which channels and axes, which sizes, and whether sides look swapped."""
     size, spacing = ranges(cases)
     parts = {part: sum(c.part == part for c in cases) for part in ("Tr", "Ts")}
@@ -170,14 +171,14 @@ def _unpaired(folder: Path, content: Mapping[str, Any], cases: Sequence[CaseStat
     ]
 
 
-def _sections(cases: Sequence[CaseStatistics], classes: Mapping[str, int]) -> list[Section]:
+def _sections(cases: Sequence[CaseStatistics], classes: Mapping[str, Label]) -> list[Section]:
     """Makes a table with a row a class, and one with a row a case."""
     unit = unit_of(cases)
     extents = {"ml": "Volumes in ml", "mm2": "Areas in mm2"}.get(unit, "Sizes in voxels")
     per_class = [
         [
             row.name,
-            str(classes[row.name]),
+            ", ".join(map(str, numbers_in(classes[row.name]))),
             f"{row.num_cases} / {len(cases)}",
             *map(number, (row.smallest, row.median, row.largest)),
         ]
@@ -216,8 +217,9 @@ def _pictures(
 ) -> list[Picture]:
     """Draws the cases with the most classes; a case whose image is not there is left out."""
     classes = foreground(content)
-    table = np.zeros(max(classes.values()) + 1, dtype=np.int16)
-    table[list(classes.values())] = np.arange(1, len(classes) + 1)
+    table = np.zeros(max(all_numbers(classes)) + 1, dtype=np.int16)
+    for index, label in enumerate(classes.values(), start=1):  # a later region covers an earlier one
+        table[list(numbers_in(label))] = index
     files = {(found.part, found.name): found for found in labelled_cases(folder, content)}
     pictures: list[Picture] = []
     for case in sorted(cases, key=lambda c: -len(c.num_voxels)):

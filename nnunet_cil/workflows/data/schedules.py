@@ -16,9 +16,10 @@ from nnunet_cil.evaluation.tables import Table
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import raw_dataset_folder
 from nnunet_cil.host.raw_dataset import raw_reader
+from nnunet_cil.labels import class_names
 from nnunet_cil.limits import MAX_SEED, check_whole_number
 from nnunet_cil.schedule import DEFAULT_EPOCHS, Schedule, load_schedule, shipped_schedules
-from nnunet_cil.workflows.data.inspect import foreground, measure
+from nnunet_cil.workflows.data.inspect import measure
 
 ORDERS = {
     "label": "by label number",
@@ -126,8 +127,7 @@ def new(
 def _ordered(folder: Path, order: str, seed: int) -> list[str]:
     """Returns the classes of a raw data set in that order."""
     content = read_dataset_json(folder / "dataset.json")
-    numbers = foreground(content)
-    classes = sorted(numbers, key=lambda name: numbers[name])
+    classes = list(class_names(content["labels"]))
     if order == "size":
         cases = measure(folder, content, raw_reader(folder, content))
         rows = class_statistics([c for c in cases if c.part == "Tr"], classes)

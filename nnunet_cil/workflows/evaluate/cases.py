@@ -16,7 +16,7 @@ from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
 from nnunet_cil.host.raw_dataset import read_raw
 from nnunet_cil.host.reading.spacings import with_spacing_files
 from nnunet_cil.host.splits import SPLITS_FILE, read_split
-from nnunet_cil.labels import labelled_classes
+from nnunet_cil.labels import Label, labelled_classes
 from nnunet_cil.predicted_from import PredictedFrom
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
@@ -33,14 +33,14 @@ class Case:
         name: with the data set's before it, as ``Dataset018_Spleen/case_1``, where there are several data sets.
         reference: the file of its reference labels.
         image: the file of its first channel; it may be missing.
-        labels: what the numbers of the reference labels mean, name -> number.
+        labels: what the numbers of the reference labels mean, name -> number or region.
         classes: the model's classes that the reference labels.
     """
 
     name: str
     reference: Path
     image: Path
-    labels: Mapping[str, int]
+    labels: Mapping[str, Label]
     classes: Sequence[str]
 
 
@@ -58,7 +58,7 @@ class TestSet:
     images: Path
     labels: Path
     dataset: str = ""
-    numbers: Mapping[str, int] = field(default_factory=dict)
+    numbers: Mapping[str, Label] = field(default_factory=dict)
 
     def labels_any_of(self, classes: Sequence[str]) -> bool:
         """Tells whether the data set labels any of the classes. The only data set labels those of every step."""

@@ -21,7 +21,7 @@ from nnunet_cil.host.raw_dataset import label_file_names, raw_reader
 from nnunet_cil.host.reading.case_grids import CaseFiles, check_grids
 from nnunet_cil.host.reading.images import has_colours, read_images, read_labels, whole_numbers
 from nnunet_cil.host.reading.readers import dataset_reader, named_reader
-from nnunet_cil.labels import check_labelled_classes
+from nnunet_cil.labels import all_numbers, check_labelled_classes
 from nnunet_cil.workflows.evaluate.cases import TestSet, test_set
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
@@ -63,7 +63,7 @@ def _check(dataset: str, test: TestSet, planned_reader: str) -> tuple[str, ...]:
     reader = _reader(dataset, content, planned_reader)
     cases = tuple(_paired(test, content, has_colours=has_colours(reader)))
     _check_patterns(dataset, content, {name for name, _, _ in cases})
-    return read_case_files(cases, reader, len(content["channel_names"]), frozenset({0, *content["labels"].values()}))
+    return read_case_files(cases, reader, len(content["channel_names"]), all_numbers(content["labels"]) | {0})
 
 
 def read_case_files(

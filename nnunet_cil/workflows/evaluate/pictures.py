@@ -20,6 +20,7 @@ from nnunet_cil.evaluation.scores import case_means, last_rows, rows_of
 from nnunet_cil.evaluation.training_chart import Terms, training_chart
 from nnunet_cil.files import moved_into_place
 from nnunet_cil.host.reading.images import as_seen, read_images, read_labels
+from nnunet_cil.labels import Label, class_names, numbers_in
 from nnunet_cil.workflows.evaluate.cases import Case
 from nnunet_cil.workflows.evaluate.predict import Prediction
 from nnunet_cil.workflows.model_fold import ModelFold
@@ -114,12 +115,15 @@ def _read_case(
     )
 
 
-def _by_class(array: Any, numbers: Mapping[str, int], classes: Sequence[str]) -> Any:
-    """Returns labels by the order of ``classes``, from 1; anything else, and a class without a number, is 0."""
+def _by_class(array: Any, labels: Mapping[str, Label], classes: Sequence[str]) -> Any:
+    """Returns labels by the order of ``classes``, from 1; anything else, and a class without a number, is 0.
+
+    Regions are painted as nnU-Net paints them: a later one covers an earlier one.
+    """
     ordered = np.zeros(array.shape, dtype=np.int16)
-    for index, name in enumerate(classes, start=1):
-        if name in numbers:
-            ordered[array == numbers[name]] = index
+    for name in class_names(labels):
+        if name in classes:
+            ordered[np.isin(array, numbers_in(labels[name]))] = 1 + classes.index(name)
     return ordered
 
 

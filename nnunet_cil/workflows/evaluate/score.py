@@ -15,6 +15,7 @@ from nnunet_cil.evaluation.files import CaseScores, score_files
 from nnunet_cil.evaluation.scores import score_table
 from nnunet_cil.files import json_sha256, read_json, write_json
 from nnunet_cil.host.reading.spacings import has_spacing_beside, spacing_file
+from nnunet_cil.labels import Label, all_numbers, numbers_in
 from nnunet_cil.workflows.evaluate.predict import Prediction
 from nnunet_cil.workflows.model_fold import ModelFold
 
@@ -118,13 +119,13 @@ def _scored_from(
 
 
 def score_cases(
-    predictions: Sequence[Prediction], channels: Mapping[str, int], tolerance_mm: float, pool: Executor, reader: Any
+    predictions: Sequence[Prediction], channels: Mapping[str, Label], tolerance_mm: float, pool: Executor, reader: Any
 ) -> list[dict[str, Any]]:
     """Returns one row a case and class that its reference labels, in parallel over the cases.
 
     Args:
         predictions: with the cases that they are compared with.
-        channels: the numbers of the predicted labels, by name.
+        channels: what the predicted labels mean, name -> number or region.
         tolerance_mm: of the normalised surface Dice.
         pool: shares the cases.
         reader: an instance of nnU-Net's, the one that the predictions were made with.
@@ -147,7 +148,7 @@ def score_cases(
     ]
 
 
-def _score(channels: Mapping[str, int], tolerance_mm: float, reader: Any, prediction: Prediction) -> CaseScores:
+def _score(channels: Mapping[str, Label], tolerance_mm: float, reader: Any, prediction: Prediction) -> CaseScores:
     """Scores a case; called in another process."""
     case = prediction.case
     return score_files(
@@ -156,9 +157,9 @@ def _score(channels: Mapping[str, int], tolerance_mm: float, reader: Any, predic
         image_file=case.image,
         reader=reader,
         classes={name: (channels[name], case.labels[name]) for name in case.classes},
-        prediction_labels=frozenset(channels.values()),
-        reference_labels=frozenset(case.labels.values()),
-        ignore_label=case.labels.get("ignore"),
+        prediction_labels=all_numbers(channels),
+        reference_labels=all_numbers(case.labels),
+        ignore_label=numbers_in(case.labels["ignore"])[0] if "ignore" in case.labels else None,
         tolerance_mm=tolerance_mm,
     )
 

@@ -12,6 +12,7 @@ from nnunet_cil.content import file_sha256
 from nnunet_cil.evaluation.compared_cases import ComparedCase, Reference
 from nnunet_cil.evaluation.comparison_summary import comparison_summary
 from nnunet_cil.host.dataset_json import read_dataset_json
+from nnunet_cil.labels import single_numbers
 from nnunet_cil.lineage import validation_dice
 from nnunet_cil.locks import Lock
 from nnunet_cil.model_card import model_card
@@ -50,6 +51,11 @@ def compare_extension(
     folds = [model for model in new if model.fold != "all"]
     if not folds:
         logger.info(f"Note: fold all leaves no validation cases. Compare on other images: {_by_hand(old, new)}")
+        return None
+    if old.regions is not None:
+        logger.info(
+            "Note: the models have regions, which overlap; 'nnunet_cil compare' compares models of plain labels only."
+        )
         return None
     content = read_dataset_json(folds[0].model.folder / "dataset.json")
     if old.dataset_json["file_ending"] != content["file_ending"]:
@@ -90,7 +96,7 @@ def _fold_cases(old: Side, model: ModelFold, output: Path, device: str, others: 
             a=files[case.name],
             b=model.folder / "validation" / files[case.name].name,
             image=case.image,
-            reference=Reference(file=case.reference, labels=case.labels, classes=tuple(case.classes)),
+            reference=Reference(file=case.reference, labels=single_numbers(case.labels), classes=tuple(case.classes)),
         )
         for case in cases
     ]

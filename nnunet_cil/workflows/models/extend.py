@@ -26,10 +26,10 @@ from nnunet_cil.host.plans_files import configuration_settings, moved_name, move
 from nnunet_cil.host.preprocess import complete_label_copies, preprocess
 from nnunet_cil.host.preprocessed import refuse_other_preprocessing
 from nnunet_cil.host.raw_dataset import RawData, Sample, label_file_names, read_raw
-from nnunet_cil.labels import check_labelled_classes, labelled_classes, model_labels
+from nnunet_cil.labels import check_labelled_classes, labelled_classes
 from nnunet_cil.names import valid_name
 from nnunet_cil.schedule import check_training_settings
-from nnunet_cil.step_plans import PreviousModel, StepPlan
+from nnunet_cil.step_plans import PreviousModel, StepPlan, labels_after
 from nnunet_cil.training.catalogue import check_data, check_lineage, trainer_class
 from nnunet_cil.workflows.models.extend_checks import (
     check_folds,
@@ -161,12 +161,14 @@ def _step_plan(model: TrainedModel, raw: RawData, new: tuple[str, ...], options:
     refined = tuple(name for name in model.classes if name in options.refine)
     seen = [c for classes in steps for c in classes]
     evaluated = [c for c in seen if c in labels]
+    known = labels_after(model.regions, seen, raw.dataset_json)
+    known.pop("regions")
     return StepPlan(
         schedule=options.name or _default_name(new or ("refined", *refined), len(steps) - 1),
         step=len(steps) - 1,
         steps=steps,
         dataset_labels=dict(labels),
-        labels=model_labels(seen, ignore="ignore" in labels),
+        **known,
         previous=_previous(model),
         training={**_mirroring(model), **options.training},
         hyperparameters=dict(options.hyperparameters),

@@ -15,6 +15,7 @@ from nnunet_cil.host.plans_files import configuration_settings, read_plans
 from nnunet_cil.host.preprocessed import scan_labels
 from nnunet_cil.host.raw_dataset import RawData
 from nnunet_cil.host.training_cases import check_training_cases, unlisted_note
+from nnunet_cil.labels import Label, class_names, has_regions, label_text, numbers_in
 from nnunet_cil.names import spelled_alike
 from nnunet_cil.step_plans import PreviousModel, StepPlan
 from nnunet_cil.validation import validated
@@ -38,7 +39,7 @@ def chosen_folds(model: TrainedModel, folds: Sequence[str]) -> tuple[str, ...]:
 
 
 def new_classes(
-    model: TrainedModel, dataset: str, labels: Mapping[str, int], *, classes: Sequence[str], refine: Sequence[str]
+    model: TrainedModel, dataset: str, labels: Mapping[str, Label], *, classes: Sequence[str], refine: Sequence[str]
 ) -> tuple[str, ...]:
     """Returns the classes to learn: in the order asked for, else all that are new in the order of their labels.
 
@@ -54,7 +55,12 @@ def new_classes(
     Raises:
         CILError: a name that is no label, is named twice, or does not say whether model and data set mean the same organ.
     """
-    known = [name for name in sorted(labels, key=lambda n: labels[n]) if name not in ("background", "ignore")]
+    known = class_names(labels)
+    if has_regions(labels) and model.regions is None:
+        raise CILError(
+            f"dataset.json of {dataset} has regions, but the model {model.folder.name} tells plain labels apart, of which a "
+            "voxel has one. Give the labels one number each there, or extend a model that was trained on regions."
+        )
     for option, names in (("--classes", classes), ("--refine", refine)):
         for name in names:
             if name not in known:
@@ -195,7 +201,7 @@ def _apart_from_previous(plans: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_preprocessed_labels(
-    file: Path, configuration: str, labels: Mapping[str, int], plan: StepPlan, folds: Sequence[str]
+    file: Path, configuration: str, labels: Mapping[str, Label], plan: StepPlan, folds: Sequence[str]
 ) -> None:
     """Refuses preprocessed cases with values that are no label, labels that should not be there, or without a class.
 
@@ -213,11 +219,11 @@ def check_preprocessed_labels(
     present = scan_labels(target, plans, labels, [configuration])[configuration]
     refuse_unlabelled(plan, present)
     for name in plan.target_classes:
-        if not any(labels[name] in values for values in present.values()):
+        if all(set(numbers_in(labels[name])).isdisjoint(values) for values in present.values()):
             folder = target / configuration_settings(plans, configuration)["data_identifier"]
             raise CILError(
-                f"{name!r} (label {labels[name]}) is in the label files of {target.name}, but in none of the preprocessed cases: "
-                f"these are older. Remove {folder} and run the command again."
+                f"{name!r} ({label_text(labels[name])}) is in the label files of {target.name}, but in none of the preprocessed "
+                f"cases: these are older. Remove {folder} and run the command again."
             )
     for fold in folds:
         check_training_cases(plan, target, fold, list(present), present.__getitem__)

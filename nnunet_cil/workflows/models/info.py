@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.content import file_sha256
 from nnunet_cil.evaluation.tables import Table
+from nnunet_cil.labels import class_names, has_regions, numbers_in
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.workflows.models.trained_model import final_checkpoints
 
@@ -44,7 +45,7 @@ def describe(model: Path) -> str:
     parts = [
         f"{file}\nSHA-256 {file_sha256(file)}\ntrainer {checkpoint.get('trainer_name')}, configuration "
         f"{checkpoint['init_args']['configuration']}, {_epochs(checkpoint)}",
-        _classes(classes, lineage).markdown(),
+        _classes(checkpoint["init_args"]["dataset_json"], lineage).markdown(),
     ]
     if lineage:
         parts.append(_steps(lineage).markdown())
@@ -56,6 +57,8 @@ def describe(model: Path) -> str:
         parts.append("No prototypes: a step that continues from it takes them from its confident predictions.")
     else:
         bank, names = state.prototypes, ["background", *classes]
+        if has_regions(checkpoint["init_args"]["dataset_json"]["labels"]):
+            names = [name for region in classes for name in (region, f"outside of {region}")]
         parts.append(_prototypes(names, bank).markdown())
         if len(bank.counts) <= _MOST_PAIRS:
             parts.append(_similarities(names, bank).markdown())
@@ -67,14 +70,19 @@ def _epochs(checkpoint: Mapping[str, Any]) -> str:
     return f"{epochs} epochs" if isinstance(epochs, int) else "exported"
 
 
-def _classes(classes: Sequence[str], lineage: Sequence[StepRecord]) -> Table:
+def _classes(dataset_json: Mapping[str, Any], lineage: Sequence[StepRecord]) -> Table:
+    """Tells of each class its label in a prediction and where it comes from; of a region also the labels that it holds."""
+    labels = dataset_json["labels"]
+    of_regions, classes = has_regions(labels), class_names(labels)
+    numbers = dataset_json["regions_class_order"] if of_regions else range(1, 1 + len(classes))
     origin = {name: record for record in lineage for name in record.classes}
     body = []
-    for channel, name in enumerate(classes, start=1):
+    for label, name in zip(numbers, classes, strict=True):
         record = origin.get(name)
         where = [str(record.step), record.dataset, record.trainer, record.date[:10]] if record else [""] * 4
-        body.append([str(channel), name, *where])
-    return Table(["label", "class", "step", "data set", "trainer", "date"], body)
+        held = [", ".join(map(str, numbers_in(labels[name])))] if of_regions else []
+        body.append([str(label), name, *held, *where])
+    return Table(["label", "class", *(["region"] if of_regions else []), "step", "data set", "trainer", "date"], body)
 
 
 def _steps(lineage: Sequence[StepRecord]) -> Table:

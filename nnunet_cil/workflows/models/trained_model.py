@@ -16,8 +16,10 @@ from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import model_folder_name
 from nnunet_cil.host.networks import check_network_classes, plain_network
 from nnunet_cil.host.plans_files import configuration_settings, read_plans, unmoved_name
+from nnunet_cil.labels import has_regions
 from nnunet_cil.lineage import StepRecord, foreign_record
 from nnunet_cil.names import is_dataset_name, is_path_component
+from nnunet_cil.regions import RegionLabels
 from nnunet_cil.step_plans import StepPlan, read_step_plan
 
 _RESTORE = "Restore the file."
@@ -53,8 +55,14 @@ class TrainedModel:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The foreground classes, in channel order."""
+        """The foreground classes, in order of learning."""
         return tuple(name for classes in self.steps for name in classes)
+
+    @property
+    def regions(self) -> RegionLabels | None:
+        """Its regions; None where its classes do not overlap."""
+        labels = self.dataset_json["labels"]
+        return RegionLabels.of(labels, self.dataset_json["regions_class_order"]) if has_regions(labels) else None
 
     @cached_property
     def step(self) -> StepPlan | None:
@@ -85,7 +93,7 @@ def read_model(folder: Path, trusted: Sequence[str] = (), *, verdict: str = "can
 
     Raises:
         CILError: not the folder of an nnU-Net v2 model, folds that know different classes, or names that would lead elsewhere.
-        NotImplementedError: regions, or a cascade.
+        NotImplementedError: a cascade.
     """
     from nnunet_cil.training.state import foreground_classes, lineage_of, read_model_checkpoint
 
@@ -144,7 +152,7 @@ def _refuse_other_folders(folder: Path) -> None:
 def _steps(lineage: Sequence[StepRecord], classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """Returns the classes of each step, as the lineage tells; a model that was not trained in steps has one."""
     steps = tuple(record.classes for record in lineage)
-    return steps if [name for step in steps for name in step] == list(classes) else (tuple(classes),)
+    return steps if sorted(name for step in steps for name in step) == sorted(classes) else (tuple(classes),)
 
 
 def final_checkpoints(model: Path) -> dict[str, Path]:

@@ -14,10 +14,11 @@ from nnunet_cil.host.preprocessed import distinct_values
 from nnunet_cil.host.raw_dataset import RawData
 from nnunet_cil.host.reading.images import read_labels, whole_numbers
 from nnunet_cil.host.training_cases import LabelsIn
+from nnunet_cil.labels import Label, label_text, numbers_in
 from nnunet_cil.step_plans import StepPlan
 
 
-def refuse_other_numbers(target: Path, labels: Mapping[str, int]) -> None:
+def refuse_other_numbers(target: Path, labels: Mapping[str, Label]) -> None:
     """Refuses labels whose numbers have changed since the data set was preprocessed.
 
     Args:
@@ -87,12 +88,15 @@ def refuse_unlabelled(step: StepPlan, present: Mapping[str, Collection[int]]) ->
         CILError: names the case and the class.
     """
     for case, values in present.items():
+        labelled = step.labelled.get(case, step.evaluated_classes)
+        # a number of several regions is that of the labelled one
+        known = {n for name in labelled for n in numbers_in(step.dataset_labels[name])}
         for name in step.evaluated_classes:
             label = step.dataset_labels[name]
-            if label in values and name not in step.labelled.get(case, step.evaluated_classes):
+            if name not in labelled and not (set(numbers_in(label)) - known).isdisjoint(values):
                 raise CILError(
-                    f"Case {case!r} holds {name!r} (label {label}), but 'labelled_classes' in dataset.json says that it is not "
-                    "labelled there. Correct the one or the other, and run the command again."
+                    f"Case {case!r} holds {name!r} ({label_text(label)}), but 'labelled_classes' in dataset.json says that it is "
+                    "not labelled there. Correct the one or the other, and run the command again."
                 )
 
 

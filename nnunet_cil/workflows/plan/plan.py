@@ -18,7 +18,13 @@ from nnunet_cil.host.raw_dataset import label_file_names
 from nnunet_cil.labels import NUMBERS_DIFFER, check_labelled_classes, labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, plan_steps
-from nnunet_cil.training.catalogue import check_data, fixed_names, hyperparameter_names, trainer_class
+from nnunet_cil.training.catalogue import (
+    check_data,
+    fixed_names,
+    hyperparameter_names,
+    refuse_cascade_of_regions,
+    trainer_class,
+)
 from nnunet_cil.workflows.plan.fold_checks import (
     check_folds,
     check_raw_folds,
@@ -226,6 +232,7 @@ def _check_steps(
         for step, found in zip(steps, data, strict=True):
             if step.step > 0 or first_trainer is None:
                 check_data(trainer, step, found.folder.name)
+                refuse_cascade_of_regions(step, found.plans, trainings.configuration)
     return trainings.folds
 
 
@@ -260,7 +267,7 @@ def _plan_steps(
     cases = deal_among_steps(schedule, datasets, data)
     check_presence(schedule, own, cases)
     first = first_trainer or (planned_first_trainer(files[1]) if len(files) > 1 else None)
-    steps = plan_steps(schedule, datasets, [d.labels for d in own], [f.stem for f in files], cases, first)
+    steps = plan_steps(schedule, datasets, [d.dataset_json for d in own], [f.stem for f in files], cases, first)
     return [
         replace(s, labelled=labelled_classes(d.dataset_json, s.cases or d.cases, s.evaluated_classes))
         for s, d in zip(steps, own, strict=True)

@@ -18,7 +18,7 @@ from nnunet_cil.host.preprocess import PLANNERS, missing_commands
 from nnunet_cil.host.preprocessed import PreprocessedCases, preprocessed_configurations, scan_labels
 from nnunet_cil.host.raw_dataset import read_raw_if_there
 from nnunet_cil.host.splits import SPLITS_FILE, deal_cases, split_of, unlisted_cases
-from nnunet_cil.labels import labelled_classes
+from nnunet_cil.labels import Label, label_text, labelled_classes, numbers_in
 from nnunet_cil.schedule import Schedule
 from nnunet_cil.workflows.plan.label_checks import refuse_old_labels, refuse_other_numbers
 from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on
@@ -48,9 +48,9 @@ class PreprocessedData:
         return sorted(set.intersection(*map(set, self.present.values())))
 
     @property
-    def labels(self) -> dict[str, int]:
-        """Name -> number."""
-        labels: dict[str, int] = self.dataset_json["labels"]
+    def labels(self) -> dict[str, Label]:
+        """Name -> number, or numbers of a region."""
+        labels: dict[str, Label] = self.dataset_json["labels"]
         return labels
 
 
@@ -223,9 +223,10 @@ def check_presence(schedule: Schedule, data: Sequence[PreprocessedData], cases: 
             )
         for configuration, present in found.present.items():
             for class_name in step.classes:
-                if not any(labels[class_name] in present[case] for case in own):
+                numbers = set(numbers_in(labels[class_name]))
+                if all(numbers.isdisjoint(present[case]) for case in own):
                     raise CILError(
-                        f"step {index} of {schedule.name} learns {class_name!r} (label {labels[class_name]}), but none of its "
-                        f"{len(own)} cases has that label in {configuration}. Look for it with 'nnunet_cil inspect', and "
+                        f"step {index} of {schedule.name} learns {class_name!r} ({label_text(labels[class_name])}), but none of "
+                        f"its {len(own)} cases has that label in {configuration}. Look for it with 'nnunet_cil inspect', and "
                         "preprocess again."
                     )

@@ -67,7 +67,6 @@ def check_data_sets(schedule: Schedule, datasets: Sequence[str], base_plans: str
     Raises:
         CILError: a class that is not in its step's data set, other channels, another format of files, or an ID by which nnU-Net
             finds several data sets.
-        NotImplementedError: regions.
     """
     first = datasets[0]
     known = {name: preprocessed_or_raw(name) for name in dict.fromkeys(datasets)}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.files import read_json, write_json
@@ -14,7 +15,7 @@ from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import logs_folder
 from nnunet_cil.host.plans_files import read_plans, reader_of
 from nnunet_cil.host.reading.readers import dataset_reader
-from nnunet_cil.labels import labelled_classes
+from nnunet_cil.labels import Label, has_regions, labelled_classes, numbers_in
 from nnunet_cil.step_plans import read_step_plan
 from nnunet_cil.workflows.tools.compared_models import ComparedModels, Selection
 from nnunet_cil.workflows.tools.references import FOLDER, cross_validation_environment, label_table, write_references
@@ -159,6 +160,9 @@ def _renumbered(folders: ComparedFolders, *, needs_all: bool, needs_classes: boo
         if needs_classes or not known:
             raise CILError(f"{folders.references}: {what}. Give references that do.")
         logger.info(f"Note: {what}; nnU-Net scores the others.")
+    if has_regions(content["labels"]):
+        _check_regions(folders, content["labels"], labels, missing)
+        return folders.references, folders.dataset_json
     numbers = {"background": 0, **{name: content["labels"][name] for name in known}}
     if "ignore" in labels:
         numbers["ignore"] = 1 + max(numbers.values())
@@ -171,10 +175,26 @@ def _renumbered(folders: ComparedFolders, *, needs_all: bool, needs_classes: boo
     return target / "labels", target / "dataset.json"
 
 
-def _reference_labels(folders: ComparedFolders, plans: dict[str, object], content: dict[str, object]) -> dict[str, int]:
+def _check_regions(
+    folders: ComparedFolders, model: Mapping[str, Label], references: Mapping[str, Label], missing: Sequence[str]
+) -> None:
+    """Refuses references that give regions other numbers than the predictions: a number may belong to several regions."""
+    known = [name for name in model if name not in missing]
+    numbers = (
+        {name: set(numbers_in(labels[name])) for name in known if name in labels} for labels in (model, references)
+    )
+    ours, theirs = numbers
+    if missing or ours != theirs:
+        raise CILError(
+            f"{folders.references} numbers or lacks regions of the predictions ({dict(model)}). Give references with these "
+            "numbers, or score the model with 'nnunet_cil evaluate'."
+        )
+
+
+def _reference_labels(folders: ComparedFolders, plans: dict[str, object], content: dict[str, object]) -> dict[str, Any]:
     """Returns the numbers of the references: those of their dataset.json, or of the step's data set."""
     if folders.references_json is not None:
-        labels: dict[str, int] = read_dataset_json(folders.references_json)["labels"]
+        labels: dict[str, Any] = read_dataset_json(folders.references_json)["labels"]
         return labels
     if "cil" not in plans:
         raise CILError(

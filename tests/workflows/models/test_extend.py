@@ -619,7 +619,17 @@ def test_folders_that_are_no_model(unprocessed, tmp_path):
         extend(tmp_path / "v1", 18, ExtendOptions())
     file = unprocessed / "dataset.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"labels": {"background": 0, "whole": [1, 2]}}))
-    with pytest.raises(NotImplementedError, match="'whole' of the data set is a region"):
+    with pytest.raises(CILError, match="has regions, but no 'regions_class_order'"):
+        extend(unprocessed, 18, ExtendOptions())
+
+
+def test_a_model_of_plain_labels_is_not_extended_with_regions(unprocessed):
+    file = root_of(unprocessed) / "raw" / NEW / "dataset.json"
+    regions = {"labels": {"background": 0, "rim": [1, 2], "kidney": 1}, "regions_class_order": [2, 1]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | regions))
+    with pytest.raises(
+        CILError, match=r"tells plain labels apart, of which a voxel has one\. Give the labels one number"
+    ):
         extend(unprocessed, 18, ExtendOptions())
 
 

@@ -37,7 +37,7 @@ def data_set(folder, shown, *configurations, folds=(((0, 1, 2, 3), (4, 5)), ((2,
 def steps_on(*data, cases=(None, None)):
     schedule = Schedule(name="two", steps=(Step(classes=("liver",)), Step(classes=("spleen",))))
     names = [d.folder.name for d in data]
-    return plan_steps(schedule, names, [d.labels for d in data], ["p_step0", "p_step1"], cases), data
+    return plan_steps(schedule, names, [d.dataset_json for d in data], ["p_step0", "p_step1"], cases), data
 
 
 def test_the_folds_that_are_asked_for_count(tmp_path):

@@ -22,7 +22,7 @@ def planned(tmp_path):
     """Steps of two and one class, planned."""
     schedule = load_schedule(write_schedule(tmp_path, [[A, B], [C]], name="chest"))
     labels = {"background": 0, A: 1, B: 2, C: 3}
-    return plan_steps(schedule, DATA, [labels] * 2, ["plans_0", "plans_1"], [None, None])
+    return plan_steps(schedule, DATA, [{"labels": labels}] * 2, ["plans_0", "plans_1"], [None, None])
 
 
 @pytest.mark.parametrize(

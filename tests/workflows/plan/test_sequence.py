@@ -116,7 +116,7 @@ def test_data_sets_and_classes_that_do_not_go_together_are_refused(raw_new, tmp_
             {"channel_names": {"0": "CT"}},
             rf"{NEW} does not look like {DATASET}.*CT, but .* MR.*'nnunet_cil plan .*--force",
         ),
-        ({"labels": NEW_LABELS | {"whole": [1, 2]}}, "'whole' of the data set is a region"),
+        ({"labels": NEW_LABELS | {"whole": [1, 2]}}, "has regions, but no 'regions_class_order'"),
     ],
 )
 def test_data_sets_that_do_not_fit_are_refused_before_the_long_work(

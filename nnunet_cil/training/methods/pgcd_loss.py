@@ -1,0 +1,120 @@
+"""PGCD's and DAPD's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nnunet_cil.losses.chunks import sum_over_chunks
+from nnunet_cil.losses.distillation import pgcd_loss
+from nnunet_cil.losses.prototypes import (
+    class_means,
+    cosine_alignment,
+    labels_within,
+    mean_own_similarity,
+    permuted_similarity,
+    prototype_centre,
+    prototype_similarity,
+)
+from nnunet_cil.losses.segmentation import merge_new_into_background
+from nnunet_cil.networks.prototype_bank import PrototypeBank
+from nnunet_cil.training.batch import Batch
+from nnunet_cil.training.step_loss import LossSetup, StepLoss
+
+
+class PGCDLoss(StepLoss):
+    """L = L_seg + pgcd_weight L_PGCD + dapd_weight L_DAPD.
+
+    L_seg, at every scale: unbiased cross-entropy (background and old classes are one label) + soft Dice over new
+    classes. L_PGCD and L_DAPD at full resolution. A term of weight 0 is not computed. Source: our reading of Zhu et al.
+    2025, https://arxiv.org/abs/2511.07749; docs/explanation/pgcd.md has every equation.
+    """
+
+    def __init__(self, setup: LossSetup, *, bank: PrototypeBank) -> None:
+        """Takes the prototypes; the background's is updated in place while training."""
+        super().__init__(setup)
+        self.bank = bank
+
+    def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns the terms segmentation, pgcd and dapd."""
+        log_probs = self.log_probs(logits)
+        terms = {"segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets, batch)}
+        return terms | self.distilled(lambda: self._distillation(log_probs[0], targets[0], batch))
+
+    def _distillation(self, log_probs: Tensor, target: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Returns the terms pgcd and dapd, and updates the background's prototype between them."""
+        settings, terms = self.settings, {}
+        unlabelled = self.unlabelled(target)
+        teacher_features = batch.teacher.features.float()
+        classes = labels_within(batch.teacher_classes, unlabelled, self.num_old)
+        teacher_local, counts = class_means(teacher_features, classes, self.num_old)
+        if settings.pgcd_weight:
+            _, valid = self.split(target)
+            num_voxels = unlabelled.numel() if valid is None else valid.sum().clamp(min=1)
+            resemblance = self._resemblance(teacher_features, classes)
+            pgcd = self._pgcd(log_probs, teacher_features, unlabelled, num_voxels, resemblance, batch)
+            terms["pgcd"] = settings.pgcd_weight * pgcd
+        if torch.is_grad_enabled():
+            momentum = settings.background_momentum**settings.distillation_interval
+            self.bank.update_background(teacher_local[0], counts[0], momentum)
+        if settings.dapd_weight:
+            terms["dapd"] = settings.dapd_weight * self._dapd(batch.features, classes, teacher_local, counts)
+        return terms
+
+    def _pgcd(
+        self,
+        log_probs: Tensor,
+        teacher_features: Tensor,
+        unlabelled: Tensor,
+        num_voxels: int | Tensor,
+        resemblance: Callable[[Tensor, Tensor], Tensor],
+        batch: Batch,
+    ) -> Tensor:
+        has_volumes = batch.volume_classes is not None
+
+        def of_chunk(
+            log_probs: Tensor, teacher_logits: Tensor, features: Tensor, predicted: Tensor, unlabelled: Tensor
+        ) -> Tensor:
+            student = merge_new_into_background(log_probs, self.num_old)
+            pi = resemblance(features, teacher_logits)
+            teacher = batch.corrected(teacher_logits, predicted[:, 0] if has_volumes else None)
+            beta = self.settings.pgcd_beta
+            return pgcd_loss(student, teacher, pi, unlabelled[:, 0], beta=beta, num_voxels=num_voxels)
+
+        maps = batch.teacher_classes[:, None], unlabelled[:, None]
+        return sum_over_chunks(of_chunk, log_probs, batch.teacher_logits, teacher_features, *maps)
+
+    def _resemblance(self, features: Tensor, classes: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """Returns what gives the pi of w_c = 1 + beta pi_c, from features and logits of the teacher.
+
+        ``prototypes``: the similarity to the prototypes. The other ones are controls. ``teacher``: the teacher's probability p_c.
+        ``permuted``: the similarity to another class's prototype, pi_sigma(c). ``uniform``: a number for each class, the mean of
+        pi_c over the voxels of the batch that the teacher calls c; 0 where it calls none so.
+
+        Args:
+            features: (batch, channels, *spatial) float32, the teacher's.
+            classes: (batch, *spatial) int64 in [0, K], the teacher's; K stands for none.
+        """
+        weighting = self.settings.pgcd_weighting
+        if weighting == "teacher":
+            return lambda _features, logits: logits.float().softmax(1)
+        if weighting == "permuted":
+            return lambda features, _logits: permuted_similarity(self._similarity(features))
+        if weighting == "uniform":
+            means = mean_own_similarity(self._similarity(features), classes)
+            return lambda _features, logits: means.view(1, -1, *[1] * (logits.ndim - 2)).expand_as(logits)
+        return lambda features, _logits: self._similarity(features)
+
+    def _similarity(self, features: Tensor) -> Tensor:
+        bank, temperature = self.bank, self.settings.similarity_temperature
+        return prototype_similarity(features, bank.prototypes, bank.known, temperature=temperature)
+
+    def _dapd(self, features: Tensor, classes: Tensor, teacher_local: Tensor, counts: Tensor) -> Tensor:
+        student_local, _ = class_means(features, classes, self.num_old)
+        used = counts > self.settings.min_voxels
+        centre = prototype_centre(self.bank.prototypes, self.bank.known)
+        to_global = cosine_alignment(student_local - centre, self.bank.prototypes - centre, used & self.bank.known)
+        to_teacher = cosine_alignment(student_local - centre, teacher_local - centre, used)
+        return to_global + to_teacher
