@@ -109,12 +109,22 @@ def stages(plans: Mapping[str, Any], configuration: str) -> tuple[str, ...]:
     return before, configuration
 
 
-def configuration_with_data(plans: Mapping[str, Any], configuration: str) -> str:
-    """Returns the configuration that is preprocessed for one: itself, or that from which it inherits its data."""
+def preprocessed_for(plans: Mapping[str, Any], configuration: str) -> list[str]:
+    """Returns the configurations that are preprocessed for one: itself; for a cascade two, and not itself.
+
+    Raises:
+        CILError: as ``stages``.
+    """
+    trained = stages(plans, configuration)
+    return [configuration] if len(trained) == 1 else [_with_data(plans, stage) for stage in trained]
+
+
+def _with_data(plans: Mapping[str, Any], configuration: str) -> str:
+    """Returns a configuration, or that from which it inherits its data."""
     own = plans["configurations"][configuration]
     if "data_identifier" in own or "inherits_from" not in own:
         return configuration
-    return configuration_with_data(plans, own["inherits_from"])
+    return _with_data(plans, own["inherits_from"])
 
 
 def small_plans(

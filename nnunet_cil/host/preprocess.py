@@ -16,7 +16,7 @@ from nnunet_cil.host.commands import call, user_environment
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import id_argument, nnunet_folder
 from nnunet_cil.host.label_record import LabelRecord
-from nnunet_cil.host.plans_files import configuration_with_data, read_plans, stages
+from nnunet_cil.host.plans_files import preprocessed_for, read_plans, stages
 from nnunet_cil.host.preprocessed import PreprocessedCases
 from nnunet_cil.locks import Lock
 
@@ -220,7 +220,7 @@ def missing_commands(dataset: str, configuration: str, base_plans: str) -> list[
         commands.append(["nnUNetv2_extract_fingerprint", "-d", id_argument(dataset), "--verify_dataset_integrity"])
     content = read_plans(plans, "")
     known = configuration in content["configurations"]  # what is wrong with it, plan says
-    names = [configuration_with_data(content, stage) for stage in stages(content, configuration)] if known else []
+    names = preprocessed_for(content, configuration) if known else []
     if missing := [name for name in names if not _is_complete(PreprocessedCases.of(folder, content, name))]:
         commands.append(["nnUNetv2_preprocess", "-d", id_argument(dataset), "-c", *missing, "-plans_name", base_plans])
     return commands

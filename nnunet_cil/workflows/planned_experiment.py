@@ -12,7 +12,7 @@ from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import dataset_id, model_folder_name, nnunet_folder
 from nnunet_cil.host.plans_files import (
-    configuration_with_data,
+    preprocessed_for,
     read_plans,
     reader_of,
     refuse_other_data_set,
@@ -155,8 +155,7 @@ class PlannedExperiment:
         for name in others:
             which = ["-d", str(dataset_id(name))]
             moved = plans_on(name, first, self.experiment.base_plans)
-            plans = read_plans(self.files[0], "")
-            names = [configuration_with_data(plans, stage.experiment.configuration) for stage in self.stages]
+            names = preprocessed_for(read_plans(self.files[0], ""), self.experiment.configuration)
             how = ["-c", *names, "-plans_name", moved]
             commands += [["nnUNetv2_extract_fingerprint", *which], ["nnUNetv2_preprocess", *which, *how]]
         return [*commands, plan] if others else []

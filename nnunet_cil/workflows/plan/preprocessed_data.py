@@ -13,7 +13,7 @@ from typing import Any
 from nnunet_cil.errors import CILError, did_you_mean, few_names
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import id_argument, nnunet_folder
-from nnunet_cil.host.plans_files import configuration_with_data, read_plans, refuse_other_data_set, stages
+from nnunet_cil.host.plans_files import preprocessed_for, read_plans, refuse_other_data_set
 from nnunet_cil.host.preprocess import PLANNERS, missing_commands
 from nnunet_cil.host.preprocessed import PreprocessedCases, preprocessed_configurations, scan_labels
 from nnunet_cil.host.raw_dataset import read_raw_if_there
@@ -101,8 +101,7 @@ def read_first(dataset: str, base: dict[str, Any], configuration: str | None = N
     if not configurations:
         command = shlex.join(["nnUNetv2_preprocess", "-d", id_argument(dataset), "-plans_name", base["plans_name"]])
         raise CILError(f"No configuration of {dataset} is preprocessed yet. Run '{command}' first.")
-    trained = stages(base, configuration) if configuration and configuration in base["configurations"] else ()
-    names = {configuration_with_data(base, stage) for stage in trained}
+    names = preprocessed_for(base, configuration) if configuration and configuration in base["configurations"] else ()
     return _read(dataset, base, [name for name in configurations if name in names] or configurations)
 
 
