@@ -212,6 +212,12 @@ class StepPlan:
             bits[numbers_in(self.dataset_labels["ignore"])[0]] = self.ignore_label
         return bits
 
+    def painted_before(self, number: int) -> int:
+        """Returns what the previous step's model of regions predicts where this step's predicts ``number``; 0: background."""
+        painted = dict(zip(self.model_classes, self.regions_class_order, strict=True))
+        holding = [name for name in self.teacher_classes if number in numbers_in(self.labels[name])]
+        return painted[holding[-1]] if holding else 0
+
     @property
     def training_label_map(self) -> dict[int, int]:
         """``target_labels`` of the target classes (and ignore): what training may see."""

@@ -30,7 +30,7 @@ from nnunet_cil.step_plans import read_step_plan
 from nnunet_cil.training import hyperparameters, options
 from nnunet_cil.training.batch import Batch, labelled_mask, read_batch
 from nnunet_cil.training.cases import check_before_training, check_shown_classes
-from nnunet_cil.training.catalogue import check_data, check_lineage, refuse_cascade_of_regions
+from nnunet_cil.training.catalogue import check_data, check_lineage
 from nnunet_cil.training.epoch_logs import EpochLogs
 from nnunet_cil.training.final_validation import final_validation
 from nnunet_cil.training.hyperparameters import fixed
@@ -118,14 +118,12 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
 
         Raises:
             CILError: the block is missing or unusable, or the trainer cannot train the step.
-            NotImplementedError: a cascade of regions.
         """
         dataset_json = checked_dataset_json(dataset_json, f"dataset.json of {plans.get('dataset_name')}")
         step_plan = read_step_plan(plans, dataset_json)
         self.check_hyperparameters(step_plan.hyperparameters, f"Schedule {step_plan.schedule}")
         hyperparameters.set_values(self, step_plan.hyperparameters)
         check_data(type(self), step_plan, str(plans["dataset_name"]))
-        refuse_cascade_of_regions(step_plan, plans, configuration)
         self._lock = fold_lock(
             fold_folder(plans["dataset_name"], type(self).__name__, plans["plans_name"], configuration, fold)
         )

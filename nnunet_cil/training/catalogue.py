@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import runpy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.errors import CILError, did_you_mean
-from nnunet_cil.host.plans_files import configuration_settings
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.shipped import trainer_names, trainers_file
 from nnunet_cil.step_plans import StepPlan
@@ -106,19 +105,6 @@ def _check_regions(trainer: type[nnUNetTrainerCIL], step: StepPlan, where: str) 
         raise CILError(
             f"{where} sets new_class_start to {start!r}, a start from the background, which a model of regions does not have. "
             "Remove it: new regions start as nnU-Net's fresh layer."
-        )
-
-
-def refuse_cascade_of_regions(step: StepPlan, plans: Mapping[str, Any], configuration: str) -> None:
-    """Refuses a cascade whose classes are regions: what its network sees of them changes with each step.
-
-    Raises:
-        NotImplementedError: with the configurations that can be trained.
-    """
-    if step.has_regions and configuration_settings(plans, configuration).get("previous_stage"):
-        raise NotImplementedError(
-            f"Configuration {configuration!r} is a cascade, and step {step.step} of {step.schedule} has regions; nnunet_cil "
-            "trains one or the other. Train 2d, 3d_lowres or 3d_fullres."
         )
 
 

@@ -72,7 +72,7 @@ def _check_origin(trainer: nnUNetTrainerCIL, fold: StageFold) -> None:
     record = None if state is None else state.lineage[-1]
     expected = (type(trainer).__name__, str(trainer.plans_manager.plans_name), fold.fold)
     found = None if record is None else (record.trainer, record.plans, record.fold)
-    if found != expected or state is None or state.classes != trainer.step_plan.seen_classes:
+    if found != expected or state is None or state.classes != trainer.step_plan.model_classes:
         told = "it was not trained in steps" if found is None else f"it is of {found[0]}, {found[1]}, fold {found[2]}"
         raise CILError(
             f"{file} is not the model of this step before the cascade: {told}. Remove its folder, and train it with "

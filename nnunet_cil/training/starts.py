@@ -13,7 +13,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.networks.features import HeadReader
 from nnunet_cil.networks.heads import joined_heads, widen_heads
 from nnunet_cil.networks.imprinting import Moments, imprinted_heads
-from nnunet_cil.networks.inputs import see_channels, widen_inputs
+from nnunet_cil.networks.inputs import see_channels, see_sums, spread_inputs, widen_inputs
 from nnunet_cil.networks.teacher import Teacher, autocast
 from nnunet_cil.training.state import PreviousStep
 from nnunet_cil.training.step_loss import resized
@@ -26,7 +26,9 @@ def build_teacher(trainer: nnUNetTrainerCIL, weights: Mapping[str, Tensor]) -> T
     """Builds the teacher of a step from the previous step's weights. In a cascade it sees the channels that it was trained on."""
     network = _previous_network(trainer)
     network.load_state_dict(weights)
-    if trainer.is_cascaded:
+    if trainer.is_cascaded and trainer.step_plan.has_regions:
+        see_sums(network, _region_inputs(trainer))
+    elif trainer.is_cascaded:
         see_channels(network, _old_inputs(trainer))
     return Teacher(network, trainer.device, compiled=trainer._do_i_compile())
 
@@ -65,7 +67,10 @@ def start_weights(trainer: nnUNetTrainerCIL, previous: PreviousStep) -> dict[str
     Returns:
         A state dict with channels for the new classes, in a cascade with inputs for them; the same on every rank.
     """
-    return widen_inputs(_with_new_classes(trainer, previous), trainer.bare_network.state_dict(), _old_inputs(trainer))
+    weights = _with_new_classes(trainer, previous)
+    if trainer.is_cascaded and trainer.step_plan.has_regions:
+        return spread_inputs(weights, _input_names(trainer), _region_inputs(trainer), trainer.num_input_channels)
+    return widen_inputs(weights, trainer.bare_network.state_dict(), _old_inputs(trainer))
 
 
 def _with_new_classes(trainer: nnUNetTrainerCIL, previous: PreviousStep) -> dict[str, Tensor]:
@@ -88,7 +93,8 @@ def old_weights_at_start(trainer: nnUNetTrainerCIL) -> dict[str, Tensor]:
     """Returns the weights with which the step began, for the channels that the teacher has; new ones may follow them."""
     assert trainer.teacher is not None
     weights, seen = trainer.teacher.network.state_dict(), _old_inputs(trainer)
-    if seen != list(range(len(seen))):
+    groups = _region_inputs(trainer) if trainer.is_cascaded and trainer.step_plan.has_regions else [[c] for c in seen]
+    if groups != [[c] for c in range(len(seen))]:
         raise CILError(
             f"{type(trainer).__name__} compares weights with the step before by their place, but the labels of "
             f"{', '.join(trainer.step_plan.new_classes)} come between the cascade's inputs of that step. Learn regions of low "
@@ -118,6 +124,26 @@ def _old_inputs(trainer: nnUNetTrainerCIL) -> list[int]:
     num_images = trainer.num_input_channels - len(own)
     old = {number for name in trainer.step_plan.old_classes for number in np.atleast_1d(labels[name]).tolist()}
     return [*range(num_images), *(num_images + i for i, label in enumerate(own) if label in old)]
+
+
+def _region_inputs(trainer: nnUNetTrainerCIL) -> list[list[int]]:
+    """Returns, of each channel that the previous step's network sees, the channels of this one's that show the same.
+
+    The stage before has new regions: where it says core now, its whole was before. So a label goes to the channel of what the
+    previous model would have said.
+    """
+    step, old, own = trainer.step_plan, _old_inputs(trainer), trainer.label_manager.foreground_labels
+    num_images = trainer.num_input_channels - len(own)
+    before = [step.painted_before(label) for label in own]
+    groups = [[num_images + i for i, b in enumerate(before) if b == own[c - num_images]] for c in old[num_images:]]
+    return [*([channel] for channel in range(num_images)), *groups]
+
+
+def _input_names(trainer: nnUNetTrainerCIL) -> list[str]:
+    """Returns the names of the weights that see a network's input: those that differ with the number of its channels."""
+    with torch.device("meta"):
+        one, other = (_network(trainer, number, 1).state_dict() for number in (1, 2))
+    return [name for name in one if one[name].shape != other[name].shape]
 
 
 def _network(trainer: nnUNetTrainerCIL, num_inputs: int, num_outputs: int) -> nn.Module:

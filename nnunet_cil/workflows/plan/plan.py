@@ -22,7 +22,6 @@ from nnunet_cil.training.catalogue import (
     check_data,
     fixed_names,
     hyperparameter_names,
-    refuse_cascade_of_regions,
     trainer_class,
 )
 from nnunet_cil.workflows.plan.fold_checks import (
@@ -232,7 +231,6 @@ def _check_steps(
         for step, found in zip(steps, data, strict=True):
             if step.step > 0 or first_trainer is None:
                 check_data(trainer, step, found.folder.name)
-                refuse_cascade_of_regions(step, found.plans, trainings.configuration)
     return trainings.folds
 
 
