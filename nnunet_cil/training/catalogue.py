@@ -38,6 +38,20 @@ def trainer_class(name: str) -> type[nnUNetTrainerCIL]:
     return trainer
 
 
+def is_installed(name: str) -> bool:
+    """Tells whether nnU-Net finds a trainer, nnunet_cil's or any other; whoever runs its commands finds nnunet_cil's."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    if name in trainer_names():
+        return True
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            recursive_find_trainer_class_by_name(name)
+    except RuntimeError:
+        return False
+    return True
+
+
 def _not_found(name: str) -> str:
     """Says why nnU-Net does not find a trainer: the variable, where the name is right, else the name."""
     said = f"nnU-Net does not find the trainer {name!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ from nnunet_cil.evaluation.compared_cases import ComparedCase, Reference
 from nnunet_cil.host.case_files import case_images
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.labels import labelled_classes
+from nnunet_cil.training.catalogue import is_installed
 from nnunet_cil.workflows.compare.sides import Side, reader_for
 from nnunet_cil.workflows.evaluate.cases_to_score import read_case_files
 from nnunet_cil.workflows.evaluate.predict import predict_missing, source_of
+from nnunet_cil.workflows.models.export import export
+
+logger = logging.getLogger(__name__)
 
 
 def found_images(a: Side, b: Side, images: Path | None) -> dict[str, tuple[Path, ...]]:
@@ -137,10 +142,36 @@ def predicted(side: Side, cases: Sequence[str], images: Path | None, output: Pat
         return {case: side.prediction(case) for case in cases}
     folder = output / "predictions" / side.name
     files = {case: side.prediction(case, folder) for case in cases}
-    arguments = ["-m", str(side.path), "-f", *side.folds, "-i", str(images), "-o", str(folder), "-device", device]
+    arguments = [
+        "-m",
+        str(_predictable(side, output)),
+        "-f",
+        *side.folds,
+        "-i",
+        str(images),
+        "-o",
+        str(folder),
+        "-device",
+        device,
+    ]
     log = output / "logs" / f"predict_{side.name}.txt"
     predict_missing(arguments, list(files.values()), source_of(side.sha256, images), log)
     return files
+
+
+def _predictable(side: Side, output: Path) -> Path:
+    """Returns the model's folder; where its trainer is not installed, a copy under the name of nnU-Net's own.
+
+    Its network was found to be the one that nnU-Net's own trainer builds.
+    """
+    if is_installed(side.trainer):
+        return side.path
+    copy = output / "models" / side.sha256[:16]
+    found = next(copy.glob("*/*/plans.json"), None)
+    if found is not None:
+        return found.parent
+    logger.info(f"Note: {side.trainer} of {side.path} is not installed; a copy for plain nnU-Net predicts.")
+    return export(side.path, copy)
 
 
 def compared_cases(

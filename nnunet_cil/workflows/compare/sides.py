@@ -35,6 +35,7 @@ class Side:
         dataset_json: of the model.
         reader_name: of nnU-Net's reader that its predictions are written with; empty where that is not known.
         folds: of the model that predict together; empty for predictions.
+        trainer: the class name of the model's trainer; empty for predictions.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Side:
     dataset_json: Mapping[str, Any]
     reader_name: str = ""
     folds: tuple[str, ...] = ()
+    trainer: str = ""
 
     @property
     def is_model(self) -> bool:
@@ -132,6 +134,7 @@ def read_side(name: str, path: Path, folds: Sequence[str] = (), trusted: Sequenc
         dataset_json=model.dataset_json,
         reader_name=reader_of(model.plans),
         folds=tuple(folds) or model.folds,
+        trainer=model.trainer,
     )
 
 

@@ -162,3 +162,17 @@ def test_a_model_is_compared_with_predictions_that_are_there(model, tmp_path, ca
     assert len(calls) == 1
     assert found.content["model_a"]["folds"] == []
     assert found.content["mean_dice"] == pytest.approx(0.75)
+
+
+def test_a_model_of_a_trainer_that_is_not_installed_is_predicted_from_a_plain_copy(model, tmp_path, calls):
+    file = model / "fold_1" / "checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    torch.save({**content, "trainer_name": "nnUNetTrainerOfAnotherHospital"}, file)
+    asked = options(model, model, tmp_path, folds=("1",))
+    shutil.rmtree(model / "fold_0")
+    compare(asked)
+    copy = calls[0][0][1]
+    assert copy.startswith(str(tmp_path / "out" / "models"))
+    assert copy.endswith("nnUNetTrainer__nnUNetPlans__3d_fullres")
+    assert torch.load(f"{copy}/fold_1/checkpoint_final.pth", weights_only=False)["trainer_name"] == "nnUNetTrainer"
+    assert {call[0][1] for call in calls} == {copy}  # of both sides, which are one model
