@@ -7,7 +7,7 @@ import pytest
 from generated_pages import PAGES as GENERATED
 
 ROOT = Path(__file__).parents[2]
-MOST_WORDS = 15_094
+MOST_WORDS = 15_134
 BUDGETS = {
     "README.md": 700,
     "CONTRIBUTING.md": 400,
@@ -29,7 +29,7 @@ BUDGETS = {
     "docs/how-to/add-a-method.md": 710,
     "docs/how-to/add-a-data-set.md": 210,
     "docs/how-to/when-something-fails.md": 425,
-    "docs/reference/files.md": 760,
+    "docs/reference/files.md": 800,
     "docs/reference/measures.md": 570,
     "docs/reference/images.md": 300,
     "docs/explanation/how-a-step-works.md": 630,
