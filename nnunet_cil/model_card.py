@@ -61,9 +61,10 @@ def model_card(
             "",
             "```bash",
             f"nnUNetv2_predict -d {dataset} -c {configuration} -f {fold} -tr {trainer or own.trainer} -p {plans} "
-            "-i IMAGES -o OUT",
+            f"-i IMAGES -o OUT{' -prev_stage_predictions BEFORE' if own.previous_stage else ''}",
             "```",
             "",
+            *(_CASCADE if own.previous_stage else ()),
             "Its last step was trained with",
             "",
             "```bash",
@@ -77,6 +78,13 @@ def model_card(
             "",
         ]
     )
+
+
+_CASCADE = (
+    "It is a cascade: `BEFORE` holds what the stage before it predicts for the same images, by the same trainer, plans and fold. "
+    "Its configuration is `previous_stage` in plans.json.",
+    "",
+)
 
 
 def _row(channel: int, name: str, record: StepRecord, dice: Mapping[str, float]) -> str:

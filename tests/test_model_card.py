@@ -41,3 +41,10 @@ def test_nothing_in_a_record_becomes_markup():
     assert [line for line in card.splitlines() if line.startswith("#")] == [
         line for line in card.splitlines() if line.startswith(("# Model card: ", "## Data", "## Use"))
     ]
+
+
+def test_a_cascade_is_predicted_behind_the_stage_before_it():
+    card = model_card([dataclasses.replace(RECORD, previous_stage={"0": "ab"})], {})
+    assert "-i IMAGES -o OUT -prev_stage_predictions BEFORE\n" in card
+    assert "It is a cascade" in card
+    assert "-prev_stage_predictions" not in model_card([RECORD], {})
