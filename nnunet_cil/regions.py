@@ -79,14 +79,14 @@ class RegionLabels:
         return RegionLabels(numbers=numbers, painted=painted)
 
 
-def check_number_of_regions(names: Sequence[str], where: str) -> None:
+def check_number_of_regions(names: Sequence[str]) -> None:
     """Refuses a model of more regions than a voxel's labels can hold.
 
     Raises:
-        CILError: says how many there are.
+        CILError: says which one is too many.
     """
     if len(names) > MOST_REGIONS:
         raise CILError(
-            f"{where} has {len(names)} regions, but nnunet_cil trains at most {MOST_REGIONS}. Leave some out, or give labels "
-            "that do not overlap one number each."
+            f"nnunet_cil trains at most {MOST_REGIONS} regions, but with this step the model has {len(names)}: "
+            f"{', '.join(names)}. Leave some out of the schedule."
         )

@@ -10,7 +10,7 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import json_sha256, json_type, shortened
 from nnunet_cil.labels import Label, has_regions, label_map, model_labels, numbers_in
-from nnunet_cil.regions import RegionLabels
+from nnunet_cil.regions import RegionLabels, check_number_of_regions
 from nnunet_cil.schedule import DEFAULT_EPOCHS, Schedule
 from nnunet_cil.validation import validated
 
@@ -312,12 +312,16 @@ def labels_after(regions: RegionLabels | None, seen: Sequence[str], dataset_json
     Returns:
         The keyword arguments ``labels``, ``regions_class_order`` and ``label_offset``; and ``regions`` of the model after the
         step, or None.
+
+    Raises:
+        CILError: more regions than can be trained.
     """
     own, ignore = dataset_json["labels"], "ignore" in dataset_json["labels"]
     if regions is None:
         return {"labels": model_labels(seen, ignore=ignore), "regions": None}
     of_dataset = RegionLabels.of(own, dataset_json.get("regions_class_order", ()) if has_regions(own) else ())
     joined = regions.joined(of_dataset, [name for name in seen if name not in regions.numbers])
+    check_number_of_regions(list(joined.numbers))
     return {
         "labels": joined.to_labels(ignore=ignore),
         "regions_class_order": tuple(joined.painted.values()),

@@ -8,7 +8,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.labels import all_numbers, class_names, has_regions, lookup_table, numbers_in
-from nnunet_cil.regions import RegionLabels, check_number_of_regions
+from nnunet_cil.regions import RegionLabels
 from nnunet_cil.schedule import Schedule, Step
 from nnunet_cil.step_plans import plan_steps, read_step_plan
 
@@ -104,6 +104,10 @@ def test_a_new_region_that_the_data_set_paints_before_an_old_one_does_not_cover_
 
 
 def test_more_regions_than_a_voxel_can_hold_are_refused():
-    check_number_of_regions(["a"] * 14, "x")
-    with pytest.raises(CILError, match="has 15 regions, but nnunet_cil trains at most 14"):
-        check_number_of_regions(["a"] * 15, "dataset.json")
+    labels = {"background": 0, **{f"r{i}": (1, i) for i in range(2, 17)}}
+    names = [name for name in labels if name != "background"]
+    assert planned(names[:-1], labels=labels, order=[1] * 15).num_channels == 14
+    with pytest.raises(
+        CILError, match=r"at most 14 regions, but with this step the model has 15: r2, r3, .*Leave some out"
+    ):
+        planned(names[:-1], names[-1:], labels=labels, order=[1] * 15)

@@ -350,7 +350,8 @@ def teacher_segments(
     predictor = SimpleNamespace(predict_sliding_window_return_logits=lambda _image: logits.clone())
     ranks = Ranks(rank=0, size=1)
     cases = SimpleNamespace(cases=dataset.identifiers, dataset=lambda: dataset, ranks=ranks, previous_labels=())
-    TeacherVolumes(folder).write(cases, predictor, labelled_channels_in, stray_free, segmented)
+    more = {} if segmented is None else {"segmented": segmented}
+    TeacherVolumes(folder).write(cases, predictor, labelled_channels_in, stray_free, **more)
     files = {file.stem: file for file in folder.rglob("*.npz")}
     assert sorted(files) == ["a", "b"]
     return {case: np.load(file)["seg"] for case, file in files.items()}

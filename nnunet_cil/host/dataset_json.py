@@ -15,7 +15,6 @@ from nnunet_cil.files import json_type, read_json, shortened
 from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
 from nnunet_cil.labels import NO_CLASSES, Label, class_names, has_regions, numbers_in
 from nnunet_cil.names import is_readable
-from nnunet_cil.regions import check_number_of_regions
 
 _LABELS = '"labels": {"background": 0, "liver": 1}'
 _CHANNELS = '"channel_names": {"0": "CT"}'
@@ -222,7 +221,6 @@ def _check_region_numbers(labels: Mapping[str, Label], where: str) -> None:
             f"{where}: 'ignore' has number {labels['ignore']}, but nnU-Net needs the number after the largest of any region, "
             f"{largest + 1}. Renumber the labels, also in the label files."
         )
-    check_number_of_regions(list(known.values()), where)
 
 
 def _check_regions(labels: Mapping[str, Label], order: object, where: str) -> None:

@@ -48,6 +48,34 @@ _LABELS_SHARE = 0.1
 """Largest share of a compressed case that its labels take, where they have no file of their own."""
 
 
+Segmented = Callable[[Tensor, Collection[int], Collection[int]], Tensor]
+"""logits (channels, *spatial), channels that the labels show, those without strays -> (*spatial) int16."""
+
+
+def region_bits(logits: Tensor, labelled: Collection[int], stray_free: Collection[int]) -> Tensor:
+    """Returns a teacher's regions as bits, (*spatial) int16, without those that the labels show; strays are left out."""
+    bits = torch.zeros(logits.shape[1:], dtype=torch.int16, device=logits.device)
+    for c in (c for c in range(len(logits)) if c not in labelled):
+        mask = logits[c] > 0
+        if c in stray_free:
+            strays = stray_regions(mask.cpu().numpy().astype(np.int16), [1])
+            mask &= ~torch.from_numpy(strays).to(mask.device)
+        bits |= mask.to(torch.int16) << c
+    return bits
+
+
+def most_probable_classes(logits: Tensor, labelled: Collection[int], stray_free: Collection[int]) -> Tensor:
+    """Returns a teacher's segmentation, (*spatial) int16, without classes that the labels show; strays get the next class."""
+    if decided := [c for c in labelled if c < len(logits)]:
+        logits = logits.index_fill(0, torch.tensor(decided, device=logits.device), -torch.inf)
+    classes = logits.argmax(0).to(torch.int16)
+    if stray_free:
+        strays = torch.from_numpy(stray_regions(classes.cpu().numpy(), stray_free)).to(logits.device)
+        others = logits[:, strays].scatter(0, classes[strays][None].long(), -torch.inf)
+        classes[strays] = others.argmax(0).to(torch.int16)
+    return classes
+
+
 class TeacherVolumes:
     """One segmentation a case, in the teacher's channels, in nnU-Net's format for preprocessed data.
 
@@ -70,7 +98,8 @@ class TeacherVolumes:
         predictor: nnUNetPredictor,
         labelled_channels_in: Callable[[str], Collection[int]],
         stray_free: Collection[int],
-        segmented: Segmented | None = None,
+        *,
+        segmented: Segmented = most_probable_classes,
     ) -> None:
         """Segments the cases that are not segmented yet. Returns when every rank is done with its own.
 
@@ -81,7 +110,7 @@ class TeacherVolumes:
             predictor: with the teacher's network.
             labelled_channels_in: case -> channels that its labels show; the teacher's segmentation leaves them out.
             stray_free: channels whose stray regions get the teacher's next most probable class.
-            segmented: makes a segmentation of the teacher's logits; default: ``most_probable_classes``.
+            segmented: makes a segmentation of the teacher's logits; as of ``most_probable_classes``.
 
         Raises:
             CILError: the disk has no room for them.
@@ -98,9 +127,7 @@ class TeacherVolumes:
             if case not in self:
                 data, _, previous, _ = dataset.load_case(case)
                 image = network_input(data, previous, cases.previous_labels)
-                segmentation = _segmented(
-                    image, predictor, labelled_channels_in(case), stray_free, segmented or most_probable_classes
-                )
+                segmentation = _segmented(image, predictor, labelled_channels_in(case), stray_free, segmented)
                 self._save(dataset, case, segmentation)
             cases.ranks.barrier_after(number, len(cases.cases))
         cases.ranks.barrier()
@@ -155,7 +182,7 @@ def segment_volumes(
     host = trainer.plans_manager, configuration, trainer.dataset_json, trainer.device
     predictor = volume_predictor(teacher.network, step.teacher_classes, *host, of_regions=step.has_regions)
     segmented = region_bits if step.has_regions else most_probable_classes
-    volumes.write(trainer.training_pass(), predictor, trainer.labelled_channels_in, strays, segmented)
+    volumes.write(trainer.training_pass(), predictor, trainer.labelled_channels_in, strays, segmented=segmented)
     return volumes
 
 
@@ -207,34 +234,6 @@ def _labels(classes: Sequence[str], *, of_regions: bool) -> dict[str, Any]:
         return {"labels": numbers}
     regions: dict[str, Any] = {name: (number, number) if number else 0 for name, number in numbers.items()}
     return {"labels": regions, "regions_class_order": list(numbers.values())[1:]}
-
-
-Segmented = Callable[[Tensor, Collection[int], Collection[int]], Tensor]
-"""logits (channels, *spatial), channels that the labels show, those without strays -> (*spatial) int16."""
-
-
-def region_bits(logits: Tensor, labelled: Collection[int], stray_free: Collection[int]) -> Tensor:
-    """Returns a teacher's regions as bits, (*spatial) int16, without those that the labels show; strays are left out."""
-    bits = torch.zeros(logits.shape[1:], dtype=torch.int16, device=logits.device)
-    for c in (c for c in range(len(logits)) if c not in labelled):
-        mask = logits[c] > 0
-        if c in stray_free:
-            strays = stray_regions(mask.cpu().numpy().astype(np.int16), [1])
-            mask &= ~torch.from_numpy(strays).to(mask.device)
-        bits |= mask.to(torch.int16) << c
-    return bits
-
-
-def most_probable_classes(logits: Tensor, labelled: Collection[int], stray_free: Collection[int]) -> Tensor:
-    """Returns a teacher's segmentation, (*spatial) int16, without classes that the labels show; strays get the next class."""
-    if decided := [c for c in labelled if c < len(logits)]:
-        logits = logits.index_fill(0, torch.tensor(decided, device=logits.device), -torch.inf)
-    classes = logits.argmax(0).to(torch.int16)
-    if stray_free:
-        strays = torch.from_numpy(stray_regions(classes.cpu().numpy(), stray_free)).to(logits.device)
-        others = logits[:, strays].scatter(0, classes[strays][None].long(), -torch.inf)
-        classes[strays] = others.argmax(0).to(torch.int16)
-    return classes
 
 
 def _segmented(
