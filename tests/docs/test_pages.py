@@ -7,7 +7,7 @@ import pytest
 from generated_pages import PAGES as GENERATED
 
 ROOT = Path(__file__).parents[2]
-MOST_WORDS = 15_134
+MOST_WORDS = 15_150
 BUDGETS = {
     "README.md": 700,
     "CONTRIBUTING.md": 400,
@@ -36,7 +36,7 @@ BUDGETS = {
     "docs/explanation/pgcd.md": 900,
     "docs/explanation/regions.md": 250,
     "docs/explanation/methods.md": 1720,
-    "docs/explanation/what-never-leaks.md": 300,
+    "docs/explanation/what-never-leaks.md": 315,
     "docs/explanation/what-it-costs.md": 400,
     "docs/explanation/what-is-trusted.md": 400,
     "docs/results.md": 600,
