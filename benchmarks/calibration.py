@@ -30,9 +30,10 @@ from nnunet_cil.losses.prototypes import prototype_similarity
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.step_plans import StepPlan, read_step_plan
+from nnunet_cil.training.class_choices import confident_classes
 from nnunet_cil.training.data import tiles
 from nnunet_cil.training.methods.pgcd import nnUNetTrainerPGCD as PGCD
-from nnunet_cil.training.passes import confident_classes, feature_sums
+from nnunet_cil.training.passes import feature_sums
 from nnunet_cil.training.state import read_checkpoint
 
 DEVICE = torch.device("cpu")

@@ -47,8 +47,8 @@ def ways(trainer: Any, cases: list[str]) -> Iterator[tuple[str, Callable[[], Any
     """Yields the ways of asking the teacher about some cases."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+    from nnunet_cil.training.class_choices import confident_classes
     from nnunet_cil.training.locations import OldClassLocations
-    from nnunet_cil.training.passes import confident_classes
     from nnunet_cil.training.volumes.teacher_volumes import _segmented, volume_predictor
 
     network, step = trainer.teacher.network, trainer.step_plan

@@ -11,9 +11,10 @@ from nnunet_cil.losses.segmentation import labelled_dice_loss
 from nnunet_cil.networks.imprinting import Moments
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
+from nnunet_cil.training.class_choices import classes_by_label
 from nnunet_cil.training.data import Tile
 from nnunet_cil.training.locations import OldClassLocations
-from nnunet_cil.training.passes import classes_by_label, feature_sums
+from nnunet_cil.training.passes import feature_sums
 from nnunet_cil.training.step_loss import StepLoss
 
 

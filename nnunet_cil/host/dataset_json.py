@@ -13,7 +13,8 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import json_type, read_json, shortened
 from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
-from nnunet_cil.labels import NO_CLASSES, Label, class_names, has_regions, numbers_in
+from nnunet_cil.host.region_checks import check_region_numbers, check_regions_class_order
+from nnunet_cil.labels import NO_CLASSES, Label, has_regions, numbers_in
 from nnunet_cil.names import is_readable
 
 _LABELS = '"labels": {"background": 0, "liver": 1}'
@@ -97,7 +98,7 @@ def checked_dataset_json(content: Mapping[str, Any], where: str) -> dict[str, An
         raise CILError(f"{where} has 'channel_names' and another 'modality', its old name. Remove 'modality'.")
     checked["labels"] = checked_labels(checked["labels"], where)
     if has_regions(checked["labels"]):
-        _check_regions(checked["labels"], checked.get("regions_class_order"), where)
+        check_regions_class_order(checked["labels"], checked.get("regions_class_order"), where)
     _check_file_ending(checked["file_ending"], where)
     _check_reader(checked, where)
     _check_labelled_classes(checked.get("labelled_classes", {}), where)
@@ -131,7 +132,7 @@ def checked_labels(labels: object, where: str) -> dict[str, Label]:
             f"{where}: 'background' has number {numbers['background']}, but nnU-Net needs 0. Renumber the labels."
         )
     if has_regions(numbers):
-        _check_region_numbers(numbers, where)
+        check_region_numbers(numbers, where)
     else:
         _check_numbering({name: numbers_in(label)[0] for name, label in numbers.items()}, where)
     if not numbers.keys() - {*NO_CLASSES}:
@@ -197,51 +198,6 @@ def _check_names(names: Mapping[str, Label], where: str) -> None:
             raise CILError(
                 f"{where}: the name {shortened(name)} of label {shortened(names[name])} is empty or has a line break or "
                 "the like. Write another."
-            )
-
-
-def _check_region_numbers(labels: Mapping[str, Label], where: str) -> None:
-    """Refuses regions that hold the background or equal each other, and an ``ignore`` that nnU-Net does not take.
-
-    Gaps between the numbers are all right: a model that has not learnt every region leaves some.
-    """
-    known: dict[frozenset[int], str] = {}
-    for name in class_names(labels):
-        own = frozenset(numbers_in(labels[name]))
-        if 0 in own:
-            raise CILError(f"{where}: the region {name!r} holds 0, the background. Leave it out of the region.")
-        if own in known:
-            raise CILError(
-                f"{where} gives {known[own]!r} and {name!r} the same numbers {sorted(own)}. Give each its own, or remove one."
-            )
-        known[own] = name
-    largest = max(number for own in known for number in own)
-    if labels.get("ignore", largest + 1) != largest + 1:
-        raise CILError(
-            f"{where}: 'ignore' has number {labels['ignore']}, but nnU-Net needs the number after the largest of any region, "
-            f"{largest + 1}. Renumber the labels, also in the label files."
-        )
-
-
-def _check_regions(labels: Mapping[str, Label], order: object, where: str) -> None:
-    """Refuses a ``regions_class_order`` without which nnU-Net cannot write a prediction, or that names the wrong regions."""
-    names = class_names(labels)
-    example = f'"regions_class_order": [{", ".join(str(numbers_in(labels[name])[0]) for name in names)}]'
-    meaning = (
-        "the number that a prediction gets in each region, in the order of 'labels'; a later one covers an earlier one"
-    )
-    if order is None:
-        raise CILError(f"{where} has regions, but no 'regions_class_order'. Add {meaning}: {example}, for instance.")
-    if not isinstance(order, (list, tuple)) or not all(type(n) is int for n in order) or len(order) != len(names):
-        raise CILError(
-            f"{where}: 'regions_class_order' is {_shown(order)}, but must be a list of {len(names)} numbers: {meaning}. Correct "
-            f"it: {example}, for instance."
-        )
-    for name, number in zip(names, order, strict=True):
-        if number not in numbers_in(labels[name]):
-            raise CILError(
-                f"{where}: 'regions_class_order' gives the region {name!r} the number {number}, which is none of its own, "
-                f"{list(numbers_in(labels[name]))}. Write the numbers in the order of 'labels'."
             )
 
 

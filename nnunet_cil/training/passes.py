@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,12 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from torch import Tensor, distributed, nn
 
-from nnunet_cil.losses.prototypes import class_sums, labels_within, most_probable, sum_over_ranks
-from nnunet_cil.losses.regions import mask_sums, region_masks
+from nnunet_cil.losses.prototypes import class_sums, sum_over_ranks
+from nnunet_cil.losses.regions import mask_sums
 from nnunet_cil.networks.features import FeatureReader
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import autocast
+from nnunet_cil.training.class_choices import Classes, classes_by_label, regions_by_label
 from nnunet_cil.training.data import Tile, tiles
 
 if TYPE_CHECKING:
@@ -63,12 +64,6 @@ Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 TileOutput = tuple[Tile, Tensor, Tensor]
 """A tile with its logits and features, as of ``Forward``."""
-
-Classes = Callable[[Tensor, Tile], Tensor]
-"""logits, their tile with labels on the same device -> (batch, *spatial) int64, the class whose mean a voxel belongs to.
-
-Of regions it gives masks, (batch, classes, *spatial) bool, for a voxel may belong to several.
-"""
 
 
 @torch.no_grad()
@@ -195,44 +190,6 @@ def student_forward(network: nn.Module, features: FeatureReader, device: torch.d
     return forward
 
 
-def classes_by_label(num_old: int, num_new: int) -> Classes:
-    """Chooses background (label 0 and predicted as background), and the new classes by their labels."""
-
-    def classes(logits: Tensor, tile: Tile) -> Tensor:
-        merged = (tile.labels - (num_old - 1)).clamp(min=0)
-        background = (tile.labels == 0) & (most_probable(logits) == 0)
-        return labels_within(merged, tile.valid & ((merged > 0) | background), 1 + num_new)
-
-    return classes
-
-
-def regions_by_label(bits: Sequence[int]) -> Classes:
-    """Chooses the inside and the outside of regions by their labels, one after the other.
-
-    Args:
-        bits: of the regions in a tile's labels.
-    """
-
-    def classes(_logits: Tensor, tile: Tile) -> Tensor:
-        inside = region_masks(tile.labels, bits)
-        return inside_and_outside(inside, ~inside) & tile.valid[:, None]
-
-    return classes
-
-
-def inside_and_outside(inside: Tensor, outside: Tensor) -> Tensor:
-    """Returns masks, or prototypes, of the insides and outsides of regions in the order of a ``PrototypeBank``.
-
-    Args:
-        inside: (batch, regions, *spatial).
-        outside: of the same shape.
-
-    Returns:
-        (batch, 2 regions, *spatial).
-    """
-    return torch.stack([inside, outside], 2).flatten(1, 2)
-
-
 def final_prototypes(trainer: nnUNetTrainerCIL) -> PrototypeBank:
     """Returns prototypes of background and new classes from the labels; old classes are carried forward.
 
@@ -252,51 +209,3 @@ def final_prototypes(trainer: nnUNetTrainerCIL) -> PrototypeBank:
     if step.has_regions:
         return inherited.to(trainer.device).with_regions(fresh, step.region_bits[: step.num_channels])
     return inherited.to(trainer.device).joined(fresh)
-
-
-def confident_classes(
-    num_old: int, threshold: float, labelled_channels_in: Callable[[str], Collection[int]] = lambda _case: ()
-) -> Classes:
-    """Chooses the teacher's classes where the step has no label: old classes that it is confident of, and its background.
-
-    Args:
-        num_old: K, background included.
-        threshold: the probability above which the teacher is confident of an old class.
-        labelled_channels_in: case -> the channels that its labels show. An old class among them is taken from the labels
-            there, not from the teacher.
-    """
-
-    def classes(logits: Tensor, tile: Tile) -> Tensor:
-        decided = [c for c in labelled_channels_in(tile.case) if c < num_old]
-        logits = logits.float()
-        if decided:
-            logits = logits.index_fill(1, torch.tensor(decided, device=logits.device), -torch.inf)
-        confidence, predicted = logits.softmax(1).max(1)
-        confident = (predicted == 0) | (confidence > threshold)
-        labelled = (tile.labels > 0) & (tile.labels < num_old)
-        known = labelled | (tile.labels == 0) & confident
-        return labels_within(torch.where(labelled, tile.labels, predicted), tile.valid & known, num_old)
-
-    return classes
-
-
-def confident_regions(
-    num_old: int, threshold: float, labelled_channels_in: Callable[[str], Collection[int]] = lambda _case: ()
-) -> Classes:
-    """Chooses the teacher's regions where it is confident of them, and their outsides where it says no; of labelled ones these.
-
-    Args:
-        num_old: K.
-        threshold: the probability above which the teacher is confident of a region.
-        labelled_channels_in: case -> the bits of the regions that its labels show.
-    """
-
-    def classes(logits: Tensor, tile: Tile) -> Tensor:
-        probs = logits.float().sigmoid()
-        inside, outside = probs > threshold, probs <= 0.5
-        if decided := [c for c in labelled_channels_in(tile.case) if c < num_old]:
-            inside[:, decided] = region_masks(tile.labels, decided)
-            outside[:, decided] = ~inside[:, decided]
-        return inside_and_outside(inside, outside) & tile.valid[:, None]
-
-    return classes

@@ -12,8 +12,8 @@ from toy import DATASET, SHORT, checkpoint, make_raw, make_trainer, seed_epochs,
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import json_sha256
 from nnunet_cil.training import base
+from nnunet_cil.training.class_choices import confident_classes
 from nnunet_cil.training.locations import OldClassLocations
-from nnunet_cil.training.passes import confident_classes
 from nnunet_cil.workflows.models.export import export
 from nnunet_cil.workflows.models.extend import ExtendOptions, extend
 from nnunet_cil.workflows.models.info import describe

@@ -10,9 +10,9 @@ from toy import make_batch, make_pgcd_loss, make_setup
 
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
+from nnunet_cil.training.class_choices import classes_by_label, confident_classes
 from nnunet_cil.training.data import Tile
 from nnunet_cil.training.methods.mib import MiBLoss
-from nnunet_cil.training.passes import classes_by_label, confident_classes
 
 K, N, IGNORE = 3, 2, 5
 REFINED = (1,)

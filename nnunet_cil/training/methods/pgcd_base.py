@@ -8,11 +8,11 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.training.base import nnUNetTrainerCIL
+from nnunet_cil.training.class_choices import confident_classes, confident_regions
 from nnunet_cil.training.hyperparameters import choice, fixed, number
 from nnunet_cil.training.methods.pgcd_loss import PGCDLoss
 from nnunet_cil.training.methods.region_pgcd import RegionPGCDLoss
 from nnunet_cil.training.options import DISTILLATION_INTERVAL
-from nnunet_cil.training.passes import confident_classes, confident_regions
 from nnunet_cil.training.step_loss import StepLoss
 
 WEIGHTINGS = "prototypes", "teacher", "permuted", "uniform"
