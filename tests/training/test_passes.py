@@ -45,6 +45,7 @@ def test_the_network_runs_on_as_many_images_as_a_training_batch_has(images_of, b
         label_table=None,
         patch_size=(2, 2, 2),
         ignore_label=None,
+        previous_labels=(),
         batch_size=batch_size,
         device=torch.device("cpu"),
         num_features=5,
