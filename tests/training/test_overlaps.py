@@ -43,6 +43,7 @@ def remarks(drawn, labelled=None):
         label_table=None,
         patch_size=SIZE[1:],
         ignore_label=9,
+        previous_labels=(),
         batch_size=1,
         device=torch.device("cpu"),
         num_features=1,
