@@ -30,6 +30,7 @@ def change_picture(
     aspect: float = 1.0,
     title: str = "",
     sides: bool = False,
+    is_narrow: bool = False,
 ) -> Figure:
     """Draws the slices that differ most: both models' classes as contours, and the difference in colour.
 
@@ -41,6 +42,7 @@ def change_picture(
         num_slices: to show.
         aspect: height of a pixel through its width.
         title: above the picture.
+        is_narrow: draw the parts of a slice below each other, for a narrow screen.
         sides: write R and L to the edges of the image, for slices as ``host.reading.images.as_seen`` gives them.
     """
     from matplotlib.figure import Figure
@@ -50,9 +52,11 @@ def change_picture(
     image, a, b = image[window], a[window], b[window]
     drawn = [c for c in range(1, len(classes) + 1) if any((v[i] == c).any() for i in slices for v in (a, b))]
     height = 3.2 * min(1.6, max(0.5, aspect * image.shape[1] / image.shape[2]))
-    figure = Figure(figsize=(9.6, height * len(slices) + 1.3), layout="constrained")
+    rows = 3 * len(slices) if is_narrow else len(slices)
+    size = (4.2, 1.25 * height * rows + 2.2) if is_narrow else (9.6, height * rows + 1.3)
+    figure = Figure(figsize=size, layout="constrained")
     low, high = np.percentile(image, (1, 99.5))
-    grid = figure.subplots(len(slices), 3, squeeze=False)
+    grid = figure.subplots(rows, 3 * len(slices) // rows, squeeze=False).reshape(len(slices), 3)
     for axes, index in zip(grid, slices, strict=True):
         for ax, name in zip(axes, ("A", "B", "difference"), strict=True):
             ax.imshow(image[index], cmap="gray", vmin=low, vmax=high, aspect=aspect)
@@ -63,7 +67,7 @@ def change_picture(
         axes[0].set_ylabel(f"slice {index}")
         if sides:
             write_orientation(axes[0])
-    _add_legend(figure, drawn, classes)
+    _add_legend(figure, drawn, classes, num_columns=2 if is_narrow else 5)
     if title:
         figure.suptitle(plot_text(title), fontsize=11)
     return figure
@@ -100,7 +104,7 @@ def _difference(a: Labels, b: Labels) -> npt.NDArray[np.float64]:
     return overlay
 
 
-def _add_legend(figure: Figure, drawn: Sequence[int], classes: Sequence[str]) -> None:
+def _add_legend(figure: Figure, drawn: Sequence[int], classes: Sequence[str], num_columns: int) -> None:
     """Names the classes that are drawn, the first of many, and what the colours of the difference are."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -108,4 +112,4 @@ def _add_legend(figure: Figure, drawn: Sequence[int], classes: Sequence[str]) ->
     colours = class_colours(len(classes))
     lines = [Line2D([], [], color=colours[c - 1], label=plot_text(classes[c - 1])) for c in drawn[:_MOST_LEGEND]]
     patches = [Patch(color=colour, label=name) for name, colour in CHANGES.items()]
-    figure.legend(handles=[*lines, *patches], loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    figure.legend(handles=[*lines, *patches], loc="outside lower center", ncols=num_columns, frameon=False, fontsize=9)

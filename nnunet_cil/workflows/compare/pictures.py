@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from nnunet_cil.evaluation.change_pictures import change_picture
 from nnunet_cil.evaluation.compared_cases import ComparedCase
-from nnunet_cil.evaluation.report import Picture
+from nnunet_cil.evaluation.report import Picture, picture_address
 from nnunet_cil.host.reading.images import as_seen, read_grid, read_images, read_labels
 from nnunet_cil.workflows.compare.sides import Side
 
@@ -49,10 +51,11 @@ def draw_cases(
         )
         image, aspect = _image(case, reader, a.shape)
         is_oriented = bool(read_grid(case.a, reader, is_image=False).orientation)
-        figure = change_picture(image, a, b, classes, aspect=aspect, title=text, sides=is_oriented)
-        file = folder / f"case_{index}.png"
-        figure.savefig(file, dpi=110)
-        pictures.append(Picture(file, text))
+        draw = partial(change_picture, image, a, b, classes, aspect=aspect, sides=is_oriented)
+        file, narrow = folder / f"case_{index}.png", BytesIO()
+        draw(title=text).savefig(file, dpi=110)
+        draw(num_slices=1, is_narrow=True).savefig(narrow, format="png", dpi=110)
+        pictures.append(Picture(file, text, picture_address(narrow.getvalue(), ".png")))
     return pictures
 
 

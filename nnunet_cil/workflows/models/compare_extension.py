@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,7 +76,8 @@ def compare_extension(
 
 
 def _by_hand(old: TrainedModel, new: Sequence[ModelFold]) -> str:
-    return f"'nnunet_cil compare {old.folder} {new[0].model.folder} -i IMAGES -o OUT'"
+    command = ["nnunet_cil", "compare", str(old.folder), str(new[0].model.folder), "-i", "IMAGES", "-o", "OUT"]
+    return f"'{shlex.join(command)}'"
 
 
 def _side_of(folds: Sequence[ModelFold], names: tuple[str, ...]) -> Side:
