@@ -83,6 +83,18 @@ def test_a_step_starts_from_the_previous_weights_and_inputs_of_weight_0(names, f
         assert torch.allclose(student[:, c], teacher[:, 0] / 3, atol=1e-6)
 
 
+def test_new_channels_may_be_imprinted_from_what_the_teacher_sees(names, first_weights):
+    trainer = make_trainer(MIB, names[1], configuration=CASCADE)
+    trainer.new_class_start = "imprinted"
+    trainer.on_train_start()
+    new = trainer.bare_network.state_dict()
+    for name in grown(trainer, first_weights):
+        assert not new[name][:, 1 + 2 :].any()
+    rows = new["decoder.seg_layers.1.weight"]
+    assert torch.equal(rows[1:3], first_weights["decoder.seg_layers.1.weight"][1:])
+    assert not torch.equal(rows[3], rows[4])
+
+
 def test_patches_carry_the_previous_stage_as_inputs_and_the_teachers_volume_as_target(names):
     trainer = started(PGCD, names[1])
     assert trainer.volumes is not None
