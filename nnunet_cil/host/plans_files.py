@@ -18,6 +18,11 @@ from nnunet_cil.validation import validated
 _AGAIN = "Restore the file, or remove it and plan and preprocess the data set again."
 
 
+_PROPERTIES = "foreground_intensity_properties_per_channel"
+_EARLY_PROPERTIES = "foreground_intensity_properties_by_modality"
+"""How the first plans of nnU-Net 2 called ``_PROPERTIES``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Plans:
     """The keys of plans that are read here and in nnU-Net, beside those of the configurations."""
@@ -59,6 +64,8 @@ def read_plans(file: Path, remedy: str, again: str = _AGAIN) -> dict[str, Any]:
     found: _Plans = validated(_Plans, plans, str(file), again)
     if not found.configurations:
         raise CILError(f"{file} has no configuration. {again}")
+    if _EARLY_PROPERTIES in plans:  # nnU-Net reads it all the same
+        plans.setdefault(_PROPERTIES, plans.pop(_EARLY_PROPERTIES))
     return plans
 
 

@@ -7,7 +7,7 @@ import pytest
 from generated_pages import PAGES as GENERATED
 
 ROOT = Path(__file__).parents[2]
-MOST_WORDS = 15_150
+MOST_WORDS = 15_400
 BUDGETS = {
     "README.md": 700,
     "CONTRIBUTING.md": 400,
@@ -15,6 +15,7 @@ BUDGETS = {
     "docs/getting-started/install.md": 150,
     "docs/getting-started/first-steps.md": 800,
     "docs/how-to/teach-one-more-organ.md": 625,
+    "docs/how-to/add-an-organ-to-totalsegmentator.md": 250,
     "docs/how-to/compare-two-models.md": 250,
     "docs/how-to/which-way.md": 250,
     "docs/how-to/run-a-study.md": 620,

@@ -37,7 +37,7 @@ def describe(model: Path) -> str:
         read_model_checkpoint,
     )
 
-    file = model if model.is_file() else next(iter(final_checkpoints(model).values()))
+    file = model if model.is_file() and model.suffix != ".zip" else next(iter(final_checkpoints(model).values()))
     checkpoint = read_model_checkpoint(file)
     state = StepState.from_checkpoint(checkpoint)
     classes = foreground_classes(checkpoint)

@@ -24,6 +24,11 @@ from nnunet_cil.step_plans import StepPlan, read_step_plan
 
 _RESTORE = "Restore the file."
 
+_DEEPEST = 3
+"""How far below a folder models are looked for: some archives hold their data set's folder twice."""
+
+_MOST_NAMED = 6
+
 _FOLD = re.compile("fold_([0-9]{1,9}|all)")
 
 
@@ -136,6 +141,7 @@ def read_model(folder: Path, trusted: Sequence[str] = (), *, verdict: str = "can
 def _refuse_other_folders(folder: Path) -> None:
     """Refuses what is often taken for a model folder: a fold, or a model of nnU-Net v1."""
     if not folder.is_dir():
+        _refuse_other_places(folder)
         raise CILError(
             f"{folder} is not a folder. Give the model's, TRAINER__PLANS__CONFIGURATION in nnUNet_results/DATASET."
         )
@@ -166,11 +172,31 @@ def final_checkpoints(model: Path) -> dict[str, Path]:
     if not found and (others := sorted(model.glob("fold_*/checkpoint_*.pth"))):
         _refuse_unfinished(others)
     if not found:
+        _refuse_other_places(model)
         raise CILError(
             f"{model} is not the folder of a trained nnU-Net v2 model: it has no fold_X/checkpoint_final.pth. It is called "
             "TRAINER__PLANS__CONFIGURATION and lies in nnUNet_results/DATASET."
         )
     return found
+
+
+def _refuse_other_places(place: Path) -> None:
+    """Refuses an archive, and a folder of which a part is a model, as that of a data set or of all results."""
+    if place.suffix == ".zip" and place.is_file():
+        command = shlex.join(["nnUNetv2_install_pretrained_model_from_zip", str(place)])
+        raise CILError(
+            f"{place} is an archive. Unpack it into nnUNet_results with '{command}', and give the folder "
+            "TRAINER__PLANS__CONFIGURATION that is then there."
+        )
+    for depth in range(1, _DEEPEST + 1):
+        checkpoints = place.glob("/".join([*["*"] * depth, "fold_*", "checkpoint_final.pth"]))
+        models = sorted({file.parent.parent for file in checkpoints})
+        if len(models) == 1:
+            raise CILError(f"{place} is not a model itself. Give the model's own folder, {models[0]}.")
+        if models:
+            names = ", ".join(str(model.relative_to(place)) for model in models[:_MOST_NAMED])
+            more = ", ..." if len(models) > _MOST_NAMED else ""
+            raise CILError(f"{place} holds {len(models)} models: {names}{more}. Give the folder of one.")
 
 
 def _refuse_unfinished(checkpoints: Sequence[Path]) -> None:
