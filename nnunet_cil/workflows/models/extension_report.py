@@ -41,6 +41,7 @@ def write_extension_report(
     if comparison is not None:
         tables.insert(1, sections(comparison.content)[0][0])
     where = [f"The new model: {models[0].model.folder}"]
+    where += ["A is the model that was continued, B the new one."] if comparison is not None else []
     where += [f"Exported for plain nnU-Net: {exported}"] if exported is not None else []
     text = render(
         "extension.html.jinja",
