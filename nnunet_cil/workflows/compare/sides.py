@@ -104,6 +104,11 @@ class Side:
         }
 
 
+def _refuse_regions(path: Path, dataset_json: Mapping[str, Any]) -> None:
+    if has_regions(dataset_json["labels"]):
+        raise NotImplementedError(f"{path} has regions, which overlap; nnunet_cil compare does not compare them yet.")
+
+
 def read_side(name: str, path: Path, folds: Sequence[str] = (), trusted: Sequence[str] = ()) -> Side:
     """Reads a model's folder, one that ``export`` has written, or a folder of predictions.
 
@@ -126,6 +131,7 @@ def read_side(name: str, path: Path, folds: Sequence[str] = (), trusted: Sequenc
     if not is_fold and not any(path.glob("fold_*")):
         return _read_predictions(name, path)
     model = read_model(path, trusted, verdict="cannot be compared")
+    _refuse_regions(path, model.dataset_json)
     if unknown := [fold for fold in folds if fold not in model.folds]:
         raise CILError(f"{path} has no trained fold {unknown[0]}, only {', '.join(model.folds)}. Choose with -f.")
     return Side(
@@ -149,6 +155,7 @@ def _read_predictions(name: str, path: Path) -> Side:
     if file is None:
         raise CILError(f"MODEL_{name}, {path}, is neither a model nor tells what its labels mean. {_GIVE}.")
     dataset_json = read_dataset_json(file)
+    _refuse_regions(path, dataset_json)
     plans = file.with_name("plans.json")
     reader = reader_of(read_plans(plans, "", "Restore the file.")) if plans.is_file() else ""
     side = Side(name=name, path=path, dataset_json=dataset_json, reader_name=reader)

@@ -301,6 +301,13 @@ def test_what_cannot_be_compared_is_refused_with_its_name(folders, tmp_path, cha
     assert not (tmp_path / "out" / "comparison.html").exists()
 
 
+def test_regions_are_refused(folders, tmp_path):
+    regions = {"background": 0, "organs": [1, 2], "liver": 2}
+    edit(folders / "b", labels=regions, regions_class_order=[1, 2])
+    with pytest.raises((CILError, NotImplementedError), match=r"has regions, which overlap"):
+        compared(folders, tmp_path / "out")
+
+
 def test_a_threshold_beyond_a_dice_is_refused(folders, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["compare", str(folders / "a"), str(folders / "b"), "-o", str(tmp_path), "--fail-below", "95"])
