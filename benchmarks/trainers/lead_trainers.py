@@ -116,3 +116,31 @@ class nnUNetTrainerPGCDPaper_prototypes(_Lead):
 
     prototype_segmentation_weight = fixed(0.3)
     loss_class = PrototypeSegmentationLoss
+
+
+class RampLoss(PGCDLoss):
+    """PGCD whose weight grows from 0 in the first part of the step: pgcd_weight min(1, t / (ramp T)), t of T iterations."""
+
+    num_iterations: int
+
+    def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns the terms of PGCD, its distillation scaled."""
+        terms = super().terms(logits, targets, batch)
+        if "pgcd" in terms:
+            share = min(1.0, self._iteration / (self.settings.ramp * self.num_iterations))
+            terms["pgcd"] = share * terms["pgcd"]
+        return terms
+
+
+class nnUNetTrainerPGCDPaper_ramp30(_Lead):
+    """A larger weight, which grows."""
+
+    pgcd_weight = 30.0
+    ramp = fixed(0.5)
+    loss_class = RampLoss
+
+    def build_step_loss(self) -> StepLoss:
+        """Builds the loss, which knows how long the step is."""
+        loss = super().build_step_loss()
+        loss.num_iterations = self.num_epochs * self.num_iterations_per_epoch
+        return loss

@@ -70,3 +70,45 @@ TRIED = {
     for name, values in tried.items()
 }
 globals().update(TRIED)
+
+
+class nnUNetTrainerPGCDPaper_dapd0(TRIED["nnUNetTrainerPGCDPaper_imprinted"]):
+    """Without DAPD, in the second step after the first alone."""
+
+    dapd_weight = 0.0
+    from_step = 2
+
+
+class nnUNetTrainerPGCDPaper_beta0(TRIED["nnUNetTrainerPGCDPaper_imprinted"]):
+    """Without the prototypes' weights, in the second step after the first alone."""
+
+    pgcd_beta = 0.0
+    from_step = 2
+
+
+class nnUNetTrainerPGCDPaper_w3from2(TRIED["nnUNetTrainerPGCDPaper_imprinted"]):
+    """A smaller weight, in the second step after the first alone."""
+
+    pgcd_weight = 3.0
+    from_step = 2
+
+
+class nnUNetTrainerMiB_w30from2(TRIED["nnUNetTrainerMiB_imprinted"]):
+    """A larger weight, in the second step after the first alone."""
+
+    mib_weight = 30.0
+    from_step = 2
+
+
+class nnUNetTrainerPGCDPaper_again(TRIED["nnUNetTrainerPGCDPaper_imprinted"]):
+    """The second step after the first once more, for the spread; the weight names it in the table."""
+
+    pgcd_weight = 10.001
+    from_step = 2
+
+
+class nnUNetTrainerMiB_again(TRIED["nnUNetTrainerMiB_imprinted"]):
+    """The second step after the first once more, for the spread; the weight names it in the table."""
+
+    mib_weight = 10.001
+    from_step = 2
