@@ -187,7 +187,7 @@ def test_a_checkpoint_is_checked_before_nnunet_resumes_it(tmp_path):
     from nnunet_cil.training.base import nnUNetTrainerCIL
 
     torch.save({"network_weights": {}, "init_args": Canary(tmp_path / "ran")}, tmp_path / "checkpoint_latest.pth")
-    trainer = SimpleNamespace(step_plan=SimpleNamespace(seen_classes=("a",)))
+    trainer = SimpleNamespace(step_plan=SimpleNamespace(model_classes=("a",)))
     with pytest.raises(CILError, match="would run code from the file"):
         nnUNetTrainerCIL.load_checkpoint(trainer, str(tmp_path / "checkpoint_latest.pth"))
     assert not (tmp_path / "ran").exists()

@@ -198,18 +198,12 @@ def test_only_the_weights_of_the_final_checkpoint_are_recorded_as_validated(root
     assert _final_checkpoint(trainer) is None
 
 
-def test_what_belongs_to_other_cases_goes_and_the_users_own_files_stay(tmp_path):
+def test_other_cases_and_earlier_probabilities_go_and_the_users_own_files_stay(tmp_path):
     names = ["a.b.tif", "a.b.npz", "a.b.pkl", "a.tif", "c.tif", "c.npz", "summary.json", "notes.txt", "postprocessing"]
     for name in names:
         (tmp_path / name).write_text("")
     _prepare_folder(tmp_path, ["a.b"], ".tif")
-    assert sorted(f.name for f in tmp_path.iterdir()) == [
-        "a.b.npz",
-        "a.b.pkl",
-        "a.b.tif",
-        "notes.txt",
-        "postprocessing",
-    ]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.b.tif", "notes.txt", "postprocessing"]
 
 
 def test_fold_all_has_no_validation_scores(root, monkeypatch):

@@ -126,7 +126,7 @@ def test_a_fold_is_begun_broken_trained_and_finished(trained):
 
 def test_a_validation_that_could_score_nothing_is_a_validation(tmp_path):
     """Else each call would ask for another one: the labels of its cases may show none of the model's classes."""
-    fold = ModelFold(SimpleNamespace(folder=tmp_path), 0)
+    fold = ModelFold(SimpleNamespace(folder=tmp_path, next_stage=""), 0)
     write_checkpoint(fold.checkpoint, "x")
     assert not fold.is_finished
     write_scores(fold.folder, {})
