@@ -17,6 +17,11 @@ from nnunet_cil.evaluation.continual import mean
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+
+class NothingToCompare(CILError):
+    """Neither model finds a class that both know."""
+
+
 Record = Mapping[str, Any]
 """As ``compare_case`` returns it."""
 
@@ -29,7 +34,8 @@ def comparison_summary(records: Sequence[Record], threshold: float | None = None
         threshold: the mean Dice of the two models that no shared class may be below; None for none.
 
     Raises:
-        CILError: some distances are in mm and some in voxels; or neither model finds a shared class in any case.
+        CILError: some distances are in mm and some in voxels.
+        NothingToCompare: neither model finds a shared class in any case.
     """
     table = change_table(records)
     units = {str(record["unit"]) for record in records}
@@ -43,7 +49,7 @@ def comparison_summary(records: Sequence[Record], threshold: float | None = None
     shared = [c for c in classes if c["is_shared"]]
     measured = sorted((c for c in shared if not math.isnan(c["dice"])), key=lambda c: c["dice"])
     if not measured:
-        raise CILError(
+        raise NothingToCompare(
             f"Neither model finds any of {', '.join(c['class'] for c in shared)} in any case: there is nothing to compare. Give "
             "images that show them."
         )

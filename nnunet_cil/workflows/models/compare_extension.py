@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nnunet_cil.content import file_sha256
 from nnunet_cil.evaluation.compared_cases import ComparedCase, Reference
-from nnunet_cil.evaluation.comparison_summary import comparison_summary
+from nnunet_cil.evaluation.comparison_summary import NothingToCompare, comparison_summary
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.labels import has_regions, single_numbers
 from nnunet_cil.lineage import validation_dice
@@ -75,7 +75,11 @@ def compare_extension(
         for index, model in enumerate(folds, start=1):
             logger.info(f"[{index}/{len(folds)}] Comparing the old model with the new one, fold {model.fold}")
             cases += _fold_cases(sides[0], model, output, device, {case.name for case in cases})
-        return compare_cases(cases, sides, folds[0].model.reader, output, command=command)
+        try:
+            return compare_cases(cases, sides, folds[0].model.reader, output, command=command)
+        except NothingToCompare as error:
+            logger.info(f"Note: {error} {_by_hand(old, new)}")
+            return None
 
 
 def _by_hand(old: TrainedModel, new: Sequence[ModelFold]) -> str:
@@ -121,7 +125,10 @@ def write_changes(old: TrainedModel, new: Sequence[ModelFold], comparison: Compa
         own = _records_of(model, comparison)
         if not own:
             continue
-        found = comparison_summary(own)
+        try:
+            found = comparison_summary(own)
+        except NothingToCompare:
+            continue
         shared = [c for c in found["classes"] if c["is_shared"]]
         keys = {"dice": "dice", "hd95": "hd95_mm", "ml_before": "volume_a_ml", "ml_now": "volume_b_ml"}
         classes = tuple(
