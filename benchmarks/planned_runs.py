@@ -26,7 +26,7 @@ STAGES = ("choice",)
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What every run of a data set has in common.
+    """Holds what every run of a data set has in common.
 
     Attributes:
         dataset: its ID.

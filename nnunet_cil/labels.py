@@ -15,7 +15,7 @@ NUMBERS_DIFFER = (
     "Classes are numbered in the order of learning, not as in the data set. nnU-Net's own evaluation goes by number: call it "
     "with 'nnunet_cil nnunet' in place of 'nnUNetv2_'."
 )
-"""What users of such a model are told before they score it."""
+"""Tells users of such a model what to do before they score it."""
 Label = int | tuple[int, ...]
 """A class in ``labels`` of dataset.json: its number; or those of which a region consists, also one written twice."""
 

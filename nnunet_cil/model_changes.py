@@ -1,4 +1,4 @@
-"""How much the classes of a model have changed from the model that it continues: a record in the fold's folder."""
+"""Records how much the classes of a model have changed from the model that it continues, in the fold's folder."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class StageFold:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the final checkpoint is there and whole."""
+        """Tells whether the final checkpoint is there and whole."""
         return zipfile.is_zipfile(self.folder / FINAL)
 
     def checkpoint_sha256(self) -> str:
@@ -62,7 +62,7 @@ class StageFold:
 
     @property
     def has_predicted(self) -> bool:
-        """Whether all recorded predictions are there, unchanged, and by the final checkpoint that is there."""
+        """Tells whether all recorded predictions are there, unchanged, and by the final checkpoint that is there."""
         known = PredictedFrom.read(self._record_folder)
         return known is not None and len(known.files) > 0 and len(self.predicted()) == len(known.files)
 

@@ -78,7 +78,7 @@ class StepPlan:
 
     @property
     def model_labels(self) -> dict[str, Any]:
-        """What dataset.json says of the model's labels: ``labels``, and ``regions_class_order`` where there are regions."""
+        """Returns dataset.json's words on the model's labels: ``labels``, and ``regions_class_order`` where there are regions."""
         order = {"regions_class_order": list(self.regions_class_order)} if self.has_regions else {}
         return {"labels": self.labels, **order}
 

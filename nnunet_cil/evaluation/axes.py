@@ -1,4 +1,4 @@
-"""What figures of scores share: the look of each method, axes that show differences, and layouts for two widths of a page."""
+"""Gives figures of scores the look of each method, axes that show differences, and layouts for two widths."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CHANGES = {"only A": "#D55E00", "only B": "#56B4E9", "another class": "#F0E442"}
-"""Where one model has background, or both have a class and not the same; colours that colour-blind people can tell apart."""
+"""Mark where one model has background, or both have different classes; colour-blind people can tell them apart."""
 
 _MOST_LEGEND = 12
 """The number of classes that the legend names."""

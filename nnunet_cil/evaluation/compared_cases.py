@@ -33,7 +33,7 @@ COLUMNS = (
     "reference_dice_b",
     "unit",
 )
-"""Of ``per_case.csv``. Volumes are NaN where files do not say how large a voxel is, or show planes."""
+"""Names the columns of ``per_case.csv``. Volumes are NaN where files do not say how large a voxel is, or show planes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ class ClassChange:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What differs between two label maps of a case.
+    """Holds what differs between two label maps of a case.
 
     Attributes:
         classes: each class that both models know.

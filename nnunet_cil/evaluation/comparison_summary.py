@@ -1,4 +1,4 @@
-"""What two models' label maps of the same cases come to: the content of ``comparison.json``."""
+"""Sums up two models' label maps of the same cases: the content of ``comparison.json``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NothingToCompare(CILError):
 
 
 Record = Mapping[str, Any]
-"""As ``compare_case`` returns it."""
+"""Holds a case, as ``compare_case`` returns it."""
 
 
 def comparison_summary(records: Sequence[Record], threshold: float | None = None) -> dict[str, Any]:

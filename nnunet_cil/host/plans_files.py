@@ -20,7 +20,7 @@ _AGAIN = "Restore the file, or remove it and plan and preprocess the data set ag
 
 _PROPERTIES = "foreground_intensity_properties_per_channel"
 _EARLY_PROPERTIES = "foreground_intensity_properties_by_modality"
-"""How the first plans of nnU-Net 2 called ``_PROPERTIES``."""
+"""Names ``_PROPERTIES`` as the first plans of nnU-Net 2 did."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Where the networks of nnU-Net have what a step reads and widens. Another architecture is one more entry."""
+"""Finds where the networks of nnU-Net have what a step reads and widens. Another architecture is one more entry."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
     """The loss learns from labels of old classes, where every case has them. So does each that reads partial labels."""
 
     needs_background: ClassVar[str] = ""
-    """What the method does with the background, which a model of regions does not have; empty where it does without."""
+    """Says what the method does with the background, which a model of regions lacks; empty where it does without."""
 
     needs_new_classes: ClassVar[bool] = False
     """The method does nothing in a step that only refines old classes."""

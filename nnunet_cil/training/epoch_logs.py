@@ -1,4 +1,4 @@
-"""What a step logs of every epoch beside nnU-Net's own values."""
+"""Logs a step's own values of every epoch, beside nnU-Net's own values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a loss of a step means by its targets where classes are regions: a sigmoid and a mask for each."""
+"""Gives a step's loss its terms where classes are regions: a sigmoid and a mask for each."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """What is compared, and where the results go.
+    """Says what is compared, and where the results go.
 
     Attributes:
         model_a: the model in use: its folder, or a folder of its predictions.
@@ -94,7 +94,7 @@ class CompareOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What was found.
+    """Holds what was found.
 
     Attributes:
         content: of ``comparison.json``, with NaN.

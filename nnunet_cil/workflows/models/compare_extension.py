@@ -1,4 +1,4 @@
-"""What an extension did to the classes in use: the old model and the new one on the validation images of every fold."""
+"""Compares the model in use with its extension, on the validation images of every fold."""
 
 from __future__ import annotations
 

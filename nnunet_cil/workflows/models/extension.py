@@ -15,7 +15,7 @@ from nnunet_cil.workflows.plan.compatibility import Note
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendOptions:
-    """How a model is to be extended.
+    """Says how a model is to be extended.
 
     Attributes:
         trainer: the class name of the trainer that is to learn the step.

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendedModel:
-    """What ``extend --train`` has made.
+    """Holds what ``extend --train`` has made.
 
     Attributes:
         folder: of the new model, in nnUNet_results.

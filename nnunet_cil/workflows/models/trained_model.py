@@ -25,7 +25,7 @@ from nnunet_cil.step_plans import StepPlan, read_step_plan
 _RESTORE = "Restore the file."
 
 _DEEPEST = 3
-"""How far below a folder models are looked for: some archives hold their data set's folder twice."""
+"""Limits how far below a folder models are looked for: some archives hold their data set's folder twice."""
 
 _MOST_NAMED = 6
 
