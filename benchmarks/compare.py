@@ -27,7 +27,15 @@ from nnunet_cil.evaluation.continual import mean
 from nnunet_cil.evaluation.differences import Difference, Scores, corrected, differences
 from nnunet_cil.evaluation.results import results, short
 from nnunet_cil.evaluation.scores import score_table
-from nnunet_cil.evaluation.tables import SCHEDULE_NUMBERS, Table, costs_table, differences_table, number, schedule_table
+from nnunet_cil.evaluation.tables import (
+    SCHEDULE_NUMBERS,
+    Table,
+    costs_table,
+    differences_table,
+    interval_text,
+    number,
+    schedule_table,
+)
 from nnunet_cil.schedule import load_schedule
 
 PREFIX = "nnUNetTrainer"
@@ -174,6 +182,27 @@ def compared(studies: Sequence[Study], method: str, rival: str) -> list[tuple[st
     return list(zip(names, corrected(found), strict=True))
 
 
+def overview_table(study: Study, method: str) -> Table:
+    """Returns one line a method of a data set, the best first, with its difference to one of them in all classes.
+
+    Intervals are those of ``nnunet_cil evaluate``; they are not corrected for the number of methods.
+    """
+    rows = numbers(study, with_distances=False)
+    against = {
+        other: next(d for d in differences([study.scores], PREFIX + other, PREFIX + method) if d.group == "all")
+        for other in rows
+        if other != method
+    }
+    body = []
+    for name in sorted(rows, key=lambda name: -rows[name]["all"][-1]):
+        d = against.get(name)
+        less = ["", ""] if d is None else [f"{d.difference:+.3f}", interval_text(d.low, d.high, is_t=d.interval == "t")]
+        means = [number(rows[name][group][-1]) for group in ("old", "all")]
+        body.append([name, *means, number(rows[name]["new_when_learnt"]), *less, str(rows[name]["pairs"])])
+    header = ["method", "old", "all", "new, when learnt", f"all, less {method}'s", "interval", "pairs"]
+    return Table(header, body)
+
+
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -182,7 +211,11 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=[], help="to show, beside the primary ones (default: all)")
     parser.add_argument("--cases", choices=CASES, default="test", help="default: %(default)s")
     parser.add_argument("--nominal", nargs="+", default=[], metavar="SCHEDULE", help="whose spacing is: no distances")
-    parser.add_argument("--only", choices=["numbers", "differences"], help="print no other tables")
+    parser.add_argument(
+        "--only",
+        choices=["numbers", "differences", "overview"],
+        help="print no other tables; overview: one line a method, with its difference in all classes",
+    )
     args = parser.parse_args()
     method, rival = args.primary
     methods = list(dict.fromkeys([*args.primary, *args.methods])) if args.methods else []
@@ -194,6 +227,9 @@ def main() -> None:
         for name in args.primary:
             if name not in study.methods:
                 raise SystemExit(f"{study.name} has no complete pair of {name}.")
+    if args.only == "overview":
+        for study in studies:
+            print(f"{study.name}\n\n{overview_table(study, method).markdown()}\n")
     if args.only in (None, "numbers"):
         print_numbers(studies, args.nominal, f"{args.cases} cases")
     if args.only in (None, "differences"):

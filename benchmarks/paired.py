@@ -3,12 +3,11 @@
     cd benchmarks/results
     python ../paired.py openkbp_2-2-1_cpu PGCD openkbp_2-2-1_cpu_third.csv.gz openkbp_2-2-1_cpu_fourth.csv.gz
     python ../paired.py openkbp_2-2-1_cpu PGCD openkbp_2-2-1_cpu_third.csv.gz openkbp_2-2-1_cpu_fourth.csv.gz --figure pairs.svg
-    python ../paired.py openkbp_2-2-1_cpu PGCD openkbp_2-2-1_cpu_third.csv.gz openkbp_2-2-1_cpu_fourth.csv.gz --means 2
 
 A pair is two models of one schedule, step, fold and table of results: they continued from one initial model, were trained equally
 long, and are scored on the same test cases. The table holds the mean of the pairs' differences in Dice and their standard
 deviation: what a pair varies by, from initial model to initial model and from training to training. Rows with two pairs at least.
---means prints a shorter table of one step: each method's mean Dice over its pairs, and the difference in all classes.
+Intervals, over patients and trainings, are benchmarks/compare.py's.
 """
 
 from __future__ import annotations
@@ -24,52 +23,24 @@ from study_tables import group_means, groups, schedule_file
 
 from nnunet_cil.schedule import Schedule, load_schedule
 
-Pairs = dict[str, dict[str, list[tuple[float, float]]]]
-
 SHOWN = -0.15, 0.05
 """The differences between which the figure ends; what is farther off is an arrow at the edge."""
 
 
-def pairs(schedule: Schedule, reference: str, files: list[Path], cases: str) -> Pairs:
-    """Returns row -> group (old, new, all) -> the row's Dice and the reference's, of each pair."""
-    found: Pairs = {}
+def differences(schedule: Schedule, reference: str, files: list[Path], cases: str) -> dict[str, dict[str, list[float]]]:
+    """Returns row -> group (old, new, all) -> the row's Dice less the reference's, of each pair."""
+    found: dict[str, dict[str, list[float]]] = {}
     for file in files:
         rows = read_scores(file, cases)
         for row, folds in rows.items():
             against = rows.get(f"{reference}_step{step_of(row)}", {})
-            if not against:
+            if not against or method_of(row) == reference:
                 continue
             for name, group in groups(schedule, step_of(row)).items():
                 own, others = group_means(folds, group), group_means(against, group)
-                values = [(own[f], others[f]) for f in sorted(own.keys() & others.keys())]
+                values = [own[f] - others[f] for f in sorted(own.keys() & others.keys())]
                 found.setdefault(row, {}).setdefault(name, []).extend(values)
     return found
-
-
-def differences(schedule: Schedule, reference: str, files: list[Path], cases: str) -> dict[str, dict[str, list[float]]]:
-    """Returns row -> group (old, new, all) -> the row's Dice less the reference's, of each pair."""
-    return {
-        row: {name: [own - other for own, other in values] for name, values in by_group.items()}
-        for row, by_group in pairs(schedule, reference, files, cases).items()
-        if method_of(row) != reference
-    }
-
-
-def means_table(found: Pairs, reference: str, step: int) -> str:
-    """Returns Markdown: mean Dice over the pairs after a step, best first. Rows with a changed setting are left out."""
-    shown = {
-        method_of(row): by_group
-        for row, by_group in found.items()
-        if row.endswith(f"_step{step}") and "(" not in row and len(by_group["all"]) > 1
-    }
-    means = {m: {name: np.mean([own for own, _ in v]) for name, v in b.items()} for m, b in shown.items()}
-    lines = [f"| method | old | new | all | all less {reference}'s | pairs |", "|---|---|---|---|---|---|"]
-    for method in sorted(shown, key=lambda m: -means[m]["all"]):
-        less = [own - other for own, other in shown[method]["all"]]
-        difference = "" if method == reference else f"{np.mean(less):+.3f} ± {np.std(less, ddof=1):.3f}"
-        cells = [f"{mean:.3f}" for mean in means[method].values()]
-        lines.append(f"| {method} | {' | '.join(cells)} | {difference} | {len(less)} |")
-    return "\n".join(lines)
 
 
 def table(found: dict[str, dict[str, list[float]]]) -> str:
@@ -125,16 +96,13 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="+", help="tables of benchmarks/study.py")
     parser.add_argument("--cases", choices=["validation", "test"], default="test", help="default: %(default)s")
     parser.add_argument("--figure", type=Path, help="draw the pairs instead")
-    parser.add_argument("--means", type=int, metavar="STEP", help="print mean Dice after one step instead")
     args = parser.parse_args()
     for file in args.results:
         if args.reference not in map(method_of, read_scores(file, args.cases)):
             raise SystemExit(f"{file} has no results of {args.reference}.")
     schedule = load_schedule(schedule_file(args.schedule))
     found = differences(schedule, args.reference, args.results, args.cases)
-    if args.means is not None:
-        print(means_table(pairs(schedule, args.reference, args.results, args.cases), args.reference, args.means))
-    elif args.figure:
+    if args.figure:
         figure(found, args.reference).savefig(args.figure)
     else:
         print(table(found))

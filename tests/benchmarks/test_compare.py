@@ -75,6 +75,20 @@ def test_the_primary_comparison_is_the_mean_over_data_sets_and_weighs_each_alike
     assert len(found) == 3 * 2 * 3
 
 
+def test_an_overview_has_a_line_a_method_and_its_difference_with_an_interval(run, tables):
+    _, lines = run("--primary", "PGCD", "MiB", *on(*tables[:2]), "--only", "overview")
+    header, _, *body = lines
+    assert [line[0] for line in body] == ["PGCD", "LwF", "MiB"]
+    assert header[:4] == ["method", "old", "all", "new, when learnt"]
+    assert body[0] == ["PGCD", "0.850", "0.830", "0.810", "", "", "2"]
+    assert body[2][:5] == ["MiB", "0.850", "0.780", "0.710", "-0.050"]
+    low, high = (float(end) for end in body[2][5].removesuffix(" (t)").split(" to "))
+    assert low <= -0.05 <= high
+    scale = compare.Study.read("hippocampus_1-1_cpu", tables[:2], "test", [])
+    table = [d for _, d in compare.compared([scale], "PGCD", "MiB") if d.is_primary]
+    assert (low, high) == pytest.approx((-table[0].high, -table[0].low), abs=2e-3)
+
+
 def test_all_but_the_primary_comparison_are_corrected_together(tables):
     studies = [compare.Study.read("hippocampus_1-1_cpu", [file], "test", []) for file in tables]
     found = [d for _, d in compare.compared(studies, "PGCD", "LwF")]

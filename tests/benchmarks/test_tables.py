@@ -135,25 +135,6 @@ def test_differences_are_those_of_pairs_from_one_step_0(tmp_path, capsys, monkey
         paired.main()
 
 
-def test_means_are_of_the_pairs_alone_and_best_first(tmp_path, capsys, monkeypatch):
-    def rows(method, fold, anterior, posterior):
-        return make_rows(method, 1, fold, {"Anterior": [anterior], "Posterior": [posterior]})
-
-    file = tmp_path / "a.csv"
-    both = [
-        row
-        for fold in (0, 1)
-        for row in (*rows("PGCD", fold, 0.8, 0.4), *rows("MiB", fold, 0.7 - 0.1 * fold, 0.4 + 0.4 * fold))
-    ]
-    scores.write_rows(file, [*both, *rows("MiB", 2, 0.1, 0.1), *rows("LwF", 0, 0.9, 0.9)])
-    monkeypatch.setattr(sys, "argv", ["paired.py", "hippocampus_1-1_cpu", "PGCD", str(file), "--means", "1"])
-    paired.main()
-    assert capsys.readouterr().out.splitlines()[2:] == [  # LwF has one pair, MiB's fold 2 no partner
-        "| MiB | 0.650 | 0.600 | 0.625 | +0.025 ± 0.106 | 2 |",
-        "| PGCD | 0.800 | 0.400 | 0.600 |  | 2 |",
-    ]
-
-
 def test_every_mean_is_what_it_was_when_each_model_had_a_file_of_its_own():
     """means_before.csv holds the means of the JSON files that the tables were made from."""
     with (HERE / "means_before.csv").open(newline="") as file:

@@ -7,7 +7,7 @@ import pytest
 from generated_pages import PAGES as GENERATED
 
 ROOT = Path(__file__).parents[2]
-MOST_WORDS = 15_400
+MOST_WORDS = 15_430
 BUDGETS = {
     "README.md": 700,
     "CONTRIBUTING.md": 400,
@@ -40,7 +40,7 @@ BUDGETS = {
     "docs/explanation/what-never-leaks.md": 315,
     "docs/explanation/what-it-costs.md": 400,
     "docs/explanation/what-is-trusted.md": 400,
-    "docs/results.md": 600,
+    "docs/results.md": 690,
     "docs/glossary.md": 350,
 }
 """Page -> the most words that it may have, code and tables included."""
