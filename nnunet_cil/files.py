@@ -205,8 +205,13 @@ def shortened(value: object, most: int = 60) -> str:
 
 def write_json(file: Path, content: Any) -> None:
     """Writes JSON, indented as nnU-Net's, whole or not at all."""
+    write_text(file, json.dumps(content, indent=4) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes text in UTF-8, whole or not at all."""
     with moved_into_place(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def json_sha256(content: Any) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, distributed
 
 from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
+from nnunet_cil.files import write_text
 from nnunet_cil.host.dataset_json import checked_dataset_json
 from nnunet_cil.host.folders import fold_folder
 from nnunet_cil.host.processes import let_forks_end_with_parent
@@ -388,7 +389,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         """Writes the card beside the weights; without Dice after training, since an earlier validation is of another model."""
         folder = Path(self.output_folder)
         card = model_card((*self.lineage, self.step_record()), dice, changes=ModelChanges.read(folder))
-        (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+        write_text(folder / "MODEL_CARD.md", card)
 
     def save_checkpoint(self, filename: str) -> None:
         """Saves as nnU-Net, with the state of the step, into a temporary file that is moved into place."""

@@ -27,7 +27,7 @@ from nnunet_cil.evaluation.figures import comparison
 from nnunet_cil.evaluation.report import Picture, page
 from nnunet_cil.evaluation.summary import Section
 from nnunet_cil.evaluation.tables import Table, number
-from nnunet_cil.files import moved_into_place
+from nnunet_cil.files import write_text
 from nnunet_cil.host.case_files import labelled_cases
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import num_processes, raw_dataset_folder
@@ -76,8 +76,7 @@ def inspect(dataset: str | int, *, output: Path | None = None, num_pictures: int
     with tempfile.TemporaryDirectory() as temporary:
         pictures = _pictures(folder, content, cases, reader, num_pictures, Path(temporary))
         text = page(f"{folder.name}: {len(cases)} cases", facts, sections, pictures)
-    with moved_into_place(file) as aside:
-        aside.write_text(text, encoding="utf-8")
+    write_text(file, text)
     lines = [f"{folder.name}: {len(cases)} cases", *facts, "", sections[0].table.markdown()]
     return Inspection(summary="\n".join(lines), page=file)
 

@@ -20,7 +20,7 @@ from nnunet_cil.evaluation.differences import differences_to_best, evaluated_dif
 from nnunet_cil.evaluation.results import ranked, results, without_nan
 from nnunet_cil.evaluation.scores import by_trainer, distance_unit, score_table, write_csv
 from nnunet_cil.evaluation.summary import latex, summary
-from nnunet_cil.files import read_json, write_json
+from nnunet_cil.files import read_json, write_json, write_text
 from nnunet_cil.host.folders import nnunet_folder, num_processes
 from nnunet_cil.host.processes import end_with_parent
 from nnunet_cil.locks import Lock, refuse_if_held
@@ -204,8 +204,8 @@ def _write_tables(output: Path, content: Mapping[str, Any]) -> str:
     (output / "report.html").unlink(missing_ok=True)
     write_json(output / "results.json", without_nan(content))
     text = summary(content)
-    (output / "summary.md").write_text(text, encoding="utf-8")
-    (output / "tables.tex").write_text(latex(content), encoding="utf-8")
+    write_text(output / "summary.md", text)
+    write_text(output / "tables.tex", latex(content))
     return text
 
 

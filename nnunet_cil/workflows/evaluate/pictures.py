@@ -18,7 +18,7 @@ from nnunet_cil.evaluation.report import Picture, picture_address, report
 from nnunet_cil.evaluation.results import short
 from nnunet_cil.evaluation.scores import case_means, last_rows, rows_of
 from nnunet_cil.evaluation.training_chart import Terms, training_chart
-from nnunet_cil.files import moved_into_place
+from nnunet_cil.files import write_text
 from nnunet_cil.host.reading.images import as_seen, read_images, read_labels
 from nnunet_cil.labels import Label, class_names, numbers_in
 from nnunet_cil.workflows.evaluate.cases import Case
@@ -142,6 +142,5 @@ def _picture(output: Path, name: str, draw: Callable[..., Figure], text: str, *,
 def write_report(output: Path, content: Mapping[str, Any], **pictures: Any) -> Path:
     """Writes ``report.html`` aside, and moves it into place."""
     file = output / "report.html"
-    with moved_into_place(file) as temporary:
-        temporary.write_text(report(content, **pictures), encoding="utf-8")
+    write_text(file, report(content, **pictures))
     return file

@@ -12,7 +12,7 @@ from nnunet_cil.evaluation.continual import mean
 from nnunet_cil.evaluation.report import render
 from nnunet_cil.evaluation.summary import Section
 from nnunet_cil.evaluation.tables import Table, number
-from nnunet_cil.files import moved_into_place
+from nnunet_cil.files import write_text
 from nnunet_cil.lineage import validation_dice
 from nnunet_cil.training.progress import training_seconds
 from nnunet_cil.workflows.compare.compare import Comparison
@@ -54,8 +54,7 @@ def write_extension_report(
         versions=versions(),
     )
     file = output / "report.html"
-    with moved_into_place(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(file, text)
     return file
 
 
