@@ -171,7 +171,7 @@ def _predictable(side: Side, output: Path) -> Path:
     if found is not None:
         return found.parent
     logger.info(f"Note: {side.trainer} of {side.path} is not installed; a copy for plain nnU-Net predicts.")
-    return export(side.path, copy)
+    return export(side.path, copy, trusted=side.trusted)
 
 
 def compared_cases(

@@ -18,7 +18,7 @@ from nnunet_cil.evaluation.comparison_page import comparison_page, comparison_te
 from nnunet_cil.evaluation.comparison_summary import comparison_summary
 from nnunet_cil.evaluation.results import without_nan
 from nnunet_cil.evaluation.scores import write_csv
-from nnunet_cil.files import json_sha256, moved_into_place, read_json, shortened, write_json
+from nnunet_cil.files import json_sha256, read_json, shortened, write_json, write_text
 from nnunet_cil.host.folders import num_processes
 from nnunet_cil.host.reading.spacings import has_spacing_beside, spacing_file
 from nnunet_cil.limits import MAX_PICTURES, check_device, check_whole_number, is_number
@@ -85,11 +85,18 @@ class CompareOptions:
     @property
     def command(self) -> str:
         """Returns the command as one would type it."""
-        given: dict[str, object] = {"-i": self.images, "-l": self.labels, "-o": self.output}
-        given["--fail-below"] = self.fail_below
-        values = [text for option, value in given.items() if value is not None for text in (option, str(value))]
-        folds = ["-f", *self.folds] if self.folds else []
-        return shlex.join(["nnunet_cil", "compare", str(self.model_a), str(self.model_b), *values, *folds])
+        given: dict[str, Sequence[object]] = {
+            "-i": [self.images] if self.images else [],
+            "-l": [self.labels] if self.labels else [],
+            "-o": [self.output],
+            "--fail-below": [] if self.fail_below is None else [self.fail_below],
+            "--pictures": [] if self.num_pictures == DEFAULT_PICTURES else [self.num_pictures],
+            "-device": [] if self.device == "cuda" else [self.device],
+            "-f": self.folds,
+            "--trust-package": self.trusted,
+        }
+        words = [str(word) for option, values in given.items() if values for word in (option, *values)]
+        return shlex.join(["nnunet_cil", "compare", str(self.model_a), str(self.model_b), *words])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,8 +196,7 @@ def compare_cases(
     classes = list({**sides[0].labels, **sides[1].labels})
     pictures = draw_cases(output, [(by_name[c["case"]], c) for c in changed], sides, classes, reader)
     page = output / "comparison.html"
-    with moved_into_place(page) as temporary:
-        temporary.write_text(comparison_page(content, pictures), encoding="utf-8")
+    write_text(page, comparison_page(content, pictures))
     return Comparison(content=content, records=records, text=comparison_text(content), page=page)
 
 

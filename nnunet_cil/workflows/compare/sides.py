@@ -36,6 +36,7 @@ class Side:
         reader_name: of nnU-Net's reader that its predictions are written with; empty where that is not known.
         folds: of the model that predict together; empty for predictions.
         trainer: the class name of the model's trainer; empty for predictions.
+        trusted: packages besides nnU-Net's own whose classes the model's plans may name.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Side:
     reader_name: str = ""
     folds: tuple[str, ...] = ()
     trainer: str = ""
+    trusted: tuple[str, ...] = ()
 
     @property
     def is_model(self) -> bool:
@@ -141,6 +143,7 @@ def read_side(name: str, path: Path, folds: Sequence[str] = (), trusted: Sequenc
         reader_name=reader_of(model.plans),
         folds=tuple(folds) or model.folds,
         trainer=model.trainer,
+        trusted=tuple(trusted),
     )
 
 

@@ -6,12 +6,13 @@ import dataclasses
 import logging
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnunet_cil.content import file_sha256
 from nnunet_cil.evaluation.compared_cases import ComparedCase, Reference
 from nnunet_cil.evaluation.comparison_summary import NothingToCompare, comparison_summary
+from nnunet_cil.files import write_text
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.labels import has_regions, single_numbers
 from nnunet_cil.lineage import validation_dice
@@ -30,7 +31,13 @@ logger = logging.getLogger(__name__)
 
 
 def compare_extension(
-    old: TrainedModel, new: Sequence[ModelFold], output: Path, device: str, command: str
+    old: TrainedModel,
+    new: Sequence[ModelFold],
+    output: Path,
+    *,
+    device: str,
+    command: str,
+    trusted: Sequence[str] = (),
 ) -> Comparison | None:
     """Compares every fold of the old model with that of the new one, on the images that the latter is validated on.
 
@@ -42,6 +49,7 @@ def compare_extension(
         output: takes everything.
         device: for the old model's predictions.
         command: that does this, for the page.
+        trusted: packages besides nnU-Net's own whose classes the old model's plans may name.
 
     Returns:
         None where it cannot be done: then a note says what to do instead.
@@ -69,12 +77,12 @@ def compare_extension(
         )
         return None
     names = tuple(str(model.fold) for model in folds)
-    sides = read_side("A", old.folder, names), _side_of(folds, names)
+    sides = read_side("A", old.folder, names, trusted), _side_of(folds, names)
     with Lock(output / ".in_use.json", str(output)).held():
         cases: list[ComparedCase] = []
         for index, model in enumerate(folds, start=1):
             logger.info(f"[{index}/{len(folds)}] Comparing the old model with the new one, fold {model.fold}")
-            cases += _fold_cases(sides[0], model, output, device, {case.name for case in cases})
+            cases += _fold_cases(sides[0], model, output, device, _compared_names(folds)[str(model.fold)])
         try:
             return compare_cases(cases, sides, folds[0].model.reader, output, command=command)
         except NothingToCompare as error:
@@ -93,15 +101,27 @@ def _side_of(folds: Sequence[ModelFold], names: tuple[str, ...]) -> Side:
     return Side(name="B", path=model.folder, dataset_json=content, reader_name=model.reader_name, folds=names)
 
 
-def _fold_cases(old: Side, model: ModelFold, output: Path, device: str, others: set[str]) -> list[ComparedCase]:
-    """Returns the files of a fold's validation cases; the old model predicts them."""
+def _compared_names(new: Sequence[ModelFold]) -> dict[str, dict[str, str]]:
+    """Returns fold -> validation case -> its name in the comparison: a case of several folds has one for each."""
+    from nnunet_cil.workflows.fold_records import current_cases
+
+    found: dict[str, dict[str, str]] = {}
+    for model in new:
+        others = {case for own in found.values() for case in own}
+        cases = current_cases(model.model.dataset, model.fold).validation
+        found[str(model.fold)] = {c: f"{c} in fold {model.fold}" if c in others else c for c in cases}
+    return found
+
+
+def _fold_cases(old: Side, model: ModelFold, output: Path, device: str, names: Mapping[str, str]) -> list[ComparedCase]:
+    """Returns the files of a fold's validation cases, by their names in the comparison; the old model predicts them."""
     test = validation_set(model.model.dataset, model.fold, output)
     cases = cases_of(model, test)
     one = dataclasses.replace(old, folds=(str(model.fold),))
     files = predicted(one, [case.name for case in cases], test.images, output / f"fold_{model.fold}", device)
     return [
         ComparedCase(
-            name=f"{case.name} in fold {model.fold}" if case.name in others else case.name,
+            name=names[case.name],
             a=files[case.name],
             b=model.folder / "validation" / files[case.name].name,
             image=case.image,
@@ -121,12 +141,11 @@ def write_changes(old: TrainedModel, new: Sequence[ModelFold], comparison: Compa
     """
     from nnunet_cil.training.state import lineage_of, read_checkpoint
 
-    for model in new:
-        own = _records_of(model, comparison)
-        if not own:
-            continue
+    by_name = {str(record["case"]): record for record in comparison.records}
+    names = _compared_names([model for model in new if model.fold != "all"])
+    for model in (model for model in new if str(model.fold) in names):
         try:
-            found = comparison_summary(own)
+            found = comparison_summary([by_name[name] for name in names[str(model.fold)].values()])
         except NothingToCompare:
             continue
         shared = [c for c in found["classes"] if c["is_shared"]]
@@ -145,14 +164,4 @@ def write_changes(old: TrainedModel, new: Sequence[ModelFold], comparison: Compa
         changes.write(model.folder)
         lineage = lineage_of(read_checkpoint(model.checkpoint, lazily=True))
         card = model_card(lineage, validation_dice(model.folder, model.plan.labels), changes=changes)
-        (model.folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
-
-
-def _records_of(model: ModelFold, comparison: Comparison) -> list[dict[str, object]]:
-    """Returns the records of a fold's validation cases."""
-    from nnunet_cil.workflows.fold_records import current_cases
-
-    if model.fold == "all":
-        return []
-    own = set(current_cases(model.model.dataset, model.fold).validation)
-    return [dict(record) for record in comparison.records if str(record["case"]).split(" in fold ")[0] in own]
+        write_text(model.folder / "MODEL_CARD.md", card)

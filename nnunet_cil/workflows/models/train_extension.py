@@ -191,7 +191,12 @@ def train_extension(asked: TrainedExtension) -> ExtendedModel:
 def finish_extension(asked: TrainedExtension) -> ExtendedModel:
     """Compares, writes the report and exports, once all folds are trained."""
     comparison = compare_extension(
-        asked.planned.model, asked.model_folds, asked.output, asked.training.device, shlex.join(asked.command)
+        asked.planned.model,
+        asked.model_folds,
+        asked.output,
+        device=asked.training.device,
+        command=shlex.join(asked.command),
+        trusted=asked.options.trusted,
     )
     if comparison is not None:
         write_changes(asked.planned.model, asked.model_folds, comparison)

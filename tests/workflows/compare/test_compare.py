@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -86,6 +87,27 @@ def compared(folders, output, *, images=False, labels=False, a="a", b="b", **cha
 
 def by_class(found):
     return {row["class"]: row for row in found.content["classes"]}
+
+
+def test_the_command_of_the_page_repeats_every_choice(tmp_path):
+    from nnunet_cil.cli.main import _parser
+
+    asked = CompareOptions(
+        model_a=tmp_path / "a b",
+        model_b=tmp_path / "b",
+        output=tmp_path / "out",
+        images=tmp_path / "images",
+        labels=tmp_path / "labels",
+        folds=("0", "all"),
+        fail_below=0.0,
+        device="mps",
+        num_pictures=0,
+        trusted=("mine",),
+    )
+    args = _parser().parse_args(shlex.split(asked.command)[1:])
+    found = [args.model_a, args.output, args.images, args.labels, tuple(args.folds), args.fail_below, args.device]
+    assert found == [asked.model_a, asked.output, asked.images, asked.labels, asked.folds, 0.0, "mps"]
+    assert (args.pictures, args.trusted) == (0, ["mine"])
 
 
 # --- what it finds --------------------------------------------------------------------------------------------

@@ -19,8 +19,11 @@ def test_images_without_the_old_organs_leave_a_note_and_the_export_goes_on(tmp_p
     new = SimpleNamespace(fold=0, model=SimpleNamespace(folder=tmp_path, reader="SimpleITKIO"))
     for name in ("read_side", "_side_of", "_fold_cases"):
         monkeypatch.setattr(compare_extension, name, lambda *_: [])
+    monkeypatch.setattr(compare_extension, "_compared_names", lambda _: {"0": {}})
     monkeypatch.setattr(compare_extension, "compare_cases", nothing)
     with caplog.at_level(logging.INFO):
-        assert compare_extension.compare_extension(old, [new], tmp_path / "out", "cpu", "a command") is None
+        assert (
+            compare_extension.compare_extension(old, [new], tmp_path / "out", device="cpu", command="a command") is None
+        )
     assert "Note: Neither model finds any of liver in any case." in caplog.text
     assert f"nnunet_cil compare {tmp_path / 'old'} {tmp_path} -i IMAGES -o OUT" in caplog.text

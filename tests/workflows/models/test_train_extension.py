@@ -208,6 +208,39 @@ def test_options_of_the_training_are_refused_without_it(machine, capsys, option)
     assert f"{option[0]} is for extend --train. Add --train, or leave it out." in capsys.readouterr().err
 
 
+def test_a_trusted_package_is_trusted_until_the_comparison_and_the_export(machine, tmp_path, monkeypatch):
+    code = (
+        "from dynamic_network_architectures.architectures.unet import PlainConvUNet\nclass Net(PlainConvUNet): pass\n"
+    )
+    (tmp_path / "hospital_networks.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    plans = json.loads((machine.model / "plans.json").read_text())
+    plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = "hospital_networks.Net"
+    (machine.model / "plans.json").write_text(json.dumps(plans))
+    trusting = ["-f", "0", "--trust-package", "hospital_networks"]
+    assert extend(machine, *trusting, export=tmp_path / "out") == 0
+    page = next((tmp_path / "nnunet" / "results" / NEW / "evaluation").rglob("comparison.html"))
+    assert "--trust-package hospital_networks" in page.read_text()
+
+
+def test_a_case_that_two_folds_validate_counts_in_each_fold_once(machine, tmp_path, monkeypatch):
+    def preprocessed(dataset, *others):
+        machine.preprocess(dataset, *others)
+        split = [
+            {"train": ["new_2", "new_3"], "val": ["new_0", "new_1"]},
+            {"train": ["new_1", "new_3"], "val": ["new_0"]},
+        ]
+        (tmp_path / "nnunet" / "preprocessed" / dataset / "splits_final.json").write_text(json.dumps(split))
+
+    monkeypatch.setattr(planning, "preprocess", preprocessed)
+    assert extend(machine) == 0
+    new = tmp_path / "nnunet" / "results" / NEW / f"{PGCD}__{PLANS}__3d_fullres"
+    changes = [ModelChanges.read(new / f"fold_{fold}") for fold in (0, 1)]
+    assert [change.num_cases for change in changes] == [2, 1]
+    content = json.loads((new.parent / "evaluation" / new.name / "comparison.json").read_text())
+    assert sorted(case["case"] for case in content["cases"]) == ["new_0", "new_0 in fold 1", "new_1"]
+
+
 def changed(file):
     torch.save({**torch.load(file, weights_only=False), "current_epoch": 77}, file)
 
