@@ -17,6 +17,7 @@ from nnunet_cil.files import (
     read_json,
     read_json_list,
     temporary_folder,
+    write_text,
 )
 from nnunet_cil.owners import current_owner
 
@@ -179,6 +180,14 @@ def test_what_a_killed_process_leaves_is_removed_and_what_another_one_writes_is_
     with moved_into_place(tmp_path / "d.json") as temporary:
         temporary.write_text("{}")
     assert {f.name for f in tmp_path.iterdir()} == kept | {"d.json"}
+
+
+def test_text_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
+    write_text(tmp_path / "card.md", "whole ä")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "card.md", "half \ud800")
+    assert (tmp_path / "card.md").read_text(encoding="utf-8") == "whole ä"
+    assert [file.name for file in tmp_path.iterdir()] == ["card.md"]
 
 
 def test_a_temporary_folder_is_removed_in_the_end_also_after_a_failure(tmp_path):
