@@ -39,6 +39,10 @@ def found_images(a: Side, b: Side, images: Path | None) -> dict[str, tuple[Path,
         content = (models or [a])[0].dataset_json
         found = case_images(images, content, has_colours=_has_colours(a, b))
     for side in (a, b):
+        if not side.is_model and (left_out := sorted(side.cases - found.keys())):
+            logger.info(
+                f"Note: {side.path} has predictions without an image, which are not compared: {few_names(left_out)}"
+            )
         if not side.is_model and (missing := [name for name in found if name not in side.cases]):
             where = f"the images are in {images}" if images is not None else "the other folder has it"
             raise CILError(

@@ -10,6 +10,7 @@ from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import raw_dataset_folder
 from nnunet_cil.host.plans_files import reader_of
 from nnunet_cil.host.raw_dataset import read_raw
+from nnunet_cil.schedule import check_training_settings
 from nnunet_cil.workflows.models.extend_checks import new_classes
 from nnunet_cil.workflows.models.extension import ExtendOptions
 from nnunet_cil.workflows.models.trained_model import read_model
@@ -37,8 +38,9 @@ def advise(model_folder: Path, dataset: str | int, options: ExtendOptions) -> st
         options: as of ``extend``.
 
     Raises:
-        CILError: model or data set cannot be read, or there is nothing to learn.
+        CILError: model, data set or training settings cannot be read, or there is nothing to learn.
     """
+    check_training_settings(options.training, "--training")
     model = read_model(model_folder, options.trusted)
     folder = raw_dataset_folder(dataset)
     dataset_json = read_dataset_json(folder / "dataset.json")

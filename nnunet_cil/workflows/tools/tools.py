@@ -115,7 +115,7 @@ def ensemble(folders: Sequence[Path], output: Path, others: Sequence[str]) -> No
         others: further arguments of the tool.
 
     Raises:
-        CILError: the numbers differ, or the tool failed.
+        CILError: the numbers or cases differ, there are no probabilities, or the tool failed.
     """
     labels = {folder: read_dataset_json(folder / "dataset.json", _PREDICTED)["labels"] for folder in folders}
     first = folders[0]
@@ -125,8 +125,27 @@ def ensemble(folders: Sequence[Path], output: Path, others: Sequence[str]) -> No
                 f"{first} has the labels {labels[first]}, but {other} {labels[other]}. nnU-Net averages by number: ensemble "
                 "models that learnt the same classes in the same order."
             )
+    _refuse_other_probabilities(folders)
     arguments = ["-i", *map(str, folders), "-o", str(output), *others]
     call("nnUNetv2_ensemble", arguments, user_environment(), output / "nnUNetv2_ensemble.txt", _say)
+
+
+def _refuse_other_probabilities(folders: Sequence[Path]) -> None:
+    """Refuses folders without probabilities, of which nnU-Net would make nothing and say nothing, or with other cases'.
+
+    Raises:
+        CILError: names the folder.
+    """
+    again = "Predict again with --save_probabilities."
+    found = {folder: {file.name.removesuffix(".npz") for file in folder.glob("*.npz")} for folder in folders}
+    cases = set().union(*found.values())
+    for folder, own in found.items():
+        if not own:
+            raise CILError(f"{folder} holds no probabilities (CASE.npz), which an ensemble averages. {again}")
+        if missing := sorted(cases - own):
+            raise CILError(
+                f"{folder} holds no probabilities of {few_names(missing)}, which another folder has. {again}"
+            )
 
 
 _PREDICTED = "nnUNetv2_predict writes one into the folder of its predictions: predict again."

@@ -110,6 +110,15 @@ def test_the_command_of_the_page_repeats_every_choice(tmp_path):
     assert (args.pictures, args.trusted) == (0, ["mine"])
 
 
+def test_predictions_without_an_image_are_told_of(folders, tmp_path, caplog):
+    (folders / "images" / "case_2_0000.nii.gz").unlink()
+    with caplog.at_level("INFO", logger="nnunet_cil"):
+        found = compared(folders, tmp_path / "out", images=True, num_pictures=0)
+    assert found.content["num_cases"] == 9
+    for name in "ab":
+        assert f"{folders / name} has predictions without an image, which are not compared: 'case_2'" in caplog.text
+
+
 # --- what it finds --------------------------------------------------------------------------------------------
 
 

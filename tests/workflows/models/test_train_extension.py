@@ -269,5 +269,7 @@ def test_advice_names_the_labels_that_each_way_needs_and_writes_nothing(machine,
     assert "does not label liver, spleen. Extend, unless" in out
     assert files() == before
     assert machine.calls == []
+    assert main(["extend", str(machine.model), "18", "--advise", "--training", "num_epochs=ten"]) == 1
+    assert "'num_epochs'" in capsys.readouterr().err
     assert main(["extend", str(machine.model), "18", "--advise", "--train"]) == 1
     assert "--advise trains nothing" in capsys.readouterr().err

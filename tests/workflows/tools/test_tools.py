@@ -205,6 +205,23 @@ def test_models_that_number_their_classes_differently_are_not_compared(models, n
     assert not (results / "ensembles").exists()
 
 
+def test_an_ensemble_without_probabilities_or_of_other_cases_is_refused(nnunet, tmp_path, capsys):
+    folders = [write_cases(tmp_path / name, {"liver": 1}) for name in "ab"]
+    content = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
+    for folder in folders:
+        (folder / "dataset.json").write_text(json.dumps(content))
+    command = ["nnunet", "ensemble", "-i", *map(str, folders), "-o", str(tmp_path / "merged")]
+    assert main(command) == 1
+    assert f"{folders[0]} holds no probabilities (CASE.npz)" in capsys.readouterr().err
+    for folder, cases in zip(folders, (("t0", "t1"), ("t0",)), strict=True):
+        for case in cases:
+            np.savez(folder / f"{case}.npz", probabilities=np.zeros((2, 8, 8, 8), np.float32))
+    assert main(command) == 1
+    told = f"{folders[1]} holds no probabilities of 't1', which another folder has. Predict again with --save_probabilities."
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "merged").exists()
+
+
 def test_a_fold_without_validation_or_probabilities_is_named_with_the_command_that_makes_them(
     models, nnunet, capsys, tmp_path
 ):
