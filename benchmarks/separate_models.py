@@ -23,19 +23,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scores import DISTANCE, Row
+from scores import Row
+from step_variants import RowName, alone, train_variant, variant
 from study import Study, study_of, study_parser
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.results import without_nan
 from nnunet_cil.files import read_json, write_json
-from nnunet_cil.host.commands import train, user_environment
-from nnunet_cil.host.folders import model_folder_name, nnunet_folder, num_processes
-from nnunet_cil.host.plans_files import read_plans
+from nnunet_cil.host.folders import nnunet_folder, num_processes
 from nnunet_cil.host.processes import end_with_parent
-from nnunet_cil.labels import model_labels
 from nnunet_cil.predicted_from import PredictedFrom
-from nnunet_cil.step_plans import StepPlan
 from nnunet_cil.training.progress import training_seconds
 from nnunet_cil.training.state import num_parameters, read_checkpoint
 from nnunet_cil.workflows.evaluate.cases import test_sets
@@ -44,27 +41,11 @@ from nnunet_cil.workflows.evaluate.predict import Prediction, predictions_of
 from nnunet_cil.workflows.evaluate.score import score_cases
 from nnunet_cil.workflows.fold_records import check_validation_cases
 from nnunet_cil.workflows.model_fold import ModelFold, StepModel
-from nnunet_cil.workflows.plan.step_files import refuse_if_trained
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
-from nnunet_cil.workflows.run.trainings import Training
 
 TRAINER = "nnUNetTrainerFineTune"
 RULES = "new_over_old", "old_over_new"
 TOLERANCE_MM = 2.0
-
-
-def alone(plan: StepPlan) -> StepPlan:
-    """Returns the plan of a step as that of a first one: its own classes, patients and length, and nothing of what was before."""
-    return replace(
-        plan,
-        schedule=f"{plan.schedule}_step{plan.step}_alone",
-        step=0,
-        steps=(plan.new_classes,),
-        labels=model_labels(plan.new_classes, ignore=plan.ignore_label is not None),
-        previous=None,
-        hyperparameters={},
-        earlier_cases=(),
-    )
 
 
 def merged(label_maps: Sequence[tuple[np.ndarray[Any, Any], Mapping[int, int]]]) -> np.ndarray[Any, Any]:
@@ -119,22 +100,7 @@ class SeparateModels:
 
     def model(self, step: int) -> StepModel:
         """Returns the network of a step after the first, and writes its plans."""
-        file, plan, experiment = self.planned.files[step], alone(self.planned.plans[step]), self.study.experiment
-        own = file.with_stem(f"{file.stem}_alone")
-        content = {**read_plans(file, ""), "plans_name": own.stem, "cil": plan.to_json()}
-        if not own.is_file() or read_json(own, "") != content:
-            refuse_if_trained(own, content)
-            write_json(own, content)
-        folder = model_folder_name(TRAINER, own.stem, experiment.configuration)
-        return StepModel(
-            trainer=TRAINER,
-            step=step,
-            configuration=experiment.configuration,
-            plans_name=own.stem,
-            folder=nnunet_folder("nnUNet_results") / file.parent.name / folder,
-            plan=plan,
-            reader_name=self.planned.readers[step],
-        )
+        return variant(self.planned, step, alone(self.planned.plans[step]), TRAINER, "alone")
 
     def train(self, model: ModelFold, first: ModelFold) -> None:
         """Trains a network from the weights of step 0's; refuses one that began with other weights than are there.
@@ -148,13 +114,7 @@ class SeparateModels:
         record.parent.mkdir(parents=True, exist_ok=True)
         write_json(record, {"sha256": digest})
         weights = () if model.is_begun else ("-pretrained_weights", str(first.checkpoint))
-        training = Training(model=model, options=("-device", self.study.device, *weights))
-        log = self.study.experiment.logs / f"{model.name}.txt"
-        training.do(lambda: self._call(training, log))
-
-    def _call(self, training: Training, log: Path) -> None:
-        print("+", training.command, flush=True)
-        train(training.arguments, user_environment(), log, training.num_epochs)
+        train_variant(model, self.study.device, self.study.experiment.logs, *weights)
 
     def rows(self, models: Sequence[ModelFold], which: Literal["test", "validation"]) -> Iterator[Row]:
         """Yields the table's rows of one fold, for each step after the first and both rules."""
@@ -169,24 +129,8 @@ class SeparateModels:
                 for rule in RULES:
                     files = self.merged_predictions(models[: step + 1], predictions[: step + 1], channels, rule, which)
                     found = score_cases(files, channels, TOLERANCE_MM, pool, models[0].model.reader)
-                    yield from map(partial(self.row, models[step], which, rule), found)
-
-    def row(self, model: ModelFold, which: str, rule: str, scores: Mapping[str, Any]) -> Row:
-        """Returns the table's row of a case and class."""
-        return {
-            "method": "Separate",
-            "setting": rule,
-            "step": str(model.step),
-            "fold": str(model.fold),
-            "cases": which,
-            "case": scores["case"],
-            "class": scores["class"],
-            "dice": "" if math.isnan(scores["dice"]) else str(scores["dice"]),
-            DISTANCE: str(scores[DISTANCE]) if scores["unit"] == "mm" and not math.isnan(scores[DISTANCE]) else "",
-            "dataset": model.model.dataset,
-            "trainer": model.trainer,
-            "plans": model.model.plans_name,
-        }
+                    name = RowName(method="Separate", setting=rule, cases=which)
+                    yield from map(partial(name.row, models[step]), found)
 
     def output(self, which: str) -> Path:
         """Returns the folder of the predictions."""
