@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nnunet_cil.evaluation.figures import Labels, class_colours, plot_text, window_around, write_orientation
+from nnunet_cil.evaluation.naming import Names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ def change_picture(
     image: npt.NDArray[np.floating[Any]],
     a: Labels,
     b: Labels,
-    classes: Sequence[str],
+    names: Sequence[Names],
     *,
     num_slices: int = 2,
     aspect: float = 1.0,
@@ -36,9 +37,9 @@ def change_picture(
 
     Args:
         image: (slices, rows, columns).
-        a: labels of model A, numbered as ``classes`` from 1.
-        b: labels of model B, numbered alike.
-        classes: names of labels 1, 2, ...
+        a: labels of model A, as ``named_alike`` numbers them.
+        b: labels of model B.
+        names: the classes of labels 0, 1, ...
         num_slices: to show.
         aspect: height of a pixel through its width.
         title: above the picture.
@@ -50,7 +51,11 @@ def change_picture(
     slices = most_changed_slices(a, b, num_slices)
     window = window_around(np.maximum(a, b))
     image, a, b = image[window], a[window], b[window]
-    drawn = [c for c in range(1, len(classes) + 1) if any((v[i] == c).any() for i in slices for v in (a, b))]
+    shown = {n for i in slices for v in (a, b) for n in np.unique(v[i]).tolist()}
+    classes = list(dict.fromkeys(c for own in names for c in own))
+    colours = dict(zip(classes, class_colours(len(classes)), strict=True))
+    drawn = {c: [n for n, own in enumerate(names) if c in own] for c in classes}
+    drawn = {c: numbers for c, numbers in drawn.items() if not shown.isdisjoint(numbers)}
     height = 3.2 * min(1.6, max(0.5, aspect * image.shape[1] / image.shape[2]))
     rows = 3 * len(slices) if is_narrow else len(slices)
     size = (4.2, 1.25 * height * rows + 2.2) if is_narrow else (9.6, height * rows + 1.3)
@@ -61,13 +66,13 @@ def change_picture(
         for ax, name in zip(axes, ("A", "B", "difference"), strict=True):
             ax.imshow(image[index], cmap="gray", vmin=low, vmax=high, aspect=aspect)
             ax.set(title=name, xticks=[], yticks=[])
-        _draw_contours(axes[0], a[index], drawn, len(classes))
-        _draw_contours(axes[1], b[index], drawn, len(classes))
+        for ax, labels in zip(axes, (a[index], b[index]), strict=False):
+            _draw_contours(ax, labels, drawn, colours)
         axes[2].imshow(_difference(a[index], b[index]), aspect=aspect, interpolation="nearest")
         axes[0].set_ylabel(f"slice {index}")
         if sides:
             write_orientation(axes[0])
-    _add_legend(figure, drawn, classes, num_columns=2 if is_narrow else 5)
+    _add_legend(figure, {c: colours[c] for c in drawn}, num_columns=2 if is_narrow else 5)
     if title:
         figure.suptitle(plot_text(title), fontsize=11)
     return figure
@@ -86,12 +91,11 @@ def most_changed_slices(a: Labels, b: Labels, number: int) -> list[int]:
     return sorted(chosen)
 
 
-def _draw_contours(ax: Any, labels: Labels, drawn: Sequence[int], num_classes: int) -> None:
-    colours = class_colours(num_classes)
-    for number in drawn:
-        mask = labels == number
+def _draw_contours(ax: Any, labels: Labels, drawn: Mapping[str, Sequence[int]], colours: Mapping[str, Any]) -> None:
+    for name, numbers in drawn.items():
+        mask = np.isin(labels, numbers)
         if mask.any() and min(mask.shape) > 1:
-            ax.contour(mask, levels=[0.5], colors=[colours[number - 1]], linewidths=1.4)
+            ax.contour(mask, levels=[0.5], colors=[colours[name]], linewidths=1.4)
 
 
 def _difference(a: Labels, b: Labels) -> npt.NDArray[np.float64]:
@@ -104,12 +108,11 @@ def _difference(a: Labels, b: Labels) -> npt.NDArray[np.float64]:
     return overlay
 
 
-def _add_legend(figure: Figure, drawn: Sequence[int], classes: Sequence[str], num_columns: int) -> None:
+def _add_legend(figure: Figure, drawn: Mapping[str, Any], num_columns: int) -> None:
     """Names the classes that are drawn, the first of many, and what the colours of the difference are."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    colours = class_colours(len(classes))
-    lines = [Line2D([], [], color=colours[c - 1], label=plot_text(classes[c - 1])) for c in drawn[:_MOST_LEGEND]]
+    lines = [Line2D([], [], color=colour, label=plot_text(name)) for name, colour in list(drawn.items())[:_MOST_LEGEND]]
     patches = [Patch(color=colour, label=name) for name, colour in CHANGES.items()]
     figure.legend(handles=[*lines, *patches], loc="outside lower center", ncols=num_columns, frameon=False, fontsize=9)

@@ -13,6 +13,7 @@ import numpy as np
 from nnunet_cil.evaluation.comparison import Change, compare_labels, status
 from nnunet_cil.evaluation.label_maps import LabelMaps, read_label_maps
 from nnunet_cil.evaluation.segmentation import case_scores
+from nnunet_cil.labels import Label, all_numbers, numbers_in
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -47,7 +48,7 @@ class Reference:
     """
 
     file: Path
-    labels: Mapping[str, int]
+    labels: Mapping[str, Label]
     classes: tuple[str, ...]
 
 
@@ -71,22 +72,22 @@ class ComparedCase:
 
 
 def compare_case(
-    case: ComparedCase, *, labels_a: Mapping[str, int], labels_b: Mapping[str, int], reader: Any
+    case: ComparedCase, *, labels_a: Mapping[str, Label], labels_b: Mapping[str, Label], reader: Any
 ) -> dict[str, Any]:
     """Compares a case, and returns its record.
 
     Args:
         case: its files.
-        labels_a: what the numbers of model A's label maps mean, without the background.
+        labels_a: what the numbers of model A's label maps mean, without the background; a region has several.
         labels_b: what the numbers of model B's label maps mean, without the background.
         reader: an instance of nnU-Net's, that reads all of them.
 
     Raises:
         CILError: a file is missing or unreadable, a grid or a label is not what it should be.
     """
-    predictions = [(file, frozenset({0, *own.values()})) for file, own in ((case.a, labels_a), (case.b, labels_b))]
+    predictions = [(file, all_numbers(own) | {0}) for file, own in ((case.a, labels_a), (case.b, labels_b))]
     truth = case.reference
-    reference = None if truth is None else (truth.file, frozenset(truth.labels.values()))
+    reference = None if truth is None else (truth.file, all_numbers(truth.labels))
     maps = read_label_maps(predictions, reference, image_file=case.image, reader=reader)
     a, b = maps.arrays[:2]
     change = compare_labels(a, b, maps.spacing, labels_a, labels_b)
@@ -109,13 +110,13 @@ def _row(
     name: str,
     maps: LabelMaps,
     change: Change,
-    labels: Sequence[Mapping[str, int]],
+    labels: Sequence[Mapping[str, Label]],
     scores: Sequence[Mapping[str, float]],
 ) -> dict[str, Any]:
     """Returns the row of a class in ``per_case.csv``; one that a model does not know has no voxels with it."""
     found, voxel_ml = change.classes.get(name), _voxel_ml(maps)
     voxels = [
-        int(np.count_nonzero(array == own[name])) if name in own else None
+        int(np.isin(array, numbers_in(own[name])).sum()) if name in own else None
         for array, own in zip(maps.arrays, labels, strict=False)
     ]
     volumes = [math.nan if number is None else number * voxel_ml for number in voxels]
@@ -143,14 +144,14 @@ def _voxel_ml(maps: LabelMaps) -> float:
 
 
 def _reference_dice(
-    maps: LabelMaps, index: int, labels: Mapping[str, int], reference: Reference | None
+    maps: LabelMaps, index: int, labels: Mapping[str, Label], reference: Reference | None
 ) -> dict[str, float]:
     """Returns the Dice of a model's classes that the reference labels; nothing counts where that says ``ignore``."""
     if reference is None:
         return {}
     prediction, truth = maps.arrays[index], maps.arrays[2]
     if "ignore" in reference.labels:
-        ignored = truth == reference.labels["ignore"]
+        ignored = np.isin(truth, numbers_in(reference.labels["ignore"]))
         prediction, truth = (np.where(ignored, 0, array) for array in (prediction, truth))
     classes = {name: (labels[name], reference.labels[name]) for name in reference.classes if name in labels}
     found = case_scores(prediction, truth, maps.spacing, classes, tolerance_mm=0.0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from nnunet_cil.evaluation.naming import Names, named_alike
 from nnunet_cil.evaluation.segmentation import (
     Labels,
     Mask,
@@ -17,6 +17,7 @@ from nnunet_cil.evaluation.segmentation import (
     surface_mm,
     union_of_boxes,
 )
+from nnunet_cil.labels import Label, numbers_in
 
 BACKGROUND = "background"
 
@@ -54,7 +55,8 @@ class Change:
 
     Attributes:
         classes: each class that both models know.
-        moved: (name with A, name with B) -> voxels, where the names differ; of all classes and the background.
+        moved: (name with A, name with B) -> voxels, where the names differ; of all classes and the background. Regions that
+            overlap in a voxel are one name, joined by `` + ``.
         swapped: pairs of classes that have changed places.
     """
 
@@ -64,7 +66,7 @@ class Change:
 
 
 def compare_labels(
-    a: Labels, b: Labels, spacing: Sequence[float], labels_a: Mapping[str, int], labels_b: Mapping[str, int]
+    a: Labels, b: Labels, spacing: Sequence[float], labels_a: Mapping[str, Label], labels_b: Mapping[str, Label]
 ) -> Change:
     """Compares two label maps.
 
@@ -79,13 +81,16 @@ def compare_labels(
     pairs = {name: (ours, theirs) for name, (theirs, ours) in shared.items()}  # of prediction and reference: B and A
     scores = case_scores(b, a, spacing, pairs, tolerance_mm=0.0)
     boxes = label_boxes(a), label_boxes(b)
+    own_numbers = {name: [numbers_in(label) for label in labels] for name, labels in shared.items()}
     classes = {}
-    for name, numbers in shared.items():
+    for name, numbers in own_numbers.items():
         found = scores[name]
         num_far, num_far_voxels = 0, 0
         if found.num_voxels_found and found.num_voxels_wanted and found.dice < 1:
-            box = union_of_boxes([known[n] for known, n in zip(boxes, numbers, strict=True)], a.shape)
-            num_far, num_far_voxels = _far_components(b[box] == numbers[1], a[box] == numbers[0], spacing)
+            own = [known[n] for known, ns in zip(boxes, numbers, strict=True) for n in ns if n in known]
+            box = union_of_boxes(own, a.shape)
+            masks = np.isin(b[box], numbers[1]), np.isin(a[box], numbers[0])
+            num_far, num_far_voxels = _far_components(*masks, spacing)
         classes[name] = ClassChange(
             dice=found.dice,
             hd95_mm=found.hd95_mm,
@@ -94,28 +99,28 @@ def compare_labels(
             num_far=num_far,
             num_far_voxels=num_far_voxels,
         )
-    moved = moved_voxels(a, b, labels_a, labels_b)
-    return Change(classes=classes, moved=moved, swapped=_swapped(classes, moved))
+    moved, sizes = _moved_voxels(a, b, labels_a, labels_b)
+    return Change(classes=classes, moved=moved, swapped=_swapped(sizes, moved))
 
 
-def moved_voxels(
-    a: Labels, b: Labels, labels_a: Mapping[str, int], labels_b: Mapping[str, int]
-) -> dict[tuple[str, str], int]:
-    """Returns (name with A, name with B) -> voxels, wherever the two names differ; arguments as of ``compare_labels``."""
-    names = list(dict.fromkeys([BACKGROUND, *labels_a, *labels_b]))
-    ours, theirs = (_places(array, labels, names) for array, labels in ((a, labels_a), (b, labels_b)))
+Moved = Mapping[tuple[str, str], int]
+"""(name with A, name with B) -> voxels, where the names differ."""
+
+
+def _moved_voxels(
+    a: Labels, b: Labels, labels_a: Mapping[str, Label], labels_b: Mapping[str, Label]
+) -> tuple[Moved, dict[str, int]]:
+    """Returns voxels that have another name with B, and name with A -> voxels; arguments as of ``compare_labels``."""
+    (ours, theirs), names = named_alike((a, b), (labels_a, labels_b))
     counts = np.bincount((ours * len(names) + theirs).ravel(), minlength=len(names) ** 2)
     table = counts.reshape(len(names), len(names))
-    return {(names[i], names[j]): int(table[i, j]) for i, j in np.argwhere(table).tolist() if i != j}
+    told = [_text(own) for own in names]
+    moved = {(told[i], told[j]): int(table[i, j]) for i, j in np.argwhere(table).tolist() if i != j}
+    return moved, dict(zip(told, table.sum(1).tolist(), strict=True))
 
 
-def _places(array: Labels, labels: Mapping[str, int], names: Sequence[str]) -> Any:
-    """Returns labels by the places of their names; what has no name is background."""
-    size = max([int(array.max(initial=0)), *labels.values()]) + 1
-    table = np.zeros(size, dtype=np.int64)
-    for name, number in labels.items():
-        table[number] = names.index(name)
-    return table[array]
+def _text(names: Names) -> str:
+    return " + ".join(names) or BACKGROUND
 
 
 def _far_components(new: Mask, old: Mask, spacing: Sequence[float]) -> tuple[int, int]:
@@ -141,15 +146,21 @@ def _far_components(new: Mask, old: Mask, spacing: Sequence[float]) -> tuple[int
     return len(far), int(sizes[far].sum())
 
 
-def _swapped(classes: Mapping[str, ClassChange], moved: Mapping[tuple[str, str], int]) -> tuple[tuple[str, str], ...]:
-    """Returns the pairs of classes of which most of each is the other's with the other model."""
+def _swapped(sizes: Mapping[str, int], moved: Moved) -> tuple[tuple[str, str], ...]:
+    """Returns the pairs of classes of which most of each is the other's with the other model.
+
+    Args:
+        sizes: name with A -> voxels.
+        moved: what has another name with B.
+    """
 
     def share(pair: tuple[str, str]) -> float:
-        size = classes[pair[0]].num_voxels_a if pair[0] in classes else 0
-        return moved.get(pair, 0) / size if size else 0.0
+        return moved.get(pair, 0) / sizes[pair[0]] if sizes[pair[0]] else 0.0
 
     return tuple(
-        pair for pair in moved if pair < pair[::-1] and share(pair) > _SWAPPED and share((pair[1], pair[0])) > _SWAPPED
+        pair
+        for pair in moved
+        if BACKGROUND not in pair and pair < pair[::-1] and share(pair) > _SWAPPED and share(pair[::-1]) > _SWAPPED
     )
 
 

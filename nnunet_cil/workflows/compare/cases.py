@@ -11,7 +11,7 @@ from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.evaluation.compared_cases import ComparedCase, Reference
 from nnunet_cil.host.case_files import case_images
 from nnunet_cil.host.dataset_json import read_dataset_json
-from nnunet_cil.labels import labelled_classes
+from nnunet_cil.labels import all_numbers, labelled_classes
 from nnunet_cil.training.catalogue import is_installed
 from nnunet_cil.workflows.compare.sides import Side, reader_for
 from nnunet_cil.workflows.evaluate.cases_to_score import read_case_files
@@ -124,7 +124,7 @@ def check_files(
     cases = tuple(
         (name, files, references[name].file if name in references else None) for name, files in images.items()
     )
-    numbers = frozenset({0}.union(*(reference.labels.values() for reference in references.values())))
+    numbers = frozenset({0}.union(*(all_numbers(reference.labels) for reference in references.values())))
     num_channels = len((sides[0] if sides[0].is_model else sides[1]).channels)
     return list(read_case_files(cases, reader, num_channels, numbers)), reader
 

@@ -193,8 +193,7 @@ def compare_cases(
     _write_tables(output, content, records)
     by_name = {case.name: case for case in cases}
     changed = [c for c in content["cases"] if c["moved_voxels"]][:num_pictures]
-    classes = list({**sides[0].labels, **sides[1].labels})
-    pictures = draw_cases(output, [(by_name[c["case"]], c) for c in changed], sides, classes, reader)
+    pictures = draw_cases(output, [(by_name[c["case"]], c) for c in changed], sides, reader)
     page = output / "comparison.html"
     write_text(page, comparison_page(content, pictures))
     return Comparison(content=content, records=records, text=comparison_text(content), page=page)

@@ -13,6 +13,7 @@ import numpy as np
 
 from nnunet_cil.evaluation.change_pictures import change_picture
 from nnunet_cil.evaluation.compared_cases import ComparedCase
+from nnunet_cil.evaluation.naming import named_alike
 from nnunet_cil.evaluation.report import Picture, picture_address
 from nnunet_cil.host.reading.images import as_seen, read_grid, read_images, read_labels
 from nnunet_cil.workflows.compare.sides import Side
@@ -22,7 +23,6 @@ def draw_cases(
     output: Path,
     cases: Sequence[tuple[ComparedCase, Mapping[str, Any]]],
     sides: tuple[Side, Side],
-    classes: Sequence[str],
     reader: Any,
 ) -> list[Picture]:
     """Draws cases into ``figures``; those of an earlier comparison go.
@@ -31,7 +31,6 @@ def draw_cases(
         output: folder.
         cases: files of each, and what ``comparison.json`` says of it.
         sides: A and B.
-        classes: of both.
         reader: an instance of nnU-Net's, that reads all files.
     """
     from tqdm import tqdm
@@ -45,13 +44,11 @@ def draw_cases(
         text = f"{case.name}: mean Dice of A and B {found['dice']:.3f}" if not math.isnan(found["dice"]) else case.name
         if found["lowest_class"]:
             text += f"; least in {found['lowest_class']}, {found['lowest_dice']:.3f}"
-        a, b = (
-            _by_class(as_seen(read_labels(file, reader))[0], side.labels, classes)
-            for file, side in zip((case.a, case.b), sides, strict=True)
-        )
+        arrays = [as_seen(read_labels(file, reader))[0] for file in (case.a, case.b)]
+        (a, b), names = named_alike(arrays, [side.labels for side in sides])
         image, aspect = _image(case, reader, a.shape)
         is_oriented = bool(read_grid(case.a, reader, is_image=False).orientation)
-        draw = partial(change_picture, image, a, b, classes, aspect=aspect, sides=is_oriented)
+        draw = partial(change_picture, image, a, b, names, aspect=aspect, sides=is_oriented)
         file, narrow = folder / f"case_{index}.png", BytesIO()
         draw(title=text).savefig(file, dpi=110)
         draw(num_slices=1, is_narrow=True).savefig(narrow, format="png", dpi=110)
@@ -64,12 +61,3 @@ def _image(case: ComparedCase, reader: Any, shape: tuple[int, ...]) -> tuple[Any
     if case.image.is_file():
         return as_seen(read_images([case.image], reader))
     return np.zeros(shape), as_seen(read_labels(case.a, reader))[1]
-
-
-def _by_class(array: Any, numbers: Mapping[str, int], classes: Sequence[str]) -> Any:
-    """Returns labels by the order of ``classes``, from 1; anything else is 0."""
-    ordered = np.zeros(array.shape, dtype=np.int16)
-    for index, name in enumerate(classes, start=1):
-        if name in numbers:
-            ordered[array == numbers[name]] = index
-    return ordered

@@ -14,7 +14,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.plans_files import read_plans, reader_of
 from nnunet_cil.host.reading.readers import dataset_reader, named_reader
-from nnunet_cil.labels import has_regions
+from nnunet_cil.labels import NO_CLASSES, Label
 from nnunet_cil.names import spelled_alike
 from nnunet_cil.predicted_from import FINAL
 from nnunet_cil.workflows.models.trained_model import read_model
@@ -53,18 +53,9 @@ class Side:
         return bool(self.folds)
 
     @cached_property
-    def labels(self) -> dict[str, int]:
-        """Its foreground classes with their numbers.
-
-        Raises:
-            CILError: they are regions.
-        """
-        if has_regions(self.dataset_json["labels"]):
-            raise CILError(
-                f"{self.path} has regions, which overlap: 'nnunet_cil compare' tells which class a voxel has changed to, and "
-                "needs one class a voxel. Score both models with 'nnunet_cil evaluate'."
-            )
-        return {name: n for name, n in self.dataset_json["labels"].items() if name not in ("background", "ignore")}
+    def labels(self) -> dict[str, Label]:
+        """Its foreground classes with their numbers."""
+        return {name: n for name, n in self.dataset_json["labels"].items() if name not in NO_CLASSES}
 
     @property
     def file_ending(self) -> str:
@@ -106,11 +97,6 @@ class Side:
         }
 
 
-def _refuse_regions(path: Path, dataset_json: Mapping[str, Any]) -> None:
-    if has_regions(dataset_json["labels"]):
-        raise NotImplementedError(f"{path} has regions, which overlap; nnunet_cil compare does not compare them yet.")
-
-
 def read_side(name: str, path: Path, folds: Sequence[str] = (), trusted: Sequence[str] = ()) -> Side:
     """Reads a model's folder, one that ``export`` has written, or a folder of predictions.
 
@@ -122,7 +108,7 @@ def read_side(name: str, path: Path, folds: Sequence[str] = (), trusted: Sequenc
 
     Raises:
         CILError: it is neither, or the model has no such fold.
-        NotImplementedError: regions, or a cascade.
+        NotImplementedError: a cascade.
     """
     if path.suffix == ".zip" and path.is_file():
         raise CILError(f"{path} is an archive. Unpack it, and give the folder.")
@@ -133,7 +119,6 @@ def read_side(name: str, path: Path, folds: Sequence[str] = (), trusted: Sequenc
     if not is_fold and not any(path.glob("fold_*")):
         return _read_predictions(name, path)
     model = read_model(path, trusted, verdict="cannot be compared")
-    _refuse_regions(path, model.dataset_json)
     if unknown := [fold for fold in folds if fold not in model.folds]:
         raise CILError(f"{path} has no trained fold {unknown[0]}, only {', '.join(model.folds)}. Choose with -f.")
     return Side(
@@ -158,7 +143,6 @@ def _read_predictions(name: str, path: Path) -> Side:
     if file is None:
         raise CILError(f"MODEL_{name}, {path}, is neither a model nor tells what its labels mean. {_GIVE}.")
     dataset_json = read_dataset_json(file)
-    _refuse_regions(path, dataset_json)
     plans = file.with_name("plans.json")
     reader = reader_of(read_plans(plans, "", "Restore the file.")) if plans.is_file() else ""
     side = Side(name=name, path=path, dataset_json=dataset_json, reader_name=reader)

@@ -14,7 +14,6 @@ from nnunet_cil.evaluation.compared_cases import ComparedCase, Reference
 from nnunet_cil.evaluation.comparison_summary import NothingToCompare, comparison_summary
 from nnunet_cil.files import write_text
 from nnunet_cil.host.dataset_json import read_dataset_json
-from nnunet_cil.labels import has_regions, single_numbers
 from nnunet_cil.lineage import validation_dice
 from nnunet_cil.locks import Lock
 from nnunet_cil.model_card import model_card
@@ -61,15 +60,7 @@ def compare_extension(
     if not folds:
         logger.info(f"Note: fold all leaves no validation cases. Compare on other images: {_by_hand(old, new)}")
         return None
-    if old.regions is not None:
-        logger.info(
-            "Note: the models have regions, which overlap; 'nnunet_cil compare' compares models of plain labels only."
-        )
-        return None
     content = read_dataset_json(folds[0].model.folder / "dataset.json")
-    if has_regions(content["labels"]) or has_regions(old.dataset_json["labels"]):
-        logger.info("Note: regions are not compared yet.")
-        return None
     if old.dataset_json["file_ending"] != content["file_ending"]:
         logger.info(
             f"Note: the old model predicts images that end in {old.dataset_json['file_ending']}, the data set's end in "
@@ -125,7 +116,7 @@ def _fold_cases(old: Side, model: ModelFold, output: Path, device: str, names: M
             a=files[case.name],
             b=model.folder / "validation" / files[case.name].name,
             image=case.image,
-            reference=Reference(file=case.reference, labels=single_numbers(case.labels), classes=tuple(case.classes)),
+            reference=Reference(file=case.reference, labels=case.labels, classes=tuple(case.classes)),
         )
         for case in cases
     ]

@@ -39,9 +39,9 @@ def draw(names, shift=None, boxes=BOXES):
     return array
 
 
-def write_folder(folder, labels, arrays, spacing=SPACING, suffix=""):
+def write_folder(folder, labels, arrays, spacing=SPACING, suffix="", **more):
     folder.mkdir(parents=True)
-    content = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"}
+    content = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz", **more}
     (folder / "dataset.json").write_text(json.dumps(content))
     for case, array in arrays.items():
         write(array, folder / f"{case}{suffix}.nii.gz", spacing)
@@ -216,6 +216,54 @@ def test_a_model_agrees_with_itself(folders, tmp_path):
     assert "no class appears, vanishes or changes places" in same.text
 
 
+# --- regions --------------------------------------------------------------------------------------------------
+
+REGIONS = {"background": 0, "trunk": [1, 2, 3], "liver": [2, 3], "lesion": 3}
+OTHER_REGIONS = {"background": 0, "trunk": [5, 6, 7, 8], "vessel": [8, 8], "liver": [6, 7, 8], "lesion": [7, 7]}
+INNER = {"trunk": np.s_[2:30, 2:30, 2:36], "liver": np.s_[4:20, 4:20, 4:20], "lesion": np.s_[6:10, 6:11, 6:8]}
+
+
+def draw_regions(numbers, boxes=INNER):
+    array = np.zeros((32, 34, 40), dtype=np.uint8)
+    for number, box in zip(numbers, boxes.values(), strict=True):
+        array[box] = number
+    return array
+
+
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory):
+    """Three cases: one of which half a lesion is liver with B, and one of which the lesion is a vessel, which A does not know."""
+    root = tmp_path_factory.mktemp("regions")
+    new = {f"case_{i}": draw_regions((5, 6, 7)) for i in range(3)}
+    new["case_1"][6:8, 6:11, 6:8] = 6
+    new["case_2"][new["case_2"] == 7] = 8
+    truth = {case: draw_regions((1, 2, 3)) for case in new}
+    write_folder(root / "a", REGIONS, truth, regions_class_order=[1, 2, 3])
+    write_folder(root / "b", OTHER_REGIONS, new, regions_class_order=[5, 8, 6, 7])
+    write_folder(root / "labels", REGIONS, truth, regions_class_order=[1, 2, 3])
+    return compared(root, root / "out", labels=True, num_pictures=1)
+
+
+def test_regions_are_compared_though_they_overlap(regions):
+    rows = by_class(regions)
+    assert [rows[c]["dice"] for c in ("trunk", "liver")] == [1.0, 1.0]
+    assert rows["lesion"]["dice"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert (rows["lesion"]["num_vanished"], rows["lesion"]["lowest_case"]) == (1, "case_2")
+    assert rows["lesion"]["volume_a_ml"] == pytest.approx(4 * 5 * 2 * 3 / 1000)
+    assert not rows["vessel"]["is_shared"]
+    assert {r["class"]: (r["dice_a"], r["dice_b"]) for r in regions.content["reference"]}["lesion"] == pytest.approx(
+        (1.0, 5 / 9)
+    )
+
+
+def test_what_changed_hands_between_regions_is_told_by_all_that_a_voxel_belongs_to(regions):
+    moved = {(m["a"], m["b"]): m["num_voxels"] for m in regions.content["moved"]}
+    lesion = "trunk + liver + lesion"
+    assert moved == {(lesion, "trunk + liver"): 20, (lesion, "trunk + liver + vessel"): 40}
+    assert "joined by +" in regions.page.read_text(encoding="utf-8")
+    assert [f.name for f in (regions.page.parent / "figures").iterdir()] == ["case_1.png"]
+
+
 # --- in a pipeline --------------------------------------------------------------------------------------------
 
 
@@ -330,13 +378,6 @@ def test_what_cannot_be_compared_is_refused_with_its_name(folders, tmp_path, cha
     with pytest.raises(CILError, match=message):
         compared(folders, tmp_path / "out", **given)
     assert not (tmp_path / "out" / "comparison.html").exists()
-
-
-def test_regions_are_refused(folders, tmp_path):
-    regions = {"background": 0, "organs": [1, 2], "liver": 2}
-    edit(folders / "b", labels=regions, regions_class_order=[1, 2])
-    with pytest.raises((CILError, NotImplementedError), match=r"has regions, which overlap"):
-        compared(folders, tmp_path / "out")
 
 
 def test_a_threshold_beyond_a_dice_is_refused(folders, tmp_path, capsys):
