@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.reading.readers import named_reader
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.locks import Lock, fold_lock
@@ -157,6 +158,14 @@ class ModelFold:
         """
         predicts = self.model.next_stage != "" and self.fold != "all"
         return is_validated(self.folder) and (not predicts or self.as_stage.has_predicted)
+
+    @property
+    def cases_without_probabilities(self) -> list[str]:
+        """The validation cases whose labels nnU-Net has predicted, but not kept the probabilities."""
+        folder, content = self.folder / "validation", self.model.folder / "dataset.json"
+        ending = str(read_dataset_json(content)["file_ending"]) if content.is_file() else ".nii.gz"
+        cases = sorted(file.name.removesuffix(ending) for file in folder.glob(f"*{ending}"))
+        return [case for case in cases if not (folder / f"{case}.npz").is_file()]
 
     @property
     def as_stage(self) -> StageFold:

@@ -49,6 +49,11 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         metavar="K",
         help="last step to train (default: the schedule's last)",
     )
+    parser.add_argument(
+        "--npz",
+        action="store_true",
+        help="keep the probabilities of the validation cases, as nnUNetv2_train --npz: ensembles need them",
+    )
     add_launcher_arguments(parser, jobs="each step, fold and trainer")
     parser.set_defaults(resumes=True)
     return parser
@@ -80,7 +85,11 @@ def _training_options(args: argparse.Namespace) -> TrainingOptions:
     from nnunet_cil.workflows.run.options import TrainingOptions
 
     return TrainingOptions(
-        start_from=args.start_from, stop_after=args.stop_after, device=args.device, num_gpus=args.num_gpus
+        start_from=args.start_from,
+        stop_after=args.stop_after,
+        device=args.device,
+        num_gpus=args.num_gpus,
+        npz=args.npz,
     )
 
 

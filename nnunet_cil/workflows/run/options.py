@@ -20,12 +20,14 @@ class TrainingOptions:
         stop_after: the last step to train; None for the schedule's last.
         device: as nnU-Net's.
         num_gpus: as nnU-Net's, for training.
+        npz: as nnU-Net's: the final validations leave probabilities, too, which ensembles need.
     """
 
     start_from: int = 0
     stop_after: int | None = None
     device: str = "cuda"
     num_gpus: int = 1
+    npz: bool = False
 
     def __post_init__(self) -> None:
         """Refuses numbers out of their range, and options that do not go together.
@@ -65,4 +67,5 @@ class TrainingOptions:
     @property
     def arguments(self) -> list[str]:
         """Returns what ``nnUNetv2_train`` takes of them."""
-        return ["-device", self.device, *(["-num_gpus", str(self.num_gpus)] if self.num_gpus != 1 else [])]
+        gpus = ["-num_gpus", str(self.num_gpus)] if self.num_gpus != 1 else []
+        return ["-device", self.device, *gpus, *(["--npz"] if self.npz else [])]

@@ -33,6 +33,12 @@ class Training:
     options: tuple[str, ...] = ()
 
     @property
+    def is_finished(self) -> bool:
+        """Tells whether nothing is left of it: trained, validated, and with the probabilities that are asked for."""
+        lacks = "--npz" in self.options and self.model.cases_without_probabilities
+        return self.model.is_finished and not lacks
+
+    @property
     def arguments(self) -> list[str]:
         """Returns the arguments that begin, continue or just validate, as nnU-Net's folder is now."""
         going_on = []
@@ -58,13 +64,13 @@ class Training:
         """
         while True:
             self.model.lock.wait(logger.info)
-            if self.model.is_finished:
+            if self.is_finished:
                 return None
             self.model.put_broken_aside()
             try:
                 return call()
             except CommandError:
-                if self.model.lock.holder() is None and not self.model.is_finished:  # nobody was faster
+                if self.model.lock.holder() is None and not self.is_finished:  # nobody was faster
                     raise
 
     @property
@@ -99,12 +105,12 @@ def _unfinished(planned: PlannedExperiment, options: TrainingOptions) -> list[Tr
     for model in planned.model_folds():
         if model.is_trained:
             model.check_planned()
-    todo = [
+    trainings = (
         Training(model=model.fold(fold), options=tuple(options.arguments))
         for fold in planned.experiment.folds
         for model in models
-        if not model.fold(fold).is_finished
-    ]
+    )
+    todo = [training for training in trainings if not training.is_finished]
     unfinished = [training.model for training in todo]
     _check_successions(planned, unfinished, last_step=max(model.step for model in models))
     _check_split(planned, unfinished)

@@ -65,7 +65,7 @@ class ComparedModels:
     @property
     def validated_files(self) -> list[str]:
         """The names of all files of labels that nnU-Net's final validations have predicted."""
-        return sorted({file.name for fold in self.model_folds for file in _predictions(fold).values()})
+        return sorted({name for fold in self.model_folds for name in _predictions(fold)})
 
     @classmethod
     def read(cls, selection: Selection, *, averages: bool) -> ComparedModels:
@@ -169,16 +169,14 @@ def _check_validated(model: ModelFold, *, needs_probabilities: bool) -> None:
             f"{model.folder / 'validation'} does not hold the predictions of the final checkpoint. Run "
             f"'{model.train_command(*options)}'."
         )
-    missing = [case for case, file in _predictions(model).items() if not file.with_name(f"{case}.npz").is_file()]
-    if needs_probabilities and missing:
+    if needs_probabilities and (missing := model.cases_without_probabilities):
         raise CILError(
             f"{model.folder / 'validation'} holds no probabilities of {few_names(missing)}, which ensembles need. Run "
             f"'{model.train_command(*options)}', or add --disable_ensembling."
         )
 
 
-def _predictions(model: ModelFold) -> dict[str, Path]:
-    """Returns case -> file of labels that nnU-Net's final validation has left."""
+def _predictions(model: ModelFold) -> list[str]:
+    """Returns the names of the files of labels that nnU-Net's final validation has left."""
     ending = str(read_dataset_json(model.model.folder / "dataset.json")["file_ending"])
-    files = sorted((model.folder / "validation").glob(f"*{ending}"))
-    return {file.name.removesuffix(ending): file for file in files}
+    return [file.name for file in (model.folder / "validation").glob(f"*{ending}")]

@@ -58,6 +58,26 @@ def test_every_step_of_every_trainer_in_order_with_step_0_once(setting):
     assert len(trained) == 5
 
 
+def test_probabilities_that_are_asked_for_later_are_predicted_by_validating_again(setting, tmp_path, capsys):
+    schedule, trained, _, folder = setting
+    what = ["run", DATASET, "3d_fullres", "0", str(schedule), "-tr", PGCD, "-device", "cpu"]
+    assert main(what) == 0
+    for number, arguments in enumerate(trained):
+        validation = folder(arguments) / "validation"
+        for case in ("case_4", "case_5"):
+            (validation / f"{case}.nii.gz").touch()
+            if number > 0 or case == "case_4":
+                (validation / f"{case}.npz").touch()
+    assert main(what) == 0
+    assert len(trained) == 3
+    capsys.readouterr()
+    assert main([*what, "--npz", "--dry-run"]) == 0
+    (command,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("nnUNetv2_train")]
+    assert command.endswith("_step0 -device cpu --npz --val")
+    assert main([*what, "--npz"]) == 0
+    assert [arguments[9:] for arguments in trained] == [[], [], [], ["--npz", "--val"]]
+
+
 @pytest.fixture
 def other_process():
     """A process that goes on until the test ends."""
