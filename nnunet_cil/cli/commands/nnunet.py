@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from nnunet_cil.cli.arguments import Commands
 
 if TYPE_CHECKING:
+    from nnunet_cil.workflows.tools.compared_folders import ComparedFolders
     from nnunet_cil.workflows.tools.compared_models import Selection
-    from nnunet_cil.workflows.tools.tools import ComparedFolders
 
 _TOOLS = (
     "find_best_configuration",
@@ -99,7 +99,7 @@ def _folders(
     parser: argparse.ArgumentParser, arguments: Sequence[str], *, is_evaluation: bool
 ) -> tuple[ComparedFolders, list[str]]:
     """Reads the arguments by which nnU-Net names folders and files; returns the others as they are."""
-    from nnunet_cil.workflows.tools.tools import ComparedFolders
+    from nnunet_cil.workflows.tools.compared_folders import ComparedFolders
 
     if is_evaluation:
         parser.add_argument("references", type=Path)

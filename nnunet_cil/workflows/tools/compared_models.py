@@ -130,12 +130,16 @@ def _refuse_other_numbers(models: Sequence[StepModel]) -> None:
     """Refuses models that know different classes, or by different numbers: nnU-Net compares and averages by number."""
     first = models[0]
     for other in models[1:]:
-        if other.plan.labels != first.plan.labels:
-            ours, theirs = (", ".join(model.plan.seen_classes) for model in (first, other))
+        if _numbering(other.plan) != _numbering(first.plan):
+            ours, theirs = (", ".join(model.plan.model_classes) for model in (first, other))
             raise CILError(
                 f"{first.folder.name} numbers its classes {ours}, but {other.folder.name} {theirs}. nnU-Net compares by number. "
                 "Compare them with 'nnunet_cil evaluate', which goes by name."
             )
+
+
+def _numbering(plan: StepPlan) -> tuple[object, ...]:
+    return plan.labels, plan.model_classes, plan.regions_class_order
 
 
 def refuse_partial_labels(plan: StepPlan, dataset: str) -> None:
