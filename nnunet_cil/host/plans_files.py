@@ -116,6 +116,13 @@ def stages(plans: Mapping[str, Any], configuration: str) -> tuple[str, ...]:
     return before, configuration
 
 
+def is_cascade(plans: Mapping[str, Any], configuration: str) -> bool:
+    """Tells whether a configuration's network sees the predictions of another one; false where the plans have none so called."""
+    if configuration not in plans["configurations"]:
+        return False
+    return configuration_settings(plans, configuration).get("previous_stage") is not None
+
+
 def preprocessed_for(plans: Mapping[str, Any], configuration: str) -> list[str]:
     """Returns the configurations that are preprocessed for one: itself; for a cascade two, and not itself.
 

@@ -43,6 +43,11 @@ _FIRST_LINES = '{\n    "'
 """How a JSON file of nnU-Net's begins."""
 
 
+def is_planned_as_cascade(configuration: str) -> bool:
+    """Tells whether nnU-Net's planners make a cascade of that name."""
+    return len(_CONFIGURATIONS.get(configuration, ())) > 1
+
+
 def preprocess(dataset: str, configuration: str, base_plans: str, logs: Path) -> None:
     """Runs ``nnUNetv2_plan_and_preprocess``; where there are plans already, only what is missing beside them.
 

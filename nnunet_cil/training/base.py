@@ -104,6 +104,9 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
     needs_old_data: ClassVar[bool] = False
     """The method uses labels or cases of earlier steps, which must then be in this step's data set."""
 
+    compares_weights: ClassVar[bool] = False
+    """The method compares each weight with that in the same place of the step before."""
+
     keeps_cases: ClassVar[bool] = False
     """The method trains on some cases of earlier steps, in no fold's validation."""
 

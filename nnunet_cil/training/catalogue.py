@@ -12,6 +12,7 @@ from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.shipped import trainer_names, trainers_file
 from nnunet_cil.step_plans import StepPlan
+from nnunet_cil.training.cascade_inputs import keeps_old_inputs_first
 from nnunet_cil.training.hyperparameters import declared, settable
 
 if TYPE_CHECKING:
@@ -138,6 +139,49 @@ def check_lineage(trainer: type[nnUNetTrainerCIL], lineage: Sequence[StepRecord]
         raise CILError(
             f"{trainer.__name__} needs the data of the earlier steps, but some were learnt on {', '.join(others)}, not on "
             f"{dataset}. Use another trainer."
+        )
+
+
+def check_cascade(trainer: type[nnUNetTrainerCIL], step: StepPlan) -> None:
+    """Refuses a step that a trainer cannot learn as a cascade.
+
+    Args:
+        trainer: a trainer class.
+        step: the step to train.
+
+    Raises:
+        CILError: says why.
+    """
+    if step.step == 0:
+        return
+    refuse_kept_cases(trainer, step.cases is not None)
+    if trainer.compares_weights:
+        check_place_of_inputs(trainer, step)
+
+
+def refusals_of_cascades(steps: Iterable[StepPlan]) -> list[str]:
+    """Returns why some of nnunet_cil's trainers cannot learn steps as cascades, one reason a trainer."""
+    reasons: dict[str, str] = {}
+    planned = [step for step in steps if step.cases is not None or step.has_regions]
+    for trainer in _trainers() if planned else ():
+        for step in planned:
+            try:
+                check_cascade(trainer, step)
+            except CILError as error:
+                reasons.setdefault(trainer.__name__, str(error))
+    return list(reasons.values())
+
+
+def check_place_of_inputs(trainer: type[nnUNetTrainerCIL], step: StepPlan) -> None:
+    """Refuses a cascade whose inputs of the step before have moved, for a trainer that compares weights by their place.
+
+    Raises:
+        CILError: names the trainer.
+    """
+    if not keeps_old_inputs_first(step):
+        raise CILError(
+            f"{trainer.__name__} compares weights with the step before by their place, but with {', '.join(step.new_classes)} "
+            "the inputs of a cascade stand for other regions than before. Use nnUNetTrainerPGCD, or train 3d_fullres."
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +14,8 @@ from nnunet_cil.networks.heads import joined_heads, widen_heads
 from nnunet_cil.networks.imprinting import Moments, imprinted_heads
 from nnunet_cil.networks.inputs import see_channels, see_sums, spread_inputs, widen_inputs
 from nnunet_cil.networks.teacher import Teacher, autocast
+from nnunet_cil.training.cascade_inputs import old_input_groups, old_inputs, shown_labels
+from nnunet_cil.training.catalogue import check_place_of_inputs
 from nnunet_cil.training.state import PreviousStep
 from nnunet_cil.training.step_loss import resized
 
@@ -92,14 +93,9 @@ def _with_new_classes(trainer: nnUNetTrainerCIL, previous: PreviousStep) -> dict
 def old_weights_at_start(trainer: nnUNetTrainerCIL) -> dict[str, Tensor]:
     """Returns the weights with which the step began, for the channels that the teacher has; new ones may follow them."""
     assert trainer.teacher is not None
-    weights, seen = trainer.teacher.network.state_dict(), _old_inputs(trainer)
-    groups = _region_inputs(trainer) if trainer.is_cascaded and trainer.step_plan.has_regions else [[c] for c in seen]
-    if groups != [[c] for c in range(len(seen))]:
-        raise CILError(
-            f"{type(trainer).__name__} compares weights with the step before by their place, but the labels of "
-            f"{', '.join(trainer.step_plan.new_classes)} come between the cascade's inputs of that step. Learn regions of low "
-            "numbers first, or use 3d_fullres."
-        )
+    weights = trainer.teacher.network.state_dict()
+    if trainer.is_cascaded:
+        check_place_of_inputs(type(trainer), trainer.step_plan)
     if trainer.new_class_start in ("balanced", "apart") and not trainer.step_plan.has_regions:
         return widen_heads(weights, len(trainer.step_plan.new_classes))
     return weights
@@ -120,22 +116,14 @@ def _old_inputs(trainer: nnUNetTrainerCIL) -> list[int]:
     """Returns the channels that the previous step's network sees: those of the images, in a cascade also of old labels."""
     if not trainer.is_cascaded:
         return list(range(trainer.num_input_channels))
-    own, labels = trainer.label_manager.foreground_labels, trainer.dataset_json["labels"]
-    num_images = trainer.num_input_channels - len(own)
-    old = {number for name in trainer.step_plan.old_classes for number in np.atleast_1d(labels[name]).tolist()}
-    return [*range(num_images), *(num_images + i for i, label in enumerate(own) if label in old)]
+    num_images = trainer.num_input_channels - len(shown_labels(trainer.step_plan))
+    return [*range(num_images), *(num_images + channel for channel in old_inputs(trainer.step_plan))]
 
 
 def _region_inputs(trainer: nnUNetTrainerCIL) -> list[list[int]]:
-    """Returns, of each channel that the previous step's network sees, the channels of this one's that show the same.
-
-    The stage before has new regions: where it says core now, its whole was before. So a label goes to the channel of what the
-    previous model would have said.
-    """
-    step, old, own = trainer.step_plan, _old_inputs(trainer), trainer.label_manager.foreground_labels
-    num_images = trainer.num_input_channels - len(own)
-    before = [step.painted_before(label) for label in own]
-    groups = [[num_images + i for i, b in enumerate(before) if b == own[c - num_images]] for c in old[num_images:]]
+    """Returns, of each channel that the previous step's network sees, the channels of this one's that show the same."""
+    num_images = trainer.num_input_channels - len(shown_labels(trainer.step_plan))
+    groups = [[num_images + channel for channel in group] for group in old_input_groups(trainer.step_plan)]
     return [*([channel] for channel in range(num_images)), *groups]
 
 

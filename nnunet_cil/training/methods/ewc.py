@@ -52,6 +52,7 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
     """Elastic Weight Consolidation (Kirkpatrick et al. 2017, https://arxiv.org/abs/1612.00796)."""
 
     asks_teacher = False
+    compares_weights = True
     ewc_weight = number(1e4, "Weight of the penalty on changed parameters.")
 
     def begin_step(self, inherited: dict[str, dict[str, Tensor]]) -> None:

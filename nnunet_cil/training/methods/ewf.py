@@ -36,6 +36,7 @@ class nnUNetTrainerEWF(nnUNetTrainerMiB):
 
     needs_new_classes = True  # w = 0 with N = 0
     needs_background = ""
+    compares_weights = True
 
     def build_step_loss(self) -> StepLoss:
         """Builds MiB's loss; of regions one without a background."""

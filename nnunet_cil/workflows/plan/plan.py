@@ -12,16 +12,18 @@ from nnunet_cil.errors import did_you_mean
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.dataset_json import refuse_other_labelled_classes
 from nnunet_cil.host.folders import dataset_name, nnunet_folder
-from nnunet_cil.host.plans_files import reader_of
+from nnunet_cil.host.plans_files import is_cascade, reader_of
 from nnunet_cil.host.preprocessed import preprocessed_configurations
 from nnunet_cil.host.raw_dataset import label_file_names
 from nnunet_cil.labels import NUMBERS_DIFFER, check_labelled_classes, labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan, plan_steps
 from nnunet_cil.training.catalogue import (
+    check_cascade,
     check_data,
     fixed_names,
     hyperparameter_names,
+    refusals_of_cascades,
     trainer_class,
 )
 from nnunet_cil.workflows.plan.fold_checks import (
@@ -126,6 +128,9 @@ def plan(
     steps = write_step_plans(dataset, schedule, base_plans=base_plans, first_trainer=first_trainer, force=force)
     if not all(step.plan.is_numbered_as_the_data_set for step in steps):
         logger.info(f"Note: {NUMBERS_DIFFER}")
+    if cascades := list(steps[0].cascades):
+        for reason in refusals_of_cascades(step.plan for step in steps):
+            logger.info(f"Note on {', '.join(cascades)}: {reason}")
     return steps
 
 
@@ -231,6 +236,8 @@ def _check_steps(
         for step, found in zip(steps, data, strict=True):
             if step.step > 0 or first_trainer is None:
                 check_data(trainer, step, found.folder.name)
+            if is_cascade(found.plans, trainings.configuration):
+                check_cascade(trainer, step)
     return trainings.folds
 
 

@@ -14,8 +14,8 @@ from nnunet_cil.files import read_json
 from nnunet_cil.host.commands import train, user_environment
 from nnunet_cil.host.dataset_json import preprocessed_or_raw
 from nnunet_cil.host.folders import nnunet_folder
-from nnunet_cil.host.plans_files import read_plans, stages
-from nnunet_cil.host.preprocess import missing_commands, preprocess, recover
+from nnunet_cil.host.plans_files import is_cascade, read_plans, stages
+from nnunet_cil.host.preprocess import is_planned_as_cascade, missing_commands, preprocess, recover
 from nnunet_cil.locks import Lock
 from nnunet_cil.next_stage import refuse_unvalidated
 from nnunet_cil.training.catalogue import refuse_kept_cases, trainer_class
@@ -159,14 +159,12 @@ def _trained_folds(experiment: Experiment) -> tuple[int | str, ...]:
     """Returns the folds in which something is trained: before a cascade all of them.
 
     Raises:
-        CILError: no fold validates a training case of the cascade, or a trainer keeps cases of earlier steps.
+        CILError: no fold validates a training case of the cascade.
     """
     file = nnunet_folder("nnUNet_preprocessed") / experiment.dataset_name / f"{experiment.base_plans}.json"
     if not file.is_file() or len(stages(read_plans(file, ""), experiment.configuration)) == 1:
         return experiment.folds
     folds = folds_before(experiment)
-    for trainer in map(trainer_class, experiment.trainers):
-        refuse_kept_cases(trainer, experiment.schedule.cases == "disjoint" and experiment.num_steps > 1)
     for name in experiment.data_sets:
         cases = [current_cases(name, fold) for fold in folds if fold != "all"]
         validated = {case for fold in cases for case in fold.validation}
@@ -207,6 +205,14 @@ def _check_configuration(experiment: Experiment) -> None:
         stages(read_plans(file, ""), asked)
 
 
+def _is_cascade(experiment: Experiment) -> bool:
+    """Tells whether a cascade is asked for; where its plans are not there yet, as nnU-Net is going to make them."""
+    file = nnunet_folder("nnUNet_preprocessed") / experiment.dataset_name / f"{experiment.base_plans}.json"
+    if not file.is_file():
+        return is_planned_as_cascade(experiment.configuration)
+    return is_cascade(read_plans(file, ""), experiment.configuration)
+
+
 def _check_trainers(experiment: Experiment) -> None:
     """Checks that every trainer can learn every step that it is asked for: it has the hyper-parameters, and the data."""
     name, steps = experiment.schedule.name, experiment.schedule.steps
@@ -221,6 +227,8 @@ def _check_trainers(experiment: Experiment) -> None:
                 f"{error} It trains step 0 for all trainers; another trainer's hyper-parameters belong in the later steps."
             ) from error
     for trainer in map(trainer_class, experiment.trainers):
+        if _is_cascade(experiment):
+            refuse_kept_cases(trainer, experiment.schedule.cases == "disjoint" and experiment.num_steps > 1)
         for step in steps if first is None else steps[1:]:
             trainer.check_hyperparameters(step.hyperparameters, where)
         if trainer.needs_old_data and len(experiment.data_sets) > 1:

@@ -18,6 +18,7 @@ from nnunet_cil.predicted_from import PredictedFrom
 from nnunet_cil.training.state import StepState
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.plan.plan import plan
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.run import run as workflow
 from nnunet_cil.workflows.run.options import TrainingOptions
@@ -185,12 +186,57 @@ def test_stages_that_do_not_fit_are_refused(cascade, toy, before, following, exp
         run(cascade[0])
 
 
-def test_replay_of_disjoint_cases_is_refused(cascade, tmp_path):
+def test_replay_of_disjoint_cases_is_refused_before_the_preprocessing(cascade, tmp_path, monkeypatch, caplog):
     experiment, trained = cascade
     schedule = write_schedule(tmp_path, (ORGANS[:2], ORGANS[2:]), "disjoint", cases="disjoint")
+    with caplog.at_level("INFO", logger="nnunet_cil"):
+        plan(DATASET, schedule)
+    (note,) = [message for message in caplog.messages if message.startswith(f"Note on {CASCADE}: ")]
+    assert "nnUNetTrainerReplay keeps cases of earlier steps" in note
+    monkeypatch.setattr(workflow, "preprocess", lambda *_: pytest.fail("the long work began"))
     with pytest.raises(CILError, match=r"nnUNetTrainerReplay keeps cases of earlier steps, .* Let the steps share"):
         run(replace(experiment, schedule_name=schedule, trainers=("nnUNetTrainerReplay",)))
     assert trained == []
+
+
+REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "cyst": 4}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "steps", "refused"),
+    [
+        (
+            "nnUNetTrainerEWC",
+            [["whole"], ["core", "cyst"]],
+            True,
+        ),  # what shows the whole at first, shows the core later
+        ("nnUNetTrainerEWF", [["core"], ["whole"]], True),  # the whole's 1 comes before the core's 2
+        ("nnUNetTrainerEWC", [["whole", "core"], ["cyst"]], False),  # though no model paints the core's 3
+    ],
+)
+def test_weights_that_are_compared_by_place_need_the_inputs_of_regions_in_place(
+    cascade, toy, tmp_path, caplog, trainer, steps, refused
+):
+    experiment, trained = cascade
+    for folder in (toy, tmp_path / "nnunet" / "raw" / DATASET):
+        content = json.loads((folder / "dataset.json").read_text())
+        (folder / "dataset.json").write_text(
+            json.dumps(content | {"labels": REGIONS, "regions_class_order": [1, 2, 4]})
+        )
+    schedule = write_schedule(tmp_path, steps, "regions")
+    asked = replace(experiment, schedule_name=schedule, trainers=(trainer,))
+    if refused:
+        with pytest.raises(
+            CILError, match=rf"{trainer} compares weights .* Use nnUNetTrainerPGCD, or train 3d_fullres"
+        ):
+            run(asked)
+        assert trained == []
+        assert not list(toy.glob("*_regions_step*.json"))
+    with caplog.at_level("INFO", logger="nnunet_cil"):
+        plan(DATASET, schedule)
+    notes = [message for message in caplog.messages if message.startswith(f"Note on {CASCADE}: {trainer} ")]
+    assert len(notes) == refused
+    assert PlannedExperiment.read(replace(asked, trainers=(PGCD,))).before is not None
 
 
 def test_both_stages_are_preprocessed(cascade, toy):
