@@ -25,8 +25,9 @@ class PreviousModel:
         dataset: nnU-Net's name.
         plans: name.
         trainer: class name.
-        configuration: nnU-Net's.
-        folder: of a model that is not in ``nnUNet_results`` (above the folds), absolute; counts instead of all else.
+        configuration: nnU-Net's; None, too, where both stages of a cascade continue from their own.
+        folder: of a model that is not in ``nnUNet_results`` (above the folds), absolute; counts instead of all else. Without a
+            configuration that of one stage of a cascade; the other one is beside it.
     """
 
     dataset: str

@@ -7,11 +7,15 @@ import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import shortened
 from nnunet_cil.limits import MAX_DATASET_ID, is_whole_number
 from nnunet_cil.names import is_dataset_id, is_dataset_name
+
+if TYPE_CHECKING:
+    from nnunet_cil.step_plans import PreviousModel
 
 
 def nnunet_folder(variable: str) -> Path:
@@ -186,6 +190,20 @@ def new_dataset_folder(number: int, name: str) -> Path:
 def model_folder_name(trainer: str, plans: str, configuration: str) -> str:
     """Returns the name of a model's folder in nnUNet_results, TRAINER__PLANS__CONFIGURATION."""
     return f"{trainer}__{plans}__{configuration}"
+
+
+def previous_model_folder(previous: PreviousModel, trainer: str, configuration: str) -> Path:
+    """Returns the folder of the model that a step continues from, above its folds.
+
+    Args:
+        previous: as the step's plans name it.
+        trainer: the step's, where they name none.
+        configuration: the step's, where they name none.
+    """
+    name = model_folder_name(previous.trainer or trainer, previous.plans, previous.configuration or configuration)
+    if previous.folder is None:
+        return nnunet_folder("nnUNet_results") / previous.dataset / name
+    return Path(previous.folder) if previous.configuration else Path(previous.folder).with_name(name)
 
 
 def fold_folder(dataset: str, trainer: str, plans: str, configuration: str, fold: int | str) -> Path:

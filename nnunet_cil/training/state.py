@@ -24,7 +24,7 @@ from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import moved_into_place, shortened
 from nnunet_cil.host.dataset_json import checked_dataset_json
-from nnunet_cil.host.folders import model_folder_name, nnunet_folder
+from nnunet_cil.host.folders import previous_model_folder
 from nnunet_cil.labels import class_names, has_regions
 from nnunet_cil.limits import is_fold
 from nnunet_cil.lineage import StepRecord, foreign_record, read_lineage, validation_dice
@@ -353,11 +353,7 @@ def previous_checkpoint(
     """
     used_trainer = previous.trainer or trainer
     used_configuration = previous.configuration or configuration
-    if previous.folder is not None:
-        model = Path(previous.folder)
-    else:
-        name = model_folder_name(used_trainer, previous.plans, used_configuration)
-        model = nnunet_folder("nnUNet_results") / previous.dataset / name
+    model = previous_model_folder(previous, trainer, configuration)
     file = model / f"fold_{fold}" / "checkpoint_final.pth"
     if file.is_file():
         return file

@@ -1,21 +1,17 @@
 """benchmarks/nnunet_matrix.py in short: a cascade of two steps from its trainings to an ensemble, and checks that can fail."""
 
 import json
-import multiprocessing
-import sys
-from importlib import import_module
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import SimpleNamespace
 
 import nnunet_matrix
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from toy import base_plans, make_trainer, preprocess, set_environment, toy_volume
+from toy import base_plans, preprocess, set_environment, toy_volume
+from toy_commands import call as nnunet
+from toy_commands import train, without_pools
 
 from nnunet_cil.cli import main
-from nnunet_cil.host.commands import _ENTRY_POINTS
 from nnunet_cil.workflows.evaluate import evaluate
 from nnunet_cil.workflows.run import run as workflow
 from nnunet_cil.workflows.tools import tools
@@ -76,29 +72,9 @@ def toy_plans(dataset):
 
 def in_this_process(monkeypatch):
     """Lets nnU-Net validate and predict without processes of its own, and ``run`` train in this one."""
-    original = multiprocessing.get_context
-
-    class Pool(ThreadPool):
-        def __init__(self, _number):
-            super().__init__(1)
-
-    pool = SimpleNamespace(Pool=Pool)
-    monkeypatch.setattr(multiprocessing, "get_context", lambda m=None: pool if m == "spawn" else original(m))
+    without_pools(monkeypatch)
     monkeypatch.setattr(workflow, "train", lambda arguments, *_: train(arguments))
     monkeypatch.setattr(evaluate, "_write_pictures", lambda *_: None)
-
-
-def train(arguments):
-    """Does what ``nnUNetv2_train`` does."""
-    dataset, configuration, fold, *options = arguments
-    option = dict(zip(options[::2], options[1::2], strict=False))
-    what = {"configuration": configuration, "fold": int(fold), "dataset": dataset}
-    trainer = make_trainer(option["-tr"], option["-p"], resume="--val" in options, **what)
-    if "--val" in options:
-        trainer.load_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
-    else:
-        trainer.run_training()
-    trainer.perform_actual_validation("--npz" in options)
 
 
 def called(monkeypatch):
@@ -108,10 +84,7 @@ def called(monkeypatch):
         elif command == "nnUNetv2_train":
             train(arguments)
         else:
-            module, function = _ENTRY_POINTS[command].split(":")
-            with monkeypatch.context() as patched:
-                patched.setattr(sys, "argv", [command, *arguments])
-                getattr(import_module(module), function)()
+            nnunet(monkeypatch, command, arguments)
 
     def call_tool(command, arguments, environment, *_):
         with monkeypatch.context() as patched:

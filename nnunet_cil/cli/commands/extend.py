@@ -224,9 +224,15 @@ def _print_plan(found: Extension) -> None:
     if found.plan.refined:
         print(f"Refined: {', '.join(found.plan.refined)}")
     print(f"Plans: {found.file}\n\nTrain, then predict:")
-    configuration, which = found.model.configuration, ["-tr", found.trainer, "-p", found.plans_name]
-    commands = [["nnUNetv2_train", found.dataset, configuration, fold, *which] for fold in found.folds]
-    place = ["-d", found.dataset, "-c", configuration, "-f", *found.folds]
-    commands.append(["nnUNetv2_predict", *place, *which, "-i", "IMAGES", "-o", "OUT"])
-    for command in commands:
+    which = ["-tr", found.trainer, "-p", found.plans_name]
+    trained: list[list[str]] = []
+    predicted: list[list[str]] = []
+    shown: list[str] = []
+    for stage in found.stages:
+        name, output = stage.model.configuration, "OUT" if stage is found.stages[-1] else "BEFORE"
+        trained += [["nnUNetv2_train", found.dataset, name, fold, *which] for fold in stage.folds]
+        place = ["-d", found.dataset, "-c", name, "-f", *found.folds]
+        predicted.append(["nnUNetv2_predict", *place, *which, "-i", "IMAGES", *shown, "-o", output])
+        shown = ["-prev_stage_predictions", output]
+    for command in (*trained, *predicted):
         print(f"  {shlex.join(command)}")

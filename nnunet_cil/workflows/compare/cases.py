@@ -132,6 +132,8 @@ def check_files(
 def predicted(side: Side, cases: Sequence[str], images: Path | None, output: Path, device: str) -> dict[str, Path]:
     """Returns a side's label map of every case; a model predicts those that are missing, or another model's.
 
+    Before a cascade the model predicts whose predictions it sees.
+
     Args:
         side: of the comparison.
         cases: names.
@@ -146,6 +148,11 @@ def predicted(side: Side, cases: Sequence[str], images: Path | None, output: Pat
         return {case: side.prediction(case) for case in cases}
     folder = output / "predictions" / side.name
     files = {case: side.prediction(case, folder) for case in cases}
+    shown, previous_stage = [], ""
+    if side.before is not None:
+        predicted(side.before, cases, images, output, device)
+        shown = ["-prev_stage_predictions", str(output / "predictions" / side.before.name)]
+        previous_stage = side.before.sha256
     arguments = [
         "-m",
         str(_predictable(side, output)),
@@ -157,9 +164,10 @@ def predicted(side: Side, cases: Sequence[str], images: Path | None, output: Pat
         str(folder),
         "-device",
         device,
+        *shown,
     ]
     log = output / "logs" / f"predict_{side.name}.txt"
-    predict_missing(arguments, list(files.values()), source_of(side.sha256, images), log)
+    predict_missing(arguments, list(files.values()), source_of(side.sha256, images, previous_stage), log)
     return files
 
 

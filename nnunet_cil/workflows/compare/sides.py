@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from nnunet_cil.host.reading.readers import dataset_reader, named_reader
 from nnunet_cil.labels import NO_CLASSES, Label
 from nnunet_cil.names import spelled_alike
 from nnunet_cil.predicted_from import FINAL
-from nnunet_cil.workflows.models.trained_model import read_model
+from nnunet_cil.workflows.models.model_stages import read_stages
+from nnunet_cil.workflows.models.trained_model import TrainedModel
 
 _GIVE = (
     "Give a model folder (with plans.json, dataset.json and fold_X), or a folder of predictions with the dataset.json of their "
@@ -37,6 +38,7 @@ class Side:
         folds: of the model that predict together; empty for predictions.
         trainer: the class name of the model's trainer; empty for predictions.
         trusted: packages besides nnU-Net's own whose classes the model's plans may name.
+        before: of a cascade, the model whose predictions it sees.
     """
 
     name: str
@@ -46,6 +48,11 @@ class Side:
     folds: tuple[str, ...] = ()
     trainer: str = ""
     trusted: tuple[str, ...] = ()
+    before: Side | None = None
+
+    def in_folds(self, folds: tuple[str, ...]) -> Side:
+        """Returns the model in other folds."""
+        return replace(self, folds=folds, before=None if self.before is None else self.before.in_folds(folds))
 
     @property
     def is_model(self) -> bool:
@@ -108,7 +115,6 @@ def read_side(name: str, path: Path, folds: Sequence[str] = (), trusted: Sequenc
 
     Raises:
         CILError: it is neither, or the model has no such fold.
-        NotImplementedError: a cascade.
     """
     if path.suffix == ".zip" and path.is_file():
         raise CILError(f"{path} is an archive. Unpack it, and give the folder.")
@@ -118,15 +124,23 @@ def read_side(name: str, path: Path, folds: Sequence[str] = (), trusted: Sequenc
     is_fold = (path / FINAL).is_file() and not (path / "plans.json").is_file()
     if not is_fold and not any(path.glob("fold_*")):
         return _read_predictions(name, path)
-    model = read_model(path, trusted, verdict="cannot be compared")
+    *earlier, model = read_stages(path, trusted, verdict="cannot be compared")
+    side = _side_of(name, model, tuple(folds) or model.folds, trusted)
+    return replace(side, before=_side_of(f"{name}_before", earlier[0], side.folds, trusted)) if earlier else side
+
+
+def _side_of(name: str, model: TrainedModel, folds: tuple[str, ...], trusted: Sequence[str]) -> Side:
+    """Returns the side of a model in these folds, all of which are trained."""
     if unknown := [fold for fold in folds if fold not in model.folds]:
-        raise CILError(f"{path} has no trained fold {unknown[0]}, only {', '.join(model.folds)}. Choose with -f.")
+        raise CILError(
+            f"{model.folder} has no trained fold {unknown[0]}, only {', '.join(model.folds)}. Choose with -f."
+        )
     return Side(
         name=name,
         path=model.folder,
         dataset_json=model.dataset_json,
         reader_name=reader_of(model.plans),
-        folds=tuple(folds) or model.folds,
+        folds=folds,
         trainer=model.trainer,
         trusted=tuple(trusted),
     )

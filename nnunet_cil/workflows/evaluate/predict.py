@@ -62,7 +62,7 @@ def predictions_of(
                 files = [stage / prediction.file.name for prediction in own]
                 predict_missing(_arguments(before, test, files, device), files, source, _log(output, name, test))
                 shown = ["-prev_stage_predictions", str(stage)]
-            source, files = source_of(checkpoint_sha256, test.images, before), [p.file for p in own]
+            source, files = source_of(checkpoint_sha256, test.images, _sha256_of(before)), [p.file for p in own]
             predict_missing(
                 [*_arguments(model, test, files, device), *shown], files, source, _log(output, model.stem, test)
             )
@@ -93,7 +93,7 @@ def are_predicted(
     for test in tests:
         own = [] if test is None else expected_predictions(model, [test], output)
         if test is not None and own:
-            known = _known(own[0].file.parent, source_of(checkpoint_sha256, test.images, before))
+            known = _known(own[0].file.parent, source_of(checkpoint_sha256, test.images, _sha256_of(before)))
             if known is None or not all(known.holds(prediction.file) for prediction in own):
                 return False
     return True
@@ -109,10 +109,19 @@ def expected_predictions(model: ModelFold, tests: Sequence[TestSet | None], outp
     return predictions
 
 
-def source_of(checkpoint_sha256: str, images: Path, before: ModelFold | None = None) -> PredictedFrom:
-    """Returns what predictions are made from: the model, what the folder of images holds, and the stage before a cascade."""
+def _sha256_of(before: ModelFold | None) -> str:
+    return "" if before is None else before.checkpoint_sha256()
+
+
+def source_of(checkpoint_sha256: str, images: Path, previous_stage: str = "") -> PredictedFrom:
+    """Returns what predictions are made from.
+
+    Args:
+        checkpoint_sha256: of the model.
+        images: their folder; what it holds counts.
+        previous_stage: of a cascade, the SHA-256 of the checkpoint whose predictions it sees; blank elsewhere.
+    """
     files = sorted(file for file in images.iterdir() if file.is_file() and not file.name.startswith("."))
-    previous_stage = "" if before is None else before.checkpoint_sha256()
     return PredictedFrom(checkpoint=checkpoint_sha256, images=files_sha256(files), previous_stage=previous_stage)
 
 

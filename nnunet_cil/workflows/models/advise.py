@@ -13,7 +13,7 @@ from nnunet_cil.host.raw_dataset import read_raw
 from nnunet_cil.schedule import check_training_settings
 from nnunet_cil.workflows.models.extend_checks import new_classes
 from nnunet_cil.workflows.models.extension import ExtendOptions
-from nnunet_cil.workflows.models.trained_model import read_model
+from nnunet_cil.workflows.models.model_stages import read_stages
 
 _PLAIN_EPOCHS = 1000
 """The length of nnU-Net's own training."""
@@ -41,7 +41,7 @@ def advise(model_folder: Path, dataset: str | int, options: ExtendOptions) -> st
         CILError: model, data set or training settings cannot be read, or there is nothing to learn.
     """
     check_training_settings(options.training, "--training")
-    model = read_model(model_folder, options.trusted)
+    model = read_stages(model_folder, options.trusted)[-1]
     folder = raw_dataset_folder(dataset)
     dataset_json = read_dataset_json(folder / "dataset.json")
     labels = dataset_json["labels"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import shlex
@@ -108,7 +107,7 @@ def _fold_cases(old: Side, model: ModelFold, output: Path, device: str, names: M
     """Returns the files of a fold's validation cases, by their names in the comparison; the old model predicts them."""
     test = validation_set(model.model.dataset, model.fold, output)
     cases = cases_of(model, test)
-    one = dataclasses.replace(old, folds=(str(model.fold),))
+    one = old.in_folds((str(model.fold),))
     files = predicted(one, [case.name for case in cases], test.images, output / f"fold_{model.fold}", device)
     return [
         ComparedCase(

@@ -30,7 +30,7 @@ from nnunet_cil.labels import check_labelled_classes, labelled_classes
 from nnunet_cil.names import valid_name
 from nnunet_cil.schedule import check_training_settings
 from nnunet_cil.step_plans import PreviousModel, StepPlan, labels_after
-from nnunet_cil.training.catalogue import check_data, check_lineage, trainer_class
+from nnunet_cil.training.catalogue import check_cascade, check_data, check_lineage, trainer_class
 from nnunet_cil.workflows.models.extend_checks import (
     check_folds,
     check_labelled,
@@ -40,7 +40,8 @@ from nnunet_cil.workflows.models.extend_checks import (
     refuse_other_plans,
 )
 from nnunet_cil.workflows.models.extension import ExtendOptions, Extension
-from nnunet_cil.workflows.models.trained_model import TrainedModel, read_model
+from nnunet_cil.workflows.models.model_stages import read_stages, stages_to_train
+from nnunet_cil.workflows.models.trained_model import TrainedModel
 from nnunet_cil.workflows.plan.compatibility import Note
 from nnunet_cil.workflows.plan.grids import check_raw_grids
 from nnunet_cil.workflows.plan.label_checks import refuse_old_labels, refuse_other_numbers
@@ -74,14 +75,16 @@ def preprocess_extension(found: Extension) -> None:
     Raises:
         CILError: a case holds a wrong label, or a fold no training case with a class.
     """
-    configuration, labels = found.model.configuration, found.plan.dataset_labels
-    preprocess(found.dataset, configuration, found.plans_name, logs_folder(found.dataset))
-    check_preprocessed_labels(found.file, configuration, labels, found.plan, found.folds)
+    preprocess(found.dataset, found.model.configuration, found.plans_name, logs_folder(found.dataset))
+    for stage in found.stages:
+        labels = found.plan.dataset_labels
+        check_preprocessed_labels(found.file, stage.model.configuration, labels, found.plan, stage.folds)
 
 
 def plan_extension(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Extension:
     """Checks that model and data set are compatible, and writes the step's plans; arguments and errors as of ``extend``."""
-    model = read_model(model_folder, options.trusted)
+    models = read_stages(model_folder, options.trusted)
+    model, configurations = models[-1], [model.configuration for model in models]
     if options.configuration not in (None, model.configuration):
         raise CILError(f"{model.folder} is a {model.configuration} model, not {options.configuration}. Leave -c out.")
     trainer = trainer_class(options.trainer)
@@ -92,7 +95,7 @@ def plan_extension(model_folder: Path, dataset: str | int, options: ExtendOption
     for option, name in (("--name", options.name), ("-p, the plans' name,", options.plans_name)):
         if name:
             valid_name(name, f"{option} {shortened(name)}")
-            check_length(name, [model.configuration], [options.trainer], remedy)
+            check_length(name, configurations, [options.trainer], remedy)
     raw, new = _read_data(model, dataset, options)
     target = nnunet_folder("nnUNet_preprocessed") / raw.folder.name
     complete_label_copies(raw.folder.name)
@@ -100,22 +103,25 @@ def plan_extension(model_folder: Path, dataset: str | int, options: ExtendOption
     plan = _step_plan(model, raw, new, options)
     check_labelled(plan, raw)
     check_raw_grids(raw)
-    check_folds(plan, raw, target, folds)
+    stages = stages_to_train(models, folds, raw, target)
+    for stage in stages:
+        check_folds(plan, raw, target, stage.folds)
     notes = _compare(model, raw, force=options.force)
 
     check_data(trainer, plan, raw.folder.name)
+    if model.previous_stage:
+        check_cascade(trainer, plan)
     check_lineage(trainer, model.lineage, raw.folder.name)
     base = _moved_plans(model, raw, options.plans_name)
-    check_length(_plans_name(base, plan), [model.configuration], [options.trainer, LONGEST_TRAINER], remedy)
-    file = _write_plans(model, raw, plan, base, target)
+    check_length(_plans_name(base, plan), configurations, [options.trainer, LONGEST_TRAINER], remedy)
+    file = _write_plans(models, raw, plan, base, target)
     return Extension(
-        model=model,
+        stages=stages,
         trainer=options.trainer,
         dataset=raw.folder.name,
         plan=plan,
         plans_name=file.stem,
         file=file,
-        folds=folds,
         notes=tuple(notes),
     )
 
@@ -197,7 +203,7 @@ def _previous(model: TrainedModel) -> PreviousModel:
         dataset=source,
         plans=plans_name,
         trainer=model.trainer,
-        configuration=model.configuration,
+        configuration=None if model.previous_stage else model.configuration,
         folder=None if model.folder == usual else str(model.folder),
     )
 
@@ -210,7 +216,9 @@ def _mirroring(model: TrainedModel) -> dict[str, Any]:
     return {"mirror_axes": [a + 3 - dimensions for a in model.mirror_axes]}
 
 
-def _write_plans(model: TrainedModel, raw: RawData, plan: StepPlan, base: Mapping[str, Any], target: Path) -> Path:
+def _write_plans(
+    models: Sequence[TrainedModel], raw: RawData, plan: StepPlan, base: Mapping[str, Any], target: Path
+) -> Path:
     """Writes the step's plans and dataset.json into the preprocessed data set, once nothing there speaks against it.
 
     Returns:
@@ -219,14 +227,17 @@ def _write_plans(model: TrainedModel, raw: RawData, plan: StepPlan, base: Mappin
     plans_name = _plans_name(base, plan)
     content = step_plans_file(base, plans_name, plan)
     file = target / f"{plans_name}.json"
-    refuse_other_plans(file, content)
-    remedy = "Give the moved plans another name with -p."
-    refuse_other_preprocessing(target, content, model.configuration, remedy)
-    preprocessed = target / configuration_settings(content, model.configuration)["data_identifier"]
-    if preprocessed.is_dir():
-        refuse_old_labels(preprocessed, raw)
-    else:
-        check_room(target, _preprocessed_bytes(model, raw.sample), "nnUNet_preprocessed")
+    refuse_other_plans(file, content, models[-1].configuration)
+    needed = 0
+    for model in models:
+        refuse_other_preprocessing(target, content, model.configuration, "Give the moved plans another name with -p.")
+        preprocessed = target / configuration_settings(content, model.configuration)["data_identifier"]
+        if preprocessed.is_dir():
+            refuse_old_labels(preprocessed, raw)
+        else:
+            needed += _preprocessed_bytes(model, raw.sample)
+    if needed:
+        check_room(target, needed, "nnUNet_preprocessed")
     target.mkdir(exist_ok=True)
     write_json(target / "dataset.json", raw.dataset_json)
     write_json(file, content)

@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json
-from nnunet_cil.host.folders import model_folder_name, nnunet_folder
+from nnunet_cil.host.folders import previous_model_folder
 from nnunet_cil.host.plans_files import configuration_settings, read_plans
 from nnunet_cil.host.preprocessed import scan_labels
 from nnunet_cil.host.raw_dataset import RawData
@@ -158,12 +158,13 @@ def check_labelled(plan: StepPlan, raw: RawData) -> None:
             )
 
 
-def refuse_other_plans(file: Path, content: Mapping[str, Any]) -> None:
+def refuse_other_plans(file: Path, content: Mapping[str, Any], configuration: str) -> None:
     """Refuses to write over plans of the same name that continue another model, or that a model was trained with.
 
     Args:
         file: of the step's plans.
         content: that it is going to have.
+        configuration: that is continued.
 
     Raises:
         CILError: says how to give the step another name.
@@ -174,20 +175,11 @@ def refuse_other_plans(file: Path, content: Mapping[str, Any]) -> None:
     redo = "Remove it and run the command again, or give this step a name of its own with --name."
     known = read_json(file, redo)
     ours, theirs = (_previous(plans, file, redo) for plans in (content, known))
-    if theirs is not None and ours != theirs and _model_folder(theirs).is_dir():
-        raise CILError(
-            f"{file} continues another model, {_model_folder(theirs)}. Give this step a name of its own with --name."
-        )
+    folder = None if theirs is None else previous_model_folder(theirs, str(theirs.trainer), configuration)
+    if folder is not None and ours != theirs and folder.is_dir():
+        raise CILError(f"{file} continues another model, {folder}. Give this step a name of its own with --name.")
     if _apart_from_previous(known) != _apart_from_previous(content):  # a model that was moved is known by its hash
         refuse_if_trained(file, content)
-
-
-def _model_folder(previous: PreviousModel) -> Path:
-    """Returns the folder of the model, above its folds."""
-    if previous.folder is not None:
-        return Path(previous.folder)
-    name = model_folder_name(str(previous.trainer), previous.plans, str(previous.configuration))
-    return nnunet_folder("nnUNet_results") / previous.dataset / name
 
 
 def _previous(plans: Mapping[str, Any], file: Path, redo: str) -> PreviousModel | None:

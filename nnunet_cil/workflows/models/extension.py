@@ -63,25 +63,46 @@ class ExtendOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A model that is continued.
+
+    Attributes:
+        model: read.
+        folds: that are trained.
+    """
+
+    model: TrainedModel
+    folds: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Extension:
     """The planned step of an extension, and the next commands.
 
     Attributes:
-        model: the model that is continued.
+        stages: what is continued, in order: before a cascade the model whose predictions it sees.
         trainer: the class name of the trainer that is to learn the step.
         dataset: nnU-Net's name of the data set.
         plan: what the step learns.
         plans_name: the name of the step's plans.
         file: the file of the step's plans.
-        folds: the folds to train.
         notes: on the compatibility of model and data set.
     """
 
-    model: TrainedModel
+    stages: tuple[Stage, ...]
     trainer: str
     dataset: str
     plan: StepPlan
     plans_name: str
     file: Path
-    folds: tuple[str, ...]
     notes: tuple[Note, ...]
+
+    @property
+    def model(self) -> TrainedModel:
+        """The model that was asked for."""
+        return self.stages[-1].model
+
+    @property
+    def folds(self) -> tuple[str, ...]:
+        """Its folds that are trained."""
+        return self.stages[-1].folds

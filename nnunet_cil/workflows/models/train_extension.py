@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
@@ -27,6 +28,7 @@ from nnunet_cil.workflows.run.jobs import Job, own_command_job, training_job
 from nnunet_cil.workflows.run.options import TrainingOptions
 from nnunet_cil.workflows.run.run import train_one
 from nnunet_cil.workflows.run.trainings import Training
+from nnunet_cil.workflows.stages import refuse_other_stage
 
 logger = logging.getLogger(__name__)
 
@@ -72,24 +74,44 @@ class TrainedExtension:
         return plan_extension(self.model_folder, self.dataset, self.options)
 
     @cached_property
-    def model(self) -> StepModel:
-        """The new model, trained or not."""
+    def models(self) -> tuple[StepModel, ...]:
+        """The new models, trained or not, in order: before a cascade the one whose predictions it sees."""
         found = self.planned
-        name = model_folder_name(found.trainer, found.plans_name, found.model.configuration)
-        return StepModel(
-            trainer=found.trainer,
-            step=found.plan.step,
-            configuration=found.model.configuration,
-            plans_name=found.plans_name,
-            folder=nnunet_folder("nnUNet_results") / found.dataset / name,
-            plan=found.plan,
-            reader_name=reader_of(read_plans(found.file, "Run the command again.")),
+        configurations = [stage.model.configuration for stage in found.stages]
+        return tuple(
+            StepModel(
+                trainer=found.trainer,
+                step=found.plan.step,
+                configuration=configuration,
+                plans_name=found.plans_name,
+                folder=nnunet_folder("nnUNet_results")
+                / found.dataset
+                / model_folder_name(found.trainer, found.plans_name, configuration),
+                plan=found.plan,
+                reader_name=reader_of(read_plans(found.file, "Run the command again.")),
+                next_stage=following,
+            )
+            for configuration, following in zip(configurations, [*configurations[1:], ""], strict=True)
         )
 
     @property
+    def model(self) -> StepModel:
+        """The new model that was asked for."""
+        return self.models[-1]
+
+    @property
     def model_folds(self) -> list[ModelFold]:
-        """Returns the new model in every fold that is trained."""
-        return [self.model.fold(fold if fold == "all" else int(fold)) for fold in self.planned.folds]
+        """Returns it in every fold that is trained."""
+        return self._folds(-1)
+
+    @property
+    def folds_before(self) -> list[ModelFold]:
+        """Returns the folds of the model whose predictions a cascade sees; none for another configuration."""
+        return [fold for index in range(len(self.models) - 1) for fold in self._folds(index)]
+
+    def _folds(self, index: int) -> list[ModelFold]:
+        folds = self.planned.stages[index].folds
+        return [self.models[index].fold(fold if fold == "all" else int(fold)) for fold in folds]
 
     @property
     def logs(self) -> Path:
@@ -130,16 +152,25 @@ class TrainedExtension:
         """
         if self.export_to is None:
             return None
-        plain = model_folder_name(PLAIN_TRAINER, self.model.plans_name, self.model.configuration)
-        name = f"{self.planned.dataset}/{plain}"
-        return exported_before(self.model.folder, name, self.export_to, zipped=self._is_archive)
+        if self._is_archive and self.folds_before:
+            raise CILError(
+                f"--export {self.export_to} takes one model, but a cascade predicts behind the model before it. Export both "
+                "into a folder: leave the ending .zip out."
+            )
+        found = [self._exported(model, self.export_to) for model in self.models]
+        return found[-1]
+
+    def _exported(self, model: StepModel, to: Path) -> Path | None:
+        plain = model_folder_name(PLAIN_TRAINER, model.plans_name, model.configuration)
+        return exported_before(model.folder, f"{self.planned.dataset}/{plain}", to, zipped=self._is_archive)
 
     def export(self) -> Path | None:
-        """Exports the model, unless it was exported before or is not asked for."""
-        if self.export_to is None:
+        """Exports the model, and that before a cascade, unless it was exported before or is not asked for."""
+        to = self.export_to
+        if to is None:
             return None
-        trusted = self.options.trusted
-        return self.exported() or export(self.model.folder, self.export_to, zipped=self._is_archive, trusted=trusted)
+        options: dict[str, Any] = {"zipped": self._is_archive, "trusted": self.options.trusted}
+        return [self._exported(model, to) or export(model.folder, to, **options) for model in self.models][-1]
 
     def unfinished(self) -> list[Training]:
         """Returns the trainings that are left to do.
@@ -148,15 +179,19 @@ class TrainedExtension:
             CILError: a model that is there was trained with other plans, from another model, or under another split; or
                 something else lies where the model is to be exported to.
         """
-        for model in self.model_folds:
+        before, own = self.folds_before, self.model_folds
+        old = {stage.model.configuration: stage.model.folder for stage in self.planned.stages}
+        for model in (*before, *own):
             if model.is_trained:
                 model.check_planned()
-            _check_previous(model, self.planned.model.folder / f"fold_{model.fold}" / FINAL)
+            _check_previous(model, old[model.model.configuration] / f"fold_{model.fold}" / FINAL)
             if not model.is_finished and model.newest_checkpoint is not None:
                 check_trained_before(model, model)
+        for model in own:
+            refuse_other_stage(model, before)
         self.exported()
         options = tuple(self.training.arguments)
-        return [Training(model=model, options=options) for model in self.model_folds if not model.is_finished]
+        return [Training(model=model, options=options) for model in (*before, *own) if not model.is_finished]
 
 
 def _check_previous(model: ModelFold, previous: Path) -> None:
@@ -182,7 +217,7 @@ def train_extension(asked: TrainedExtension) -> ExtendedModel:
     with asked.lock.held():
         if todo:
             preprocess_extension(asked.planned)
-        logger.info(f"{len(asked.model_folds)} trainings, {len(todo)} to do")
+        logger.info(f"{len(asked.folds_before) + len(asked.model_folds)} trainings, {len(todo)} to do")
         for index, one in enumerate(todo, start=1):
             one.do(partial(train_one, one, f"[{index}/{len(todo)}]", asked.logs))
         return finish_extension(asked)
@@ -223,7 +258,10 @@ def extension_jobs(asked: TrainedExtension, *, finishes: bool) -> list[Job]:
     if missing_commands(asked.planned.dataset, asked.model.configuration, asked.planned.plans_name):
         command = shlex.join([*asked.command[:4], *asked.options.arguments])
         raise CILError(f"{asked.planned.dataset} is not preprocessed yet. Run '{command}', and then this again.")
-    jobs = [training_job(training, asked.logs) for training in todo]
+    before = [training for training in todo if training.model in asked.folds_before]
+    jobs = [training_job(training, asked.logs) for training in before]
+    shown = tuple(job.name for job in jobs)
+    jobs += [training_job(training, asked.logs, after=shown) for training in todo if training not in before]
     if finishes:
         after = tuple(job.name for job in jobs)
         jobs.append(own_command_job(f"extend-{asked.model.folder.name}", asked.command, asked.logs, after=after))

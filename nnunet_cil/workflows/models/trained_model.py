@@ -75,6 +75,11 @@ class TrainedModel:
         return read_step_plan(self.plans, self.dataset_json) if "cil" in self.plans else None
 
     @property
+    def previous_stage(self) -> str:
+        """Of a cascade, the configuration whose predictions it sees; blank elsewhere."""
+        return str(self.settings.get("previous_stage") or "")
+
+    @property
     def origin(self) -> str:
         """The name of the plans that its own are a copy of, without step and move."""
         name = str(self.plans["plans_name"])
@@ -98,7 +103,6 @@ def read_model(folder: Path, trusted: Sequence[str] = (), *, verdict: str = "can
 
     Raises:
         CILError: not the folder of an nnU-Net v2 model, folds that know different classes, or names that would lead elsewhere.
-        NotImplementedError: a cascade.
     """
     from nnunet_cil.training.state import foreground_classes, lineage_of, read_model_checkpoint
 
@@ -128,11 +132,6 @@ def read_model(folder: Path, trusted: Sequence[str] = (), *, verdict: str = "can
         steps=_steps(lineage, classes),
         mirror_axes=tuple(int(a) for a in first.get("inference_allowed_mirroring_axes") or ()),
     )
-    if model.settings.get("previous_stage"):
-        raise NotImplementedError(
-            f"{folder} {verdict}: it is a cascade, which sees what {model.settings['previous_stage']} predicts. Take that "
-            "model, or one of 3d_fullres."
-        )
     for fold, file in checkpoints.items():
         check_network(file, contents[fold], plans, dataset_json, f"{folder} {verdict}", trusted)
     return model

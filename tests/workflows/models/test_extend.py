@@ -633,15 +633,6 @@ def test_a_model_of_plain_labels_is_not_extended_with_regions(unprocessed):
         extend(unprocessed, 18, ExtendOptions())
 
 
-def test_a_cascade_is_refused(unprocessed):
-    file = unprocessed / "plans.json"
-    plans = json.loads(file.read_text())
-    plans["configurations"]["3d_fullres"]["previous_stage"] = "3d_lowres"
-    file.write_text(json.dumps(plans))
-    with pytest.raises(NotImplementedError, match="is a cascade, which sees what 3d_lowres predicts"):
-        extend(unprocessed, 18, ExtendOptions())
-
-
 def test_a_checkpoint_that_would_run_code_is_refused(unprocessed):
     class Evil:
         def __reduce__(self):
