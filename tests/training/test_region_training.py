@@ -3,13 +3,28 @@
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-from toy import DATASET, checkpoint, make_dataset, make_raw, make_trainer, plan_toy, seed_epochs, set_environment, train
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from toy import (
+    DATASET,
+    checkpoint,
+    make_dataset,
+    make_raw,
+    make_trainer,
+    plan_toy,
+    preprocess,
+    seed_epochs,
+    set_environment,
+    toy_volume,
+    train,
+)
+from toy_commands import without_pools
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
@@ -20,6 +35,7 @@ from nnunet_cil.workflows.evaluate.cases import Case
 from nnunet_cil.workflows.evaluate.predict import Prediction
 from nnunet_cil.workflows.evaluate.score import score_cases
 from nnunet_cil.workflows.models.export import export
+from nnunet_cil.workflows.models.extend import ExtendOptions, plan_extension
 from nnunet_cil.workflows.models.trained_model import read_model
 
 PGCD = "nnUNetTrainerPGCD"
@@ -37,6 +53,7 @@ def trained(tmp_path_factory):
     make_dataset(root, LABELS, ignore_slices=2, configurations=("3d_fullres",), regions_class_order=ORDER)
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, root)
+        without_pools(patch)
         for name in plan_toy(root.parent, STEPS):
             trainer = train(PGCD, name)
         trainer.perform_actual_validation()
@@ -78,8 +95,6 @@ def test_old_channels_of_the_student_start_as_the_teachers(root):
 
 
 def test_plain_nnunet_predicts_the_data_sets_numbers_of_the_seen_regions(root):
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False, use_mirroring=False)
     predictor.initialize_from_trained_model_folder(str(root / MODEL), (0,))
     image = sitk.GetArrayFromImage(sitk.ReadImage(str(root / "raw" / DATASET / "imagesTr/case_4_0000.nii.gz")))
@@ -240,6 +255,61 @@ def test_a_model_of_regions_is_extended_with_numbers_of_its_own(root, monkeypatc
     previous = root / MODEL / "fold_0/checkpoint_final.pth"
     weights = read_checkpoint(previous)["network_weights"]
     assert read_previous_step(previous, plan, weights).state.classes == plan.teacher_classes
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes", "painted"),
+    [
+        ("Dataset018_New", ("spot", "rim"), {"whole": 1, "core": 2, "cyst": 4, "rim": 5, "spot": 6}),
+        (DATASET, ("edge",), {"whole": 1, "core": 2, "cyst": 4, "edge": 3}),
+    ],
+)
+def test_an_extended_model_trains_and_plain_nnunet_paints_the_numbers_of_its_regions(
+    root, tmp_path, monkeypatch, dataset, classes, painted
+):
+    make_raw(root, "Dataset018_New", {"background": 0, "liver": 1, "kidney": 2})
+    file = root / "raw/Dataset018_New/dataset.json"
+    regions = {"labels": {"background": 0, "rim": [1, 2], "spot": 2}, "regions_class_order": [1, 2]}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **regions}))
+    plain = export(root / MODEL, tmp_path / "plain")
+    short = {"num_epochs": 1, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1}
+    found = plan_extension(plain, dataset, ExtendOptions(classes=classes, training=short))
+    if dataset != DATASET:
+        preprocess(found.file.parent, found.plans_name)
+        (found.file.parent / "dataset_fingerprint.json").write_text("{}")
+    trainer = train(PGCD, found.plans_name, dataset=dataset)
+    without_pools(monkeypatch)
+    trainer.perform_actual_validation()
+    labels, folder = found.plan.labels, Path(trainer.output_folder) / "validation"
+    scores = json.loads((folder / "summary.json").read_text())["mean"]
+    own = regions["labels"] if dataset != DATASET else LABELS
+    assert scores.keys() == {str(labels[name]) for name in painted if name in own}
+    references = root / "preprocessed" / dataset / "gt_segmentations"
+    for name in (name for name in painted if name in own):
+        dice = [slow_dice(references / f.name, own[name], f, labels[name]) for f in sorted(folder.glob("*.nii.gz"))]
+        assert np.nanmean(dice) == pytest.approx(scores[str(labels[name])]["Dice"], abs=1e-6)
+
+    exported = export(Path(trainer.output_folder_base), tmp_path / "out")
+    for name in ("nnUNet_extTrainer", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(name)
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False, use_mirroring=False)
+    predictor.initialize_from_trained_model_folder(str(exported), (0,))
+    image = toy_volume(70)[0]
+    numbers, probabilities = predictor.predict_single_npy_array(image[None], {"spacing": [1.0] * 3}, None, None, True)
+    expected = np.zeros(image.shape)
+    for channel, number in zip(probabilities, painted.values(), strict=True):
+        expected[channel > 0.5] = number
+    assert np.array_equal(numbers, expected)
+    assert list(labels)[1 : 1 + len(painted)] == list(painted)
+
+
+def slow_dice(reference, numbers, prediction, own_numbers):
+    """Returns the Dice of one region, whose numbers differ in the two files, outside of what is to be ignored."""
+    truth, found = (sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in (reference, prediction))
+    valid = truth != LABELS["ignore"]
+    one, other = np.isin(truth, numbers) & valid, np.isin(found, own_numbers) & valid
+    total = one.sum() + other.sum()
+    return np.nan if total == 0 else 2 * (one & other).sum() / total
 
 
 def test_methods_and_options_that_need_the_background_are_refused_before_any_work(root):
