@@ -21,7 +21,12 @@ from nnunet_cil.workflows.model_fold import ModelFold
 
 
 def write_extension_report(
-    output: Path, models: Sequence[ModelFold], comparison: Comparison | None, exported: Path | None, command: str
+    output: Path,
+    models: Sequence[ModelFold],
+    comparison: Comparison | None,
+    exported: Path | None,
+    command: str,
+    before: Sequence[ModelFold] = (),
 ) -> Path:
     """Writes ``report.html``.
 
@@ -31,16 +36,23 @@ def write_extension_report(
         comparison: of the old model and the new one; None where they were not compared.
         exported: the plain model; None where none was asked for.
         command: that did this.
+        before: the folds of the new model before a cascade.
 
     Returns:
         The page.
     """
     plan = models[0].plan
     learnt = _learnt(models)
-    tables = [Section("Dice on the validation cases", _DICE_TEXT, learnt), Section("Training", "", _costs(models))]
+    tables = [
+        Section("Dice on the validation cases", _DICE_TEXT, learnt),
+        Section("Training", "", _costs([*before, *models])),
+    ]
     if comparison is not None:
         tables.insert(1, sections(comparison.content)[0][0])
     where = [f"The new model: {models[0].model.folder}"]
+    where += [
+        f"The model whose predictions it sees: {model.folder}" for model in dict.fromkeys(m.model for m in before)
+    ]
     where += ["A is the model that was continued, B the new one."] if comparison is not None else []
     where += [f"Exported for plain nnU-Net: {exported}"] if exported is not None else []
     text = render(
@@ -96,9 +108,11 @@ def _costs(models: Sequence[ModelFold]) -> Table:
     from nnunet_cil.training.state import read_checkpoint
 
     body = []
+    several = len({model.model.configuration for model in models}) > 1
     for model in models:
         checkpoint = read_checkpoint(model.checkpoint, lazily=True)
         seconds = training_seconds(checkpoint.get("logging", {}))
         time = "" if math.isnan(seconds) else f"{seconds / 3600:.2f}"
-        body.append([str(model.fold), str(checkpoint.get("current_epoch", "")), time, model.checkpoint_sha256()[:16]])
+        fold = f"{model.fold} of {model.model.configuration}" if several else str(model.fold)
+        body.append([fold, str(checkpoint.get("current_epoch", "")), time, model.checkpoint_sha256()[:16]])
     return Table(["fold", "epochs", "hours", "SHA-256"], body)

@@ -236,7 +236,9 @@ def finish_extension(asked: TrainedExtension) -> ExtendedModel:
     if comparison is not None:
         write_changes(asked.planned.model, asked.model_folds, comparison)
     exported = asked.export()
-    report = write_extension_report(asked.output, asked.model_folds, comparison, exported, shlex.join(asked.command))
+    report = write_extension_report(
+        asked.output, asked.model_folds, comparison, exported, shlex.join(asked.command), asked.folds_before
+    )
     return ExtendedModel(folder=asked.model.folder, comparison=comparison, report=report, exported=exported)
 
 

@@ -125,6 +125,8 @@ def test_both_stages_learn_the_class_and_plain_nnunet_predicts_with_both(
     results = tmp_path / "nnunet" / "results" / NEW
     compared = json.loads((results / "evaluation" / f"{PGCD}__{PLANS}__{CASCADE}" / "comparison.json").read_text())
     assert {row["class"] for row in compared["classes"] if row["is_shared"]} == {"liver", "spleen"}
+    report = (results / "evaluation" / f"{PGCD}__{PLANS}__{CASCADE}" / "report.html").read_text()
+    assert all(f"{fold} of {name}" in report for fold, name in (("0", LOW), ("1", LOW), ("0", CASCADE)))
     low, own = (results / f"{PGCD}__{PLANS}__{name}" for name in (LOW, CASCADE))
     new, old = (torch.load(f / "fold_0" / "checkpoint_final.pth", weights_only=False) for f in (own, model))
     assert new["cil"]["classes"] == ["liver", "spleen", "kidney"]
