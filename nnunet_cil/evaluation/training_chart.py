@@ -21,14 +21,14 @@ _FIRST = ("segmentation", "loss")
 _DASHES = ("-", "--", ":")
 
 
-def training_chart(terms: Mapping[str, Sequence[Terms | None]], *, narrow: bool = False) -> Figure:
-    """Draws every loss term over the epochs: a row a method, a column a step.
+def training_chart(terms: Mapping[str, Mapping[str, Terms | None]], *, narrow: bool = False) -> Figure:
+    """Draws every loss term over the epochs: a row a method, a column a training of it.
 
     Args:
-        terms: method -> the terms of each step; None for a model that it shares with a method above.
+        terms: method -> training, as ``step 0`` or ``fold 3``, -> its terms; None for one that it shares with a method above.
         narrow: for a narrow screen, one below the other, without the empty places.
     """
-    drawn = [(f"{name}, step {i}", own) for name, steps in terms.items() for i, own in enumerate(steps)]
+    drawn = [(f"{name}, {which}", own) for name, trainings in terms.items() for which, own in trainings.items()]
     if narrow:
         drawn = [(title, own) for title, own in drawn if own is not None]
     columns = 1 if narrow else max(map(len, terms.values()))

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -123,8 +124,17 @@ def epochs_in(log: str) -> list[int]:
     return [int(epoch) for epoch in re.findall(r": Epoch (\d+)\s*$", log, re.M)]
 
 
-def train(arguments: list[str], environment: Mapping[str, str], log: Path, num_epochs: int) -> None:
+def train(
+    arguments: list[str], environment: Mapping[str, str], log: Path, num_epochs: int, epochs_after: int = 0
+) -> None:
     """Runs ``nnUNetv2_train`` with a bar over its epochs.
+
+    Args:
+        arguments: of the command.
+        environment: of the command.
+        log: takes the output.
+        num_epochs: of the training.
+        epochs_after: of the trainings that come after it: the bar tells the time that is left for all of them, too.
 
     Raises:
         CILError: it failed.
@@ -132,9 +142,17 @@ def train(arguments: list[str], environment: Mapping[str, str], log: Path, num_e
     from tqdm import tqdm
 
     with tqdm(total=num_epochs, unit="epoch", leave=False) as bar:
+        first: tuple[int, float] | None = None
 
         def watch(line: str) -> None:
+            nonlocal first
             if epochs := epochs_in(line):
+                now = epochs[-1], time.monotonic()
+                first = first or now
+                if epochs_after and now[0] > first[0]:
+                    of_one = (now[1] - first[1]) / (now[0] - first[0])
+                    left = tqdm.format_interval(of_one * (num_epochs - now[0] + epochs_after))
+                    bar.set_postfix_str(f"about {left} left for all trainings", refresh=False)
                 bar.update(epochs[-1] - bar.n)
             elif "Training done" in line:
                 bar.update(num_epochs - bar.n)

@@ -177,8 +177,11 @@ def test_differences_are_turned_where_the_best_was_compared_already():
 def test_every_term_of_every_step_has_one_colour_and_a_shared_model_is_drawn_once():
     figure = training_chart(
         {
-            "One": [{"loss": [2, 1]}, {"pgcd": [1, 0.5], "dapd": [0.2, 0.1], "segmentation": [1, 0]}],
-            "Two": [None, {"segmentation": [3, 1], "dapd": [1, 1]}],
+            "One": {
+                "step 0": {"loss": [2, 1]},
+                "step 1": {"pgcd": [1, 0.5], "dapd": [0.2, 0.1], "segmentation": [1, 0]},
+            },
+            "Two": {"step 0": None, "step 1": {"segmentation": [3, 1], "dapd": [1, 1]}},
         }
     )
     assert [ax.get_title() for ax in figure.axes] == ["One, step 0", "One, step 1", "", "Two, step 1"]
@@ -191,7 +194,7 @@ def test_every_term_of_every_step_has_one_colour_and_a_shared_model_is_drawn_onc
     assert len({*map(frozenset, colours.values())}) == 4
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["segmentation", "loss", "pgcd", "dapd"]
     assert not any(ax.get_legend() for ax in figure.axes)
-    assert len(training_chart({"One": [{"loss": [1]}], "Two": [None]}, narrow=True).axes) == 1
+    assert len(training_chart({"One": {"fold 2": {"loss": [1]}}, "Two": {"fold 2": None}}, narrow=True).axes) == 1
 
 
 def test_one_step_has_nothing_to_forget():
@@ -217,7 +220,7 @@ def test_names_of_any_kind_are_drawn_as_they_are(tmp_path):
     per_step = [{STRANGE: 0.5}, {STRANGE: 0.25, HIDDEN: 0.75}]
     table = table_of({"nnUNetTrainer_One": [per_step], f"Two {STRANGE}": [per_step]})
     charts = score_charts(content_of(table, steps), table)
-    terms = training_chart({"_One": [{HIDDEN: [2, 1], STRANGE: [1, 0]}]})
+    terms = training_chart({"_One": {"step 0": {HIDDEN: [2, 1], STRANGE: [1, 0]}}})
     drawn = {name: texts(chart.draw(), tmp_path / f"{name}.svg") for name, chart in charts.items()}
     for name in ("forgetting", "cases"):
         assert STRANGE in drawn[name]

@@ -219,13 +219,14 @@ def _write_pictures(
     """Writes ``figures`` and ``report.html``; cases and training curves are those of the first fold."""
     fold = planned.experiment.folds[0]
     models = {t: [model.fold(fold) for model in planned.models_of(t)] for t in ranked(content["trainers"])}
+    trainings = {t: {f"step {m.step}": m for m in own} for t, own in models.items()}
     overlays = write_overlays(output, {t: (own[-1], predictions[own[-1]]) for t, own in models.items()}, table)
     write_report(
         output,
         content,
         charts=write_charts(output, content, table),
         overlays=overlays,
-        training=write_training_curves(output, models),
+        training=write_training_curves(output, trainings, f", fold {fold}"),
     )
 
 

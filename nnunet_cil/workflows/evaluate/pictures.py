@@ -40,12 +40,13 @@ def write_charts(output: Path, content: Mapping[str, Any], table: DataFrame) -> 
     }
 
 
-def write_training_curves(output: Path, models: Mapping[str, Sequence[ModelFold]]) -> list[Picture]:
+def write_training_curves(output: Path, models: Mapping[str, Mapping[str, ModelFold]], text: str) -> list[Picture]:
     """Draws loss terms over the epochs, from the checkpoints; those of a model that several trainers share once.
 
     Args:
         output: folder.
-        models: trainer -> its model of every step, all of one fold.
+        models: trainer -> which of its models, as ``step 0`` or ``fold 3``, -> the model.
+        text: what the picture shows, behind "Loss terms as weighted in the loss, mean of each epoch".
     """
     from nnunet_cil.training.progress import terms_in
     from nnunet_cil.training.state import read_checkpoint
@@ -59,10 +60,9 @@ def write_training_curves(output: Path, models: Mapping[str, Sequence[ModelFold]
         logged = read_checkpoint(model.checkpoint)["logging"]
         return terms_in(logged) or {"loss": logged["train_losses"]}
 
-    found = {short(t): [terms(m) for m in own] for t, own in models.items()}
-    fold = next(iter(models.values()))[0].fold
-    text = f"Loss terms as weighted in the loss, mean of each epoch, fold {fold}."
-    return [_picture(output, "training", partial(training_chart, found), text)]
+    found = {short(t): {which: terms(m) for which, m in own.items()} for t, own in models.items()}
+    told = f"Loss terms as weighted in the loss, mean of each epoch{text}."
+    return [_picture(output, "training", partial(training_chart, found), told)]
 
 
 def write_overlays(

@@ -17,6 +17,7 @@ from nnunet_cil.lineage import validation_dice
 from nnunet_cil.training.progress import training_seconds
 from nnunet_cil.workflows.compare.compare import Comparison
 from nnunet_cil.workflows.evaluate.evaluate import versions
+from nnunet_cil.workflows.evaluate.pictures import write_training_curves
 from nnunet_cil.workflows.model_fold import ModelFold
 
 
@@ -60,6 +61,7 @@ def write_extension_report(
         title=f"{', '.join(plan.new_classes or plan.refined)}, learnt by {models[0].trainer}",
         answers=_answers(models, comparison),
         sections=tables,
+        pictures=write_training_curves(output, {models[0].trainer: {f"fold {m.fold}": m for m in models}}, ""),
         where=where,
         has_comparison=comparison is not None,
         command=command,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from nnunet_cil.workflows.models.extension import ExtendOptions, Extension
 from nnunet_cil.workflows.models.extension_report import write_extension_report
 from nnunet_cil.workflows.run.jobs import Job, own_command_job, training_job
 from nnunet_cil.workflows.run.options import TrainingOptions
-from nnunet_cil.workflows.run.run import train_one
+from nnunet_cil.workflows.run.run import train_all
 from nnunet_cil.workflows.run.trainings import Training
 from nnunet_cil.workflows.stages import refuse_other_stage
 
@@ -218,8 +218,7 @@ def train_extension(asked: TrainedExtension) -> ExtendedModel:
         if todo:
             preprocess_extension(asked.planned)
         logger.info(f"{len(asked.folds_before) + len(asked.model_folds)} trainings, {len(todo)} to do")
-        for index, one in enumerate(todo, start=1):
-            one.do(partial(train_one, one, f"[{index}/{len(todo)}]", asked.logs))
+        train_all(todo, asked.logs)
         return finish_extension(asked)
 
 

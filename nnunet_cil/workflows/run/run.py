@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -109,15 +109,24 @@ def _run(experiment: Experiment, training: TrainingOptions, evaluation: Evaluati
     num_trainings = sum(len(training.select(s.models())) * len(s.experiment.folds) for s in planned.stages)
     logger.info(f"{num_trainings} trainings, {len(todo)} to do")
     claim_volumes(planned, todo)
-    for index, one in enumerate(todo, start=1):
-        one.do(partial(train_one, one, f"[{index}/{len(todo)}]", logs))
+    train_all(todo, logs)
     return evaluate(experiment, evaluation, waits=True) if training.reaches_the_end(experiment) else None
 
 
-def train_one(one: Training, number: str, logs: Path) -> None:
-    """Calls ``nnUNetv2_train`` with a bar over its epochs; ``number`` stands before the command that is told."""
+def train_all(todo: Sequence[Training], logs: Path) -> None:
+    """Trains one after the other, with a bar over the epochs of each, and the time that is left for all.
+
+    Raises:
+        CILError: a training failed.
+    """
+    for index, one in enumerate(todo):
+        number = f"[{index + 1}/{len(todo)}]"
+        one.do(partial(_train_one, one, number, logs, sum(later.epochs_left for later in todo[index + 1 :])))
+
+
+def _train_one(one: Training, number: str, logs: Path, epochs_after: int) -> None:
     logger.info(f"{number} {one.command}")
-    train(one.arguments, user_environment(), logs / f"{one.model.name}.txt", one.num_epochs)
+    train(one.arguments, user_environment(), logs / f"{one.model.name}.txt", one.num_epochs, epochs_after)
 
 
 def remaining_commands(experiment: Experiment, training: TrainingOptions, evaluation: EvaluationOptions) -> list[str]:

@@ -78,6 +78,16 @@ class Training:
         """Returns how many epochs the step is trained for."""
         return self.model.plan.num_epochs
 
+    @property
+    def epochs_left(self) -> int:
+        """Returns how many of them are left, as the newest checkpoint tells."""
+        newest = self.model.newest_checkpoint
+        if newest is None or self.model.is_trained:
+            return 0 if self.model.is_trained else self.num_epochs
+        from nnunet_cil.training.state import read_checkpoint
+
+        return max(0, self.num_epochs - int(read_checkpoint(newest, lazily=True).get("current_epoch", 0)))
+
 
 def unfinished_trainings(planned: PlannedExperiment, options: TrainingOptions) -> list[Training]:
     """Returns what is left to train, fold by fold, in order; before a cascade the models whose predictions it sees.

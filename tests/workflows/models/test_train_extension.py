@@ -15,7 +15,9 @@ from nnunet_cil.cli import main
 from nnunet_cil.model_changes import ModelChanges
 from nnunet_cil.workflows.compare import compare as comparing
 from nnunet_cil.workflows.evaluate import predict as predicting
+from nnunet_cil.workflows.evaluate.pictures import write_training_curves
 from nnunet_cil.workflows.models import extend as planning
+from nnunet_cil.workflows.models import extension_report
 from nnunet_cil.workflows.run import run as running
 
 NEW, PLANS = "Dataset018_New", "nnUNetPlansFrom017_kidney_step1"
@@ -48,6 +50,7 @@ class Machine:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.kills: list[str] = []
+        self.epochs_after: list[int] = []
 
     def note(self, call: str) -> None:
         self.calls.append(call)
@@ -62,8 +65,9 @@ class Machine:
             preprocess(pre, plans_name, (configuration,))
             (pre / "dataset_fingerprint.json").write_text("{}")
 
-    def train(self, arguments, _environment, _log, _num_epochs):
+    def train(self, arguments, _environment, _log, _num_epochs, epochs_after):
         dataset, _, fold, *options = arguments
+        self.epochs_after.append(epochs_after)
         assert options[:4] == ["-tr", PGCD, "-p", PLANS]
         goes_on = "--c" in options
         if not goes_on:
@@ -106,6 +110,7 @@ def machine(_plain, tmp_path, monkeypatch):
     monkeypatch.setattr(running, "train", machine.train)
     monkeypatch.setattr(predicting, "predict", machine.predict)
     monkeypatch.setattr(comparing, "draw_cases", lambda *_: [])  # slow
+    monkeypatch.setattr(extension_report, "write_training_curves", lambda *_: [])
     return machine
 
 
@@ -117,7 +122,8 @@ def extend(machine, *options, export=None):
     return main(["extend", str(machine.model), "18", *SHORT, "--train", "-device", "cpu", *to, *options])
 
 
-def test_one_command_killed_three_times_ends_with_the_exported_model(machine, tmp_path, capsys, caplog):
+def test_one_command_killed_three_times_ends_with_the_exported_model(machine, tmp_path, capsys, caplog, monkeypatch):
+    monkeypatch.setattr(extension_report, "write_training_curves", write_training_curves)
     caplog.set_level(logging.INFO, logger="nnunet_cil")
     machine.kills = ["preprocess", "epoch of 1", "predict fold_1"]
     statuses = [extend(machine, export=tmp_path / "out") for _ in range(4)]
@@ -128,6 +134,7 @@ def test_one_command_killed_three_times_ends_with_the_exported_model(machine, tm
         *("go on with 1", "predict fold_0", "predict fold_1"),
         "predict fold_1",
     ]
+    assert machine.epochs_after == [1, 0, 0]
     assert "goes on where it stopped" in capsys.readouterr().err
     assert "2 trainings, 1 to do" in caplog.text
 
@@ -146,6 +153,9 @@ def test_one_command_killed_three_times_ends_with_the_exported_model(machine, tm
     report = (output / "report.html").read_text()
     assert "kidney: Dice 0.750 (folds 0, 1, validation cases)" in report
     assert "Mean Dice of the two: 0.667" in report
+    assert "Loss terms as weighted in the loss" in report
+    curves = (output / "figures" / "training.svg").read_text()
+    assert all(f"PGCD, fold {fold}" in curves for fold in (0, 1))
 
     exported = tmp_path / "out" / NEW / f"nnUNetTrainer__{PLANS}__3d_fullres"
     for card in (new / "fold_1" / "MODEL_CARD.md", exported / "fold_1" / "MODEL_CARD.md"):

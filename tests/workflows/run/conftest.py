@@ -33,7 +33,7 @@ def setting(toy, tmp_path, monkeypatch):
         name = f"{option['-tr']}__{option['-p']}__{arguments[1]}"
         return Path(os.environ["nnUNet_results"]) / arguments[0] / name / f"fold_{arguments[2]}"
 
-    def train(arguments, _environment, _log, num_epochs):
+    def train(arguments, _environment, _log, num_epochs, _epochs_after):
         assert num_epochs == 2
         trained.append(arguments)
         finish_training(folder(arguments))

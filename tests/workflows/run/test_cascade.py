@@ -32,7 +32,7 @@ def cascade(toy, tmp_path, monkeypatch):
     make_cascade(toy)
     trained = []
 
-    def train(arguments, _environment, _log, _num_epochs):
+    def train(arguments, *_):
         dataset, configuration, fold, *options = arguments
         option = dict(zip(options[::2], options[1::2], strict=False))
         name = f"{option['-tr']}__{option['-p']}__{configuration}"

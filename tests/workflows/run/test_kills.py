@@ -23,7 +23,7 @@ def test_a_schedule_that_is_killed_at_many_points_is_trained_once(setting, toy, 
     schedule, _, _, folder = setting
     trained = tmp_path / "trained.txt"
 
-    def train(arguments, _environment, log, _num_epochs):
+    def train(arguments, _environment, log, *_):
         for file in trained, log:
             file.parent.mkdir(exist_ok=True)
             with file.open("a") as stream:
