@@ -10,13 +10,11 @@ from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import raw_dataset_folder
 from nnunet_cil.host.plans_files import reader_of
 from nnunet_cil.host.raw_dataset import read_raw
-from nnunet_cil.schedule import check_training_settings
+from nnunet_cil.schedule import DEFAULT_EPOCHS, check_training_settings
 from nnunet_cil.workflows.models.extend_checks import new_classes
 from nnunet_cil.workflows.models.extension import ExtendOptions
+from nnunet_cil.workflows.models.extension_length import num_epochs
 from nnunet_cil.workflows.models.model_stages import read_stages
-
-_PLAIN_EPOCHS = 1000
-"""The length of nnU-Net's own training."""
 
 _STEP_COST = 1.4
 """The time of an iteration of PGCD over nnU-Net's own (docs/explanation/what-it-costs.md)."""
@@ -48,8 +46,7 @@ def advise(model_folder: Path, dataset: str | int, options: ExtendOptions) -> st
     learnt = new_classes(model, folder.name, labels, classes=options.classes, refine=options.refine) or options.refine
     cases = len(read_raw(folder, dataset_json, reader_of(model.plans)).cases)
     unlabelled = [name for name in model.classes if name not in labels]
-    epochs = int(options.training.get("num_epochs", _PLAIN_EPOCHS))
-    time = f"{_STEP_COST * epochs / _PLAIN_EPOCHS:.2g}"
+    time = f"{_STEP_COST * num_epochs(options.training) / DEFAULT_EPOCHS:.2g}"
     new = _few(learnt)
     everything = f"{_few(model.classes)} and {new}, in the old images and in these {cases}"
     table = Table(

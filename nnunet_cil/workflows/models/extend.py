@@ -40,6 +40,7 @@ from nnunet_cil.workflows.models.extend_checks import (
     refuse_other_plans,
 )
 from nnunet_cil.workflows.models.extension import ExtendOptions, Extension
+from nnunet_cil.workflows.models.extension_length import length_note, with_length
 from nnunet_cil.workflows.models.model_stages import read_stages, stages_to_train
 from nnunet_cil.workflows.models.trained_model import TrainedModel
 from nnunet_cil.workflows.plan.compatibility import Note
@@ -107,6 +108,8 @@ def plan_extension(model_folder: Path, dataset: str | int, options: ExtendOption
     for stage in stages:
         check_folds(plan, raw, target, stage.folds)
     notes = _compare(model, raw, force=options.force)
+    if note := length_note(options.training):
+        logger.info(note)
 
     check_data(trainer, plan, raw.folder.name)
     if model.previous_stage:
@@ -176,7 +179,7 @@ def _step_plan(model: TrainedModel, raw: RawData, new: tuple[str, ...], options:
         dataset_labels=dict(labels),
         **known,
         previous=_previous(model),
-        training={**_mirroring(model), **options.training},
+        training={**_mirroring(model), **with_length(options.training)},
         hyperparameters=dict(options.hyperparameters),
         refined=refined,
         labelled=labelled_classes(raw.dataset_json, list(raw.cases), evaluated),
