@@ -36,7 +36,7 @@ def add_schedule_arguments(parser: argparse.ArgumentParser, *, trainers: str = "
         help="nnU-Net's configuration: 2d, 3d_lowres, 3d_fullres or 3d_cascade_fullres",
     )
     parser.add_argument("folds", metavar="FOLD", nargs="+", type=fold, help="one fold or several (0 to 4), or all")
-    parser.add_argument("schedule", metavar="SCHEDULE", help="name of a shipped schedule, or a JSON file")
+    add_schedule(parser)
     parser.add_argument(
         "-tr",
         dest="trainers",
@@ -46,6 +46,16 @@ def add_schedule_arguments(parser: argparse.ArgumentParser, *, trainers: str = "
         metavar="TRAINER",
         help=trainers,
     )
+    add_base_plans(parser)
+
+
+def add_schedule(parser: argparse.ArgumentParser) -> None:
+    """Adds SCHEDULE."""
+    parser.add_argument("schedule", metavar="SCHEDULE", help="name of a shipped schedule, or a JSON file")
+
+
+def add_base_plans(parser: argparse.ArgumentParser) -> None:
+    """Adds ``-p``."""
     parser.add_argument(
         "-p",
         dest="base_plans",
@@ -72,11 +82,28 @@ def add_test_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help="folder that takes predictions, tables and figures (default: in nnUNet_results)",
     )
+    add_device(parser)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds ``-device``, as nnU-Net's commands have it."""
     parser.add_argument(
         "-device",
         default="cuda",
         choices=DEVICES,
         help="device for nnU-Net's commands (default: %(default)s)",
+    )
+
+
+def add_trained_folds(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds ``-f`` of a command that takes trained models; ``what`` says what the folds are for."""
+    parser.add_argument(
+        "-f",
+        dest="folds",
+        nargs="+",
+        default=[],
+        metavar="FOLD",
+        help=f"{what} (default: all that are trained)",
     )
 
 

@@ -6,9 +6,9 @@ import argparse
 from contextlib import suppress
 from pathlib import Path
 
-from nnunet_cil.cli.arguments import Commands, add_trusted_packages, whole_number
+from nnunet_cil.cli.arguments import Commands, add_device, add_trained_folds, add_trusted_packages, whole_number
 from nnunet_cil.files import shortened
-from nnunet_cil.limits import DEVICES, MAX_PICTURES
+from nnunet_cil.limits import MAX_PICTURES
 
 BELOW = 3
 """The exit status where a shared class is below ``--fail-below``; 1 and 2 are errors."""
@@ -51,14 +51,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", dest="output", type=Path, required=True, metavar="OUT", help="folder that takes predictions and results"
     )
-    parser.add_argument(
-        "-f",
-        dest="folds",
-        nargs="+",
-        default=[],
-        metavar="FOLD",
-        help="folds that predict together, of both models (default: all that are trained)",
-    )
+    add_trained_folds(parser, "folds that predict together, of both models")
     parser.add_argument(
         "--fail-below",
         type=_dice,
@@ -72,9 +65,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         metavar="N",
         help="cases to draw, those that changed most (default: %(default)s)",
     )
-    parser.add_argument(
-        "-device", default="cuda", choices=DEVICES, help="device for nnU-Net's commands (default: %(default)s)"
-    )
+    add_device(parser)
     add_trusted_packages(parser)
     parser.set_defaults(resumes=True)
     return parser

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_cil.cli.arguments import Commands, add_trusted_packages, key_values
+from nnunet_cil.cli.arguments import Commands, add_trained_folds, add_trusted_packages, key_values
 from nnunet_cil.cli.launchers import add_launcher_arguments, check_launcher, run_jobs, submit_jobs
 from nnunet_cil.errors import CILError
 from nnunet_cil.limits import DEVICES
@@ -61,14 +61,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         metavar="CONFIG",
         help="configuration to continue (default: the one that the model was trained with)",
     )
-    parser.add_argument(
-        "-f",
-        dest="folds",
-        nargs="+",
-        default=[],
-        metavar="FOLD",
-        help="folds to continue (default: all that are trained)",
-    )
+    add_trained_folds(parser, "folds to continue")
     parser.add_argument(
         "--name",
         default="",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from nnunet_cil.cli.arguments import Commands
+from nnunet_cil.cli.arguments import Commands, add_base_plans, add_schedule
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -22,14 +22,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         metavar="DATASET",
         help="ID or name of a preprocessed data set; step 0 and every step that names no other learn from it",
     )
-    parser.add_argument("schedule", metavar="SCHEDULE", help="name of a shipped schedule, or a JSON file")
-    parser.add_argument(
-        "-p",
-        dest="base_plans",
-        default="nnUNetPlans",
-        metavar="BASE_PLANS",
-        help="base plans, which each step's plans copy (default: %(default)s)",
-    )
+    add_schedule(parser)
+    add_base_plans(parser)
     parser.add_argument(
         "--step0-trainer",
         metavar="TRAINER",
