@@ -1,11 +1,14 @@
 """Models of the toy data set that look trained, and their evaluation."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 import torch
-from toy import DATASET, ORGANS, init_args, write_scores
+from toy import DATASET, ORGANS, init_args, make_trainer, set_environment, write_scores
 from toy_records import RECORD
 
 from nnunet_cil.case_hashes import CaseHashes
@@ -31,6 +34,28 @@ def write_model(file, content):
     plans = content if isinstance(content, dict) else {"plans_name": content}
     logging = {"train_losses": [2.0, 1.0], "loss_pgcd": [1.0, 0.5], "loss_segmentation": [1.0, 0.5]}
     torch.save({"network_weights": {}, "init_args": init_args(plans), "logging": logging}, file)
+
+
+def make_plain_model(root, folds=(0, 1)):
+    """Makes a model of plain nnU-Net on the toy data set, whose folds look trained; returns its folder, relative to ``root``."""
+    with pytest.MonkeyPatch.context() as patch:
+        set_environment(patch, root)
+        for fold in folds:
+            torch.manual_seed(fold)
+            trainer = make_trainer("nnUNetTrainer", "nnUNetPlans", fold=fold)
+            trainer.initialize()
+            trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
+    model = Path(trainer.output_folder_base)
+    for source, target in (("nnUNetPlans.json", "plans.json"), ("dataset.json", "dataset.json")):
+        shutil.copy(root / "preprocessed" / DATASET / source, model / target)
+    return model.relative_to(root)
+
+
+def own_copy(root, model, tmp_path, monkeypatch):
+    """Copies nnU-Net's folders for a test that changes them; returns the folder of the model in them."""
+    shutil.copytree(root, tmp_path / "nnunet")
+    set_environment(monkeypatch, tmp_path / "nnunet")
+    return tmp_path / "nnunet" / model
 
 
 def run(schedule, *, waits=False, **changed):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import DATASET, LABELS, make_trainer, set_environment, toy_volume
-from toy_models import write
+from toy import DATASET, LABELS, toy_volume
+from toy_models import make_plain_model, own_copy, write
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.commands import CommandError
@@ -22,29 +22,16 @@ def _model(_toy_root, tmp_path_factory):
     """A model of plain nnU-Net with two folds, which look trained, and images; made once."""
     root = tmp_path_factory.mktemp("models") / "nnunet"
     shutil.copytree(_toy_root, root)
-    with pytest.MonkeyPatch.context() as patch:
-        set_environment(patch, root)
-        for fold in (0, 1):
-            torch.manual_seed(fold)
-            trainer = make_trainer("nnUNetTrainer", "nnUNetPlans", fold=fold)
-            trainer.initialize()
-            trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
-    model = Path(trainer.output_folder_base)
-    for file in ("plans", "dataset"):
-        name = "nnUNetPlans" if file == "plans" else "dataset"
-        shutil.copy(root / "preprocessed" / DATASET / f"{name}.json", model / f"{file}.json")
+    model = make_plain_model(root)
     (root / "images").mkdir()
     for i in range(3):
         write(toy_volume(i)[0] * 50 + 60, root / "images" / f"t{i}_0000.nii.gz")
-    return root, model.relative_to(root)
+    return root, model
 
 
 @pytest.fixture
 def model(_model, tmp_path, monkeypatch):
-    root, folder = _model
-    shutil.copytree(root, tmp_path / "nnunet")
-    set_environment(monkeypatch, tmp_path / "nnunet")
-    return tmp_path / "nnunet" / folder
+    return own_copy(*_model, tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import torch
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from toy import DATASET, SHORT, base_plans, make_dataset, make_raw, make_trainer, set_environment, train
+from toy_models import own_copy
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
@@ -66,10 +67,7 @@ def _trained(tmp_path_factory):
 @pytest.fixture
 def model(_trained, tmp_path, monkeypatch):
     """A copy: the plain model's folder."""
-    root, folder = _trained
-    shutil.copytree(root, tmp_path / "nnunet")
-    set_environment(monkeypatch, tmp_path / "nnunet")
-    return tmp_path / "nnunet" / folder
+    return own_copy(*_trained, tmp_path, monkeypatch)
 
 
 @pytest.fixture

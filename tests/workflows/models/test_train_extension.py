@@ -2,14 +2,13 @@
 
 import json
 import logging
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from toy import DATASET, make_dataset, make_raw, make_trainer, preprocess, set_environment, toy_volume, write_scores
-from toy_models import write
+from toy import make_dataset, make_raw, make_trainer, preprocess, toy_volume, write_scores
+from toy_models import make_plain_model, own_copy, write
 
 from nnunet_cil.cli import main
 from nnunet_cil.model_changes import ModelChanges
@@ -31,17 +30,7 @@ def _plain(tmp_path_factory):
     root = tmp_path_factory.mktemp("extension") / "nnunet"
     make_dataset(root, KNOWN, change_labels=lambda labels: np.where(labels <= 2, labels, 0).astype(np.uint8))
     make_raw(root, NEW, {"background": 0, "kidney": 1})
-    with pytest.MonkeyPatch.context() as patch:
-        set_environment(patch, root)
-        for fold in (0, 1):
-            torch.manual_seed(fold)
-            trainer = make_trainer("nnUNetTrainer", "nnUNetPlans", fold=fold)
-            trainer.initialize()
-            trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
-    model = Path(trainer.output_folder_base)
-    shutil.copy(root / "preprocessed" / DATASET / "nnUNetPlans.json", model / "plans.json")
-    shutil.copy(root / "preprocessed" / DATASET / "dataset.json", model / "dataset.json")
-    return root, model.relative_to(root)
+    return root, make_plain_model(root)
 
 
 class Machine:
@@ -101,11 +90,8 @@ class Machine:
 
 @pytest.fixture
 def machine(_plain, tmp_path, monkeypatch):
-    root, folder = _plain
-    shutil.copytree(root, tmp_path / "nnunet")
-    set_environment(monkeypatch, tmp_path / "nnunet")
     machine = Machine()
-    machine.model = tmp_path / "nnunet" / folder
+    machine.model = own_copy(*_plain, tmp_path, monkeypatch)
     monkeypatch.setattr(planning, "preprocess", machine.preprocess)
     monkeypatch.setattr(running, "train", machine.train)
     monkeypatch.setattr(predicting, "predict", machine.predict)
