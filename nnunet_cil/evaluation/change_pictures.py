@@ -51,11 +51,7 @@ def change_picture(
     slices = most_changed_slices(a, b, num_slices)
     window = window_around(np.maximum(a, b))
     image, a, b = image[window], a[window], b[window]
-    shown = {n for i in slices for v in (a, b) for n in np.unique(v[i]).tolist()}
-    classes = list(dict.fromkeys(c for own in names for c in own))
-    colours = dict(zip(classes, class_colours(len(classes)), strict=True))
-    drawn = {c: [n for n, own in enumerate(names) if c in own] for c in classes}
-    drawn = {c: numbers for c, numbers in drawn.items() if not shown.isdisjoint(numbers)}
+    drawn, colours = _classes_in((a[slices], b[slices]), names)
     height = 3.2 * min(1.6, max(0.5, aspect * image.shape[1] / image.shape[2]))
     rows = 3 * len(slices) if is_narrow else len(slices)
     size = (4.2, 1.25 * height * rows + 2.2) if is_narrow else (9.6, height * rows + 1.3)
@@ -89,6 +85,15 @@ def most_changed_slices(a: Labels, b: Labels, number: int) -> list[int]:
         if len(chosen) == number:
             break
     return sorted(chosen)
+
+
+def _classes_in(shown: Sequence[Labels], names: Sequence[Names]) -> tuple[dict[str, list[int]], dict[str, Any]]:
+    """Returns the labels of each class that is shown, and the colours of all."""
+    classes = list(dict.fromkeys(name for own in names for name in own))
+    there = {number for labels in shown for number in np.unique(labels).tolist()}
+    numbers = {c: [n for n, own in enumerate(names) if c in own] for c in classes}
+    drawn = {c: own for c, own in numbers.items() if not there.isdisjoint(own)}
+    return drawn, dict(zip(classes, class_colours(len(classes)), strict=True))
 
 
 def _draw_contours(ax: Any, labels: Labels, drawn: Mapping[str, Sequence[int]], colours: Mapping[str, Any]) -> None:
