@@ -46,7 +46,8 @@ def training_chart(terms: Mapping[str, Mapping[str, Terms | None]], *, narrow: b
             _blank(ax, f"{title}:\nthe same model as above")
             continue
         for name, values in own.items():
-            ax.plot(values, label=plot_text(name), lw=1.5, **styles[name])
+            marker = "o" if len(values) < 3 else None  # a line through one epoch shows nothing
+            ax.plot(values, label=plot_text(name), lw=1.5, marker=marker, **styles[name])
         ax.set(title=plot_text(title), xlabel="epoch", ylabel="loss term")
         ax.grid(alpha=0.3)
     for ax in list(axes.flat)[len(drawn) :]:

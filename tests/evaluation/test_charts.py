@@ -194,6 +194,9 @@ def test_every_term_of_every_step_has_one_colour_and_a_shared_model_is_drawn_onc
     assert len({*map(frozenset, colours.values())}) == 4
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["segmentation", "loss", "pgcd", "dapd"]
     assert not any(ax.get_legend() for ax in figure.axes)
+    assert all(
+        line.get_marker() == "o" for ax in figure.axes for line in ax.get_lines()
+    )  # of few epochs a line shows nothing
     assert len(training_chart({"One": {"fold 2": {"loss": [1]}}, "Two": {"fold 2": None}}, narrow=True).axes) == 1
 
 
