@@ -29,16 +29,19 @@ def classes_by_label(num_old: int, num_new: int) -> Classes:
     return classes
 
 
-def regions_by_label(bits: Sequence[int]) -> Classes:
+def regions_by_label(bits: Sequence[int], shown_in: Callable[[str], Collection[int]]) -> Classes:
     """Chooses the inside and the outside of regions by their labels, one after the other.
 
     Args:
         bits: of the regions in a tile's labels.
+        shown_in: case -> the bits of the regions that its labels show; of another one there is neither inside nor outside.
     """
 
     def classes(_logits: Tensor, tile: Tile) -> Tensor:
-        inside = region_masks(tile.labels, bits)
-        return inside_and_outside(inside, ~inside) & tile.valid[:, None]
+        inside, shown = region_masks(tile.labels, bits), shown_in(tile.case)
+        is_shown = torch.tensor([bit in shown for bit in bits], device=inside.device).repeat_interleave(2)
+        usable = tile.valid[:, None] & is_shown.view(1, -1, *[1] * (inside.ndim - 2))
+        return inside_and_outside(inside, ~inside) & usable
 
     return classes
 

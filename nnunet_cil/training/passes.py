@@ -199,7 +199,8 @@ def final_prototypes(trainer: nnUNetTrainerCIL) -> PrototypeBank:
     num_old, num_new = step.num_old_channels, len(step.new_classes)
     choice = classes_by_label(num_old, num_new)
     if step.has_regions:
-        choice = regions_by_label(range(num_old, step.num_channels))
+        bits = tuple(range(num_old, step.num_channels))
+        choice = regions_by_label(bits, lambda case: (trainer.labelled_channels([case]) or [bits])[0])
     forward = student_forward(trainer.bare_network.eval(), trainer.features, trainer.device)
     trainer.set_deep_supervision_enabled(False)
     fresh = trainer.training_pass().prototypes(forward, choice, 2 * num_new if step.has_regions else 1 + num_new)
