@@ -58,10 +58,12 @@ def answers(content: Mapping[str, Any]) -> list[Answer]:
     )
     if content["in_no_case"]:
         agreement += f" Not compared, since neither finds it in any case: {', '.join(content['in_no_case'])}."
+    if content["unknown_to_b"]:
+        agreement += f" B does not know {', '.join(content['unknown_to_b'])}."
     found = [Answer(question="Does B find what A finds?", text=agreement)]
     if content["fail_below"] is not None:
         where = f"No: {', '.join(content['below'])}." if content["below"] else "Yes."
-        found.append(Answer(question=f"Is every class of both at {content['fail_below']:g} or above?", text=where))
+        found.append(Answer(question=f"Is every class of A at {content['fail_below']:g} or above?", text=where))
     found.append(Answer(question="What should a person look at?", text=_to_look_at(content["findings"])))
     if content["reference"]:
         found.append(Answer(question="Which is better, by the labels?", text=_reference_answer(content["reference"])))

@@ -31,7 +31,7 @@ def comparison_summary(records: Sequence[Record], threshold: float | None = None
 
     Args:
         records: of the cases.
-        threshold: the mean Dice of the two models that no shared class may be below; None for none.
+        threshold: the mean Dice of the two models that no class of A may be below; one that B does not know has 0. None for none.
 
     Raises:
         CILError: some distances are in mm and some in voxels.
@@ -53,12 +53,14 @@ def comparison_summary(records: Sequence[Record], threshold: float | None = None
             f"Neither model finds any of {', '.join(c['class'] for c in shared)} in any case: there is nothing to compare. Give "
             "images that show them."
         )
+    gone = [c["class"] for c in classes if math.isnan(c["num_voxels_b"])]
     return {
         "num_cases": len(records),
         "distance_unit": units.pop(),
         "mean_dice": mean(c["dice"] for c in measured),
         "fail_below": threshold,
-        "below": [c["class"] for c in measured if threshold is not None and c["dice"] < threshold],
+        "unknown_to_b": gone,
+        "below": [*(gone if threshold else ()), *(c["class"] for c in measured if c["dice"] < (threshold or 0))],
         "in_no_case": [c["class"] for c in shared if math.isnan(c["dice"])],
         "classes": [*measured, *(c for c in classes if c not in measured)],
         "findings": list(_findings(records)),

@@ -11,7 +11,7 @@ from nnunet_cil.files import shortened
 from nnunet_cil.limits import MAX_PICTURES
 
 BELOW = 3
-"""The exit status where a shared class is below ``--fail-below``; 1 and 2 are errors."""
+"""The exit status where a class of A is below ``--fail-below``; 1 and 2 are errors."""
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -23,8 +23,9 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "by name): Dice, HD95 and volumes, what appears, vanishes or changes places, new components far from the old ones, and "
         "voxels that changed hands. Needs no labels; with labels it scores both models, too. Writes comparison.html, "
         "per_case.csv, moved.csv and comparison.json. Skips what is done already.",
-        epilog="Exit status: 0: done; 1 or 2: an error; 3: the mean Dice of A and B of a shared class is below --fail-below. The "
-        "mean is over the cases in which either model finds the class; a case in which one does not counts 0.",
+        epilog="Exit status: 0: done; 1 or 2: an error; 3: the mean Dice of A and B of a class of A is below --fail-below. The "
+        "mean is over the cases in which either model finds the class; a case in which one does not counts 0, and so does one "
+        "that B does not know.",
     )
     for name, what in (("a", "the model in use"), ("b", "the model that is to replace it")):
         parser.add_argument(
@@ -56,7 +57,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "--fail-below",
         type=_dice,
         metavar="DICE",
-        help="exit with status 3 if the mean Dice of A and B of a shared class is below this (a number from 0 to 1)",
+        help="exit with status 3 if the mean Dice of A and B of a class of A is below this (a number from 0 to 1)",
     )
     parser.add_argument(
         "--pictures",

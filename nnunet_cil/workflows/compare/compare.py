@@ -54,7 +54,7 @@ class CompareOptions:
         images: folder of images; not needed where both are folders of predictions.
         labels: folder of reference labels; None where there are none.
         folds: that predict together, of both models; empty for all that are trained.
-        fail_below: the mean Dice of the two models that no shared class may be below; None for none.
+        fail_below: the mean Dice of the two models that no class of A may be below; None for none.
         device: for predictions.
         num_pictures: the most cases to draw.
         trusted: packages besides nnU-Net's own whose classes the models' plans may name.
@@ -117,7 +117,7 @@ class Comparison:
 
     @property
     def is_below(self) -> bool:
-        """Tells whether a shared class is below the threshold that was asked for."""
+        """Tells whether a class of A is below the threshold that was asked for."""
         return bool(self.content["below"])
 
 

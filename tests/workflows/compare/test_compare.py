@@ -216,6 +216,15 @@ def test_a_model_agrees_with_itself(folders, tmp_path):
     assert "no class appears, vanishes or changes places" in same.text
 
 
+def test_a_class_that_only_the_old_model_knows_is_told_of_and_fails_the_threshold(folders, tmp_path):
+    found = compared(folders, tmp_path / "out", a="b", b="a", num_pictures=0)
+    assert (found.content["unknown_to_b"], found.is_below) == (["cyst"], False)
+    assert "B does not know cyst." in found.text
+    asked = compared(folders, tmp_path / "out", a="b", b="a", num_pictures=0, fail_below=0.1)
+    assert asked.content["below"] == ["cyst"]
+    assert not compared(folders, tmp_path / "out", fail_below=0.1, num_pictures=0).is_below  # one that is new is none
+
+
 # --- regions --------------------------------------------------------------------------------------------------
 
 REGIONS = {"background": 0, "trunk": [1, 2, 3], "liver": [2, 3], "lesion": 3}
