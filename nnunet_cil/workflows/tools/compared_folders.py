@@ -70,7 +70,7 @@ def renumbered(folders: ComparedFolders, *, needs_all: bool, needs_classes: bool
     if not missing and all(labels[name] == number for name, number in numbers.items()):
         return folders.references, folders.dataset_json
     reader = dataset_reader(content, files[0], reader_of(plans))
-    table = label_table(labels, numbers)
+    table = label_table(labels, numbers, folders.references)
     return _written(folders, files, table, reader, all_numbers(labels), {"labels": numbers})
 
 

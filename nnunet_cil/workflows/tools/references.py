@@ -16,7 +16,7 @@ from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.folders import nnunet_folder, num_processes
 from nnunet_cil.host.processes import end_with_parent
-from nnunet_cil.labels import lookup_table
+from nnunet_cil.labels import Label, all_numbers, lookup_table, numbers_in
 from nnunet_cil.training.ground_truth import evaluation_table, write_in_channels
 from nnunet_cil.workflows.tools.compared_models import ComparedModels
 
@@ -80,6 +80,24 @@ def _write_one(file: Path, **arguments: Any) -> None:
     write_in_channels([file], **arguments)
 
 
-def label_table(labels: Mapping[str, int], numbers: Mapping[str, int]) -> npt.NDArray[np.int16]:
-    """Returns the table from the numbers of reference labels to those of a model, for the classes of ``numbers``."""
-    return lookup_table({labels[name]: number for name, number in numbers.items()}, labels.values())
+def label_table(labels: Mapping[str, Label], numbers: Mapping[str, int], where: Path) -> npt.NDArray[np.int16]:
+    """Returns the table from the numbers of reference labels to those of a model, for the classes of ``numbers``.
+
+    Args:
+        labels: of the references; regions, too.
+        numbers: class -> the model's number.
+        where: the references, for the message.
+
+    Raises:
+        CILError: a number belongs to two of the classes, of which the model can say one.
+    """
+    found: dict[int, str] = {}
+    for name in numbers:
+        for number in numbers_in(labels[name]):
+            if number in found:
+                raise CILError(
+                    f"{where}: label {number} is both {found[number]} and {name}, but predictions have one class a voxel. Give "
+                    "references without overlaps, or score the model with 'nnunet_cil evaluate'."
+                )
+            found[number] = name
+    return lookup_table({number: numbers[name] for number, name in found.items()}, all_numbers(labels))

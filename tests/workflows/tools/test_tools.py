@@ -157,6 +157,17 @@ def test_references_of_another_data_set_are_evaluated_by_its_own_numbers(folders
     assert "Note: the references do not label 'liver'; nnU-Net scores the others." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("liver", "status"), [([1, 2], 0), ([1, 3], 1)])
+def test_references_of_regions_are_taken_where_these_do_not_overlap(folders, nnunet, tmp_path, capsys, liver, status):
+    labels = {"background": 0, "liver": liver, "kidney": 3}
+    content = {"channel_names": {"0": "MR"}, "labels": labels, "regions_class_order": [1, 3], "file_ending": ".nii.gz"}
+    (tmp_path / "regions.json").write_text(json.dumps(content))
+    other = write_cases(tmp_path / "regions", {"liver": 1, "kidney": 3})
+    found = evaluated((other, *folders[1:]), "-labels_json", tmp_path / "regions.json")
+    assert found == (1 if status else {1: 1, 2: 1})
+    assert ("label 3 is both kidney and liver" in capsys.readouterr().err) == bool(status)
+
+
 def test_postprocessing_is_determined_by_name(folders, nnunet, capsys):
     references, predictions, model = folders
     for name in ("plans.json", "dataset.json"):
