@@ -172,7 +172,12 @@ def table(
         columns: the names of the cells.
         cells: (method, setting) -> what stands before its scores, in the order of the rows; several settings with the same
             cells are one row, their mean and from the smallest to the largest.
+
+    Raises:
+        CILError: there is no such table.
     """
+    if not file.is_file():
+        raise CILError(f"{file} is missing: nothing was measured yet.")
     old, new = (list(step.classes) for step in schedule.steps)
     lines = [
         f"| {' | '.join([*columns, *old, *new, 'old', 'new', 'agreement'])} |",
