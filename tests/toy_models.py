@@ -29,11 +29,11 @@ def write(array, file, spacing=(1.0, 1.0, 1.0)):
     sitk.WriteImage(picture, str(file))
 
 
-def write_model(file, content):
-    """Writes a checkpoint; ``content`` are its plans, or their name."""
+def write_model(file, content, **more):
+    """Writes a checkpoint; ``content`` are its plans, or their name, ``more`` what else it holds."""
     plans = content if isinstance(content, dict) else {"plans_name": content}
     logging = {"train_losses": [2.0, 1.0], "loss_pgcd": [1.0, 0.5], "loss_segmentation": [1.0, 0.5]}
-    torch.save({"network_weights": {}, "init_args": init_args(plans), "logging": logging}, file)
+    torch.save({"network_weights": {}, "init_args": init_args(plans), "logging": logging, **more}, file)
 
 
 def make_plain_model(root, folds=(0, 1)):
