@@ -58,6 +58,15 @@ def class_names(labels: Mapping[str, Label]) -> tuple[str, ...]:
     return tuple(names if has_regions(labels) else sorted(names, key=lambda name: numbers_in(labels[name])))
 
 
+def predicted_numbers(dataset_json: Mapping[str, Any]) -> dict[str, int]:
+    """Returns name -> the number that a prediction gets for the class, by a model's dataset.json: of a region the painted one."""
+    labels = dataset_json["labels"]
+    names = class_names(labels)
+    if has_regions(labels):
+        return dict(zip(names, dataset_json["regions_class_order"], strict=True))
+    return {name: numbers_in(labels[name])[0] for name in names}
+
+
 def model_labels(classes: Sequence[str], *, ignore: bool) -> dict[str, int]:
     """Returns name -> channel of a model that knows ``classes``, as nnU-Net wants it in ``dataset.json``.
 

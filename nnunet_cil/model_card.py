@@ -16,6 +16,7 @@ def model_card(
     dice: Mapping[str, float],
     trainer: str | None = None,
     changes: ModelChanges | None = None,
+    numbers: Mapping[str, int] | None = None,
 ) -> str:
     """Returns a fold's model card as Markdown.
 
@@ -25,10 +26,12 @@ def model_card(
             has it. Those of the earlier steps' models are in their records.
         trainer: under whose name the model is predicted with; None for its own.
         changes: how much its classes have changed from the model that it continues; None where they were not compared.
+        numbers: class -> its number in a prediction (``labels.predicted_numbers``); None for the order of learning.
     """
     own = lineage[-1]
     learnt = [(name, record) for record in lineage for name in record.classes]
-    classes = [_row(channel, name, record, dice) for channel, (name, record) in enumerate(learnt, start=1)]
+    numbers = numbers or {name: number for number, (name, _) in enumerate(learnt, start=1)}
+    classes = [_row(numbers.get(name), name, record, dice) for name, record in learnt]
     told = ((r.dataset, r.licence or "not given in its dataset.json") for r in lineage)
     licences = sorted({f"- {markdown_text(dataset)}: {markdown_text(licence)}" for dataset, licence in told})
     hashes = [f"- step {r.step} continued from a checkpoint with SHA-256 `{r.previous_sha256}`" for r in lineage[1:]]
@@ -87,11 +90,15 @@ _CASCADE = (
 )
 
 
-def _row(channel: int, name: str, record: StepRecord, dice: Mapping[str, float]) -> str:
+def _row(number: int | None, name: str, record: StepRecord, dice: Mapping[str, float]) -> str:
     """Returns a class's row in the table of classes."""
     score = dice.get(name, math.nan)
     origin = [str(record.step), record.dataset, record.cases_text, record.trainer, record.date[:10]]
-    cells = [str(channel), *map(markdown_text, (name, *origin)), "" if math.isnan(score) else f"{score:.3f}"]
+    cells = [
+        "" if number is None else str(number),
+        *map(markdown_text, (name, *origin)),
+        "" if math.isnan(score) else f"{score:.3f}",
+    ]
     return f"| {' | '.join(cells)} |"
 
 

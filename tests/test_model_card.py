@@ -5,12 +5,22 @@ import re
 
 from toy_records import RECORD
 
+from nnunet_cil.labels import predicted_numbers
 from nnunet_cil.model_card import model_card
 
 
 def test_a_class_is_a_row_with_its_origin_and_its_dice():
     card = model_card([RECORD], {"liver": 0.5})
     assert "| 1 | liver | 0 | Dataset017_Toy | 4 | nnUNetTrainerPGCD | 2026-01-02 | 0.500 |" in card.splitlines()
+
+
+def test_a_class_has_the_number_of_predictions_also_where_regions_are_learnt_in_another_order():
+    record = dataclasses.replace(RECORD, classes=("tumour", "core"))
+    regions = {"labels": {"background": 0, "tumour": (1, 2, 3), "core": (2, 3)}, "regions_class_order": [1, 3]}
+    lines = model_card([record], {}, numbers=predicted_numbers(regions)).splitlines()
+    assert [line[:9] for line in lines if "Dataset017_Toy |" in line] == ["| 1 | tum", "| 3 | cor"]
+    plain = {"labels": {"background": 0, "core": 1, "tumour": 2, "ignore": 3}}
+    assert predicted_numbers(plain) == {"core": 1, "tumour": 2}
 
 
 def test_a_dice_that_was_not_measured_is_blank():

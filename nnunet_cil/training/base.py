@@ -20,6 +20,7 @@ from nnunet_cil.files import write_text
 from nnunet_cil.host.dataset_json import checked_dataset_json
 from nnunet_cil.host.folders import fold_folder
 from nnunet_cil.host.processes import let_forks_end_with_parent
+from nnunet_cil.labels import predicted_numbers
 from nnunet_cil.lineage import StepRecord, validation_dice
 from nnunet_cil.locks import fold_lock
 from nnunet_cil.model_card import model_card
@@ -391,7 +392,8 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
     def _write_model_card(self, dice: dict[str, float]) -> None:
         """Writes the card beside the weights; without Dice after training, since an earlier validation is of another model."""
         folder = Path(self.output_folder)
-        card = model_card((*self.lineage, self.step_record()), dice, changes=ModelChanges.read(folder))
+        numbers = predicted_numbers(self.step_plan.model_labels)
+        card = model_card((*self.lineage, self.step_record()), dice, changes=ModelChanges.read(folder), numbers=numbers)
         write_text(folder / "MODEL_CARD.md", card)
 
     def save_checkpoint(self, filename: str) -> None:

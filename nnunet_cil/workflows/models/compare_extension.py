@@ -13,6 +13,7 @@ from nnunet_cil.evaluation.compared_cases import ComparedCase, Reference
 from nnunet_cil.evaluation.comparison_summary import NothingToCompare, comparison_summary
 from nnunet_cil.files import write_text
 from nnunet_cil.host.dataset_json import read_dataset_json
+from nnunet_cil.labels import predicted_numbers
 from nnunet_cil.lineage import validation_dice
 from nnunet_cil.locks import Lock
 from nnunet_cil.model_card import model_card
@@ -153,5 +154,6 @@ def write_changes(old: TrainedModel, new: Sequence[ModelFold], comparison: Compa
         )
         changes.write(model.folder)
         lineage = lineage_of(read_checkpoint(model.checkpoint, lazily=True))
-        card = model_card(lineage, validation_dice(model.folder, model.plan.labels), changes=changes)
+        dice, numbers = validation_dice(model.folder, model.plan.labels), predicted_numbers(model.plan.model_labels)
+        card = model_card(lineage, dice, changes=changes, numbers=numbers)
         write_text(model.folder / "MODEL_CARD.md", card)

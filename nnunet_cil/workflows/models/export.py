@@ -18,6 +18,7 @@ from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import model_folder_name
 from nnunet_cil.host.networks import check_network_classes
 from nnunet_cil.host.plans_files import read_plans
+from nnunet_cil.labels import predicted_numbers
 from nnunet_cil.lineage import validation_dice
 from nnunet_cil.model_card import model_card
 from nnunet_cil.model_changes import ModelChanges
@@ -171,6 +172,7 @@ def _export_fold(
     }
     torch.save(kept, target / file.name)
     if lineage:
-        card = model_card(lineage, lineage[-1].dice, PLAIN_TRAINER, ModelChanges.read(file.parent))
+        changes, numbers = ModelChanges.read(file.parent), predicted_numbers(dataset_json)
+        card = model_card(lineage, lineage[-1].dice, PLAIN_TRAINER, changes, numbers)
         (target / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     return origin

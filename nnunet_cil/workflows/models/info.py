@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.content import file_sha256
 from nnunet_cil.evaluation.tables import Table
-from nnunet_cil.labels import class_names, has_regions, numbers_in
+from nnunet_cil.labels import has_regions, numbers_in, predicted_numbers
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.workflows.models.trained_model import final_checkpoints
 
@@ -73,11 +73,10 @@ def _epochs(checkpoint: Mapping[str, Any]) -> str:
 def _classes(dataset_json: Mapping[str, Any], lineage: Sequence[StepRecord]) -> Table:
     """Tells of each class its label in a prediction and where it comes from; of a region also the labels that it holds."""
     labels = dataset_json["labels"]
-    of_regions, classes = has_regions(labels), class_names(labels)
-    numbers = dataset_json["regions_class_order"] if of_regions else range(1, 1 + len(classes))
+    of_regions = has_regions(labels)
     origin = {name: record for record in lineage for name in record.classes}
     body = []
-    for label, name in zip(numbers, classes, strict=True):
+    for name, label in predicted_numbers(dataset_json).items():
         record = origin.get(name)
         where = [str(record.step), record.dataset, record.trainer, record.date[:10]] if record else [""] * 4
         held = [", ".join(map(str, numbers_in(labels[name])))] if of_regions else []
