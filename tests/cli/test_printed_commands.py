@@ -60,10 +60,12 @@ def test_plan_prints_a_fold_that_can_be_trained(toy, tmp_path, monkeypatch, caps
 
 def test_extend_quotes_the_names_of_data_set_and_plans(monkeypatch, capsys):
     plans = "my plans' second"
+    model = SimpleNamespace(configuration="3d_fullres")
     found = SimpleNamespace(
         plan=SimpleNamespace(old_classes=("liver",), new_classes=("spleen",), refined=()),
         file=Path("plans.json"),
-        model=SimpleNamespace(configuration="3d_fullres"),
+        model=model,
+        stages=(SimpleNamespace(model=model, folds=("0", "all")),),
         trainer=PGCD,
         plans_name=plans,
         dataset=ODD,
