@@ -279,6 +279,7 @@ PGCD_SETTINGS = {
     "old_dice_weight": 1.0,
     "pgcd_weight": 10.0,
     "pgcd_beta": 3.0,
+    "pgcd_merge": True,
     "pgcd_weighting": "prototypes",
     "dapd_weight": 1.0,
     "similarity_temperature": 0.1,

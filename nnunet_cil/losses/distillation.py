@@ -49,16 +49,17 @@ def pgcd_loss(
     w_0 = 1,  w_c(v) = 1 + beta * pi_c(v) for old classes c,
     KL_b(p || q) = p log(p/q) + (1-p) log((1-p)/(1-q)), with p and 1-q clamped at 1e-6.
 
-    p is the teacher, q the student with its new classes merged into the background, pi the similarity of the
-    teacher's features to the prototypes. The binary divergences keep the optimum at q = p whatever the weights;
-    class-wise weights inside one softmax divergence would move it to q proportional to w p.
+    p is the teacher, q the student on the same classes: its own background where the labels say that no new class is there,
+    or with new classes merged into it. pi is the similarity of the teacher's features to the prototypes. The binary divergences
+    keep the optimum at q = p whatever the weights; class-wise weights inside one softmax divergence would move it to q
+    proportional to w p.
 
     Source: our reading of Zhu et al. 2025, Class Incremental Medical Image Segmentation via Prototype-Guided
     Calibration and Dual-Aligned Distillation, https://arxiv.org/abs/2511.07749; the equation is ours. The merge is
     that of Cermelli et al. 2020, https://arxiv.org/abs/2002.00718.
 
     Args:
-        student_log_probs: (batch, K, *spatial) float, log q, from ``merge_new_into_background``.
+        student_log_probs: (batch, K, *spatial) float, log q; sums to at most 1 over the classes.
         teacher_probs: (batch, K, *spatial) float, p.
         similarity: (batch, K, *spatial) float in [0, 1], pi, from ``prototype_similarity``; in a control, what stands for it.
         unlabelled: (batch, *spatial) bool, the valid voxels without a label of a new class.

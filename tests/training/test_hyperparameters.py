@@ -130,7 +130,13 @@ def test_the_papers_terms_have_their_constants_and_every_option_of_ours_off():
     options |= dict.fromkeys(("old_class_sampling", "teacher_volumes", "old_dice_weight"), 0)
     paper = nnUNetTrainerPGCDPaper
     assert {name: getattr(paper, name) for name in settable(paper)} == {**terms, **options}
-    constants = {"pgcd_beta": 3, "background_momentum": 0.99, "min_voxels": 10, "similarity_temperature": 0.1}
+    constants = {
+        "pgcd_beta": 3,
+        "pgcd_merge": True,
+        "background_momentum": 0.99,
+        "min_voxels": 10,
+        "similarity_temperature": 0.1,
+    }
     constants |= {"prototype_refresh": 0, "prototype_confidence": 0.9}  # the latter for models without prototypes
     of_others = {"drop_strays": True, "volume_trust": 0.9, "new_class_noise": 1}  # of teacher_volumes, of another start
     held = {name: getattr(paper, name) for name in declared(paper) if name not in settable(paper)}

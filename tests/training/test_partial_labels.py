@@ -119,15 +119,18 @@ def test_labels_win_over_the_teacher(data):
     assert loss.unlabelled(targets[0]).tolist() == expected
 
 
-def test_pgcd_and_its_other_terms_equal_the_equations(data):
-    loss = pgcd(data)
+@pytest.mark.parametrize("merges", [True, False])
+def test_pgcd_and_its_other_terms_equal_the_equations(data, merges):
+    """Without the merge, a new class that a sample does not show is background all the same."""
+    loss = pgcd(data, pgcd_merge=merges)
     bank = data.bank.prototypes
     m = bank.mean(0)
     distilled, num_valid, old, local = 0.0, 0, {1: [], 2: []}, {c: ([], []) for c in range(K)}
-    for _, _, p, labels, q, f, f_teacher in samples(data, loss):
+    for _, shown, p, labels, q, f, f_teacher in samples(data, loss):
         valid = labels != IGNORE
         num_valid += int(valid.sum())
-        student = torch.stack([p[:, 0] + p[:, 3] + p[:, 4], p[:, 1], p[:, 2]], 1).clamp(1e-6, 1 - 1e-6)
+        background = [0, *(c for c in (3, 4) if merges or c not in shown)]
+        student = torch.stack([p[:, background].sum(1), p[:, 1], p[:, 2]], 1).clamp(1e-6, 1 - 1e-6)
         pseudo = torch.where(labels == 0, q.argmax(1), labels)
         for c in (1, 2):
             old[c].append((p[valid, c], pseudo[valid] == c))

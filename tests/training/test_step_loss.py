@@ -227,9 +227,10 @@ def slow_similarity(features, prototypes, known):
     return dict(zip(known, torch.stack(scores).softmax(0).tolist(), strict=True))
 
 
+@pytest.mark.parametrize("merges", [True, False])
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 @pytest.mark.parametrize("num_old", [2, 4])
-def test_each_weighting_of_pgcd_equals_a_loop(weighting, num_old):
+def test_each_weighting_of_pgcd_equals_a_loop(weighting, num_old, merges):
     """With volumes that correct the teacher, but not its probability as a weight; of four, the last class is unknown."""
     torch.manual_seed(num_old)
     logits, target = torch.randn(2, num_old + 2, 4, 3, 2), torch.randint(0, 2, (2, 1, 4, 3, 2)) * num_old
@@ -238,11 +239,13 @@ def test_each_weighting_of_pgcd_equals_a_loop(weighting, num_old):
     bank = PrototypeBank(torch.randn(num_old, 6), torch.tensor([float(c in known) for c in range(num_old)]))
     carried = torch.randint(0, num_old, (2, 4, 3, 2))
     carried[carried == 1] = 0  # a class that no voxel is called
-    loss = make_pgcd_loss(bank, num_old, pgcd_weighting=weighting, dapd_weight=0, old_dice_weight=0, pgcd_weight=1)
+    changed = {"pgcd_weighting": weighting, "pgcd_merge": merges, "pgcd_weight": 1}
+    loss = make_pgcd_loss(bank, num_old, dapd_weight=0, old_dice_weight=0, **changed)
     prototypes = bank.prototypes.clone()
     found = loss.terms([logits], [target], make_batch(teacher, None, carried=carried, volume_trust=0.8))["pgcd"].item()
 
-    q = flat(merge_new_into_background(logits.log_softmax(1), num_old).exp()).tolist()
+    log_probs = logits.log_softmax(1)
+    q = flat((merge_new_into_background(log_probs, num_old) if merges else log_probs).exp()).tolist()
     p = flat(teacher.logits.softmax(1)).tolist()
     g, unlabelled = carried.flatten().tolist(), (target.flatten() == 0).tolist()
     pi = [slow_similarity(f, prototypes, known) for f in flat(teacher.features)]

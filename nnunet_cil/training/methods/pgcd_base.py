@@ -27,6 +27,8 @@ class nnUNetTrainerPGCDBase(nnUNetTrainerCIL):
     pgcd_weight = number(10.0, "Weight of PGCD.")
     pgcd_beta = fixed(3.0, "a trainer of your own may set another")
     """How much more PGCD weighs a voxel that looks like the class's prototype."""
+    pgcd_merge = fixed(True, "a trainer of your own may set it to False")
+    """New classes are background to PGCD, as in MiB; without, it learns that none is where the labels show them and name none."""
     pgcd_weighting = choice(
         "prototypes", WEIGHTINGS, "What decides PGCD's weights: the prototypes, or one of three controls."
     )

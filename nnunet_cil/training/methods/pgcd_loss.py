@@ -18,7 +18,7 @@ from nnunet_cil.losses.prototypes import (
     prototype_centre,
     prototype_similarity,
 )
-from nnunet_cil.losses.segmentation import merge_new_into_background
+from nnunet_cil.losses.segmentation import merge_new_into_background, merge_unlabelled
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.step_loss import LossSetup, StepLoss
@@ -72,19 +72,36 @@ class PGCDLoss(StepLoss):
         resemblance: Callable[[Tensor, Tensor], Tensor],
         batch: Batch,
     ) -> Tensor:
-        has_volumes = batch.volume_classes is not None
+        has_volumes, merges = batch.volume_classes is not None, self.settings.pgcd_merge
 
         def of_chunk(
-            log_probs: Tensor, teacher_logits: Tensor, features: Tensor, predicted: Tensor, unlabelled: Tensor
+            student: Tensor, teacher_logits: Tensor, features: Tensor, predicted: Tensor, unlabelled: Tensor
         ) -> Tensor:
-            student = merge_new_into_background(log_probs, self.num_old)
+            if merges:
+                student = merge_new_into_background(student, self.num_old)
             pi = resemblance(features, teacher_logits)
             teacher = batch.corrected(teacher_logits, predicted[:, 0] if has_volumes else None)
             beta = self.settings.pgcd_beta
             return pgcd_loss(student, teacher, pi, unlabelled[:, 0], beta=beta, num_voxels=num_voxels)
 
         maps = batch.teacher_classes[:, None], unlabelled[:, None]
-        return sum_over_chunks(of_chunk, log_probs, batch.teacher_logits, teacher_features, *maps)
+        student = log_probs if merges else self._old_log_probs(log_probs, batch.labelled)
+        return sum_over_chunks(of_chunk, student, batch.teacher_logits, teacher_features, *maps)
+
+    def _old_log_probs(self, log_probs: Tensor, labelled: Tensor | None) -> Tensor:
+        """Returns log q^ of the teacher's classes, (batch, K, *spatial), where the labels name none.
+
+        There is none of the new classes that they show, so the teacher's background is the student's own. New classes that a
+        sample's labels do not show may be there; to the teacher they are background.
+
+        Args:
+            log_probs: (batch, K+N, *spatial).
+            labelled: ``Batch.labelled``.
+        """
+        if labelled is not None and not labelled[:, self.num_old - 1 :].all():
+            is_old = torch.arange(labelled.shape[1], device=labelled.device) < self.num_old - 1
+            log_probs = merge_unlabelled(log_probs, labelled | is_old)
+        return log_probs[:, : self.num_old]
 
     def _resemblance(self, features: Tensor, classes: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """Returns what gives the pi of w_c = 1 + beta pi_c, from features and logits of the teacher.
