@@ -77,7 +77,7 @@ PROTOCOLS = (
 )
 
 CHOICE = (
-    *("PGCD", "MiB", "PGCDPaper_imprinted", "MiB_imprinted", "PGCDPaper_volumes", "PGCDPaper_balance"),
+    *("PGCDPaper_apart", "MiB", "PGCDPaper_imprinted", "MiB_imprinted", "PGCDPaper_volumes", "PGCDPaper_balance"),
     *("PGCDPaper_prototypes", "MiB_volumes", "PGCDPaper", "PGCDPaper_sampled", "MiB_sampled", "PGCDPaper_strong"),
     *("MiB_strong", "PGCDPaper_dice1", "MiB_dice1", "MiB_apart", "PseudoLabel", "PseudoLabel_imprinted"),
     *("LwF", "LwF_imprinted", "PseudoLabel_sampled", "LwF_sampled", "PseudoLabel_balanced", "LwF_volumes"),

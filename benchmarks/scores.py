@@ -2,11 +2,12 @@
 
     pandas.read_csv("benchmarks/results/openkbp_2-2-1_cpu.csv.gz")
 
-``method`` is a trainer's name without nnUNetTrainer, ``setting`` the hyper-parameters that differ from today's defaults; both are
-empty for step 0, which is nnU-Net's own training, and which all methods of a fold share. ``from_step=2`` in a setting: the
-steps before are those of the method without the setting. ``cases`` is ``test``, or ``validation`` for the fold's validation
-cases. ``dice`` is empty where neither the reference nor the prediction has the class. ``dataset``, ``trainer`` and ``plans`` tell
-where nnU-Net kept the model; in the published tables the plans hold the setting, in those of today's study the trainer does.
+``method`` is a trainer's name without nnUNetTrainer, ``setting`` the hyper-parameters that differ from its defaults at the time
+of the study (benchmarks/notebook/README.md); both are empty for step 0, which is nnU-Net's own training, and which all methods of
+a fold share. ``from_step=2`` in a setting: the steps before are the method's without the setting. ``cases`` is ``test``, or
+``validation`` for the fold's validation cases. ``dice`` is empty where neither the reference nor the prediction has the class.
+``dataset``, ``trainer`` and ``plans`` tell where nnU-Net kept the model; in the published tables the plans hold the setting, in
+those of today's study the trainer does.
 """
 
 from __future__ import annotations

@@ -1,12 +1,22 @@
-"""Changes of PGCD that are tried on validation cases, beside the settings of tuned_trainers.py. None of them is shipped."""
+"""Changes of PGCD that are tried on validation cases, beside the settings of tuned_trainers.py.
+
+Only ``pgcd_merge`` is shipped. What ends in 2 is the second step after the first of another setting, its parent.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from tuned_trainers import TRIED
 
+from nnunet_cil.losses.chunks import sum_over_chunks
+from nnunet_cil.losses.distillation import pgcd_loss
 from nnunet_cil.losses.prototypes import class_means, prototype_centre
+from nnunet_cil.losses.segmentation import merge_new_into_background
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import fixed
 from nnunet_cil.training.methods.pgcd_base import PGCDLoss
@@ -144,3 +154,145 @@ class nnUNetTrainerPGCDPaper_ramp30(_Lead):
         loss = super().build_step_loss()
         loss.num_iterations = self.num_epochs * self.num_iterations_per_epoch
         return loss
+
+
+class EverywhereLoss(PGCDLoss):
+    """PGCD on labelled voxels, too, where background and new classes are one to the teacher, as MiB's distillation."""
+
+    def _pgcd(self, log_probs: Tensor, teacher_features: Tensor, unlabelled: Tensor, *others: Any) -> Tensor:
+        return super()._pgcd(log_probs, teacher_features, torch.ones_like(unlabelled), *others)
+
+
+class SoftmaxLoss(PGCDLoss):
+    """PGCD in its scalar form.
+
+    L = -1/(K |valid|) sum_{v in U} W(v) sum_{c<K} p_c(v) log q_c(v), W(v) = 1 + pgcd_beta sum_{0<c<K} pi_c(v); q as in PGCDLoss.
+    """
+
+    def _pgcd(
+        self,
+        log_probs: Tensor,
+        teacher_features: Tensor,
+        unlabelled: Tensor,
+        num_voxels: int | Tensor,
+        resemblance: Callable[[Tensor, Tensor], Tensor],
+        batch: Batch,
+    ) -> Tensor:
+        merges = self.settings.pgcd_merge
+        student = merge_new_into_background(log_probs, self.num_old) if merges else log_probs[:, : self.num_old]
+        losses = -(batch.teacher_probs * student).mean(1)
+        weight = 1 + self.settings.pgcd_beta * resemblance(teacher_features, batch.teacher_logits)[:, 1:].sum(1)
+        return (losses * weight * unlabelled).sum() / num_voxels
+
+
+class nnUNetTrainerPGCDPaper_everywhere(_Lead):
+    """A smaller weight, on all voxels."""
+
+    pgcd_weight = 10 / 3
+    everywhere = fixed(1)
+    loss_class = EverywhereLoss
+
+
+class nnUNetTrainerPGCDPaper_weakprototypes(nnUNetTrainerPGCDPaper_prototypes):
+    """A segmentation by prototypes, beside a smaller weight."""
+
+    pgcd_weight = 10 / 3
+
+
+class nnUNetTrainerPGCDPaper_unmergedweak(_Lead):
+    """Without the merge, a smaller weight."""
+
+    pgcd_merge = fixed(False)
+    pgcd_weight = 10 / 3
+    loss_class = PGCDLoss
+
+
+class nnUNetTrainerPGCDPaper_unmergedsampled(nnUNetTrainerPGCDPaper_unmergedweak):
+    """The same, with patches centred on old classes, too."""
+
+    old_class_sampling = True
+
+
+class nnUNetTrainerPGCDPaper_unmergedsampled2(nnUNetTrainerPGCDPaper_unmergedsampled):
+    """The same in the second step after the first alone, which is nnUNetTrainerPGCDPaper_unmergedweak's."""
+
+    from_step = 2
+
+
+class nnUNetTrainerPGCDPaper_softmax(_Lead):
+    """The scalar form, without prototypes."""
+
+    softmax = fixed(1)
+    pgcd_beta = 0.0
+    dapd_weight = 0.0
+    loss_class = SoftmaxLoss
+
+
+class nnUNetTrainerPGCDPaper_unmergedscalar(_Lead):
+    """The scalar form, without the merge."""
+
+    pgcd_merge = fixed(False)
+    softmax = fixed(1)
+    loss_class = SoftmaxLoss
+
+
+class MarginLoss(PGCDLoss):
+    """PGCD with the merge within 3 voxels of a label alone, along the axes."""
+
+    def _pgcd(
+        self,
+        log_probs: Tensor,
+        teacher_features: Tensor,
+        unlabelled: Tensor,
+        num_voxels: int | Tensor,
+        resemblance: Callable[[Tensor, Tensor], Tensor],
+        batch: Batch,
+    ) -> Tensor:
+        has_volumes = batch.volume_classes is not None
+        pool = F.max_pool2d if unlabelled.ndim == 3 else F.max_pool3d
+        merged = pool((~unlabelled)[:, None].float(), 7, stride=1, padding=3) > 0
+
+        def of_chunk(
+            log_probs: Tensor,
+            teacher_logits: Tensor,
+            features: Tensor,
+            predicted: Tensor,
+            unlabelled: Tensor,
+            merged: Tensor,
+        ) -> Tensor:
+            together = merge_new_into_background(log_probs, self.num_old)
+            student = torch.where(merged, together, log_probs[:, : self.num_old])
+            pi = resemblance(features, teacher_logits)
+            teacher = batch.corrected(teacher_logits, predicted[:, 0] if has_volumes else None)
+            beta = self.settings.pgcd_beta
+            return pgcd_loss(student, teacher, pi, unlabelled[:, 0], beta=beta, num_voxels=num_voxels)
+
+        maps = batch.teacher_classes[:, None], unlabelled[:, None], merged
+        return sum_over_chunks(of_chunk, log_probs, batch.teacher_logits, teacher_features, *maps)
+
+
+class nnUNetTrainerPGCDPaper_margin(_Lead):
+    """The merge around labels alone, a smaller weight."""
+
+    pgcd_weight = 10 / 3
+    margin = fixed(3)
+    loss_class = MarginLoss
+
+
+def _second_step(name: str, **changed: Any) -> type[nnUNetTrainerPGCDPaper]:
+    """Returns the setting ``imprinted`` with changes in the second step after the first."""
+    trainer = f"nnUNetTrainerPGCDPaper_{name}"
+    loss = {"loss_class": PGCDLoss, "build_step_loss": _Lead.build_step_loss}
+    own = {"__module__": __name__, "from_step": 2, **loss, **changed}
+    return type(trainer, (TRIED["nnUNetTrainerPGCDPaper_imprinted"],), own)
+
+
+NO_PROTOTYPES = {"pgcd_beta": 0.0, "dapd_weight": 0.0}
+
+SECOND_STEPS = [
+    _second_step("plaineverywhere2", loss_class=EverywhereLoss, everywhere=fixed(1), **NO_PROTOTYPES),
+    _second_step("softmax2", loss_class=SoftmaxLoss, softmax=fixed(1), **NO_PROTOTYPES),
+    _second_step("unmerged2", pgcd_merge=fixed(False)),
+    _second_step("unmergedweak2", pgcd_merge=fixed(False), pgcd_weight=10 / 3),
+]
+globals().update({trainer.__name__: trainer for trainer in SECOND_STEPS})

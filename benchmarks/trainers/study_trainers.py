@@ -1,11 +1,12 @@
 """The settings of the studies in the notebook, each a trainer.
 
     export nnUNet_extTrainer="$(nnunet_cil trainers):$PWD/benchmarks/trainers"
-    python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD PGCD_noise0_weight10 -o mine.csv
+    python benchmarks/study.py 900 openkbp_2-2-1_cpu --methods PGCD_then PGCD_noise0_weight10 -o mine.csv
 
 A class sets what differs from its parent. ``from_step = 2`` is for the study alone: the steps before are the parent's.
 """
 
+from nnunet_cil.training.hyperparameters import fixed
 from nnunet_cil.training.methods.ewc import nnUNetTrainerEWC
 from nnunet_cil.training.methods.lwf import nnUNetTrainerLwF
 from nnunet_cil.training.methods.mib import nnUNetTrainerMiB
@@ -25,27 +26,39 @@ class Apart:
     new_class_start = "apart"
 
 
-class nnUNetTrainerPGCD_weight10(nnUNetTrainerPGCD):
+class Then:
+    """PGCD's defaults in the studies of this file. No setting in a table's name."""
+
+    new_class_start = "apart"
+    pgcd_weight = 30.0
+    pgcd_merge = fixed(True)
+
+
+class nnUNetTrainerPGCD_then(Then, nnUNetTrainerPGCD):
+    """The defaults until 2026-11-29, PGCD in the tables of these studies."""
+
+
+class nnUNetTrainerPGCD_weight10(Then, nnUNetTrainerPGCD):
     """Today's start of new classes beside the earlier weight."""
 
     pgcd_weight = 10.0
 
 
-class nnUNetTrainerPGCD_neither(nnUNetTrainerPGCD):
+class nnUNetTrainerPGCD_neither(Then, nnUNetTrainerPGCD):
     """Without PGCD and DAPD."""
 
     pgcd_weight = 0.0
     dapd_weight = 0.0
 
 
-class nnUNetTrainerPGCD_noise0_strays(nnUNetTrainerPGCD):
+class nnUNetTrainerPGCD_noise0_strays(Then, nnUNetTrainerPGCD):
     """New classes as copies of the background, beside today's weight, with the teacher's stray regions."""
 
     new_class_noise = 0.0
     drop_strays = False
 
 
-class nnUNetTrainerPGCD_noise0_neither(nnUNetTrainerPGCD):
+class nnUNetTrainerPGCD_noise0_neither(Then, nnUNetTrainerPGCD):
     """Without PGCD and DAPD, new classes as copies of the background."""
 
     new_class_noise = 0.0
@@ -53,7 +66,7 @@ class nnUNetTrainerPGCD_noise0_neither(nnUNetTrainerPGCD):
     dapd_weight = 0.0
 
 
-class nnUNetTrainerPGCD_noise0_weight100_strays(nnUNetTrainerPGCD):
+class nnUNetTrainerPGCD_noise0_weight100_strays(Then, nnUNetTrainerPGCD):
     """New classes as copies of the background, beside a larger weight, with the teacher's stray regions."""
 
     new_class_noise = 0.0
@@ -61,7 +74,7 @@ class nnUNetTrainerPGCD_noise0_weight100_strays(nnUNetTrainerPGCD):
     drop_strays = False
 
 
-class nnUNetTrainerPGCD_noise0_weight10(nnUNetTrainerPGCD):
+class nnUNetTrainerPGCD_noise0_weight10(Then, nnUNetTrainerPGCD):
     """The defaults until new classes started apart from the background."""
 
     new_class_noise = 0.0
@@ -164,14 +177,14 @@ class nnUNetTrainerPGCD_first_dice1_dapd1(nnUNetTrainerPGCD_first_dice0_dapd1):
     old_dice_weight = 1.0
 
 
-class nnUNetTrainerPGCDOnly_noise0_weight10(nnUNetTrainerPGCDOnly):
+class nnUNetTrainerPGCDOnly_noise0_weight10(Then, nnUNetTrainerPGCDOnly):
     """The ablation with PGCD's earlier defaults."""
 
     new_class_noise = 0.0
     pgcd_weight = 10.0
 
 
-class nnUNetTrainerDAPDOnly_noise0(nnUNetTrainerDAPDOnly):
+class nnUNetTrainerDAPDOnly_noise0(Apart, nnUNetTrainerDAPDOnly):
     """The ablation with PGCD's earlier defaults."""
 
     new_class_noise = 0.0

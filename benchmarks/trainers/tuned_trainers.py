@@ -3,7 +3,8 @@
     export nnUNet_extTrainer="$(nnunet_cil trainers):$PWD/benchmarks/trainers"
     python benchmarks/study.py 901 acdc_1-1-1_disjoint_cpu --methods MiB MiB_volumes --cases validation -o mine.csv
 
-``TRIED`` names them all; what differs from the published method is the class's own. PGCD's last setting is its default.
+``TRIED`` names them all; what differs from the published method is the class's own. PGCDPaper_apart was PGCD's default until
+2026-11-29.
 """
 
 from collections.abc import Mapping
@@ -49,7 +50,9 @@ def further(weight: str, value: float) -> dict[str, dict[str, Any]]:
 
 
 METHODS: dict[type[nnUNetTrainerCIL], dict[str, dict[str, Any]]] = {
-    nnUNetTrainerPGCDPaper: settings("pgcd_weight", 10.0, dapd_weight=0.1, prototype_refresh=0.5),
+    nnUNetTrainerPGCDPaper: settings(
+        "pgcd_weight", 10.0, further("pgcd_weight", 10.0), dapd_weight=0.1, prototype_refresh=0.5
+    ),
     nnUNetTrainerMiB: settings("mib_weight", 10.0, further("mib_weight", 10.0)),
     nnUNetTrainerLwF: settings("lwf_weight", 100.0, further("lwf_weight", 100.0)),
     nnUNetTrainerPseudoLabel: {

@@ -7,7 +7,7 @@ import pytest
 from generated_pages import PAGES as GENERATED
 
 ROOT = Path(__file__).parents[2]
-MOST_WORDS = 15_430
+MOST_WORDS = 15_500
 BUDGETS = {
     "README.md": 700,
     "CONTRIBUTING.md": 400,
@@ -34,7 +34,7 @@ BUDGETS = {
     "docs/reference/measures.md": 570,
     "docs/reference/images.md": 300,
     "docs/explanation/how-a-step-works.md": 630,
-    "docs/explanation/pgcd.md": 900,
+    "docs/explanation/pgcd.md": 960,
     "docs/explanation/regions.md": 250,
     "docs/explanation/methods.md": 1720,
     "docs/explanation/what-never-leaks.md": 315,

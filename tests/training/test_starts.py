@@ -13,7 +13,7 @@ from nnunet_cil.networks.imprinting import MARGIN, Moments, imprinted_heads
 
 PGCD, MIB, LWF = "nnUNetTrainerPGCD", "nnUNetTrainerMiB", "nnUNetTrainerLwF"
 DEFAULTS = {
-    "PGCD": "apart",
+    "PGCD": "imprinted",
     "PGCDPaper": "balanced",
     "MiB": "balanced",
     "EWF": "balanced",

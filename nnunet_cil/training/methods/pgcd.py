@@ -9,12 +9,12 @@ from nnunet_cil.training.methods.pgcd_base import nnUNetTrainerPGCDBase
 class nnUNetTrainerPGCD(nnUNetTrainerPGCDBase):
     """PGCD + DAPD (our reading of Zhu et al. 2025, https://arxiv.org/abs/2511.07749)."""
 
-    new_class_start = "apart"
-    """Keeps new classes apart: as copies of the background they are learnt late, in a short step never."""
+    new_class_start = "imprinted"
     old_class_sampling = True
     teacher_volumes = True
     old_dice_weight = 0.25
-    pgcd_weight = 30.0
+    pgcd_weight = 3.0
+    pgcd_merge = fixed(False)
     dapd_weight = 0.1
     prototype_refresh = fixed(0.5)
 
