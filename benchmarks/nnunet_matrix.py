@@ -369,6 +369,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "num_epochs": args.epochs,
         "num_iterations_per_epoch": args.iterations,
         "num_val_iterations_per_epoch": 2,
+        "optimizer": "AdamW",  # nnU-Net's own optimizer needs more iterations
+        "initial_lr": 0.003,
+        "mirror_axes": [],
     }
     rows: list[dict[str, Any]] = []
     for name in args.kinds:
