@@ -14,6 +14,7 @@ from nnunet_cil.files import json_sha256
 from nnunet_cil.training import base
 from nnunet_cil.training.class_choices import confident_classes
 from nnunet_cil.training.locations import OldClassLocations
+from nnunet_cil.training.methods.pgcd import nnUNetTrainerPGCD
 from nnunet_cil.workflows.models.export import export
 from nnunet_cil.workflows.models.extend import ExtendOptions, extend
 from nnunet_cil.workflows.models.info import describe
@@ -68,7 +69,9 @@ def locations_of_confident_voxels(trainer):
 
 @pytest.mark.parametrize("name", [PGCD, "nnUNetTrainerEWC"])
 def test_an_interrupted_training_goes_on(models, name, monkeypatch):
-    """PGCD ends where the old code ended, but for rounding, if it is shown the same patches."""
+    """PGCD ends where the old code ended, but for rounding, with its defaults of then, if it is shown the same patches."""
+    for parameter, value in {"pgcd_weight": 30.0, "pgcd_merge": True}.items():
+        monkeypatch.setattr(nnUNetTrainerPGCD, parameter, value)
     monkeypatch.setattr(base, "old_class_locations", locations_of_confident_voxels)
     fold = models / f"{name}__{STEPS[1]}__3d_fullres" / "fold_0"
     final = load(fold / "checkpoint_final.pth") if name == PGCD else None
