@@ -7,7 +7,7 @@ import pytest
 from generated_pages import PAGES as GENERATED
 
 ROOT = Path(__file__).parents[2]
-MOST_WORDS = 15_500
+MOST_WORDS = 15_540
 BUDGETS = {
     "README.md": 700,
     "CONTRIBUTING.md": 400,
@@ -35,7 +35,7 @@ BUDGETS = {
     "docs/reference/images.md": 300,
     "docs/explanation/how-a-step-works.md": 630,
     "docs/explanation/pgcd.md": 960,
-    "docs/explanation/regions.md": 250,
+    "docs/explanation/regions.md": 290,
     "docs/explanation/methods.md": 1720,
     "docs/explanation/what-never-leaks.md": 315,
     "docs/explanation/what-it-costs.md": 400,
