@@ -77,7 +77,7 @@ def test_a_target_shows_the_steps_regions_only():
 
 
 def test_regions_of_another_data_set_get_numbers_of_their_own():
-    """What that data set knows of old regions is added to them, so that its references can be compared."""
+    """Adds to the references what that data set knows of old regions, so that they can be compared."""
     last = {"background": 0, "liver": (1, 2), "tumour": 2, "ignore": 3}, [1, 2]
     step = planned(["whole"], ["tumour"], labels={"background": 0, "whole": (1, 2)}, order=[1], last=last)
     assert step.labels == {"background": 0, "whole": (1, 2), "tumour": (4, 4), "ignore": 5}

@@ -1,4 +1,4 @@
-"""What several models call a voxel: none of their classes, one of them, or several regions that overlap there."""
+"""Names what several models call a voxel: none of their classes, one of them, or several regions that overlap there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step does on each device that nnU-Net knows. No GPU is needed: a tensor class stands in for Apple's."""
+"""A step on each device that nnU-Net knows. No GPU is needed: a tensor class stands in for Apple's."""
 
 from contextlib import nullcontext
 

@@ -1,4 +1,4 @@
-"""How long an extension is trained where ``--training num_epochs=`` does not say it."""
+"""Says how long an extension is trained where ``--training num_epochs=`` does not."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class TrainedModel:
 
     @property
     def previous_stage(self) -> str:
-        """Of a cascade, the configuration whose predictions it sees; blank elsewhere."""
+        """The configuration whose predictions a cascade sees; blank elsewhere."""
         return str(self.settings.get("previous_stage") or "")
 
     @property
