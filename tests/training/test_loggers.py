@@ -1,4 +1,4 @@
-"""What nnU-Net's loggers get beside nnU-Net's own values: a stand-in for Weights & Biases records it."""
+"""Tests what nnU-Net's loggers get beside nnU-Net's own values: a stand-in for Weights & Biases records it."""
 
 import json
 import math

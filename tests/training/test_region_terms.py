@@ -26,7 +26,7 @@ from nnunet_cil.training.volumes.teacher_volumes import NOT_SEGMENTED
 
 K, N, SPATIAL = 2, 2, (4, 5)
 ORDER = (2, 0, 1, 3)
-"""Of the model's channels: the teacher's are 2 and 0."""
+"""The places of the teacher's channels, 2 and 0, among the model's."""
 DICE = {"batch_dice": True, "do_bg": True, "smooth": 1e-5, "ddp": False}
 
 

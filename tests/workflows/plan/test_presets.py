@@ -15,7 +15,7 @@ from nnunet_cil.workflows.plan.plan import plan
 
 @pytest.mark.parametrize("preset", ["M", "L", "XL"])
 def test_a_preset_is_widened_from_step_to_step(toy, tmp_path, monkeypatch, preset):
-    """Of the planner's own size, for images of 200 voxels in each direction; without memory for the weights."""
+    """Takes the planner's own size, for images of 200 voxels in each direction; without memory for the weights."""
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")  # the planner takes it for a number of threads
     from nnunetv2.experiment_planning.experiment_planners.residual_unets import residual_encoder_unet_planners
 
