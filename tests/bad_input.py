@@ -484,11 +484,12 @@ KINDS: dict[str, list[BadInput]] = {
             "pgcd_weight=-1",
             "pgcd_weight=much",
             "pgcd_weight=[1]",
-            "dapd_weight=-1",
+            "dapd_weight=1",
+            "old_dice_weight=-1",
             "distillation_interval=0.5",
             "x",
         ],
-        ("pgcd_weig", "dapd_weight", "distillation_interval", "KEY=VALUE"),
+        ("pgcd_weig", "dapd_weight", "old_dice_weight", "distillation_interval", "KEY=VALUE"),
     ),
     # models
     "a model folder that is none": [

@@ -145,7 +145,7 @@ def test_the_papers_terms_have_their_constants_and_every_option_of_ours_off():
 
 def test_a_schedule_may_set_half_of_what_it_could_set_for_pgcd():
     options = {"new_class_start", "old_class_sampling", "teacher_volumes", "old_dice_weight", "distillation_interval"}
-    assert set(settable(nnUNetTrainerPGCD)) == options | {"pgcd_weight", "pgcd_weighting", "dapd_weight"}
+    assert set(settable(nnUNetTrainerPGCD)) == options | {"pgcd_weight", "pgcd_weighting"}
 
 
 @pytest.mark.parametrize(

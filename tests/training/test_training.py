@@ -433,8 +433,9 @@ def test_an_ablation_cannot_be_given_back_what_it_lacks(toy, tmp_path, ablation,
         ("min_voxels", 20, r"'min_voxels', which nnUNetTrainerPGCD fixes at 10\. Remove it"),
         ("similarity_temperature", 0.3, r"which nnUNetTrainerPGCD fixes at 0\.1\. Remove it"),
         ("drop_strays", False, r"which nnUNetTrainerPGCD fixes at True: teacher_volumes leaves strays out\. Remove it"),
-        ("dapd_weight", float("nan"), "to nan, but it must be a number"),
-        ("dapd_weight", "1", "to '1', but it must be a number"),
+        ("dapd_weight", 1, r"fixes at 0\.1: nnUNetTrainerPGCDOnly has none, and nnUNetTrainerPGCDPaper may set"),
+        ("old_dice_weight", float("nan"), "to nan, but it must be a number"),
+        ("pgcd_weight", "1", "to '1', but it must be a number"),
     ],
 )
 def test_hyperparameters_out_of_range_are_refused(toy, tmp_path, name, value, message):

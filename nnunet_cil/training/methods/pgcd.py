@@ -15,7 +15,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerPGCDBase):
     old_dice_weight = 0.25
     pgcd_weight = 3.0
     pgcd_merge = fixed(False)
-    dapd_weight = 0.1
+    dapd_weight = fixed(0.1, "nnUNetTrainerPGCDOnly has none, and nnUNetTrainerPGCDPaper may set another")
     prototype_refresh = fixed(0.5)
 
 
