@@ -93,11 +93,13 @@ def exported_before(model: Path, name: str, output: Path, *, zipped: bool = Fals
         zipped: as of ``export``.
 
     Raises:
-        CILError: something else lies there.
+        CILError: something else lies there, or the place is no folder.
+        OSError: nothing can be written there.
     """
     final = _with_ending(output) if zipped else output / name
     if not final.exists():
-        return None
+        with _folder_of(final, output), temporary_folder(final.parent, "export"):  # before hours of training
+            return None
     try:
         origin = _read_dataset_json(final, name).get("nnunet_cil")
         known = origin["exported_from_sha256"] if isinstance(origin, dict) else {}
@@ -122,7 +124,7 @@ def _with_ending(output: Path) -> Path:
 
 @contextmanager
 def _folder_of(final: Path, output: Path) -> Iterator[None]:
-    """Makes the folder of what is exported; where the export fails, it goes again."""
+    """Makes the folder of what is exported; where nothing comes into it, it goes again."""
     made = [folder for folder in final.parents if not folder.exists()]
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -130,11 +132,10 @@ def _folder_of(final: Path, output: Path) -> Iterator[None]:
         raise CILError(f"{output} is no folder. Choose another place.") from error
     try:
         yield
-    except BaseException:
-        with suppress(OSError):
+    finally:
+        with suppress(OSError):  # the first that is not empty
             for folder in made:
                 folder.rmdir()
-        raise
 
 
 def _export_fold(

@@ -176,6 +176,21 @@ def test_what_lies_where_the_model_is_exported_to_is_found_before_the_training(m
     assert machine.calls == []
 
 
+@pytest.mark.parametrize(
+    ("place", "message"), [("text.txt/deeper", "text.txt/deeper is no folder"), ("/proc/x", "(/proc/x")]
+)
+def test_a_place_that_takes_no_export_is_found_before_the_training(machine, tmp_path, capsys, place, message):
+    (tmp_path / "text.txt").write_text("mine")
+    assert extend(machine, export=tmp_path / place) == 1
+    assert message in capsys.readouterr().err
+    assert machine.calls == []
+
+
+def test_a_place_for_the_export_is_tried_and_left_as_it_was(machine, tmp_path):
+    assert extend(machine, "--dry-run", export=tmp_path / "a" / "b") == 0
+    assert not (tmp_path / "a").exists()
+
+
 def test_jobs_of_slurm_are_the_folds_and_behind_them_what_comes_after(machine, tmp_path):
     from nnunet_cil.errors import CILError
     from nnunet_cil.workflows.models.extension import ExtendOptions
