@@ -55,6 +55,7 @@ class Extension:
         suffix: of the plans' name; one a setting.
         num_epochs: length.
         cases: the training cases; None for all of the step.
+        initial_lr: learning rate that it begins with; None for the step's.
     """
 
     method: str
@@ -62,6 +63,7 @@ class Extension:
     suffix: str
     num_epochs: int
     cases: tuple[str, ...] | None = None
+    initial_lr: float | None = None
 
     @property
     def is_alone(self) -> bool:
@@ -76,9 +78,10 @@ class Extension:
     def plan(self, step: StepPlan) -> StepPlan:
         """Returns its plan, a variant of the schedule's step."""
         assert step.previous is not None
+        rate = {} if self.initial_lr is None else {"initial_lr": self.initial_lr}
         found = replace(
             step,
-            training={**step.training, "num_epochs": self.num_epochs},
+            training={**step.training, "num_epochs": self.num_epochs, **rate},
             cases=step.cases if self.cases is None else self.cases,
             previous=replace(step.previous, trainer=BASE_TRAINER),
         )

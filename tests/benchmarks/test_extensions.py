@@ -64,6 +64,15 @@ def test_an_extension_continues_the_base_model_for_its_length():
     assert (alone.previous, alone.seen_classes, alone.num_epochs) == (None, NEW, 32)
 
 
+def test_another_learning_rate_is_a_row_of_full_length():
+    *_, slow = extension_length.planned(32, (16, 1), "MiB", [0.0004])
+    plan = slow.plan(STEP)
+    assert (plan.num_epochs, plan.training["initial_lr"]) == (32, 0.0004)
+    assert (slow.setting, slow.suffix) == ("num_epochs=32,initial_lr=0.0004", "length32_lr0p0004")
+    cells = extension_length.cells(32, [slow])
+    assert cells["MiB", slow.setting] == ["extended (MiB), learning rate 0.0004", "32", "1"]
+
+
 def test_a_larger_draw_holds_the_smaller_and_never_more_than_the_steps_own_cases():
     fold = ([f"case_{i}" for i in range(12)] + ["of_step_0"], ["a", "b"])
     found = list(few_cases.planned(STEP, fold, 16, ["PGCD", "FineTune"]))
