@@ -40,6 +40,7 @@ class StepRecord:
         versions: package -> version.
         previous_sha256: of the checkpoint that it continued from; None at step 0.
         previous_stage: the models whose predictions a cascade saw, fold -> SHA-256 of the checkpoint; empty elsewhere.
+        hyperparameters: the trainer's, name -> value, defaults included; empty where they are not known.
         saw_old_labels: whether earlier steps' labels were used, too, as joint training and replay do.
         dice: class -> mean Dice on the fold's validation cases, as nnU-Net's summary says; empty where that is not known, and
             in fold ``all``, which has none. A record gets it when the next step begins.
@@ -63,6 +64,7 @@ class StepRecord:
     refined: tuple[str, ...] = ()
     dice: Mapping[str, float] = field(default_factory=dict)
     previous_stage: Mapping[str, str] = field(default_factory=dict)
+    hyperparameters: Mapping[str, bool | int | float | str] = field(default_factory=dict)
 
     @property
     def cases_text(self) -> str:
@@ -70,11 +72,12 @@ class StepRecord:
         return "" if self.num_cases is None else str(self.num_cases)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record as plain Python, without hashes of cases and the previous stage where there are none."""
+        """Returns the record as plain Python, without what only some models have where this one has none."""
         content = {**dataclasses.asdict(self), "classes": list(self.classes), "refined": list(self.refined)}
         del content["case_hashes"]
-        if not self.previous_stage:
-            del content["previous_stage"]
+        for key in ("previous_stage", "hyperparameters"):
+            if not content[key]:
+                del content[key]
         return content if self.case_hashes is None else {**content, "case_hashes": self.case_hashes.to_json()}
 
 

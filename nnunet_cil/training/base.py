@@ -414,8 +414,15 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         return training_record(self, date=self._date, previous_sha256=self._previous_sha256)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """Loads as nnU-Net, with the state of the step; refuses a checkpoint of another step."""
+        """Loads as nnU-Net, with the state of the step; refuses a checkpoint of another step.
+
+        The training goes on with the hyper-parameters that it began with, whatever the defaults have become.
+        """
         state = read_step_state(Path(filename_or_checkpoint), self.step_plan.model_classes)
+        began_with = {} if state.is_final else state.lineage[-1].hyperparameters
+        if changed := hyperparameters.restore(self, began_with, self.step_plan.hyperparameters):
+            told = ", ".join(f"{name} {value}" for name, value in changed.items())
+            self.print_to_log_file(f"The training began under other defaults than today's, and goes on with them: {told}")
         super().load_checkpoint(filename_or_checkpoint)
         self.prototypes = None if state.prototypes is None else state.prototypes.to(self.device)
         self.stray_free = state.stray_free

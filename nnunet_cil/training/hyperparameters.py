@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Generic, TypeVar, overload
@@ -140,3 +140,25 @@ def set_values(trainer: object, values: Mapping[str, Any]) -> None:
     known = settable(type(trainer))
     for name, value in values.items():
         setattr(trainer, name, type(known[name].default)(value))
+
+
+def restore(trainer: object, recorded: Mapping[str, Any], chosen: Collection[str]) -> dict[str, Any]:
+    """Sets a trainer's hyper-parameters to what they were when its training began, but for those chosen since.
+
+    Args:
+        trainer: a trainer.
+        recorded: name -> value, as in the record of the training.
+        chosen: names that its schedule sets.
+
+    Returns:
+        The values that today's defaults would have changed, by name.
+    """
+    known = declared(type(trainer))
+    found = {
+        name: value
+        for name, value in recorded.items()
+        if name in known and name not in chosen and value != getattr(trainer, name) and known[name].check(value) is None
+    }
+    for name, value in found.items():
+        setattr(trainer, name, value)
+    return found

@@ -33,6 +33,7 @@ from nnunet_cil.networks.architectures import is_head
 from nnunet_cil.networks.heads import num_output_channels
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.step_plans import PreviousModel, StepPlan
+from nnunet_cil.training.hyperparameters import settings
 from nnunet_cil.validation import validated
 
 if TYPE_CHECKING:
@@ -332,6 +333,7 @@ def training_record(trainer: nnUNetTrainerCIL, *, date: str, previous_sha256: st
         versions={"nnunet_cil": __version__, **{n: version(n) for n in ("nnunetv2", "torch")}},
         previous_sha256=previous_sha256,
         previous_stage=trainer.previous_stage,
+        hyperparameters=vars(settings(trainer)),
         saw_old_labels=trainer.needs_old_data and step.step > 0,
     )
 

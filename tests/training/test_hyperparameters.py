@@ -13,6 +13,7 @@ from nnunet_cil.training.hyperparameters import (
     declared,
     fixed,
     number,
+    restore,
     set_values,
     settable,
     settings,
@@ -141,6 +142,22 @@ def test_the_papers_terms_have_their_constants_and_every_option_of_ours_off():
     of_others = {"drop_strays": True, "volume_trust": 0.9, "new_class_noise": 1}  # of teacher_volumes, of another start
     held = {name: getattr(paper, name) for name in declared(paper) if name not in settable(paper)}
     assert held == {**constants, **of_others}
+
+
+def test_a_resumed_training_keeps_its_old_defaults_but_not_what_the_schedule_sets_now():
+    trainer = object.__new__(nnUNetTrainerPGCD)
+    trainer.old_dice_weight = 0.5
+    recorded = {
+        "pgcd_weight": 10.0,
+        "pgcd_merge": True,
+        "old_dice_weight": 1.0,
+        "of_earlier_versions": 3,
+        "min_voxels": "x",
+    }
+    recorded |= {"dapd_weight": 0.1}  # unchanged
+    assert restore(trainer, recorded, {"old_dice_weight"}) == {"pgcd_weight": 10.0, "pgcd_merge": True}
+    assert (trainer.pgcd_weight, trainer.pgcd_merge, trainer.old_dice_weight) == (10, True, 0.5)
+    assert trainer.min_voxels == nnUNetTrainerPGCD.min_voxels
 
 
 def test_a_schedule_may_set_half_of_what_it_could_set_for_pgcd():
