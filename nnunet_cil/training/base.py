@@ -422,7 +422,9 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         began_with = {} if state.is_final else state.lineage[-1].hyperparameters
         if changed := hyperparameters.restore(self, began_with, self.step_plan.hyperparameters):
             told = ", ".join(f"{name} {value}" for name, value in changed.items())
-            self.print_to_log_file(f"The training began under other defaults than today's, and goes on with them: {told}")
+            self.print_to_log_file(
+                f"The training began under other defaults than today's, and goes on with them: {told}"
+            )
         super().load_checkpoint(filename_or_checkpoint)
         self.prototypes = None if state.prototypes is None else state.prototypes.to(self.device)
         self.stray_free = state.stray_free
