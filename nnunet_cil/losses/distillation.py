@@ -52,7 +52,7 @@ def pgcd_loss(
     p is the teacher, q the student on the same classes: its own background where the labels say that no new class is there,
     or with new classes merged into it. pi is the similarity of the teacher's features to the prototypes. The binary divergences
     keep the optimum at q = p whatever the weights; class-wise weights inside one softmax divergence would move it to q
-    proportional to w p.
+    proportional to w p. The background's weight is never below 1: no other term punishes false old classes.
 
     Source: our reading of Zhu et al. 2025, Class Incremental Medical Image Segmentation via Prototype-Guided
     Calibration and Dual-Aligned Distillation, https://arxiv.org/abs/2511.07749; the equation is ours. The merge is

@@ -1,4 +1,8 @@
-"""Reference labels with the numbers of a model, for nnU-Net's own tools."""
+"""Reference labels with the numbers of a model, for nnU-Net's own tools.
+
+References move, not predictions: a softmax model puts out the index of its channel, nnU-Net finds label managers in its own
+package only, and the channels of earlier steps are fixed.
+"""
 
 from __future__ import annotations
 
