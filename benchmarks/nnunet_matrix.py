@@ -2,6 +2,7 @@
 
     python benchmarks/nnunet_matrix.py WORK --source DATASET904_FOLDER --kinds labels ignore
     python benchmarks/nnunet_matrix.py WORK --source DATASET904_FOLDER --kinds regions --configurations 2d 3d_fullres
+    python benchmarks/nnunet_matrix.py WORK --table
 
 SOURCE is a raw data set of hippocampi (labels Anterior and Posterior); WORK takes nnU-Net's three folders. nnU-Net's four data
 sets are laid out from it: labels, labels with a sparse annotation (ignore), regions, and both. Networks and trainings are small.
@@ -12,8 +13,7 @@ best configuration, ensembles and postprocessing by ``nnunet_cil nnunet``; predi
 ensemble of two of them, postprocessed. Checked are numbers, one row each in WORK/nnunet_matrix.csv:
 
 - the Dice of nnU-Net's cross-validation is ours, to 1e-6,
-- every class of the last step has a Dice of at least --least-dice, in the cross-validation, in new cases and in the ensemble,
-- what nnU-Net's command predicts is what ``nnunet_cil evaluate`` has predicted.
+- every class of the last step has a Dice of at least --least-dice, in the cross-validation, in new cases and in the ensemble.
 
 What is finished is skipped: the same command goes on after an interruption.
 """
@@ -40,6 +40,10 @@ CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 PLANS = "nnUNetPlansTiny"
 FOLDS = (0, 1)
 TOLERANCE = 1e-6
+
+APART, VALIDATED = "nnU-Net's Dice less ours", "Dice"
+PREDICTED, ENSEMBLE, POSTPROCESSED = "Dice of new cases", "Dice of the ensemble", "Dice, postprocessed"
+"""What is checked, as the stored rows name it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,8 +257,8 @@ class Matrix:
             for name in self.kind.classes:
                 theirs = means[numbers[name]]["Dice"]
                 apart = abs(theirs - ours[name])
-                self.add(configuration, "nnU-Net's Dice less ours", name, apart, is_right=apart <= TOLERANCE)
-                self.add(configuration, "Dice", name, theirs, is_right=theirs >= self.least_dice)
+                self.add(configuration, APART, name, apart, is_right=apart <= TOLERANCE)
+                self.add(configuration, VALIDATED, name, theirs, is_right=theirs >= self.least_dice)
 
     def numbers(self, configuration: str) -> dict[str, str]:
         """Returns class -> its key in nnU-Net's summaries of the last step's model."""
@@ -266,15 +270,15 @@ class Matrix:
         predicted = self.work / "predicted" / self.kind.dataset
         for configuration in self.configurations:
             self.predict(configuration, predicted / configuration, device)
-            self.check_dice(configuration, predicted / configuration, "Dice of new cases")
+            self.check_dice(configuration, predicted / configuration, PREDICTED)
         if len(self.configurations) < 2:
             return
         both = [str(predicted / configuration) for configuration in self.configurations[-2:]]
         self.call("nnunet_cil", ["nnunet", "ensemble", "-i", *both, "-o", str(predicted / "ensemble"), "-np", "1"])
         name = " and ".join(self.configurations[-2:])
-        self.check_dice(name, predicted / "ensemble", "Dice of the ensemble")
+        self.check_dice(name, predicted / "ensemble", ENSEMBLE)
         self.postprocess(predicted / "ensemble", predicted / "postprocessed")
-        self.check_dice(name, predicted / "postprocessed", "Dice, postprocessed")
+        self.check_dice(name, predicted / "postprocessed", POSTPROCESSED)
 
     def predict(self, configuration: str, output: Path, device: str) -> None:
         """Predicts the test cases with both folds; a cascade sees the predictions of the low resolution."""
@@ -332,6 +336,27 @@ def mean_dice(per_case: Path, step: int) -> dict[str, float]:
     return {name: float(np.nanmean(values)) for name, values in found.items()}
 
 
+def table(file: Path) -> str:
+    """Returns Markdown: a row a cell, with the mean Dice of each class in turn."""
+    rows: dict[tuple[str, str], dict[str, list[float]]] = {}
+    with file.open(newline="", encoding="utf-8") as stored:
+        for row in csv.DictReader(stored):
+            cell = rows.setdefault((row["kind"].partition("_")[2], row["configuration"]), {})
+            cell.setdefault(row["what"], []).append(float(row["value"]))
+    lines = [
+        "| data set | configuration | cross-validation | less ours | new cases | postprocessed |",
+        "|" + "---|" * 6,
+    ]
+    for names, cell in rows.items():
+        apart = f"{max(cell[APART]):.1g}" if APART in cell else ""
+        dice = [
+            " / ".join(f"{value:.3f}" for value in cell.get(what, ()))
+            for what in (VALIDATED, PREDICTED if PREDICTED in cell else ENSEMBLE, POSTPROCESSED)
+        ]
+        lines.append(f"| {' | '.join([*names, dice[0], apart, *dice[1:]])} |")
+    return "\n".join(lines)
+
+
 def call_in_another_process(work: Path) -> Call:
     """Returns what runs nnU-Net's and our commands, with their output in WORK/logs."""
     from nnunet_cil.host import commands
@@ -351,7 +376,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit status is 1 where a number is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--source", type=Path, required=True, help="raw data set of hippocampi")
+    parser.add_argument("--source", type=Path, help="raw data set of hippocampi")
+    parser.add_argument("--table", action="store_true", help="run nothing: print the table of what is stored")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--configurations", nargs="+", default=list(CONFIGURATIONS), choices=CONFIGURATIONS)
     parser.add_argument("--cases", type=int, default=20, help="training cases (default: %(default)s)")
@@ -362,6 +388,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-device", default="cpu")
     args = parser.parse_args(arguments)
     work = args.work.resolve()
+    if args.table:
+        print(table(work / "nnunet_matrix.csv"))
+        return 0
+    if args.source is None:
+        parser.error("--source is missing")
     for name in ("raw", "preprocessed", "results"):
         (work / name).mkdir(parents=True, exist_ok=True)
         os.environ[f"nnUNet_{name}"] = str(work / name)

@@ -135,3 +135,22 @@ def test_the_four_kinds_are_nnunets(source, tmp_path):
     tests = tmp_path / "w" / "tests" / "labels"
     assert [file.name for file in tests.iterdir()] == ["h_2.nii.gz"]
     assert 3 not in np.unique(nnunet_matrix.read(Path(tests / "h_2.nii.gz")))
+
+
+def test_the_table_has_a_row_a_cell_and_one_of_the_ensemble(tmp_path):
+    def cell(configuration, **values):
+        return [
+            f"Dataset998_Matrix_ignore,{configuration},{w},{c},{v},True" for w, own in values.items() for c, v in own
+        ]
+
+    what = {"apart": nnunet_matrix.APART, "own": nnunet_matrix.VALIDATED, "new": nnunet_matrix.PREDICTED}
+    what |= {"both": nnunet_matrix.ENSEMBLE, "after": nnunet_matrix.POSTPROCESSED}
+    rows = cell("2d", apart=[("a", 0.0), ("b", 2e-16)], own=[("a", 0.5), ("b", 0.75)], new=[("a", 0.25), ("b", 1.0)])
+    rows += cell("2d and 3d", both=[("a", 0.5), ("b", 0.125)], after=[("a", 0.625), ("b", 0.125)])
+    for name, told in what.items():
+        rows = [row.replace(f",{name},", f',"{told}",') for row in rows]
+    (tmp_path / "m.csv").write_text("\n".join(["kind,configuration,what,class,value,is_right", *rows]))
+    assert nnunet_matrix.table(tmp_path / "m.csv").splitlines()[2:] == [
+        "| Matrix_ignore | 2d | 0.500 / 0.750 | 2e-16 | 0.250 / 1.000 |  |",
+        "| Matrix_ignore | 2d and 3d |  |  | 0.500 / 0.125 | 0.625 / 0.125 |",
+    ]
