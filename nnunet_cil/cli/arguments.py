@@ -107,6 +107,15 @@ def add_trained_folds(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
+def add_npz(parser: argparse._ActionsContainer, when: str = "") -> None:
+    """Adds ``--npz`` of a command that trains; ``when`` begins the help."""
+    parser.add_argument(
+        "--npz",
+        action="store_true",
+        help=f"{when}keep the probabilities of the validation cases, as nnUNetv2_train --npz: ensembles need them",
+    )
+
+
 COMPARED_TRAINERS = "trainers; the first is compared with the others"
 
 WHICH_CASES = (

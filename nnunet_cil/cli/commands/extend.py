@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_cil.cli.arguments import Commands, add_trained_folds, add_trusted_packages, key_values
+from nnunet_cil.cli.arguments import Commands, add_npz, add_trained_folds, add_trusted_packages, key_values
 from nnunet_cil.cli.launchers import add_launcher_arguments, check_launcher, run_jobs, submit_jobs
 from nnunet_cil.errors import CILError
 from nnunet_cil.limits import DEVICES
@@ -115,6 +115,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     training.add_argument(
         "-device", choices=DEVICES, help="with --train: device for nnU-Net's commands (default: cuda)"
     )
+    add_npz(training, "with --train: ")
     add_launcher_arguments(training, jobs="each fold")
     parser.set_defaults(resumes=True)
     return parser
@@ -154,6 +155,7 @@ def execute(args: argparse.Namespace) -> int:
 _ONLY_WITH_TRAIN = {
     "--export": "export_to",
     "-device": "device",
+    "--npz": "npz",
     "--dry-run": "dry_run",
     "--launcher": "launcher",
     "--slurm": "slurm",
@@ -185,7 +187,7 @@ def _train(args: argparse.Namespace, options: ExtendOptions) -> int:
         model_folder=args.model,
         dataset=args.dataset,
         options=options,
-        training=TrainingOptions(device=args.device or "cuda", num_gpus=args.num_gpus),
+        training=TrainingOptions(device=args.device or "cuda", num_gpus=args.num_gpus, npz=args.npz),
         export_to=args.export_to,
     )
     if args.dry_run:

@@ -10,6 +10,7 @@ from nnunet_cil.cli.arguments import (
     COMPARED_TRAINERS,
     WHICH_CASES,
     Commands,
+    add_npz,
     add_schedule_arguments,
     add_test_arguments,
     evaluation_options,
@@ -49,11 +50,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         metavar="K",
         help="last step to train (default: the schedule's last)",
     )
-    parser.add_argument(
-        "--npz",
-        action="store_true",
-        help="keep the probabilities of the validation cases, as nnUNetv2_train --npz: ensembles need them",
-    )
+    add_npz(parser)
     add_launcher_arguments(parser, jobs="each step, fold and trainer")
     parser.set_defaults(resumes=True)
     return parser

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from nnunet_cil.evaluation.tables import Table
 from nnunet_cil.host.dataset_json import read_dataset_json
-from nnunet_cil.host.folders import raw_dataset_folder
+from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
 from nnunet_cil.host.plans_files import reader_of
 from nnunet_cil.host.raw_dataset import read_raw
 from nnunet_cil.schedule import DEFAULT_EPOCHS, check_training_settings
-from nnunet_cil.workflows.models.extend_checks import new_classes
-from nnunet_cil.workflows.models.extension import ExtendOptions
+from nnunet_cil.workflows.models.extend_checks import chosen_folds, new_classes
+from nnunet_cil.workflows.models.extension import ExtendOptions, Stage
 from nnunet_cil.workflows.models.extension_length import num_epochs
-from nnunet_cil.workflows.models.model_stages import read_stages
+from nnunet_cil.workflows.models.model_stages import read_stages, stages_to_train
 
 _STEP_COST = 1.4
 """The time of an iteration of PGCD over nnU-Net's own (docs/explanation/what-it-costs.md)."""
@@ -39,12 +39,16 @@ def advise(model_folder: Path, dataset: str | int, options: ExtendOptions) -> st
         CILError: model, data set or training settings cannot be read, or there is nothing to learn.
     """
     check_training_settings(options.training, "--training")
-    model = read_stages(model_folder, options.trusted)[-1]
+    models = read_stages(model_folder, options.trusted)
+    model = models[-1]
     folder = raw_dataset_folder(dataset)
     dataset_json = read_dataset_json(folder / "dataset.json")
     labels = dataset_json["labels"]
     learnt = new_classes(model, folder.name, labels, classes=options.classes, refine=options.refine) or options.refine
-    cases = len(read_raw(folder, dataset_json, reader_of(model.plans)).cases)
+    raw = read_raw(folder, dataset_json, reader_of(model.plans))
+    cases = len(raw.cases)
+    target = nnunet_folder("nnUNet_preprocessed") / folder.name
+    stages = stages_to_train(models, chosen_folds(model, options.folds), raw, target)
     unlabelled = [name for name in model.classes if name not in labels]
     time = f"{_STEP_COST * num_epochs(options.training) / DEFAULT_EPOCHS:.2g}"
     new = _few(learnt)
@@ -55,13 +59,20 @@ def advise(model_folder: Path, dataset: str | int, options: ExtendOptions) -> st
             ["labels needed", f"{new} in {cases} images", f"{new} in {cases} images", everything],
             ["old images needed", "no", "no", "yes"],
             ["training a fold (nnU-Net's own length = 1)", time, "1", "1"],
-            ["networks at prediction", "1", "2", "1"],
+            *_trainings(stages),
+            ["networks at prediction", *(str(number * len(stages)) for number in (1, 2, 1))],
             ["old organs", "may change: 'nnunet_cil compare' tells", "do not change", "may change"],
             ["where two models disagree", "there is one", "you decide", "there is one"],
         ],
         num_labels=4,
     )
     return f"{table.markdown()}\n\n{_verdict(folder.name, unlabelled)}\n\n{_MEASURED}"
+
+
+def _trainings(stages: Sequence[Stage]) -> list[list[str]]:
+    """Returns the row of a cascade's trainings: before it come those of all folds, for plain nnU-Net, too."""
+    counts = ", then ".join(f"{len(stage.folds)} of {stage.model.configuration}" for stage in stages)
+    return [["trainings", *[counts] * 3]] if len(stages) > 1 else []
 
 
 def _verdict(dataset: str, unlabelled: Sequence[str]) -> str:

@@ -58,7 +58,7 @@ class TrainedExtension:
         model_folder: of the model that is continued, as it was given.
         dataset: as it was given.
         options: as of ``extend``.
-        training: device and number of GPUs.
+        training: device, number of GPUs, and whether probabilities are kept.
         export_to: takes the plain model, as of ``export``; with the ending .zip an archive; None for none.
     """
 
@@ -191,7 +191,8 @@ class TrainedExtension:
             refuse_other_stage(model, before)
         self.exported()
         options = tuple(self.training.arguments)
-        return [Training(model=model, options=options) for model in (*before, *own) if not model.is_finished]
+        trainings = [Training(model=model, options=options) for model in (*before, *own)]
+        return [training for training in trainings if not training.is_finished]
 
 
 def _check_previous(model: ModelFold, previous: Path) -> None:

@@ -193,6 +193,13 @@ def test_the_cascade_waits_for_all_folds_before_it(model, monkeypatch):
     assert [job.after for job in jobs] == [(), (), tuple(names[:2]), tuple(names[:3])]
 
 
+def test_advice_counts_the_trainings_of_all_folds_that_come_before_a_cascade(model, capsys):
+    assert main(["extend", str(model), "18", "--advise"]) == 0
+    rows = [[c.strip() for c in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert ["trainings", *[f"2 of {LOW}, then 1 of {CASCADE}"] * 3] in rows
+    assert ["networks at prediction", "2", "4", "2"] in rows
+
+
 def change_json(file, **changed):
     file.write_text(json.dumps(json.loads(file.read_text()) | changed))
 

@@ -169,6 +169,20 @@ def test_a_dry_run_prints_the_commands_that_are_left_and_trains_nothing(machine,
     assert lines[-1].endswith("--train -device cpu --export out.zip")
 
 
+def test_probabilities_that_a_finished_training_did_not_keep_are_asked_of_another_validation(machine, capsys):
+    assert extend(machine, "-f", "1") == 0
+    capsys.readouterr()
+    assert extend(machine, "-f", "1", "--npz", "--dry-run") == 0
+    *_, validation, last = capsys.readouterr().out.splitlines()
+    assert validation == f"nnUNetv2_train {NEW} 3d_fullres 1 -tr {PGCD} -p {PLANS} -device cpu --npz --val"
+    assert last.endswith("--train -device cpu --npz")
+    (fold,) = Path(planning.nnunet_folder("nnUNet_results")).glob(f"{NEW}/{PGCD}__*/fold_1/validation")
+    for file in fold.glob("*.nii.gz"):
+        file.with_name(file.name.replace(".nii.gz", ".npz")).touch()
+    assert extend(machine, "-f", "1", "--npz", "--dry-run") == 0
+    assert "nnUNetv2_train" not in capsys.readouterr().out
+
+
 def test_what_lies_where_the_model_is_exported_to_is_found_before_the_training(machine, tmp_path, capsys):
     (tmp_path / "out.zip").write_bytes(b"x")
     assert extend(machine, export=tmp_path / "out.zip") == 1
@@ -212,7 +226,8 @@ def test_jobs_of_slurm_are_the_folds_and_behind_them_what_comes_after(machine, t
 
 
 @pytest.mark.parametrize(
-    "option", [["--export", "out"], ["-device", "cpu"], ["--dry-run"], ["-num_gpus", "2"], ["--launcher", "local"]]
+    "option",
+    [["--export", "out"], ["-device", "cpu"], ["--npz"], ["--dry-run"], ["-num_gpus", "2"], ["--launcher", "local"]],
 )
 def test_options_of_the_training_are_refused_without_it(machine, capsys, option):
     assert main(["extend", str(machine.model), "18", *option]) == 1
