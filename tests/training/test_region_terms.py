@@ -133,13 +133,15 @@ def test_pseudo_labels_leave_a_labelled_old_region_alone_at_every_scale():
 
 def test_replay_learns_each_region_from_the_samples_that_show_it():
     logits, target, ordered, masks, _ = random()
-    shown = labelled_mask([(0, 1), (2, 3)], range(K + N))
+    shown = labelled_mask([(0, 1), (1, 2, 3)], range(K + N))
     total = called(RegionReplayLoss(setup()), logits, target, batch(labelled=shown))
     cross_entropy = DC_and_BCE_loss({}, DICE).ce
     nnunet = DC_and_BCE_loss({}, DICE).dc
-    old = nnunet(ordered[:1, :K], masks[:1, :K])
-    new = nnunet(ordered[1:, K:], masks[1:, K:]) + cross_entropy(ordered[1:, K:], masks[1:, K:].float())
-    assert total.item() == pytest.approx((old + new).item(), rel=1e-5)
+    dice = [nnunet(ordered[own, c : c + 1], masks[own, c : c + 1]) for c, own in ((0, [0]), (1, [0, 1]))]
+    new = nnunet(ordered[1:, K:], masks[1:, K:])
+    labelled = shown[:, :, None, None].expand_as(masks)
+    expected = sum(dice) / K + new + cross_entropy(ordered[labelled], masks[labelled].float())
+    assert total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("ignore", [False, True])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.labels import Label, all_numbers, lookup_table
+from nnunet_cil.losses.regions import region_cross_entropy
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.data import StepDataset, label_sets
@@ -45,7 +46,15 @@ class ReplayLoss(StepLoss):
 
 
 class RegionReplayLoss(ReplayLoss, RegionTerms):
-    """The same of regions: binary cross-entropy of those that a sample's labels show."""
+    """The same of regions: binary cross-entropy of those that a sample's labels show, old and new."""
+
+    def unbiased_segmentation(self, logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        """Returns nnU-Net's binary cross-entropy of all labelled regions, and the Dice of the new ones, at one scale."""
+        assert batch.labelled is not None
+        masks, valid = self.split(target)
+        new = range(self.num_old, logits.shape[1])
+        cross_entropy = region_cross_entropy(logits, masks, batch.labelled, valid)
+        return cross_entropy + self.labelled_dice(logits, target, batch.labelled, new)
 
 
 class ReplayDataset(StepDataset):
