@@ -63,8 +63,8 @@ class RegionLabels:
     def joined(self, dataset: RegionLabels, new: Collection[str]) -> RegionLabels:
         """Returns the regions of a model that learns ``new`` ones of a data set.
 
-        A new region is painted before those that the data set paints after it, so that it does not cover them. One that the data
-        set knows nothing of is painted first.
+        A new region is painted before those that the data set paints after it, so that it does not cover them; where these are
+        parts of it, their numbers are its own, too. One that the data set knows nothing of is painted first.
         """
         offset, order = self.offset_of(dataset), list(self.numbers)
         in_data_set = list(dataset.numbers)
@@ -72,9 +72,13 @@ class RegionLabels:
             later = [order.index(n) for n in in_data_set[in_data_set.index(name) + 1 :] if n in order]
             order.insert(min(later, default=len(order)), name)
         numbers = {}
-        for name in order:
-            moved = tuple(offset + n for n in dataset.numbers.get(name, ()))
-            numbers[name] = tuple(dict.fromkeys((*self.numbers.get(name, ()), *moved)))
+        for place, name in enumerate(order):
+            moved = [offset + n for n in dataset.numbers.get(name, ())]
+            own = self.numbers.get(name, ())
+            if name in new:
+                over = (other for other in order[place + 1 :] if other in self.numbers and other in dataset.painted)
+                own = tuple(self.painted[o] for o in over if dataset.painted[o] in dataset.numbers[name])
+            numbers[name] = tuple(dict.fromkeys((*own, *moved)))
         painted = {n: self.painted[n] if n in self.painted else offset + dataset.painted[n] for n in order}
         return RegionLabels(numbers=numbers, painted=painted)
 

@@ -100,7 +100,23 @@ def test_a_new_region_that_the_data_set_paints_before_an_old_one_does_not_cover_
     old = RegionLabels(numbers={"core": (1,)}, painted={"core": 1})
     dataset = RegionLabels.of({"background": 0, "whole": (1, 2), "core": 2}, [1, 2])
     assert list(old.joined(dataset, ["whole"]).numbers) == ["whole", "core"]
-    assert old.joined(dataset, ["whole"]).numbers == {"whole": (2, 3), "core": (1, 3)}
+    assert old.joined(dataset, ["whole"]).numbers == {"whole": (1, 2, 3), "core": (1, 3)}
+
+
+def test_a_whole_that_is_learnt_after_its_core_from_another_data_set_can_be_read_back_from_predictions():
+    """The core keeps its number, which then is in the whole, too; that of a region beside it is not."""
+    first = {"background": 0, "core": 1, "cyst": 2}
+    last = {"background": 0, "cyst": 4, "rim": 1, "whole": (1, 2, 3), "core": (2, 3), "edge": 3}, [4, 1, 1, 2, 3]
+    step = planned(["core", "cyst"], ["whole", "edge"], labels=first, order=(), last=last)
+    truth = np.arange(5)
+    masks = {name: np.isin(truth, numbers_in(last[0][name])) for name in step.model_classes}
+    probs = np.stack([masks[name] for name in step.model_classes]).astype(np.float32)
+    manager = LabelManager(dict(step.labels), list(step.regions_class_order))
+    found = manager.convert_probabilities_to_segmentation(probs)
+    references = np.array([step.evaluation_label_map.get(n, 0) for n in truth])
+    for name in step.model_classes:
+        assert np.array_equal(np.isin(found, step.labels[name]), masks[name]), name
+        assert np.array_equal(np.isin(references, step.labels[name]), masks[name]), name
 
 
 def test_more_regions_than_a_voxel_can_hold_are_refused():
