@@ -89,7 +89,7 @@ TESTS = {
     ],
     "Without hard links, two that begin at once": ["test_without_hard_links_the_last_of_two_has_the_lock"],
     "All of this was run on Linux": ["test_locks_are_tested_on_linux"],
-    "There, the modules can be imported, but a training": [
+    "Outside of Linux the modules can be imported, but a training": [
         "test_modules_are_imported_without_what_windows_lacks",
         "test_elsewhere_than_on_linux_a_training_does_not_end_with_its_command",
     ],
