@@ -216,7 +216,7 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 """The generated pages, by name; none of them is in docs/."""
 
-_ADDRESS = re.compile(r"(?<![<(`])(https?://[^\s,;)]+[^\s,;).])")
+_ADDRESS = re.compile(r"(?<![<(`])(https?://[^\s,;)]+[^\s,;:).])")
 _TYPES = {bool: "true or false", int: "whole number", float: "number", list: "list", str: "text"}
 
 

@@ -72,8 +72,8 @@ def add_test_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cases",
         choices=["test", "validation"],
-        help="test refuses a data set without imagesTs and labelsTs; validation scores the fold's validation cases although "
-        "there are test cases (default: test cases where there are any)",
+        help="cases to score: test (imagesTs with labelsTs, refused where there are none) or validation (the fold's validation "
+        "cases); default: test where there are test cases, else validation",
     )
     parser.add_argument(
         "-o",
@@ -107,12 +107,12 @@ def add_trained_folds(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
-def add_npz(parser: argparse._ActionsContainer, when: str = "") -> None:
-    """Adds ``--npz`` of a command that trains; ``when`` begins the help."""
+def add_npz(parser: argparse._ActionsContainer) -> None:
+    """Adds ``--npz`` of a command that trains."""
     parser.add_argument(
         "--npz",
         action="store_true",
-        help=f"{when}keep the probabilities of the validation cases, as nnUNetv2_train --npz: ensembles need them",
+        help="keep the probabilities of the validation cases, as nnUNetv2_train --npz: ensembles need them",
     )
 
 

@@ -202,7 +202,7 @@ def _moved(moved: Sequence[Mapping[str, Any]]) -> Section:
     body = [[m["a"], m["b"], _volume(m["volume_ml"], m["num_voxels"]), str(m["num_cases"])] for m in moved[:_MOST_ROWS]]
     text = "Over all cases, the most first. Classes that overlap in a voxel are joined by +."
     table = Table(["A says", "B says", "volume", "cases"], body, num_labels=2)
-    return Section("Voxels that changed hands", " ".join(filter(None, [text, _shown(moved)])), table)
+    return Section("Voxels that changed class", " ".join(filter(None, [text, _shown(moved)])), table)
 
 
 def _shown(rows: Sequence[Any]) -> str:

@@ -125,7 +125,7 @@ def _finding(record: Record, kind: str, name: str, volume_ml: float) -> dict[str
 
 
 def _moved(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Returns voxels that changed hands over all cases, the most first."""
+    """Returns voxels that changed class over all cases, the most first."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for record in records:
         for a, b, voxels in record["moved"]:

@@ -1,6 +1,7 @@
 """The reference says what the parser, the trainers, the data sets and the schedules say."""
 
 import importlib
+import re
 
 import generated_pages
 import pytest
@@ -42,6 +43,12 @@ def test_every_schedule_has_its_section():
         assert f"\n## {name} " in page
     assert "| 1 | spleen, aorta | `num_epochs = 10`<br>" in page
     assert "AMOS, <https://arxiv.org/abs/2206.08023>. No" in page
+
+
+@pytest.mark.parametrize("page", ["commands", "trainers", "data_sets", "schedules"])
+def test_no_link_takes_the_punctuation_after_an_address(page):
+    text = getattr(generated_pages, page)()
+    assert re.findall(r"<https?://[^>]*[:;,.)]>", text) == []
 
 
 @pytest.mark.parametrize("name", [name for names in generated_pages.PUBLIC.values() for name in names])

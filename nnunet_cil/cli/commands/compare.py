@@ -21,11 +21,11 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         help="compare two models on the same images, with or without labels",
         description="Predicts images with two models and tells what changes from A to B, for each class that both know (matched "
         "by name): Dice, HD95 and volumes, what appears, vanishes or changes places, new components far from the old ones, and "
-        "voxels that changed hands. Needs no labels; with labels it scores both models, too. Writes comparison.html, "
+        "voxels that changed class. Needs no labels; with labels it scores both models, too. Writes comparison.html, "
         "per_case.csv, moved.csv and comparison.json. Skips what is done already.",
-        epilog="Exit status: 0: done; 1 or 2: an error; 3: the mean Dice of A and B of a class of A is below --fail-below. The "
-        "mean is over the cases in which either model finds the class; a case in which one does not counts 0, and so does one "
-        "that B does not know.",
+        epilog="Exit status: 0: done; 1 or 2: an error; 3: a class of A has a mean Dice between A and B below --fail-below. "
+        "The mean is over the cases in which either model finds the class; a case in which one does not counts 0, and so does a "
+        "class that B does not know.",
     )
     for name, what in (("a", "the model in use"), ("b", "the model that is to replace it")):
         parser.add_argument(
@@ -57,7 +57,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "--fail-below",
         type=_dice,
         metavar="DICE",
-        help="exit with status 3 if the mean Dice of A and B of a class of A is below this (a number from 0 to 1)",
+        help="exit with status 3 if a class of A has a mean Dice between A and B below this (a number from 0 to 1)",
     )
     parser.add_argument(
         "--pictures",

@@ -15,7 +15,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
     parser = commands.add_parser(
         "convert",
-        help="turn a public data set into an nnU-Net raw data set",
+        help="turn a public data set, or a folder of yours, into an nnU-Net raw data set",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Reads a download as it comes, checks every case and lists all problems at once. Only then writes\n"
         "nnUNet_raw/DatasetXXX_NAME. After an interruption, run it again: it goes on where it stopped.",

@@ -73,7 +73,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         dest="plans_name",
         default="",
         metavar="PLANS",
-        help="name of the plans on the data set (default: that of the model's plans + FromXXX)",
+        help="name of the plans on the data set (default: that of the model's plans + From and the ID of its data set)",
     )
     parser.add_argument(
         "--training",
@@ -87,7 +87,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="hyper-parameters of the trainer: old_dice_weight=0.5",
+        help="options of the trainer, as in a schedule: old_dice_weight=0.5",
     )
     parser.add_argument(
         "--force", action="store_true", help="go on although the check of compatibility found something blocking"
@@ -96,9 +96,9 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--advise",
         action="store_true",
-        help="tell what extending costs and gives, beside a second model and training again; write nothing",
+        help="tell what extending, a second model and training again need and give, in a table; write nothing",
     )
-    training = parser.add_argument_group("training, too")
+    training = parser.add_argument_group("training (these options need --train)")
     training.add_argument(
         "--train",
         action="store_true",
@@ -110,12 +110,10 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         dest="export_to",
         type=Path,
         metavar="OUT",
-        help="with --train: folder that takes a plain nnU-Net model in the end, or an archive (OUT.zip)",
+        help="folder that takes a plain nnU-Net model in the end, or an archive (OUT.zip)",
     )
-    training.add_argument(
-        "-device", choices=DEVICES, help="with --train: device for nnU-Net's commands (default: cuda)"
-    )
-    add_npz(training, "with --train: ")
+    training.add_argument("-device", choices=DEVICES, help="device for nnU-Net's commands (default: cuda)")
+    add_npz(training)
     add_launcher_arguments(training, jobs="each fold")
     parser.set_defaults(resumes=True)
     return parser

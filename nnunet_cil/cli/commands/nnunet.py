@@ -26,7 +26,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Adds the command's parser and returns it."""
     parser = commands.add_parser(
         "nnunet",
-        help="nnU-Net's own tools, with references numbered as a step's model",
+        help="run nnU-Net's own evaluation tools on steps' models, with references renumbered",
         description="Runs nnUNetv2_TOOL with the arguments of that tool. nnU-Net compares labels by number, and a step's model "
         "numbers its classes in the order of learning: references are renumbered first, and what no numbers can make right is "
         "refused.",

@@ -159,7 +159,7 @@ def test_what_a_person_should_look_at_is_named(found):
     assert found.content["findings"][-1]["volume_ml"] == pytest.approx(2 * 2 * 3 * 3 / 1000)
 
 
-def test_the_voxels_that_changed_hands_are_counted_by_both_names(found):
+def test_the_voxels_that_changed_class_are_counted_by_both_names(found):
     moved = {(m["a"], m["b"]): m["num_voxels"] for m in found.content["moved"]}
     kidney = 8 * 6 * 8
     assert moved["left kidney", "right kidney"] == moved["right kidney", "left kidney"] == kidney
@@ -265,7 +265,7 @@ def test_regions_are_compared_though_they_overlap(regions):
     )
 
 
-def test_what_changed_hands_between_regions_is_told_by_all_that_a_voxel_belongs_to(regions):
+def test_what_changed_class_between_regions_is_told_by_all_that_a_voxel_belongs_to(regions):
     moved = {(m["a"], m["b"]): m["num_voxels"] for m in regions.content["moved"]}
     lesion = "trunk + liver + lesion"
     assert moved == {(lesion, "trunk + liver"): 20, (lesion, "trunk + liver + vessel"): 40}
