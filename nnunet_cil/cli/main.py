@@ -36,7 +36,9 @@ COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    args = _parser().parse_args(arguments)
+    args, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     from nnunet_cil.cli.progress import printed_progress  # here, since -h does without logging
 
     try:
@@ -114,5 +116,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         command = import_module(f"nnunet_cil.cli.commands.{name}")
-        command.add_parser(commands).set_defaults(execute=command.execute)
+        own = command.add_parser(commands)
+        own.set_defaults(execute=command.execute, parser=own)  # the parser refuses what no command knows
     return parser

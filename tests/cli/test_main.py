@@ -49,6 +49,21 @@ def test_help_explains_every_command(capsys, command):
     assert len(capsys.readouterr().out) > 150
 
 
+@pytest.mark.parametrize(
+    ("arguments", "parser"),
+    [
+        (["export", "model", "there", "-o", "out"], "nnunet_cil export"),
+        (["run", "17", "2d", "0", "s", "-tr", "T", "--what=1"], "nnunet_cil run"),
+    ],
+)
+def test_an_option_that_a_command_lacks_is_refused_with_that_commands_help(capsys, arguments, parser):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    unknown = "-o out" if "-o" in arguments else "--what=1"
+    assert f"{parser}: error: unrecognized arguments: {unknown}. '{parser} -h' explains." in capsys.readouterr().err
+
+
 def test_every_module_of_the_commands_is_a_command():
     assert sorted(module.name for module in pkgutil.iter_modules(commands.__path__)) == sorted(COMMANDS)
 
