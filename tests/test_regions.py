@@ -11,6 +11,7 @@ from nnunet_cil.labels import all_numbers, class_names, has_regions, lookup_tabl
 from nnunet_cil.regions import RegionLabels
 from nnunet_cil.schedule import Schedule, Step
 from nnunet_cil.step_plans import plan_steps, read_step_plan
+from nnunet_cil.training.cascade_inputs import old_input_groups, old_inputs, shown_labels
 
 BRATS = {"background": 0, "whole": (1, 2, 3), "core": (2, 3), "cyst": 5, "edge": 3, "rim": 4}
 PAINTED = [1, 2, 5, 3, 4]
@@ -87,6 +88,14 @@ def test_regions_of_another_data_set_get_numbers_of_their_own():
     again = planned(["liver"], ["tumour"], labels={"background": 0, "liver": (1, 2, 3)}, order=[1], last=last)
     assert again.labels == {"background": 0, "liver": (1, 2, 3, 4, 5), "tumour": (5, 5), "ignore": 6}
     assert again.evaluation_label_map == {1: 4, 2: 5, 3: 6}
+
+
+def test_a_cascades_teacher_has_no_inputs_for_the_numbers_that_another_data_set_gives_its_regions():
+    last = {"background": 0, "whole": (1, 2, 3), "core": (2, 3)}, [1, 2]
+    step = planned(["whole"], ["core"], labels={"background": 0, "whole": (1, 2)}, order=[1], last=last)
+    assert step.labels == {"background": 0, "whole": (1, 2, 3, 4, 5), "core": (4, 5)}
+    assert (shown_labels(step), old_inputs(step)) == ([1, 2, 3, 4, 5], [0, 1])
+    assert old_input_groups(step) == [[0, 3], [1]]  # where the core is painted, the whole was
 
 
 def test_plain_labels_beside_regions_of_another_data_set_are_regions_of_one_number():

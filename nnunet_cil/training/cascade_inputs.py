@@ -12,8 +12,13 @@ def shown_labels(step: StepPlan) -> list[int]:
 
 
 def old_inputs(step: StepPlan) -> list[int]:
-    """Returns the channels that the network of the previous step had, too, in its order."""
+    """Returns the channels that the network of the previous step had, too, in its order.
+
+    What another data set calls an old region by lies above ``label_offset``: no previous model knew these numbers.
+    """
     old = {number for name in step.old_classes for number in numbers_in(step.labels[name])}
+    if step.label_offset:
+        old = {number for number in old if number <= step.label_offset}
     return [channel for channel, label in enumerate(shown_labels(step)) if label in old]
 
 
