@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from nnunet_cil.losses.regions import region_cross_entropy, region_distillation_loss
 from nnunet_cil.losses.segmentation import labelled_dice_loss
 from nnunet_cil.training.batch import Batch
-from nnunet_cil.training.step_loss import LossSetup, StepLoss
+from nnunet_cil.training.step_loss import LossSetup, StepLoss, resized
 
 
 class RegionTerms(StepLoss):
@@ -123,6 +123,6 @@ class RegionTerms(StepLoss):
         for target in targets:
             size = target.shape[2:]
             is_full = size == predicted.shape[2:]
-            own = predicted if is_full else F.interpolate(predicted.float(), size, mode="nearest-exact").bool()
+            own = predicted if is_full else resized(predicted, size)
             filled.append(torch.cat([target[:, : self.num_old] | own, target[:, self.num_old :]], dim=1))
         return filled

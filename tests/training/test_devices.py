@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from toy import make_trainer, plan_toy, train
+from toy import make_setup, make_trainer, plan_toy, train
 
 from nnunet_cil.networks.teacher import autocast
+from nnunet_cil.training.methods.pseudo_label import RegionPseudoLabelLoss
 from nnunet_cil.training.passes import final_prototypes
 from nnunet_cil.training.step_loss import resized
 
@@ -69,6 +70,17 @@ def test_label_maps_are_resized_as_nnunet_resizes_them():
             assert torch.equal(
                 resized(labels > 4, size), F.interpolate((labels > 4).float(), size, mode="nearest-exact") > 0
             )
+
+
+def test_the_teachers_regions_are_filled_in_at_every_scale_on_mps():
+    torch.manual_seed(0)
+    masks, scales = torch.rand(2, 1, 9, 8, 8) > 0.5, [torch.zeros(2, 3, n, n - 1, n - 1) > 0 for n in (9, 5)]
+    loss = RegionPseudoLabelLoss(make_setup(1), torch.nn.Identity())
+    with Moves():
+        filled = loss.pseudo_labelled([t.as_subclass(OnMPS) for t in scales], masks.as_subclass(OnMPS))
+    expected = F.interpolate(masks.float(), (5, 4, 4), mode="nearest-exact") > 0
+    assert torch.equal(filled[1][:, :1].as_subclass(torch.Tensor), expected)
+    assert not filled[1][:, 1:].any()
 
 
 @pytest.mark.parametrize("name", ["nnUNetTrainerPGCD", "nnUNetTrainerMiB"])
