@@ -18,7 +18,8 @@ from nnunet_cil.host.plans_files import is_cascade, read_plans, stages
 from nnunet_cil.host.preprocess import is_planned_as_cascade, missing_commands, preprocess, recover
 from nnunet_cil.locks import Lock
 from nnunet_cil.next_stage import refuse_unvalidated
-from nnunet_cil.training.catalogue import refuse_kept_cases, trainer_class
+from nnunet_cil.step_plans import plan_steps
+from nnunet_cil.training.catalogue import check_cascade, check_data, refuse_kept_cases, trainer_class
 from nnunet_cil.workflows.evaluate.cases import check_test_cases
 from nnunet_cil.workflows.evaluate.cases_to_score import check_test_files
 from nnunet_cil.workflows.evaluate.evaluate import Evaluation, evaluate
@@ -189,6 +190,7 @@ def _preprocess_all(experiment: Experiment, logs: Path) -> None:
     _check_trainers(experiment)
     first, *others = experiment.data_sets
     check_data_sets(experiment.schedule, experiment.step_data_sets, experiment.base_plans)
+    _check_steps(experiment)
     check_raw_folds(experiment.data_sets, experiment.folds)
     for name in experiment.data_sets:
         if not (nnunet_folder("nnUNet_preprocessed") / name / "gt_segmentations").is_dir():  # else plan does it
@@ -245,6 +247,21 @@ def _check_trainers(experiment: Experiment) -> None:
                 f"{trainer.__name__} needs the data of the earlier steps, but {name} learns from "
                 f"{', '.join(experiment.data_sets)}, one after the other. Use another trainer."
             )
+
+
+def _check_steps(experiment: Experiment) -> None:
+    """Checks that every trainer can learn every step, as far as dataset.json tells: regions have no background."""
+    datasets, first = experiment.step_data_sets, _first_trainer(experiment)
+    contents = [preprocessed_or_raw(name) for name in datasets]
+    names = [experiment.plans_file(step).stem for step in range(experiment.num_steps)]
+    cases = [() if experiment.schedule.cases == "disjoint" else None] * len(names)  # they are dealt out by planning
+    steps, cascade = plan_steps(experiment.schedule, datasets, contents, names, cases, first), _is_cascade(experiment)
+    for trainer in map(trainer_class, experiment.trainers):
+        for step, dataset in zip(steps, datasets, strict=True):
+            if step.step > 0 or first is None:
+                check_data(trainer, step, dataset)
+            if cascade:
+                check_cascade(trainer, step)
 
 
 def _first_trainer(experiment: Experiment) -> str | None:

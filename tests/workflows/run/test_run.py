@@ -58,6 +58,35 @@ def test_every_step_of_every_trainer_in_order_with_step_0_once(setting):
     assert len(trained) == 5
 
 
+@pytest.mark.parametrize(
+    ("trainer", "steps", "expected"),
+    [
+        (
+            "MiB",
+            [["core"], ["whole"]],
+            "nnUNetTrainerMiB merges classes into the background, but step 1 of toy has regions",
+        ),
+        ("PLOP", [["whole"], ["core"]], "nnUNetTrainerPLOP fills the background"),
+        (
+            "LwF",
+            [["core"], {"classes": ["whole"], "hyperparameters": {"new_class_start": "apart"}}],
+            "step 1 of toy sets new_class_start to 'apart'",
+        ),
+    ],
+)
+def test_what_regions_have_no_background_for_is_refused_before_the_preprocessing(
+    toy, tmp_path, monkeypatch, trainer, steps, expected
+):
+    file = tmp_path / "nnunet" / "raw" / DATASET / "dataset.json"
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "cyst": 4}
+    write_json(file, json.loads(file.read_text()) | {"labels": labels, "regions_class_order": [1, 2, 4]})
+    shutil.rmtree(toy)
+    monkeypatch.setattr(workflow, "preprocess", lambda *_: pytest.fail("the long work has begun"))
+    asked = replace(experiment_of(write_schedule(tmp_path, steps)), trainers=(PGCD, f"nnUNetTrainer{trainer}"))
+    with pytest.raises(CILError, match=expected):
+        workflow.run(asked, TrainingOptions(device="cpu", stop_after=0), CPU)
+
+
 def test_probabilities_that_are_asked_for_later_are_predicted_by_validating_again(setting, tmp_path, capsys):
     schedule, trained, _, folder = setting
     what = ["run", DATASET, "3d_fullres", "0", str(schedule), "-tr", PGCD, "-device", "cpu"]
