@@ -7,14 +7,17 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
+
 from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.fold_cases import FoldCases
 from nnunet_cil.host.preprocessed import PreprocessedCases
 from nnunet_cil.host.splits import SPLITS_FILE, Fold, fold_of, remove_cut_off_split
 from nnunet_cil.host.training_cases import check_training_cases, unlisted_note
-from nnunet_cil.labels import labelled_classes
+from nnunet_cil.labels import label_text, labelled_classes
 from nnunet_cil.lineage import StepRecord
+from nnunet_cil.training.data import label_sets
 
 if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
@@ -67,6 +70,7 @@ def check_shown_classes(trainer: nnUNetTrainerCIL) -> None:
     folder, names = Path(trainer.preprocessed_dataset_folder_base), cases.names()
     training = trainer.pass_cases()
     _refuse_other_labelled_classes(trainer, names)
+    _refuse_regions_without_locations(trainer, cases, training[0])
     check_training_cases(trainer.step_plan, folder, trainer.fold, names, cache(cases.labels_in), training)
     if trainer.fold != "all" and (note := unlisted_note(folder, names)):
         trainer.say(note)
@@ -83,6 +87,21 @@ def _refuse_other_labelled_classes(trainer: nnUNetTrainerCIL, cases: Sequence[st
             f"else than when step {step.step} of {step.schedule} was planned. Restore it, or run 'nnunet_cil plan' (or "
             "'extend') again."
         )
+
+
+def _refuse_regions_without_locations(trainer: nnUNetTrainerCIL, cases: PreprocessedCases, case: str) -> None:
+    """Refuses regions that dataset.json did not name when a case was preprocessed: nnU-Net would sample none of their voxels."""
+    step = trainer.step_plan
+    if not step.has_regions:
+        return
+    known = label_sets(load_pickle(str(cases.folder / f"{case}.pkl"))["class_locations"])
+    for name in trainer.target_classes:
+        label = step.dataset_labels[name]
+        if not label_sets([label]) <= known:
+            raise CILError(
+                f"{cases.folder} was preprocessed before dataset.json named {name!r} ({label_text(label)}), of which nnU-Net "
+                f"therefore has no locations to sample. Remove that folder, and preprocess again: '{cases.command}'."
+            )
 
 
 def check_before_training(

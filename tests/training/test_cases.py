@@ -3,14 +3,18 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from batchgenerators.utilities.file_and_folder_operations import write_pickle
 from toy import DATASET, ORGANS, SHORT, checkpoint, make_trainer, plan_toy, set_environment, train
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.host.preprocessed import PreprocessedCases
 from nnunet_cil.lineage import read_lineage, validation_dice
 from nnunet_cil.predicted_from import PredictedFrom, is_validated
+from nnunet_cil.training.cases import _refuse_regions_without_locations
 from nnunet_cil.training.final_validation import _final_checkpoint, _prepare_folder
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
@@ -225,3 +229,21 @@ def test_fold_all_has_no_validation_scores(root, monkeypatch):
     assert "0.8" not in card
     assert "Dice: not measured, since fold all has no validation cases" in card
     assert "what nnU-Net scores here are training cases" in Path(trainer.log_file).read_text()
+
+
+def test_a_region_that_was_named_after_the_preprocessing_is_refused(raw):
+    step = SimpleNamespace(has_regions=True, dataset_labels={"cyst": 4, "whole": (1, 2, 3)})
+    trainer = SimpleNamespace(step_plan=step, target_classes=("cyst", "whole"))
+    folder = raw / "preprocessed" / DATASET / "data"
+    cases = PreprocessedCases(folder=folder, configuration="2d", plans_name="nnUNetPlans")
+    folder.mkdir(parents=True)
+    write_pickle({"class_locations": {(3, 1, 2): [], 4: []}}, str(folder / "case_0.pkl"))
+    _refuse_regions_without_locations(
+        trainer, cases, "case_0"
+    )  # none of its voxels are there, but nnU-Net looked for them
+    write_pickle({"class_locations": {1: [], 2: [], 3: [], 4: []}}, str(folder / "case_0.pkl"))
+    with pytest.raises(
+        CILError,
+        match=r"before dataset\.json named 'whole' \(labels 1, 2, 3\), .* again: 'nnUNetv2_preprocess -d 17 -c 2d",
+    ):
+        _refuse_regions_without_locations(trainer, cases, "case_0")
