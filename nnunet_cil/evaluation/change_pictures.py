@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ def change_picture(
     a: Labels,
     b: Labels,
     names: Sequence[Names],
+    shared: Collection[str],
     *,
     num_slices: int = 2,
     aspect: float = 1.0,
@@ -33,13 +34,17 @@ def change_picture(
     sides: bool = False,
     is_narrow: bool = False,
 ) -> Figure:
-    """Draws the slices that differ most: both models' classes as contours, and the difference in colour.
+    """Draws the slices in which the classes of both models differ most.
+
+    All classes are drawn as contours, the difference in those of both models in colour: that B finds what it alone has learnt
+    is no news.
 
     Args:
         image: (slices, rows, columns).
         a: labels of model A, as ``named_alike`` numbers them.
         b: labels of model B.
         names: the classes of labels 0, 1, ...
+        shared: the classes of both models.
         num_slices: to show.
         aspect: height of a pixel through its width.
         title: above the picture.
@@ -48,9 +53,11 @@ def change_picture(
     """
     from matplotlib.figure import Figure
 
-    slices = most_changed_slices(a, b, num_slices)
+    of_a, of_b = (_only(shared, labels, names) for labels in (a, b))
+    slices = most_changed_slices(*((of_a, of_b) if (of_a != of_b).any() else (a, b)), number=num_slices)
     window = window_around(np.maximum(a, b))
     image, a, b = image[window], a[window], b[window]
+    of_a, of_b = of_a[window], of_b[window]
     drawn, colours = _classes_in((a[slices], b[slices]), names)
     height = 3.2 * min(1.6, max(0.5, aspect * image.shape[1] / image.shape[2]))
     rows = 3 * len(slices) if is_narrow else len(slices)
@@ -64,7 +71,7 @@ def change_picture(
             ax.set(title=name, xticks=[], yticks=[])
         for ax, labels in zip(axes, (a[index], b[index]), strict=False):
             _draw_contours(ax, labels, drawn, colours)
-        axes[2].imshow(_difference(a[index], b[index]), aspect=aspect, interpolation="nearest")
+        axes[2].imshow(_difference(of_a[index], of_b[index]), aspect=aspect, interpolation="nearest")
         axes[0].set_ylabel(f"slice {index}")
         if sides:
             write_orientation(axes[0])
@@ -85,6 +92,14 @@ def most_changed_slices(a: Labels, b: Labels, number: int) -> list[int]:
         if len(chosen) == number:
             break
     return sorted(chosen)
+
+
+def _only(classes: Collection[str], labels: Labels, names: Sequence[Names]) -> Labels:
+    """Returns a label map of these classes only, numbered alike for all label maps; the others are background."""
+    kept = [tuple(name for name in own if name in classes) for own in names]
+    places = {own: place for place, own in enumerate(dict.fromkeys([(), *kept]))}
+    found: Labels = np.array([places[own] for own in kept])[labels]
+    return found
 
 
 def _classes_in(shown: Sequence[Labels], names: Sequence[Names]) -> tuple[dict[str, list[int]], dict[str, Any]]:

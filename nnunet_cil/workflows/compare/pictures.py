@@ -39,6 +39,7 @@ def draw_cases(
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("case_*.png"):
         old.unlink()
+    shared = set(sides[0].labels) & set(sides[1].labels)
     pictures = []
     for index, (case, found) in enumerate(tqdm(cases, desc="Drawing", unit="case", leave=False), start=1):
         text = f"{case.name}: mean Dice of A and B {found['dice']:.3f}" if not math.isnan(found["dice"]) else case.name
@@ -48,7 +49,7 @@ def draw_cases(
         (a, b), names = named_alike(arrays, [side.labels for side in sides])
         image, aspect = _image(case, reader, a.shape)
         is_oriented = bool(read_grid(case.a, reader, is_image=False).orientation)
-        draw = partial(change_picture, image, a, b, names, aspect=aspect, sides=is_oriented)
+        draw = partial(change_picture, image, a, b, names, shared, aspect=aspect, sides=is_oriented)
         file, narrow = folder / f"case_{index}.png", BytesIO()
         draw(title=text).savefig(file, dpi=110)
         draw(num_slices=1, is_narrow=True).savefig(narrow, format="png", dpi=110)
