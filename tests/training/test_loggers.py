@@ -1,4 +1,4 @@
-"""Tests what nnU-Net's loggers get beside nnU-Net's own values: a stand-in for Weights & Biases records it."""
+"""Tests what nnU-Net's loggers get beside nnU-Net's own values: Weights & Biases itself, and a stand-in that records it."""
 
 import json
 import math
@@ -95,6 +95,23 @@ def test_every_logger_gets_the_terms_and_both_dice_of_every_epoch_also_after_a_r
     assert drawn == [1, 2, 1, 2]
     old = [d for d in logged["dice_per_class_or_region"][1][:2] if not math.isnan(d)]
     assert logged["old_class_agreement"][1] == pytest.approx(sum(old) / len(old))
+
+
+def test_a_run_of_weights_and_biases_without_network_holds_the_terms(toy, tmp_path, drawn, monkeypatch):
+    wandb = pytest.importorskip("wandb", reason="needs wandb")
+    for name, value in {"enabled": "1", "mode": "offline", "project": "steps"}.items():
+        monkeypatch.setenv(f"nnUNet_wandb_{name}", value)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    names = plan_toy(tmp_path, hyperparameters={"teacher_volumes": False})
+    train(PGCD, names[0])
+    wandb.finish()  # in a process of its own, a training ends its run by its own end
+    folder = Path(train(PGCD, names[1]).output_folder)
+    wandb.finish()
+    (file,) = (folder / "wandb").glob("offline-run-*/*.wandb")
+    stored = file.read_bytes()
+    for name in ("train_losses", "loss_segmentation", "loss_pgcd", "old_class_agreement", "new_class_dice"):
+        assert name.encode() in stored
+    assert b"case_" not in stored
 
 
 def test_no_logger_is_told_the_name_of_a_case(toy, tmp_path, runs):
