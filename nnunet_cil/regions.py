@@ -74,11 +74,11 @@ class RegionLabels:
         numbers = {}
         for place, name in enumerate(order):
             moved = [offset + n for n in dataset.numbers.get(name, ())]
-            own = self.numbers.get(name, ())
+            own, of_parts = self.numbers.get(name, ()), []
             if name in new:
                 over = (other for other in order[place + 1 :] if other in self.numbers and other in dataset.painted)
-                own = tuple(self.painted[o] for o in over if dataset.painted[o] in dataset.numbers[name])
-            numbers[name] = tuple(dict.fromkeys((*own, *moved)))
+                of_parts = [self.painted[o] for o in over if dataset.painted[o] in dataset.numbers[name]]
+            numbers[name] = tuple(dict.fromkeys((*own, *moved, *of_parts)))
         painted = {n: self.painted[n] if n in self.painted else offset + dataset.painted[n] for n in order}
         return RegionLabels(numbers=numbers, painted=painted)
 

@@ -109,7 +109,7 @@ def test_a_new_region_that_the_data_set_paints_before_an_old_one_does_not_cover_
     old = RegionLabels(numbers={"core": (1,)}, painted={"core": 1})
     dataset = RegionLabels.of({"background": 0, "whole": (1, 2), "core": 2}, [1, 2])
     assert list(old.joined(dataset, ["whole"]).numbers) == ["whole", "core"]
-    assert old.joined(dataset, ["whole"]).numbers == {"whole": (1, 2, 3), "core": (1, 3)}
+    assert old.joined(dataset, ["whole"]).numbers == {"whole": (2, 3, 1), "core": (1, 3)}
 
 
 def test_a_whole_that_is_learnt_after_its_core_from_another_data_set_can_be_read_back_from_predictions():

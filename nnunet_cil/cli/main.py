@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="nnunet_cil",
         description="Teach an nnU-Net v2 model new organs, step by step, from data that labels only the new ones.",
         epilog="Steps are trained and predicted with nnU-Net's own commands: nnUNetv2_train ... -tr nnUNetTrainerPGCD -p PLANS, "
-        "where PLANS are those that plan or extend wrote. 'nnunet_cil COMMAND -h' explains a command.",
+        "where PLANS are those that plan or extend wrote. Every command explains itself with -h.",
     )
     parser.add_argument("--version", action="version", version=f"nnunet_cil {__version__}")
     parser.set_defaults(resumes=False)  # a command says so whose second call goes on where the first stopped

@@ -420,7 +420,7 @@ def test_an_ablation_cannot_be_given_back_what_it_lacks(toy, tmp_path, ablation,
     name = f"nnUNetTrainer{ablation}"
     with pytest.raises(CILError, match=rf"{weight!r}, which {name} fixes at 0\.0\. Remove it"):
         make_trainer(name, names[0])
-    assert make_trainer(PGCD, names[0]).step_plan.hyperparameters == {weight: 20}
+    assert make_trainer("nnUNetTrainerPGCDPaper", names[0]).step_plan.hyperparameters == {weight: 20}
 
 
 @pytest.mark.parametrize(
