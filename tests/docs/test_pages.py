@@ -40,7 +40,7 @@ BUDGETS = {
     "docs/explanation/what-never-leaks.md": 315,
     "docs/explanation/what-it-costs.md": 390,
     "docs/explanation/what-is-trusted.md": 400,
-    "docs/results.md": 690,
+    "docs/results.md": 700,
     "docs/glossary.md": 320,
 }
 """Page -> the most words that it may have, code and tables included."""
