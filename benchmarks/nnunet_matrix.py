@@ -43,7 +43,7 @@ TOLERANCE = 1e-6
 
 APART, VALIDATED = "nnU-Net's Dice less ours", "Dice"
 PREDICTED, ENSEMBLE, POSTPROCESSED = "Dice of new cases", "Dice of the ensemble", "Dice, postprocessed"
-"""What is checked, as the stored rows name it."""
+"""Name what is checked, in the stored rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
