@@ -4,9 +4,10 @@
     python benchmarks/planned_runs.py --list
     python benchmarks/planned_runs.py --stages choice
 
-Every run is one call of benchmarks/study.py: a data set, methods and a fold, which all continue from the fold's initial model.
-What is finished is skipped. Stop it at any time; the next call goes on. The data sets must be planned and preprocessed, with
-the small plans and the split of benchmarks/notebook/2026-11-29-fair-comparison.md.
+Every run is a call of benchmarks/study.py: a data set, methods and a fold, which all continue from the fold's initial model.
+What is finished is skipped. Stop it at any time; the next call goes on, with the same nnUNet_results. Where the models are gone,
+remove the table of a pair that is not complete: a pair is one initial model. The data sets must be planned and preprocessed,
+with the small plans and the split of benchmarks/notebook/2026-11-29-fair-comparison.md.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from scores import read_rows
+from scores import Row, read_rows
 
 RESULTS = Path(__file__).parent / "results"
-STAGES = ("choice",)
+STAGES = "choice", "core"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,11 @@ class Protocol:
     num_steps: int
     minutes: float
 
-    def table(self, stage: str) -> Path:
-        """Returns the file of the scores of a stage."""
-        return RESULTS / f"{self.schedule}_{stage}.csv.gz"
+    def table(self, stage: str, fold: int) -> Path:
+        """Returns the file of the scores of a stage; each pair of the comparison has its own."""
+        return RESULTS / (
+            f"{self.schedule}_{stage}.csv.gz" if stage == "choice" else f"{self.schedule}_{stage}{fold}.csv.gz"
+        )
 
 
 PROTOCOLS = (
@@ -86,6 +89,14 @@ CHOICE = (
 )
 """Nine settings of four methods: tuned_trainers.py and lead_trainers.py in benchmarks/trainers."""
 
+SEPARATE = "Separate"
+
+CORE = (
+    *("PGCD", "MiB", "MiB_sampled", "PGCD_uniform", "LwF_sampled", "PseudoLabel_sampled", "MiB_imprinted", SEPARATE),
+    *("Joint", "PGCDPaper", "PGCD_teacher", "PGCD_permuted", "LwF", "PseudoLabel"),
+)
+"""The methods of a pair, the most telling first. ``sampled``: with PGCD's options; ``imprinted``: with these but the sampling."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -111,21 +122,34 @@ class Run:
         return self.protocol.minutes * len(self.methods) / 60
 
     @property
-    def command(self) -> list[str]:
-        """Returns the command line of it."""
-        p = self.protocol
-        study = [sys.executable, str(Path(__file__).with_name("study.py")), p.dataset, p.schedule, "-p", p.plans]
-        methods = ["-c", p.configuration, "--methods", *self.methods, "--folds", str(self.fold)]
-        return [*study, *methods, "--cases", *self.cases, "-o", str(p.table(self.stage))]
+    def table(self) -> Path:
+        """Returns the file of its scores."""
+        return self.protocol.table(self.stage, self.fold)
 
     @property
-    def num_done(self) -> int:
-        """Returns how many of its methods have scores after the last step."""
-        table = self.protocol.table(self.stage)
-        rows = read_rows(table) if table.is_file() else []
-        last, fold = str(self.protocol.num_steps), str(self.fold)
-        done = {row["trainer"] for row in rows if (row["step"], row["fold"]) == (last, fold)}
-        return sum(f"nnUNetTrainer{method}" in done for method in self.methods)
+    def commands(self) -> list[list[str]]:
+        """Returns its command lines, one a method, so that what an interruption leaves is scored."""
+        p = self.protocol
+        what = [p.dataset, p.schedule, "-p", p.plans, "-c", p.configuration, "--folds", str(self.fold)]
+        where = ["--cases", *self.cases, "-o", str(self.table)]
+        study, separate = (str(Path(__file__).with_name(f"{name}.py")) for name in ("study", "separate_models"))
+        scripts = {
+            method: [separate] if method == SEPARATE else [study, "--methods", method] for method in self.missing
+        }
+        return [[sys.executable, name, *what, *where, *options] for name, *options in scripts.values()]
+
+    @property
+    def missing(self) -> list[str]:
+        """Returns the methods without scores of all its cases after the last step."""
+        rows = read_rows(self.table) if self.table.is_file() else []
+        last = str(self.protocol.num_steps), str(self.fold)
+        done = {(name_in_plan(row), row["cases"]) for row in rows if (row["step"], row["fold"]) == last}
+        return [method for method in self.methods if any((method, cases) not in done for cases in self.cases)]
+
+
+def name_in_plan(row: Row) -> str:
+    """Returns what the plan calls the method of a row: its trainer, but for the separate models, which have one of another."""
+    return SEPARATE if row["method"] == SEPARATE else row["trainer"].removeprefix("nnUNetTrainer")
 
 
 def runs(stage: str) -> Iterator[Run]:
@@ -136,6 +160,10 @@ def runs(stage: str) -> Iterator[Run]:
                 yield Run(
                     protocol=protocol, stage=stage, fold=0, methods=CHOICE[first : first + 2], cases=("validation",)
                 )
+    else:
+        for fold in range(1, 6):
+            for protocol in PROTOCOLS:
+                yield Run(protocol=protocol, stage=stage, fold=fold, methods=CORE, cases=("validation", "test"))
 
 
 def table() -> str:
@@ -143,7 +171,7 @@ def table() -> str:
     lines = ["| stage | data set | fold | methods | hours | done |", "|---|---|---|---|---|---|"]
     for stage in STAGES:
         for run in runs(stage):
-            done = f"{run.num_done} of {len(run.methods)}"
+            done = f"{len(run.methods) - len(run.missing)} of {len(run.methods)}"
             cells = [stage, run.protocol.schedule, str(run.fold), ", ".join(run.methods), f"{run.hours:.1f}", done]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -154,14 +182,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="to run (default: all)")
     parser.add_argument("--datasets", nargs="+", help="IDs of the data sets to run (default: all)")
+    parser.add_argument("--folds", type=int, nargs="+", help="to run (default: all)")
     parser.add_argument("--list", action="store_true", help="print the plan, and what of it is done")
     args = parser.parse_args()
     if args.list:
         print(table())
         return
     for run in (run for stage in args.stages for run in runs(stage)):
-        if run.num_done < len(run.methods) and (args.datasets is None or run.protocol.dataset in args.datasets):
-            subprocess.run(run.command, check=True)
+        chosen = (args.datasets is None or run.protocol.dataset in args.datasets) and (
+            args.folds is None or run.fold in args.folds
+        )
+        for command in run.commands if chosen else ():
+            subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ import study
 
 from nnunet_cil.shipped import trainers_folder
 from nnunet_cil.training.catalogue import trainer_class
+from nnunet_cil.training.hyperparameters import settable
 from nnunet_cil.training.methods.pgcd_base import WEIGHTINGS
 
+OPTIONS = "new_class_start", "old_class_sampling", "teacher_volumes", "old_dice_weight"
 TRAINERS = Path(study.__file__).parent / "trainers"
 
 
@@ -74,3 +76,34 @@ def test_an_interrupted_plan_leaves_whole_pairs_of_methods():
     assert len(runs) == 3 * len(planned_runs.CHOICE) / 2
     assert [run.protocol.dataset for run in runs[:3]] == ["901", "904", "900"]
     assert len({run.methods for run in runs[:3]}) == 1
+
+
+@pytest.mark.usefixtures("_found_by_nnunet")
+def test_methods_of_a_pair_are_trainers_and_no_name_stands_for_two():
+    trainers = [name for name in planned_runs.CORE if name != planned_runs.SEPARATE]
+    found = [study.method_of_trainer(f"nnUNetTrainer{name}") for name in trainers]
+    assert len({(m.name, m.setting) for m in found}) == len(trainers)
+
+
+@pytest.mark.usefixtures("_found_by_nnunet")
+@pytest.mark.parametrize("rival", ["MiB", "LwF", "PseudoLabel"])
+def test_a_rival_of_a_pair_has_the_options_of_pgcd_that_are_not_fixed_in_it(rival):
+    pgcd, own = trainer_class("nnUNetTrainerPGCD"), trainer_class(f"nnUNetTrainer{rival}_sampled")
+    options = [name for name in OPTIONS if name in settable(own)]
+    assert {"new_class_start", "old_class_sampling", "teacher_volumes"} <= set(options)
+    assert {name: getattr(own, name) for name in options} == {name: getattr(pgcd, name) for name in options}
+
+
+def test_a_method_is_missing_until_all_its_cases_are_scored(monkeypatch, tmp_path):
+    monkeypatch.setattr(planned_runs, "RESULTS", tmp_path)
+    run = next(run for run in planned_runs.runs("core") if run.fold == 2)
+    assert run.missing == list(run.methods)
+    row = dict.fromkeys(scores.COLUMNS, "") | {"step": str(run.protocol.num_steps), "fold": "2"}
+    mib = {**row, "method": "MiB", "trainer": "nnUNetTrainerMiB"}
+    separate = {**row, "method": "Separate", "setting": "new_over_old", "trainer": "nnUNetTrainerFineTune"}
+    rows = [{**separate, "cases": cases} for cases in run.cases] + [{**mib, "cases": "test"}]
+    scores.write_rows(run.table, [*rows, {**mib, "cases": "validation", "step": "1"}])
+    assert run.missing == [name for name in run.methods if name != "Separate"]
+    assert len(run.commands) == len(run.missing)
+    scores.write_rows(run.table, [*rows, {**mib, "cases": "validation"}])
+    assert "MiB" not in run.missing
