@@ -163,7 +163,7 @@ def runs(stage: str) -> Iterator[Run]:
     else:
         for fold in range(1, 6):
             for protocol in PROTOCOLS:
-                yield Run(protocol=protocol, stage=stage, fold=fold, methods=CORE, cases=("validation", "test"))
+                yield Run(protocol=protocol, stage=stage, fold=fold, methods=CORE, cases=("validation",))
 
 
 def table() -> str:
