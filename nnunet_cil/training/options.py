@@ -22,7 +22,7 @@ NEW_CLASS_NOISE = fixed(1.0, "new_class_start is 'apart' with noise, 'balanced' 
 OLD_CLASS_SAMPLING = switch(False, "Centre patches on old classes, too, where the teacher sees them.")
 TEACHER_VOLUMES = switch(
     False,
-    "The teacher first segments whole training volumes, without stray regions of classes whose labels had none.",
+    "The teacher first segments whole training volumes, without stray regions of classes whose labels hardly had any.",
 )
 OLD_DICE_WEIGHT = number(0.0, "Weight of the Dice of old classes against the teacher's segmentation.")
 DISTILLATION_INTERVAL = whole_number(
