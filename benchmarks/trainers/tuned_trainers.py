@@ -57,10 +57,10 @@ METHODS: dict[type[nnUNetTrainerCIL], dict[str, dict[str, Any]]] = {
     nnUNetTrainerLwF: settings("lwf_weight", 100.0, further("lwf_weight", 100.0)),
     nnUNetTrainerPseudoLabel: {
         "balanced": {"new_class_start": "balanced"},
-        "imprinted": {"new_class_start": "imprinted"},
-        "sampled": {"new_class_start": "imprinted", "old_class_sampling": True},
+        "imprinted": {"new_class_start": "imprinted", "drop_strays": True},
+        "sampled": {"new_class_start": "imprinted", "old_class_sampling": True, "drop_strays": True},
         "patchwise": {"new_class_start": "imprinted", "teacher_volumes": False},
-        "apart": {"new_class_start": "apart", "old_class_sampling": True},
+        "apart": {"new_class_start": "apart", "old_class_sampling": True, "drop_strays": True},
         "fresh": {"old_class_sampling": True},
         "even": {"new_class_start": "balanced", "old_class_sampling": True},
         "local": {"new_class_start": "imprinted", "old_class_sampling": True, "teacher_volumes": False},

@@ -82,13 +82,16 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
     old_class_sampling = options.OLD_CLASS_SAMPLING
     teacher_volumes = options.TEACHER_VOLUMES
     old_dice_weight = options.OLD_DICE_WEIGHT
-    distillation_interval = fixed(1, "none of its terms may pause")
-    drop_strays = fixed(True, "teacher_volumes leaves strays out")
+    drop_strays = options.DROP_STRAYS
+    distillation_interval = fixed(1, options.NOT_ASKED)
     volume_trust = fixed(0.9)
     """How far the teacher's probabilities give way to its segmentation of the volume."""
 
     asks_teacher: ClassVar[bool] = True
     """The loss reads the teacher's output, and so changes with its whole volumes."""
+
+    teacher_weights: ClassVar[tuple[str, ...]] = ()
+    """The weights of the terms that ask the teacher, where the loss asks it in no other; with all at 0 it does not."""
 
     reads_partial_labels: ClassVar[bool] = False
     """The loss reads ``Batch.labelled``: the classes that the labels show may differ from case to case."""
@@ -128,6 +131,8 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         step_plan = read_step_plan(plans, dataset_json)
         self.check_hyperparameters(step_plan.hyperparameters, f"Schedule {step_plan.schedule}")
         hyperparameters.set_values(self, step_plan.hyperparameters)
+        if step_plan.has_regions:  # there is no background to start from
+            self.new_class_start = "fresh"
         check_data(type(self), step_plan, str(plans["dataset_name"]))
         self._lock = fold_lock(
             fold_folder(plans["dataset_name"], type(self).__name__, plans["plans_name"], configuration, fold)

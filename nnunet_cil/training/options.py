@@ -20,14 +20,18 @@ NEW_CLASS_START = choice(
 NEW_CLASS_NOISE = fixed(1.0, "new_class_start is 'apart' with noise, 'balanced' without")
 """How far weights start from a copy of the background's, under the start 'apart'."""
 OLD_CLASS_SAMPLING = switch(False, "Centre patches on old classes, too, where the teacher sees them.")
-TEACHER_VOLUMES = switch(
-    False,
-    "The teacher first segments whole training volumes, without stray regions of classes whose labels hardly had any.",
-)
+TEACHER_VOLUMES = switch(False, "The teacher first segments whole training volumes.")
+DROP_STRAYS = switch(True, "Leave stray regions of classes whose labels hardly had any out of these volumes.")
 OLD_DICE_WEIGHT = number(0.0, "Weight of the Dice of old classes against the teacher's segmentation.")
 DISTILLATION_INTERVAL = whole_number(
     1, "k: terms that ask the teacher are computed in every k-th iteration, k times as large.", low=1
 )
+
+NOT_ASKED = "its loss does not ask the teacher"
+"""The reason of a trainer that fixes ``distillation_interval`` at 1."""
+
+LABELS_OF_TEACHER = "its labels need the teacher in every iteration"
+"""The reason of one whose teacher fills the labels."""
 
 OWN_OLD_DICE = "its loss has a Dice of the old classes already"
 """The reason of a trainer that fixes ``old_dice_weight`` at 0."""
@@ -48,13 +52,19 @@ def check_options(trainer: type[nnUNetTrainerCIL], values: Mapping[str, Any], wh
     def value(name: str) -> Any:
         return values.get(name, getattr(trainer, name))
 
-    asks = trainer.asks_teacher or value("old_dice_weight") or value("old_class_sampling")
-    if value("teacher_volumes") and not asks:
+    weights = [f"{name} 0" for name in trainer.teacher_weights if not value(name)]
+    asks = trainer.asks_teacher and (not trainer.teacher_weights or len(weights) < len(trainer.teacher_weights))
+    why = f", with {' and '.join(weights)}" if trainer.asks_teacher and not asks else ""
+    does_not_ask = f"changes nothing in {trainer.__name__}, whose loss does not ask the teacher{why}. Remove it"
+    if value("teacher_volumes") and not (asks or value("old_dice_weight") or value("old_class_sampling")):
+        raise CILError(f"{where}: teacher_volumes {does_not_ask}, or set old_class_sampling to true.")
+    if "drop_strays" in values and not value("teacher_volumes"):
         raise CILError(
-            f"{where}: teacher_volumes changes nothing in {trainer.__name__}, whose loss does not ask the teacher. Remove it, "
-            "or set old_class_sampling to true."
+            f"{where}: drop_strays changes nothing without the teacher's volumes. Remove it, or set teacher_volumes to true."
         )
     interval = value("distillation_interval")
+    if interval > 1 and not (asks or value("old_dice_weight")):
+        raise CILError(f"{where}: distillation_interval {interval} {does_not_ask}.")
     if interval > 1 and value("old_dice_weight") and not value("teacher_volumes"):
         raise CILError(
             f"{where}: distillation_interval {interval} saves nothing without teacher_volumes, since the Dice of old classes "

@@ -16,7 +16,7 @@ from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.training.hyperparameters import settable
 from nnunet_cil.training.methods.pgcd_base import WEIGHTINGS
 
-OPTIONS = "new_class_start", "old_class_sampling", "teacher_volumes", "old_dice_weight"
+OPTIONS = "new_class_start", "old_class_sampling", "teacher_volumes", "drop_strays", "old_dice_weight"
 TRAINERS = Path(study.__file__).parent / "trainers"
 
 

@@ -128,7 +128,7 @@ def test_every_trainer_says_what_its_hyperparameters_mean_and_holds_them_in_rang
 def test_the_papers_terms_have_their_constants_and_every_option_of_ours_off():
     terms = {"pgcd_weight": 10, "pgcd_weighting": "prototypes", "dapd_weight": 1}
     options = {"new_class_start": "balanced", "distillation_interval": 1}
-    options |= dict.fromkeys(("old_class_sampling", "teacher_volumes", "old_dice_weight"), 0)
+    options |= dict.fromkeys(("old_class_sampling", "teacher_volumes", "old_dice_weight"), 0) | {"drop_strays": True}
     paper = nnUNetTrainerPGCDPaper
     assert {name: getattr(paper, name) for name in settable(paper)} == {**terms, **options}
     constants = {
@@ -139,7 +139,7 @@ def test_the_papers_terms_have_their_constants_and_every_option_of_ours_off():
         "similarity_temperature": 0.1,
     }
     constants |= {"prototype_refresh": 0, "prototype_confidence": 0.9}  # the latter for models without prototypes
-    of_others = {"drop_strays": True, "volume_trust": 0.9, "new_class_noise": 1}  # of teacher_volumes, of another start
+    of_others = {"volume_trust": 0.9, "new_class_noise": 1}  # of teacher_volumes, of another start
     held = {name: getattr(paper, name) for name in declared(paper) if name not in settable(paper)}
     assert held == {**constants, **of_others}
 

@@ -16,7 +16,7 @@ from nnunet_cil.training.methods.lwf import LwFLoss
 from nnunet_cil.training.methods.mib import MiBLoss
 
 K, N, IGNORE = 3, 1, 4
-OWN_DICE = ["FineTune", "Joint", "PseudoLabel", "Replay"]
+OWN_DICE = ["FineTune", "Joint", "PseudoLabel"]
 OPTIONS = ["new_class_start", "old_class_sampling", "teacher_volumes", "old_dice_weight"]
 
 
@@ -87,7 +87,45 @@ def test_methods_that_distil_take_every_option(toy, method):
             for start in ("balanced", "apart")
         ),
         ("MiB", {"distillation_interval": 4, "old_dice_weight": 1}, "4 saves nothing without teacher_volumes"),
-        ("EWC", {"distillation_interval": 4}, "fixes at 1: none of its terms may pause. Remove it."),
+        *(
+            (m, {"distillation_interval": 4}, "fixes at 1: its loss does not ask the teacher. Remove it.")
+            for m in ("EWC", "FineTune", "Frozen", "Joint", "Replay")
+        ),
+        *(
+            (m, {"distillation_interval": 4}, "fixes at 1: its labels need the teacher in every iteration. Remove it.")
+            for m in ("PLOP", "PseudoLabel")
+        ),
+        *(
+            (m, {"drop_strays": value}, "drop_strays changes nothing without the teacher's volumes. Remove it, or set")
+            for m, value in (("MiB", False), ("PGCDPaper", True), ("EWC", False))
+        ),
+        ("PseudoLabel", {"drop_strays": True, "teacher_volumes": False}, "drop_strays changes nothing without"),
+        ("Joint", {"drop_strays": False}, "fixes at True: no teacher is asked. Remove it."),
+        *(
+            (
+                m,
+                {**values, option: value},
+                f"{option}{text} changes nothing in nnUNetTrainer{m}, whose loss does not ask the",
+            )
+            for m, values in (
+                ("MiB", {"mib_weight": 0}),
+                ("EWF", {"mib_weight": 0}),
+                ("LwF", {"lwf_weight": 0}),
+                ("ILT", {"lwf_weight": 0, "feature_weight": 0}),
+                ("PGCDPaper", {"pgcd_weight": 0, "dapd_weight": 0}),
+            )
+            for option, value, text in (("teacher_volumes", True, ""), ("distillation_interval", 3, " 3"))
+        ),
+        (
+            "PGCDOnly",
+            {"pgcd_weight": 0, "old_dice_weight": 0, "distillation_interval": 2},
+            "whose loss does not ask the teacher, with pgcd_weight 0 and",
+        ),
+        (
+            "ILT",
+            {"lwf_weight": 0, "teacher_volumes": True},
+            "changes nothing in nnUNetTrainerILT with lwf_weight 0, since",
+        ),
     ],
 )
 def test_what_an_option_cannot_mean_is_refused(toy, method, values, message):
@@ -106,6 +144,12 @@ def test_what_an_option_cannot_mean_is_refused(toy, method, values, message):
         ("Joint", {"new_class_start": "imprinted"}),
         ("LwF", {"new_class_start": "apart"}),
         ("MiB", {"distillation_interval": 4, "old_dice_weight": 1, "teacher_volumes": True}),
+        ("MiB", {"mib_weight": 0, "old_dice_weight": 1, "teacher_volumes": True}),
+        ("ILT", {"lwf_weight": 0, "distillation_interval": 2}),
+        ("ILT", {"lwf_weight": 0, "old_class_sampling": True, "teacher_volumes": True}),
+        ("PLOP", {"teacher_volumes": True, "drop_strays": False}),
+        ("PseudoLabel", {"drop_strays": True}),
+        ("Replay", {"old_dice_weight": 1, "teacher_volumes": True}),
     ],
 )
 def test_what_an_option_can_mean_is_taken(toy, method, values):

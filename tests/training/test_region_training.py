@@ -84,6 +84,7 @@ def test_old_channels_of_the_student_start_as_the_teachers(root):
     shutil.rmtree(trainer.output_folder)
     trainer = make_trainer(PGCD, "nnUNetPlans_toy_step1")
     trainer.on_train_start()
+    assert trainer.new_class_start == "fresh", "PGCD's own start needs the background; the record says what was done"
     images = torch.randn(1, 1, 16, 16, 16)
     trainer.set_deep_supervision_enabled(False)
     student = trainer.network.eval()(images)

@@ -39,7 +39,7 @@ class nnUNetTrainerFrozen(nnUNetTrainerCIL):
     new_class_start = choice(
         "fresh",
         ("fresh", "imprinted"),
-        "As in other trainers; the starts that change the background's bias are left out.",
+        "As in other trainers, but for the starts that would change the background's bias.",
     )
     old_dice_weight = fixed(0.0, "its old channels do not learn")
 

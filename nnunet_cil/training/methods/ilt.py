@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional as F
 
+from nnunet_cil.errors import CILError
 from nnunet_cil.networks.architectures import encoder_stages
 from nnunet_cil.networks.features import StageReader
 from nnunet_cil.training.batch import Batch
@@ -40,6 +44,19 @@ class nnUNetTrainerILT(nnUNetTrainerLwF):
     """Incremental Learning Techniques (Michieli & Zanuttigh 2019, https://arxiv.org/abs/1907.13372)."""
 
     feature_weight = number(100.0, "Weight of the bottlenecks' squared distance.")
+    teacher_weights = "lwf_weight", "feature_weight"
+
+    @classmethod
+    def check_hyperparameters(cls, values: Mapping[str, Any], where: str) -> None:
+        """Refuses what the base refuses, and volumes that no term reads."""
+        super().check_hyperparameters(values, where)
+        distils, volumes = (values.get(name, getattr(cls, name)) for name in ("lwf_weight", "teacher_volumes"))
+        others = [name for name in ("old_dice_weight", "old_class_sampling") if values.get(name, getattr(cls, name))]
+        if volumes and not distils and not others:
+            raise CILError(
+                f"{where}: teacher_volumes changes nothing in {cls.__name__} with lwf_weight 0, since features do not come from "
+                "them. Remove it, or set lwf_weight above 0."
+            )
 
     def build_step_loss(self) -> StepLoss:
         """Builds L_seg + 100 L_LwF + 100 times the bottlenecks' squared distance, by default."""

@@ -35,6 +35,7 @@ class nnUNetTrainerJoint(nnUNetTrainerCIL):
     asks_teacher = False
     old_class_sampling = fixed(False, "its labels show the old classes to the sampler already")
     teacher_volumes = fixed(False, "its labels show the old classes, so that no teacher is asked")
+    drop_strays = fixed(True, "no teacher is asked")
     old_dice_weight = fixed(0.0, OWN_OLD_DICE)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from nnunet_cil.losses.distillation import distillation_loss
@@ -45,6 +47,7 @@ class nnUNetTrainerLwF(nnUNetTrainerCIL):
 
     lwf_weight = number(100.0, "Weight of the distillation.")
     distillation_interval = DISTILLATION_INTERVAL
+    teacher_weights: ClassVar[tuple[str, ...]] = ("lwf_weight",)
 
     def build_step_loss(self) -> StepLoss:
         """Builds L_seg + 100 L_LwF, by default."""

@@ -42,6 +42,7 @@ class nnUNetTrainerMiB(nnUNetTrainerCIL):
     new_class_start = "balanced"
     mib_weight = number(10.0, "Weight of the unbiased distillation.")
     distillation_interval = DISTILLATION_INTERVAL
+    teacher_weights = ("mib_weight",)
 
     def build_step_loss(self) -> StepLoss:
         """Builds L_seg + 10 L_UKD, by default."""

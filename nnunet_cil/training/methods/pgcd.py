@@ -12,6 +12,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerPGCDBase):
     new_class_start = "imprinted"
     old_class_sampling = True
     teacher_volumes = True
+    drop_strays = fixed(True, "nnUNetTrainerPGCDPaper may keep them")
     old_dice_weight = 0.25
     pgcd_weight = 3.0
     pgcd_merge = fixed(False)

@@ -24,6 +24,7 @@ class nnUNetTrainerPGCDBase(nnUNetTrainerCIL):
     reads_partial_labels = True
     new_class_start = "balanced"
     distillation_interval = DISTILLATION_INTERVAL
+    teacher_weights = "pgcd_weight", "dapd_weight"
     pgcd_weight = number(10.0, "Weight of PGCD.")
     pgcd_beta = fixed(3.0, "a trainer of your own may set another")
     """How much more PGCD weighs a voxel that looks like the class's prototype."""

@@ -15,55 +15,71 @@ from nnunet_cil.networks.architectures import encoder_stages
 from nnunet_cil.networks.features import StageReader
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
-from nnunet_cil.training.hyperparameters import number
+from nnunet_cil.training.hyperparameters import fixed, number
+from nnunet_cil.training.options import LABELS_OF_TEACHER
 from nnunet_cil.training.step_loss import LossSetup, StepLoss, resized
 
 POD_SCALES = (1, 2, 4)
 
 
 class PLOPLoss(StepLoss):
-    """L = L_seg + pod_weight sqrt((K+N)/N) 1/n sum_l ||Psi(x_l) - Psi(x'_l)||, over n layers.
+    """L = L_seg + sqrt((K+N)/N) 1/n sum_l w_l ||Psi(x_l) - Psi(x'_l)||, over n layers.
 
-    The layers are the encoder's stages and the decoder's end. L_seg, at every scale: nu times the cross-entropy against
+    The layers are the encoder's stages and the decoder's end, of weight pod_weight, and the logits, of weight
+    pod_logits_weight, the student's new ones added to the background's. L_seg, at every scale: nu times the cross-entropy against
     labels that the teacher fills where it is confident (u < tau_c; other unlabelled voxels do not count), nu the share of
     filled voxels of an image, + Dice of the new classes.
     Source: Douillard et al. 2021, https://arxiv.org/abs/2011.11390; the Dice is ours.
     """
 
     def __init__(
-        self, setup: LossSetup, *, student: StageReader, teacher: StageReader, thresholds: Tensor, pod_weight: float
+        self,
+        setup: LossSetup,
+        *,
+        student: StageReader,
+        teacher: StageReader,
+        thresholds: Tensor,
+        pod_weight: float,
+        pod_logits_weight: float,
     ) -> None:
-        """Takes readers of the encoders' stages; thresholds (K,) float32 on the device; pod_weight with the root in it."""
+        """Takes readers of the encoders' stages; thresholds (K,) float32 on the device; weights with the root in them."""
         super().__init__(setup)
         self.readers = student, teacher
         self._student_stages, self._teacher_stages = student, teacher
         self.thresholds = thresholds
-        self.pod_weight = pod_weight
+        self.pod_weight, self.pod_logits_weight = pod_weight, pod_logits_weight
 
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Returns the terms segmentation, dice and pod."""
         log_probs = self.log_probs(logits)
-        accepted, share = self._accepted(targets[0], batch.teacher_probs)
+        accepted, share = self._accepted(targets[0], batch)
 
         def cross_entropy(own: Tensor, target: Tensor) -> Tensor:
             return self._cross_entropy(own, target, accepted, share)
 
-        student = [*self._student_stages.take(), batch.features]
-        teacher = [*self._teacher_stages.take(), batch.teacher.features]
-        distances = [local_pod_distance(x, y, POD_SCALES) for x, y in zip(student, teacher, strict=True)]
         return {
             "segmentation": self.over_scales(cross_entropy, log_probs, targets),
             "dice": self.over_scales(self.new_dice, log_probs, targets),
-            "pod": self.pod_weight * torch.stack(distances).mean(),
+            "pod": self._pod(logits[0], batch),
         }
 
-    def _accepted(self, target: Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
+    def _pod(self, logits: Tensor, batch: Batch) -> Tensor:
+        student = [*self._student_stages.take(), batch.features]
+        teacher = [*self._teacher_stages.take(), batch.teacher.features]
+        distances = [local_pod_distance(x, y, POD_SCALES) for x, y in zip(student, teacher, strict=True)]
+        background = logits[:, :1] + logits[:, self.num_old :].sum(1, keepdim=True)
+        merged = torch.cat([background, logits[:, 1 : self.num_old]], 1)
+        of_logits = self.pod_logits_weight * local_pod_distance(merged, batch.teacher.logits, POD_SCALES)
+        return (self.pod_weight * torch.stack(distances).sum() + of_logits) / (len(distances) + 1)
+
+    def _accepted(self, target: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns the teacher's confident classes, and their share of each image's unlabelled voxels.
 
-        Classes are (batch, 1, *spatial), -1 elsewhere; the share is (batch,), 1 where everything is labelled.
+        Classes are (batch, 1, *spatial), -1 elsewhere; the share is (batch,), 1 where everything is labelled. With the teacher's
+        volumes the classes are theirs; how sure it is, its probabilities on the patch say.
         """
-        predicted = most_probable(probs)
-        confident = normalised_entropy(probs) < self.thresholds[predicted]
+        predicted = batch.teacher_classes
+        confident = normalised_entropy(batch.teacher_logits.float().softmax(1)) < self.thresholds[predicted]
         unlabelled = target[:, 0] == 0
         count, total = (confident & unlabelled).flatten(1).sum(1), unlabelled.flatten(1).sum(1)
         share = torch.where(total > 0, count / total.clamp(min=1), 1.0)
@@ -87,6 +103,8 @@ class nnUNetTrainerPLOP(nnUNetTrainerCIL):
     new_class_start = "balanced"
     pod_weight_2d = number(0.01, "Weight of local POD in a 2D configuration.")
     pod_weight_3d = number(0.0005, "Weight of local POD in a 3D configuration.")
+    pod_logits_weight = number(0.0005, "Weight of local POD on the logits.")
+    distillation_interval = fixed(1, LABELS_OF_TEACHER)
     entropy_floor = number(0.001, "Least threshold on the entropy of a pseudo-label.", high=1)
 
     def begin_step(self, inherited: dict[str, Tensor]) -> None:
@@ -108,11 +126,12 @@ class nnUNetTrainerPLOP(nnUNetTrainerCIL):
         """Builds the loss on pseudo-labels and local POD."""
         assert self.teacher is not None
         weight = self.pod_weight_2d if len(self.configuration_manager.patch_size) == 2 else self.pod_weight_3d
-        seen = 1 + len(self.step_plan.seen_classes)
+        root = math.sqrt((1 + len(self.step_plan.seen_classes)) / len(self.step_plan.new_classes))
         return PLOPLoss(
             self.loss_setup(),
             student=StageReader(encoder_stages(self.bare_network)),
             teacher=StageReader(encoder_stages(self.teacher.network)),
             thresholds=self.method_state["thresholds"].to(self.device),
-            pod_weight=weight * math.sqrt(seen / len(self.step_plan.new_classes)),
+            pod_weight=weight * root,
+            pod_logits_weight=self.pod_logits_weight * root,
         )

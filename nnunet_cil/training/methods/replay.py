@@ -19,8 +19,7 @@ from nnunet_cil.losses.regions import region_cross_entropy
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.data import StepDataset, label_sets
-from nnunet_cil.training.hyperparameters import fixed, whole_number
-from nnunet_cil.training.options import OWN_OLD_DICE
+from nnunet_cil.training.hyperparameters import whole_number
 from nnunet_cil.training.region_terms import RegionTerms
 from nnunet_cil.training.step_loss import StepLoss
 
@@ -108,7 +107,6 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
     keeps_cases = True
     asks_teacher = False
     new_class_start = "balanced"
-    old_dice_weight = fixed(0.0, OWN_OLD_DICE)
     replay_cases = whole_number(4, "Old training cases that are kept.", low=1, high=1_000_000)
 
     @cached_property

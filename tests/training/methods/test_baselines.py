@@ -191,6 +191,7 @@ def test_plop(data):
         teacher=Stages(stages),
         thresholds=thresholds,
         pod_weight=0.5,
+        pod_logits_weight=0.3,
     )
     terms = terms_of(loss, data)
 
@@ -229,7 +230,22 @@ def test_plop(data):
     layers = [(x + 0.1, x) for x in stages] + [(data.features, data.teacher.features)]
     distances = [slow_pod(a, b, (1, 2, 4)) for a, b in layers]
     # these axes are not all divisible by 4; the reference cuts as PyTorch's adaptive pooling does
-    assert terms["pod"].item() == pytest.approx(0.5 * sum(distances) / 3, rel=1e-4)
+    student, teacher = data.logits[0].detach(), data.teacher.logits
+    merged = torch.stack([student[:, 0] + student[:, K:].sum(1), *(student[:, c] for c in range(1, K))], 1)
+    expected = (0.5 * sum(distances) + 0.3 * slow_pod(merged, teacher, (1, 2, 4))) / 4
+    assert terms["pod"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_plop_takes_the_classes_of_the_volumes_where_the_teacher_is_sure_on_the_patch(data):
+    thresholds = torch.tensor([0.9, 0.6, 0.8])
+    loss = PLOPLoss(setup(), student=None, teacher=None, thresholds=thresholds, pod_weight=0, pod_logits_weight=0)
+    carried = torch.randint(0, K, data.targets[0][:, 0].shape)
+    batch = make_batch(data.teacher, carried=carried)
+    accepted, _ = loss._accepted(data.targets[0], batch)
+    p = data.teacher.logits.softmax(1)
+    sure = -(p * p.log()).sum(1) / math.log(K) < thresholds[carried]
+    assert (sure & (carried != p.argmax(1))).sum() > 0
+    assert torch.equal(accepted[:, 0], torch.where(sure, carried, -1))
 
 
 def slow_pod(x, y, scales):
@@ -574,6 +590,7 @@ def test_plop_weighs_pod_by_the_share_of_new_classes_and_by_dimension(toy, tmp_p
         trainer = make_trainer("nnUNetTrainerPLOP", names[1], configuration=configuration)
         trainer.on_train_start()
         assert trainer.loss.pod_weight == pytest.approx(weight * math.sqrt(5 / 2))
+        assert trainer.loss.pod_logits_weight == pytest.approx(0.0005 * math.sqrt(5 / 2))
 
 
 def test_ewc_starts_without_a_penalty_and_continues_in_2d(toy, tmp_path):
