@@ -7,7 +7,8 @@
 methods on one initial model: a table and a fold. --primary names the one comparison that was chosen before the runs: its first
 method less its second, in all classes, in the mean over the data sets. That method is compared with every other one; the p values
 of all other comparisons are corrected for their number (Holm). Intervals are those of ``nnunet_cil evaluate``; over several data
-sets each is drawn independently, and the mean over them taken. Methods that lack a step are left out, and named.
+sets each is drawn independently, and the mean over them taken; it has no interval where one has one pair and another several.
+Methods that lack a step are left out, and named.
 """
 
 from __future__ import annotations
@@ -182,6 +183,16 @@ def compared(studies: Sequence[Study], method: str, rival: str) -> list[tuple[st
     return list(zip(names, corrected(found), strict=True))
 
 
+def without_interval(lines: Sequence[tuple[str, Difference]]) -> str:
+    """Says which data sets keep the mean over them from an interval."""
+    unknown = {(d.other, d.group) for _, d in lines if d.over == "nothing"}
+    alone = {name: None for name, d in lines if (d.other, d.group) in unknown and d.over == "patients"}
+    names = ", ".join(alone)
+    return (
+        f"No interval for the mean: one pair of {names}, several of another. Train more, or leave {names} out of --on."
+    )
+
+
 def overview_table(study: Study, method: str) -> Table:
     """Returns one line a method of a data set, the best first, with its difference to one of them in all classes.
 
@@ -237,6 +248,8 @@ def main() -> None:
         table = differences_table([asdict(d) for _, d in lines])
         body = [[name, *cells] for (name, _), cells in zip(lines, table.body, strict=True)]
         print(f"Differences, with intervals of 95 %\n\n{Table(['data', *table.header], body).markdown()}")
+        if any(d.over == "nothing" for _, d in lines):
+            print(f"\n{without_interval(lines)}")
 
 
 if __name__ == "__main__":

@@ -68,6 +68,9 @@ def difference_interval(samples: Sequence[Sample], *, num_replicates: int = NUM_
     The t interval is over the means of trainings where they are fewer than ``FEW``, and of patients where these are. Over several
     data sets it is Welch's.
 
+    There is no interval where some data sets have one training and others several: it would leave out what the trainings of the
+    former vary by.
+
     Args:
         samples: one a data set.
         num_replicates: of the bootstrap.
@@ -75,7 +78,8 @@ def difference_interval(samples: Sequence[Sample], *, num_replicates: int = NUM_
     difference = float(np.mean([statistic(sample) for sample in samples]))
     nothing = Interval(difference=difference, low=math.nan, high=math.nan, p=math.nan, is_t=False)
     units = [[_means_of_trainings(s) for s in samples], [_means_of_patients(s) for s in samples]]
-    if math.isnan(difference) or not any(len(means) > 1 for kind in units for means in kind):
+    is_alone = {len(means) == 1 for means in units[0]}
+    if math.isnan(difference) or len(is_alone) > 1 or not any(len(means) > 1 for kind in units for means in kind):
         return nothing
     found = _percentiles(difference, samples, num_replicates)
     for kind in units:

@@ -19,6 +19,9 @@ Group = Literal["old", "new_when_learnt", "all"]
 GROUPS: dict[Group, str] = {"old": "old", "new_when_learnt": "new, when learnt", "all": "all"}
 """Group of classes -> its name in tables."""
 
+Over = Literal["patients and trainings", "patients", "nothing"]
+"""What an interval is over."""
+
 _KEY = ["fold", "case", "column"]
 
 
@@ -48,9 +51,10 @@ class Difference:
         num_cases: that have a Dice with both.
         num_left_out: Dice values, of a case, class and training, that one has and the other has not.
         difference: mean over classes of the mean over trainings and cases.
-        low: lower end of its interval, 95 %; NaN where there is one case and one training.
+        low: lower end of its interval, 95 %; NaN where there is one case and one training, or ``over`` is nothing.
         high: upper end.
-        over: what the interval is over: patients and trainings, or patients alone where there is one training.
+        over: what the interval is over: patients and trainings; patients alone where there is one training; nothing where some
+            data sets have one training and others several.
         interval: how it was found.
         p: two-sided, of the same draws or t distribution as the interval.
         p_corrected: after Holm (1979), over all but the primary one, whose p needs no correction.
@@ -66,7 +70,7 @@ class Difference:
     difference: float
     low: float
     high: float
-    over: Literal["patients and trainings", "patients"]
+    over: Over
     interval: Literal["bootstrap", "t"]
     p: float
     p_corrected: float
@@ -126,26 +130,32 @@ def differences(scores: Sequence[Scores], method: str, other: str) -> list[Diffe
         if any(part.num_cases == 0 for part in parts):
             continue
         interval = difference_interval([part.sample for part in parts])
-        num_trainings = min(part.num_trainings for part in parts)
+        num_trainings = [part.num_trainings for part in parts]
         found.append(
             Difference(
                 group=group,
                 method=method,
                 other=other,
                 is_primary=False,
-                num_trainings=num_trainings,
+                num_trainings=min(num_trainings),
                 num_cases=sum(part.num_cases for part in parts),
                 num_left_out=sum(part.num_left_out for part in parts),
                 difference=interval.difference,
                 low=interval.low,
                 high=interval.high,
-                over="patients and trainings" if num_trainings > 1 else "patients",
+                over=_over(num_trainings),
                 interval="t" if interval.is_t else "bootstrap",
                 p=interval.p,
                 p_corrected=interval.p,
             )
         )
     return found
+
+
+def _over(num_trainings: Sequence[int]) -> Over:
+    if min(num_trainings) > 1:
+        return "patients and trainings"
+    return "patients" if max(num_trainings) == 1 else "nothing"
 
 
 def corrected(found: Sequence[Difference]) -> list[Difference]:

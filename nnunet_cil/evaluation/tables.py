@@ -181,7 +181,7 @@ def differences_table(differences: Sequence[Mapping[str, Any]]) -> Table:
             GROUPS[d["group"]],
             pair_text(d),
             f"{d['difference']:+.3f}",
-            interval_text(d["low"], d["high"], is_t=d["interval"] == "t"),
+            _interval_cell(d),
             p_text(d["p"]),
             "primary" if d["is_primary"] else p_text(d["p_corrected"]),
             *(str(d[key]) for key in ("num_trainings", "num_cases", "num_left_out")),
@@ -190,6 +190,12 @@ def differences_table(differences: Sequence[Mapping[str, Any]]) -> Table:
     ]
     header = ["classes", "difference", "mean", "interval", "p", "p corrected", "trainings", "cases", "left out"]
     return Table(header, body, num_labels=2)
+
+
+def _interval_cell(d: Mapping[str, Any]) -> str:
+    if d["over"] == "nothing":
+        return "none: a data set has 1 training"
+    return interval_text(d["low"], d["high"], is_t=d["interval"] == "t")
 
 
 def pair_text(difference: Mapping[str, Any]) -> str:

@@ -123,3 +123,12 @@ def test_distances_are_a_column_where_a_study_has_kept_them(tables, tmp_path):
     assert {row[scores.DISTANCE] for row in rows} == {"", "2.0"}
     scores.write_rows(tmp_path / "without.csv", [{name: row[name] for name in scores.COLUMNS} for row in rows])
     assert tuple(scores.read_rows(tmp_path / "without.csv")[0]) == scores.COLUMNS
+
+
+def test_data_sets_of_one_pair_and_of_several_have_a_mean_without_an_interval(run, tables):
+    other = "hippocampus_1-1_disjoint_cpu"
+    printed, lines = run("--primary", "MiB", "LwF", *on(*tables[:2]), "--on", other, tables[2])
+    found = [line for line in lines if line[0] == compare.MEAN]
+    assert {tuple(line[4:6]) for line in found} == {("none: a data set has 1 training", "")}
+    assert f"No interval for the mean: one pair of {other}, several of another. Train more" in printed
+    assert "No interval" not in run("--primary", "MiB", "LwF", *on(*tables[:2]), *on(*tables[1:]))[0]

@@ -117,6 +117,24 @@ def test_the_t_interval_of_several_data_sets_is_welchs():
     assert (found.high - found.low) / 2 == pytest.approx(t.isf(0.025, freedom) * math.sqrt(sum(variances)) / 2)
 
 
+def test_one_training_of_a_data_set_and_several_of_another_have_no_interval():
+    """The former's trainings vary, too, by nobody knows what."""
+    one, several = sample(drawn(1, 25, 2, mean=4)), sample(drawn(4, 25, 2, mean=5, seed=9))
+    for samples in ([one, several], [several, several, one]):
+        found = difference_interval(samples)
+        assert found.difference == pytest.approx(np.mean([statistic(s) for s in samples]))
+        assert np.isnan([found.low, found.high, found.p]).all()
+    for samples in ([one], [one, one], [several, several]):
+        assert difference_interval(samples).low > 0
+
+
+def test_a_training_without_any_value_does_not_count():
+    empty = drawn(3, 25, 2, mean=4)
+    empty[1:] = NAN
+    assert math.isnan(difference_interval([sample(empty), sample(drawn(4, 25, 2))]).p)
+    assert difference_interval([sample(empty), sample(drawn(1, 25, 2, mean=4))]).low > 0
+
+
 @pytest.mark.parametrize(
     ("ps", "corrected"),
     [

@@ -1,13 +1,15 @@
 """Differences of two methods: which scores they are over, and which of them are corrected."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from nnunet_cil.evaluation.bootstrap import Sample, difference_interval, holm
-from nnunet_cil.evaluation.differences import Scores, differences, evaluated_differences
+from nnunet_cil.evaluation.differences import Scores, corrected, differences, evaluated_differences
 from nnunet_cil.evaluation.scores import score_table
+from nnunet_cil.evaluation.tables import differences_table
 
 NAN = math.nan
 STEPS = (("a",), ("b",), ("c",))
@@ -138,3 +140,18 @@ def test_the_mean_over_data_sets_weighs_each_alike_and_names_the_fewest_training
     (found,) = differences([Scores(table=t, steps=STEPS[:1]) for t in (first, second)], "x", "y")
     assert found.difference == pytest.approx(0.15)
     assert (found.num_trainings, found.num_cases) == (2, 34)
+
+
+def test_data_sets_of_one_training_and_of_several_have_a_mean_without_an_interval():
+    """Its p counts for no correction, and the table says why there is none."""
+    values = np.random.default_rng(2).uniform(0.6, 0.9, (2, 3, 15))
+    several = table(x=last(values[0]), y=last(values[1] - 0.4))
+    one = table(x=last(values[0, :1]), y=last(values[1, :1] - 0.3))
+    data = [Scores(table=t, steps=STEPS[:1]) for t in (one, several)]
+    found = corrected([d for part in (data, data[:1], data[1:]) for d in differences(part, "x", "y")])
+    assert [d.over for d in found] == ["nothing", "patients", "patients and trainings"]
+    assert np.isnan([found[0].low, found[0].high, found[0].p, found[0].p_corrected]).all()
+    assert [d.p_corrected for d in found[1:]] == holm([d.p for d in found[1:]])
+    cells = [line[3] for line in differences_table([asdict(d) for d in found]).body]
+    assert cells[0] == "none: a data set has 1 training"
+    assert all(" to " in cell for cell in cells[1:])
