@@ -62,14 +62,19 @@ class Study:
         """Reads the tables of a schedule; of the methods named, or of all where none is.
 
         Raises:
-            SystemExit: a file is missing, or a method named is nowhere.
+            SystemExit: a file is missing or there twice, has a row twice, or a method named is nowhere.
         """
         schedule = load_schedule(schedule_file(schedule_name))
+        files = list(files)
         rows: list[dict[str, Any]] = []
         costs: dict[str, list[Mapping[str, Any]]] = {}
         for file in files:
             if not file.is_file():
                 raise SystemExit(f"{file} is missing.")
+            if sum(map(file.samefile, filter(Path.exists, files))) > 1:
+                raise SystemExit(
+                    f"{file} is named twice for {schedule.name}: its pairs would count twice. Name it once."
+                )
             rows += _rows(file, cases)
             if costs_file(file).is_file():
                 for method, folds in json.loads(costs_file(file).read_text(), object_hook=_without_none).items():
@@ -108,12 +113,16 @@ def _without_none(content: dict[str, Any]) -> dict[str, Any]:
 
 def _rows(file: Path, cases: str) -> list[dict[str, Any]]:
     """Returns rows of ``score_table``; those of an initial model once for each method that continues from it."""
-    found, initial = [], []
+    found, initial, known = [], [], set()
     methods: dict[str, dict[str, None]] = {}
     for row in read_rows(file):
         if row["cases"] != cases:
             continue
-        step, fold = int(row["step"]), f"{file.name} {row['fold']}"
+        key = row_name(row), *(row[name] for name in ("fold", "case", "class"))
+        if key in known:
+            raise SystemExit("{} has two rows of {}, fold {}, case {}, {}: remove one.".format(file, *key))
+        known.add(key)
+        step, fold = int(row["step"]), f"{file} {row['fold']}"
         scores = {name: float(row[name]) if row.get(name) else math.nan for name in ("dice", "hd95_mm")}
         entry = {"step": step, "fold": fold, "case": row["case"], "class": row["class"], "unit": "mm", **scores}
         if step == 0:

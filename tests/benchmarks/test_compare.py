@@ -132,3 +132,29 @@ def test_data_sets_of_one_pair_and_of_several_have_a_mean_without_an_interval(ru
     assert {tuple(line[4:6]) for line in found} == {("none: a data set has 1 training", "")}
     assert f"No interval for the mean: one pair of {other}, several of another. Train more" in printed
     assert "No interval" not in run("--primary", "MiB", "LwF", *on(*tables[:2]), *on(*tables[1:]))[0]
+
+
+def test_tables_of_one_name_are_of_different_pairs(run, tables):
+    """Each has a fold 0; its pairs and costs stay its own."""
+    places = [file.parent / folder / "t.csv" for folder, file in zip("xy", tables[1:], strict=True)]
+    for place, file in zip(places, tables[1:], strict=True):
+        place.parent.mkdir()
+        scores.write_rows(place, scores.read_rows(file))
+    assert run("--primary", "PGCD", "MiB", *on(*places)) == run("--primary", "PGCD", "MiB", *on(*tables[1:]))
+
+
+def test_a_table_named_twice_is_refused(run, tables):
+    with pytest.raises(SystemExit, match=r"b\.csv\.gz is named twice for hippocampus_1-1_cpu: .* Name it once"):
+        run("--primary", "PGCD", "MiB", *on(tables[0], tables[1], tables[1].parent / "." / "b.csv.gz"))
+
+
+@pytest.mark.parametrize(("step", "name"), [("0", "step0"), ("1", "LwF_step1")])
+def test_a_table_with_a_row_twice_is_refused(run, tables, step, name):
+    rows = scores.read_rows(tables[2])
+    again = next(row for row in rows if row["step"] == step and row["case"] == "7" and row["method"] in ("", "LwF"))
+    scores.write_rows(tables[2], [*rows, {**again, "dice": "0.125"}])
+    message = rf"c\.csv has two rows of {name}, fold 0, case 7, Anterior: remove one"
+    with pytest.raises(SystemExit, match=message):
+        run("--primary", "PGCD", "MiB", *on(tables[0], tables[2]))
+    scores.write_rows(tables[2], [*rows, {**again, "cases": "validation"}])
+    run("--primary", "PGCD", "MiB", *on(tables[0], tables[2]))
