@@ -28,6 +28,7 @@ from nnunet_cil.evaluation.continual import mean
 from nnunet_cil.evaluation.differences import Difference, Scores, corrected, differences
 from nnunet_cil.evaluation.results import results, short
 from nnunet_cil.evaluation.scores import score_table
+from nnunet_cil.evaluation.summary import differences_text
 from nnunet_cil.evaluation.tables import (
     SCHEDULE_NUMBERS,
     Table,
@@ -202,6 +203,16 @@ def without_interval(lines: Sequence[tuple[str, Difference]]) -> str:
     )
 
 
+def print_differences(lines: Sequence[tuple[str, Difference]]) -> None:
+    """Prints what ``compared`` returns, and how to read it."""
+    found = [asdict(d) for _, d in lines]
+    table = differences_table(found)
+    body = [[name, *cells] for (name, _), cells in zip(lines, table.body, strict=True)]
+    print(f"Differences\n\n{differences_text(found)}\n\n{Table(['data', *table.header], body).markdown()}")
+    if any(d.over == "nothing" for _, d in lines):
+        print(f"\n{without_interval(lines)}")
+
+
 def overview_table(study: Study, method: str) -> Table:
     """Returns one line a method of a data set, the best first, with its difference to one of them in all classes.
 
@@ -253,12 +264,7 @@ def main() -> None:
     if args.only in (None, "numbers"):
         print_numbers(studies, args.nominal, f"{args.cases} cases")
     if args.only in (None, "differences"):
-        lines = compared(studies, method, rival)
-        table = differences_table([asdict(d) for _, d in lines])
-        body = [[name, *cells] for (name, _), cells in zip(lines, table.body, strict=True)]
-        print(f"Differences, with intervals of 95 %\n\n{Table(['data', *table.header], body).markdown()}")
-        if any(d.over == "nothing" for _, d in lines):
-            print(f"\n{without_interval(lines)}")
+        print_differences(compared(studies, method, rival))
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def overview(content: Mapping[str, Any]) -> list[Section]:
         costs = {short(t): content["costs"][t] for t in _best_first(content["trainers"])}
         sections.append(Section("Costs", _COSTS_TEXT, costs_table(costs)))
     if found := content["differences"]:
-        sections.append(Section("Differences", _differences_text(found), differences_table(found)))
+        sections.append(Section("Differences", differences_text(found), differences_table(found)))
     return sections
 
 
@@ -161,22 +161,13 @@ def _group_means(folds: Sequence[Mapping[str, Any]], step: int) -> tuple[float, 
     return old, new, seen
 
 
-def _differences_text(found: Sequence[Mapping[str, Any]]) -> str:
-    """Says what the intervals and p values are."""
-    num_trainings = min(d["num_trainings"] for d in found)
-    text = (
-        "Mean Dice of the first method less that of another one, on the same cases. Interval: 95 %, percentiles of "
-        f"{NUM_REPLICATES} draws, or a t interval (t) where fewer than {FEW} units make it the wider. "
-    )
-    if num_trainings == 1:
-        text += "It is over patients alone and says nothing of another training: for that, train more folds. "
-    else:
-        text += (
-            "It is over patients and trainings: each draw takes folds, and cases once for all of them; a case of one fold only "
-            "comes with its fold. "
-        )
-        if num_trainings < FEW:
-            text += f"With {num_trainings} trainings it may cover less than 95 %. "
+def differences_text(found: Sequence[Mapping[str, Any]]) -> str:
+    """Says what the intervals and p values are.
+
+    Args:
+        found: as in ``results.json``, one at least.
+    """
+    text = f"Mean Dice of the first method less that of another one, on the same cases. {_intervals_text(found)} "
     primary = next((d for d in found if d["is_primary"]), None)
     if primary is not None:
         text += (
@@ -184,6 +175,27 @@ def _differences_text(found: Sequence[Mapping[str, Any]]) -> str:
             "number (Holm). "
         )
     return text + "Where a class of a case has a Dice with one method only, it counts for neither (left out)."
+
+
+def _intervals_text(found: Sequence[Mapping[str, Any]]) -> str:
+    """Says how the intervals were found, what they are over, and where they tell less than 95 %."""
+    parts = [
+        f"Interval: 95 %, percentiles of {NUM_REPLICATES} draws, or a t interval (t) where fewer than {FEW} units make it the "
+        "wider."
+    ]
+    several = [d["num_trainings"] for d in found if d["over"] == "patients and trainings"]
+    if several:
+        where = "It is" if len(several) == len(found) else "Where there are several trainings, it is"
+        parts.append(
+            f"{where} over patients and trainings: each draw takes folds, and cases once for all of them; a case of one fold "
+            "only comes with its fold."
+        )
+        if min(several) < FEW:
+            parts.append(f"With {min(several)} trainings it may cover less than 95 %.")
+    if any(d["over"] == "patients" for d in found):
+        where = "Where there is one, it is" if several else "It is"
+        parts.append(f"{where} over patients alone and says nothing of another training: for that, train more folds.")
+    return " ".join(parts)
 
 
 def _final(folds: Sequence[Mapping[str, Any]], metric: str) -> str:

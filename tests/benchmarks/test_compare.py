@@ -158,3 +158,22 @@ def test_a_table_with_a_row_twice_is_refused(run, tables, step, name):
         run("--primary", "PGCD", "MiB", *on(tables[0], tables[2]))
     scores.write_rows(tables[2], [*rows, {**again, "cases": "validation"}])
     run("--primary", "PGCD", "MiB", *on(tables[0], tables[2]))
+
+
+def test_the_differences_say_where_their_intervals_tell_little(run, tables):
+    """Three pairs, then one, then both over two data sets."""
+    arguments = "--only", "differences", "--primary", "LwF", "MiB"
+    three, one, both = (
+        run(*arguments, *data)[0] for data in (on(*tables), on(tables[1]), [*on(*tables), *on(tables[1])])
+    )
+    few, alone = (
+        "With 3 trainings it may cover less than 95 %.",
+        "over patients alone and says nothing of another training",
+    )
+    assert f"only comes with its fold. {few}" in three
+    assert alone not in three
+    assert f"It is {alone}" in one
+    assert "may cover" not in one
+    assert few in both
+    assert f"Where there is one, it is {alone}" in both
+    assert "The primary comparison is LwF - MiB in all classes." in both

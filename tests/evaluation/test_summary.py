@@ -10,7 +10,7 @@ from nnunet_cil.evaluation.charts import class_dots, curves
 from nnunet_cil.evaluation.differences import evaluated_differences
 from nnunet_cil.evaluation.results import lost, mean_matrix, results
 from nnunet_cil.evaluation.scores import METRICS, distance_unit, score_table
-from nnunet_cil.evaluation.summary import latex, overview, summary
+from nnunet_cil.evaluation.summary import differences_text, latex, overview, summary
 from nnunet_cil.evaluation.tables import SCHEDULE_NUMBERS, costs_table
 
 NOTHING_COMPARED = {"differences": [], "differences_to_best": []}
@@ -95,6 +95,21 @@ def test_the_table_of_differences_says_what_they_are_over_and_what_was_left_out(
     assert header in lines
     assert "| all | A - B | +0.000 | +0.000 to +0.000 | 1.000 | primary | 1 | 7 | 3 |" in lines
     assert any("It is over patients alone" in line for line in lines)
+
+
+@pytest.mark.parametrize(("trainings", "is_few"), [((5, 9), True), ((8, 12), False)])
+def test_the_fewest_of_several_trainings_tell_how_far_to_trust_an_interval(trainings, is_few):
+    rows = [
+        {"trainer": trainer, "step": 0, "fold": fold, "case": "one", "class": "liver", "dice": 0.5 + fold / 50}
+        for trainer, number in zip(
+            ("nnUNetTrainerA", "nnUNetTrainerB", "nnUNetTrainerC"), (12, *trainings), strict=True
+        )
+        for fold in range(number)
+    ]
+    text = differences_text([asdict(d) for d in evaluated_differences(score_table(rows), [["liver"]])])
+    assert "It is over patients and trainings" in text
+    assert "patients alone" not in text
+    assert (f"With {min(trainings)} trainings it may cover less" in text) == is_few
 
 
 @pytest.mark.parametrize("unit", ["mm", "voxels"])
