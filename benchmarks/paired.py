@@ -5,22 +5,24 @@
     python ../paired.py openkbp_2-2-1_cpu PGCD openkbp_2-2-1_cpu_third.csv.gz openkbp_2-2-1_cpu_fourth.csv.gz --figure pairs.svg
 
 A pair is two models of one schedule, step, fold and table of results: they continued from one initial model, were trained equally
-long, and are scored on the same test cases. The table holds the mean of the pairs' differences in Dice and their standard
-deviation: what a pair varies by, from initial model to initial model and from training to training. Rows with two pairs at least.
-Intervals, over patients and trainings, are benchmarks/compare.py's.
+long, and are scored on the same test cases. A Dice that one of them lacks counts for neither. The table holds the mean of the
+pairs' differences in Dice and their standard deviation: what a pair varies by, from initial model to initial model and from
+training to training. Rows with two pairs at least. Intervals, over patients and trainings, are benchmarks/compare.py's.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scores import method_of, read_scores, step_of
-from study_tables import group_means, groups, schedule_file
+from study_tables import groups, schedule_file, scores_of_groups
 
+from nnunet_cil.evaluation.differences import fold_differences
 from nnunet_cil.schedule import Schedule, load_schedule
 
 SHOWN = -0.15, 0.05
@@ -36,10 +38,11 @@ def differences(schedule: Schedule, reference: str, files: list[Path], cases: st
             against = rows.get(f"{reference}_step{step_of(row)}", {})
             if not against or method_of(row) == reference:
                 continue
-            for name, group in groups(schedule, step_of(row)).items():
-                own, others = group_means(folds, group), group_means(against, group)
-                values = [own[f] - others[f] for f in sorted(own.keys() & others.keys())]
-                found.setdefault(row, {}).setdefault(name, []).extend(values)
+            names = groups(schedule, step_of(row))
+            both = scores_of_groups(schedule, row, folds, reference, against)
+            for name, scores in zip(names, both, strict=True):
+                values = fold_differences(scores, row, reference).values()
+                found.setdefault(row, {}).setdefault(name, []).extend(v for v in values if not math.isnan(v))
     return found
 
 
@@ -50,7 +53,7 @@ def table(found: dict[str, dict[str, list[float]]]) -> str:
         num_pairs = len(by_group["all"])
         if num_pairs > 1:
             cells = [
-                f"{np.mean(v):+.3f} ± {np.std(v, ddof=1):.3f} (ahead in {sum(x > 0 for x in v)})"
+                f"{np.mean(v):+.3f} ± {np.std(v, ddof=1):.3f} (ahead in {sum(x > 0 for x in v)})" if len(v) > 1 else ""
                 for v in by_group.values()
             ]
             lines.append(f"| {row} | {' | '.join(cells)} | {num_pairs} |")

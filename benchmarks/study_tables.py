@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scores import Dice, mean_dice, method_of, read_scores, results_file, step_of
 
-from nnunet_cil.evaluation.differences import Scores
+from nnunet_cil.evaluation.differences import Scores, fold_differences
 from nnunet_cil.evaluation.differences import differences as paired_differences
 from nnunet_cil.evaluation.scores import score_table
 from nnunet_cil.schedule import Schedule, load_schedule, shipped_schedules
@@ -79,7 +79,8 @@ def spread(means: Iterable[float]) -> str:
 def differences(schedule: Schedule, scores: Mapping[str, Folds], reference: str) -> str:
     """Returns Markdown: a method's mean Dice less that of the reference, fold by fold, in the folds that both have.
 
-    In brackets the interval of the mean over folds (``nnunet_cil.evaluation.differences``).
+    A Dice that one of them lacks counts for neither. In brackets the interval of the mean over folds
+    (``nnunet_cil.evaluation.differences``).
     """
     lines = ["| model | old | new | all | folds |", "|---|---|---|---|---|"]
     for model, folds in scores.items():
@@ -89,16 +90,24 @@ def differences(schedule: Schedule, scores: Mapping[str, Folds], reference: str)
         if not common or model == name:
             continue
         own, others = ({f: found[f] for f in common} for found in (folds, against))
-        rows = ({"trainer": t, "step": 0, **row} for t, f in ((model, own), (name, others)) for row in case_rows(f))
-        both = score_table(rows)
-        cells = []
-        for classes in groups(schedule, step_of(model)).values():
-            (interval,) = paired_differences([Scores(table=both, steps=[classes])], model, name)
-            values, theirs = group_means(own, classes), group_means(others, classes)
-            each = ", ".join(f"{values[f] - theirs[f]:+.3f}" for f in common)
-            cells.append(f"{each} [{interval.low:+.3f} to {interval.high:+.3f}]")
+        cells = [difference_cell(both, model, name) for both in scores_of_groups(schedule, model, own, name, others)]
         lines.append(f"| {model} | {' | '.join(cells)} | {', '.join(map(str, common))} |")
     return "\n".join(lines)
+
+
+def scores_of_groups(schedule: Schedule, model: str, own: Folds, other: str, others: Folds) -> list[Scores]:
+    """Returns the scores of two models of one step in its old, new and all classes; the names are their trainers."""
+    rows = (
+        {"trainer": t, "step": 0, **row} for t, folds in ((model, own), (other, others)) for row in case_rows(folds)
+    )
+    both = score_table(rows)
+    return [Scores(table=both, steps=[classes]) for classes in groups(schedule, step_of(model)).values()]
+
+
+def difference_cell(scores: Scores, model: str, other: str) -> str:
+    """Returns each fold's difference, and the interval of their mean; blank where no case has a Dice with both."""
+    each = ", ".join(f"{value:+.3f}" for value in fold_differences(scores, model, other).values())
+    return "".join(f"{each} [{d.low:+.3f} to {d.high:+.3f}]" for d in paired_differences([scores], model, other))
 
 
 def case_rows(folds: Folds) -> list[dict[str, Any]]:

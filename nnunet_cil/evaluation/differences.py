@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from nnunet_cil.evaluation.bootstrap import Sample, difference_interval, holm
+from nnunet_cil.evaluation.bootstrap import Sample, difference_interval, holm, statistic
 from nnunet_cil.evaluation.scores import last_rows, rows_of
 
 if TYPE_CHECKING:
@@ -152,6 +152,19 @@ def differences(scores: Sequence[Scores], method: str, other: str) -> list[Diffe
     return found
 
 
+def fold_differences(scores: Scores, method: str, other: str) -> dict[Any, float]:
+    """Returns fold -> the difference in all classes after the last step; NaN where no case has a Dice with both methods.
+
+    Args:
+        scores: of one data set.
+        method: in the column ``trainer``.
+        other: another one.
+    """
+    pair = _Pair.of(scores, method, other)
+    sample = pair.of_group("all").sample
+    return {f: statistic(replace(sample, values=own[None])) for f, own in zip(pair.folds, sample.values, strict=True)}
+
+
 def _over(num_trainings: Sequence[int]) -> Over:
     if min(num_trainings) > 1:
         return "patients and trainings"
@@ -184,6 +197,7 @@ class _Part:
 class _Pair:
     """The Dice of two methods, case by case: (methods, trainings, cases, classes after the last step and when learnt)."""
 
+    folds: Sequence[Any]
     dice: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
     strata: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
     steps: Sequence[Sequence[str]]
@@ -202,7 +216,8 @@ class _Pair:
         dice = np.full(shape, np.nan)
         for index, name in enumerate(("dice_x", "dice_y")):  # pandas' names of the two columns
             dice[index, folds.codes, cases.codes, both["column"]] = both[name]
-        return cls(dice=dice, strata=_strata(both, list(cases.categories)), steps=scores.steps)
+        strata = _strata(both, list(cases.categories))
+        return cls(folds=list(folds.categories), dice=dice, strata=strata, steps=scores.steps)
 
     def of_group(self, group: Group) -> _Part:
         """Returns the differences in a group of classes."""

@@ -223,3 +223,46 @@ def test_pairs_of_twelve_steps_are_of_the_same_step(twelve_steps):
     assert rows == [f"MiB2_step{step}" for step in range(1, 12)]
     titles = [ax.get_title() for ax in paired.figure(found, "PGCD").axes[::3]]
     assert titles == [f"old classes, after step {step}" for step in range(1, 12)]
+
+
+@pytest.fixture
+def one_lacks_a_dice(tmp_path):
+    """In fold 0 the reference of case 2 lacks the posterior part, where LwF finds some and MiB none; fold 1 has all."""
+    dice = {
+        "LwF": ([0.7, 0.5, 0.6], [0.9, 0.6, 0.0], [0.7, 0.7, 0.7], [0.4, 0.5, 0.6]),
+        "MiB": ([0.6, 0.5, 0.4], [0.8, 0.3, ""], [0.7, 0.7, 0.7], [0.3, 0.4, 0.5]),
+    }
+    rows = [
+        {**row, "dice": row["dice"].strip("'")}
+        for method, (first, second, *of_fold_1) in dice.items()
+        for fold, (old, new) in enumerate(((first, second), of_fold_1))
+        for row in make_rows(method, 1, fold, {"Anterior": old, "Posterior": new})
+    ]
+    scores.write_rows(tmp_path / "lacks.csv", rows)
+    return tmp_path / "lacks.csv"
+
+
+def test_a_dice_that_one_model_lacks_counts_for_neither(one_lacks_a_dice, capsys, monkeypatch):
+    """As for ``nnunet_cil evaluate``. New: 0.2 from two cases of fold 0, and 0.1; old: 0.1 and 0."""
+    schedule = load_schedule(study_tables.schedule_file("hippocampus_1-1_cpu"))
+    found = paired.differences(schedule, "MiB", [one_lacks_a_dice], "test")["LwF_step1"]
+    assert found["old"] == pytest.approx([0.1, 0])
+    assert found["new"] == pytest.approx([0.2, 0.1])
+    assert found["all"] == pytest.approx([0.15, 0.05])
+    command = f"study_tables.py hippocampus_1-1_cpu --cases test --against MiB --results {one_lacks_a_dice}"
+    monkeypatch.setattr(sys, "argv", command.split())
+    study_tables.main()
+    cells = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].split("|")]
+    assert [cell.split(" [")[0] for cell in cells[2:5]] == ["+0.100, +0.000", "+0.200, +0.100", "+0.150, +0.050"]
+
+
+def test_a_class_that_no_case_has_with_both_models_has_no_difference(one_lacks_a_dice):
+    rows = [{**row, "dice": ""} if row["class"] == "Posterior" else row for row in scores.read_rows(one_lacks_a_dice)]
+    scores.write_rows(one_lacks_a_dice, rows)
+    schedule = load_schedule(study_tables.schedule_file("hippocampus_1-1_cpu"))
+    found = paired.differences(schedule, "MiB", [one_lacks_a_dice], "test")["LwF_step1"]
+    assert found["all"] == pytest.approx([0.1, 0])
+    cells = paired.table({"LwF_step1": found}).splitlines()[-1].split("|")
+    assert (found["new"], cells[3].strip()) == ([], "")
+    last = study_tables.differences(schedule, scores.read_scores(one_lacks_a_dice, "test"), "MiB").splitlines()[-1]
+    assert last.split("|")[3].strip() == ""
