@@ -51,12 +51,13 @@ class Study:
     Attributes:
         name: of the schedule.
         scores: the methods' names in the column ``trainer`` begin with ``PREFIX``.
-        costs: method -> what each pair has cost, as in ``results.json``; without those of which nothing was kept.
+        costs: method -> pair, as in the column ``fold`` -> what it has cost, as in ``results.json``; without methods of which
+            nothing was kept.
     """
 
     name: str
     scores: Scores
-    costs: Mapping[str, Sequence[Mapping[str, Any]]]
+    costs: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
     @classmethod
     def read(cls, schedule_name: str, files: Iterable[Path], cases: str, methods: Sequence[str]) -> Study:
@@ -68,7 +69,7 @@ class Study:
         schedule = load_schedule(schedule_file(schedule_name))
         files = list(files)
         rows: list[dict[str, Any]] = []
-        costs: dict[str, list[Mapping[str, Any]]] = {}
+        costs: dict[str, dict[str, Mapping[str, Any]]] = {}
         for file in files:
             if not file.is_file():
                 raise SystemExit(f"{file} is missing.")
@@ -79,7 +80,7 @@ class Study:
             rows += _rows(file, cases)
             if costs_file(file).is_file():
                 for method, folds in json.loads(costs_file(file).read_text(), object_hook=_without_none).items():
-                    costs.setdefault(method, []).extend(folds.values())
+                    costs.setdefault(method, {}).update({pair(file, fold): own for fold, own in folds.items()})
         found = {row["trainer"].removeprefix(PREFIX): None for row in rows}
         for method in methods:
             if method not in found:
@@ -96,12 +97,26 @@ class Study:
         """Returns it without the pairs and methods that lack a step."""
         table, num_steps = self.scores.table, len(self.scores.steps)
         has_all = table.groupby(["trainer", "fold"])["step"].transform("nunique") == num_steps
-        return replace(self, scores=replace(self.scores, table=table[has_all]))
+        kept = {short(trainer): set(rows["fold"]) for trainer, rows in table[has_all].groupby("trainer")}
+        costs = {
+            method: {name: own for name, own in pairs.items() if name in kept.get(method, ())}
+            for method, pairs in self.costs.items()
+        }
+        return replace(
+            self,
+            scores=replace(self.scores, table=table[has_all]),
+            costs={method: pairs for method, pairs in costs.items() if pairs},
+        )
 
     @property
     def methods(self) -> list[str]:
         """Returns the methods, in the order of their names."""
         return sorted(map(short, self.scores.table["trainer"].unique()))
+
+
+def pair(file: Path, fold: str) -> str:
+    """Names the pair of a table's fold."""
+    return f"{file} {fold}"
 
 
 def _without_none(content: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +138,7 @@ def _rows(file: Path, cases: str) -> list[dict[str, Any]]:
         if key in known:
             raise SystemExit("{} has two rows of {}, fold {}, case {}, {}: remove one.".format(file, *key))
         known.add(key)
-        step, fold = int(row["step"]), f"{file} {row['fold']}"
+        step, fold = int(row["step"]), pair(file, row["fold"])
         scores = {name: float(row[name]) if row.get(name) else math.nan for name in ("dice", "hd95_mm")}
         entry = {"step": step, "fold": fold, "case": row["case"], "class": row["class"], "unit": "mm", **scores}
         if step == 0:
@@ -166,7 +181,8 @@ def print_numbers(studies: Sequence[Study], nominal: Sequence[str], cases: str) 
     found = [numbers(study, with_distances=study.name not in nominal) for study in studies]
     for study, rows in zip(studies, found, strict=True):
         if study.costs:
-            print(f"{study.name}, costs, mean over pairs\n\n{costs_table(study.costs).markdown()}\n")
+            costs = {method: list(pairs.values()) for method, pairs in study.costs.items()}
+            print(f"{study.name}, costs, mean over pairs\n\n{costs_table(costs).markdown()}\n")
         table = numbers_table({method: [row] for method, row in rows.items()})
         print(f"{study.name}, {cases}, mean over pairs\n\n{table.markdown()}\n")
     if len(studies) > 1:

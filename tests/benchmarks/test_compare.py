@@ -47,6 +47,15 @@ def run(monkeypatch, capsys):
     return run
 
 
+def write_costs(table, **seconds):
+    """Writes what fold 0 of methods has cost to train in the step."""
+    costs = {
+        method: {"0": {"fold": 0, "num_parameters": 9e6, "training_seconds": [60, own], "prediction_seconds": 2.5}}
+        for method, own in seconds.items()
+    }
+    scores.costs_file(table).write_text(json.dumps(costs))
+
+
 def on(*files):
     return ["--on", "hippocampus_1-1_cpu", *files]
 
@@ -137,9 +146,11 @@ def test_data_sets_of_one_pair_and_of_several_have_a_mean_without_an_interval(ru
 def test_tables_of_one_name_are_of_different_pairs(run, tables):
     """Each has a fold 0; its pairs and costs stay its own."""
     places = [file.parent / folder / "t.csv" for folder, file in zip("xy", tables[1:], strict=True)]
-    for place, file in zip(places, tables[1:], strict=True):
+    for seconds, place, file in zip((3600, 10800), places, tables[1:], strict=True):
         place.parent.mkdir()
         scores.write_rows(place, scores.read_rows(file))
+        write_costs(place, PGCD=seconds)
+        write_costs(file, PGCD=seconds)
     assert run("--primary", "PGCD", "MiB", *on(*places)) == run("--primary", "PGCD", "MiB", *on(*tables[1:]))
 
 
@@ -177,3 +188,16 @@ def test_the_differences_say_where_their_intervals_tell_little(run, tables):
     assert few in both
     assert f"Where there is one, it is {alone}" in both
     assert "The primary comparison is LwF - MiB in all classes." in both
+
+
+def test_a_pair_that_is_left_out_has_no_costs_either(run, tables):
+    """LwF has no scores in the first table, and in the last no method has step 0."""
+    missing = {"method": "LwF"}, {}, {"step": "0"}
+    for table, without, seconds in zip(tables, missing, (1800, 9000, 36000), strict=True):
+        kept = [row for row in scores.read_rows(table) if not (without and without.items() <= row.items())]
+        scores.write_rows(table, kept)
+        write_costs(table, PGCD=seconds, LwF=2 * seconds)
+    printed, lines = run("--only", "numbers", "--primary", "PGCD", "LwF", *on(*tables))
+    assert "costs, mean over pairs" in printed
+    assert sorted(lines[2:4]) == [["LwF", "9", "5", "2.5"], ["PGCD", "9", "1.5", "2.5"]]
+    assert [line[-1] for line in lines[6:]] == ["2", "1", "2"]  # pairs that are scored
