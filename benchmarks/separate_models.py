@@ -30,8 +30,10 @@ from study import Study, study_of, study_parser
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.results import without_nan
 from nnunet_cil.files import read_json, write_json
+from nnunet_cil.host.dataset_json import preprocessed_or_raw
 from nnunet_cil.host.folders import nnunet_folder, num_processes
 from nnunet_cil.host.processes import end_with_parent
+from nnunet_cil.labels import has_regions
 from nnunet_cil.predicted_from import PredictedFrom
 from nnunet_cil.training.progress import training_seconds
 from nnunet_cil.training.state import num_parameters, read_checkpoint
@@ -75,9 +77,19 @@ class SeparateModels:
 
     @classmethod
     def of(cls, study: Study) -> SeparateModels:
-        """Plans the steps, and trains what is not trained of step 0."""
-        if len(study.experiment.data_sets) > 1:
-            raise CILError(f"{study.experiment.schedule.name} learns from several data sets. Use a schedule of one.")
+        """Plans the steps, and trains what is not trained of step 0.
+
+        Raises:
+            CILError: the schedule is of several data sets, or of regions.
+        """
+        name, data_sets = study.experiment.schedule.name, study.experiment.data_sets
+        if len(data_sets) > 1:
+            raise CILError(f"{name} learns from several data sets. Use a schedule of one.")
+        if has_regions(preprocessed_or_raw(data_sets[0])["labels"]):
+            raise CILError(
+                f"The classes of {data_sets[0]}, from which {name} learns, are regions: they overlap, so that merged label maps "
+                "would lose some. Use a data set without regions."
+            )
         study.nnunet_cil_run(TRAINER, "--stop-after", "0")
         return cls(study=study, planned=PlannedExperiment.read(study.experiment))
 

@@ -117,3 +117,18 @@ def test_each_step_gets_a_network_from_the_initial_model_and_the_merged_ones_are
     record.write_text(json.dumps({"sha256": "of another"}))
     with pytest.raises(SystemExit, match=r"was trained from another .*checkpoint_final\.pth\. Restore that"):
         separate_models.main()
+
+
+def test_regions_are_refused_before_anything_is_trained(toy, tmp_path, monkeypatch):
+    file = toy / "dataset.json"
+    regions = {"background": 0, "liver": [1, 3], "spleen": 2, "kidney": 3, "cyst": 4}
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), "labels": regions, "regions_class_order": [1, 2, 3, 4]})
+    )
+    monkeypatch.setattr(commands, "call", lambda *_: pytest.fail("a command of nnU-Net was started"))
+    arguments = ["17", str(write_schedule(tmp_path, STEPS)), "-o", str(tmp_path / "scores.csv"), "-p", "nnUNetPlans"]
+    monkeypatch.setattr(sys, "argv", ["separate_models.py", *arguments])
+    with pytest.raises(
+        SystemExit, match=rf"{DATASET}, from which toy learns, are regions: .* data set without regions"
+    ):
+        separate_models.main()
