@@ -7,8 +7,8 @@ Step 0's model is that of the study (benchmarks/study.py). Each later step gets 
 segmentation layers (nnU-Net's -pretrained_weights), trained on the step's labels and patients with nnUNetTrainerFineTune, as long
 as the step. All of them predict every case. Their label maps are merged by the names of the classes. Where two name a voxel,
 ``new_over_old`` takes the class of the later step, ``old_over_new`` that of the earlier one. In the table the rows are those of
-the method Separate, with the rule as its setting. A file beside it, with _costs.json in its name, has each network's size, and
-what it took to train and to predict. What is finished is not done again.
+the method Separate, with the rule as its setting; a table without rows of step 0 gets these, too. A file beside it, with
+_costs.json in its name, has each network's size, and what it took to train and to predict. What is finished is not done again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scores import Row
+from scores import Row, read_rows
 from step_variants import RowName, alone, train_variant, variant
 from study import Study, study_of, study_parser
 
@@ -129,13 +129,18 @@ class SeparateModels:
         train_variant(model, self.study.device, self.study.experiment.logs, *weights)
 
     def rows(self, models: Sequence[ModelFold], which: Literal["test", "validation"]) -> Iterator[Row]:
-        """Yields the table's rows of one fold, for each step after the first and both rules."""
+        """Yields the table's rows of one fold: of step 0 where there are none yet, and of each later step with both rules."""
         if which == "validation":
             check_validation_cases(models, self.study.experiment.data_sets)
         predictions = [self.predictions(model, which) for model in models]
         costs = self.costs(models, predictions)
         self.study.add_costs({f"Separate({rule})": [costs] for rule in RULES})
         with ProcessPoolExecutor(num_processes(), initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
+            if not self.has_step_0(models[0].fold, which):
+                found = score_cases(
+                    predictions[0], models[0].model.plan.labels, TOLERANCE_MM, pool, models[0].model.reader
+                )
+                yield from map(partial(RowName(method="", setting="", cases=which).row, models[0]), found)
             for step in range(1, len(models)):
                 channels = self.planned.plans[step].labels
                 for rule in RULES:
@@ -143,6 +148,11 @@ class SeparateModels:
                     found = score_cases(files, channels, TOLERANCE_MM, pool, models[0].model.reader)
                     name = RowName(method="Separate", setting=rule, cases=which)
                     yield from map(partial(name.row, models[step]), found)
+
+    def has_step_0(self, fold: int | str, which: str) -> bool:
+        """Tells whether the table has rows of a fold's initial model."""
+        rows = read_rows(self.study.results) if self.study.results.is_file() else []
+        return ("0", str(fold), which) in {(row["step"], row["fold"], row["cases"]) for row in rows}
 
     def output(self, which: str) -> Path:
         """Returns the folder of the predictions."""

@@ -6,6 +6,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import compare
 import numpy as np
 import pytest
 import scores
@@ -79,7 +80,12 @@ def test_each_step_gets_a_network_from_the_initial_model_and_the_merged_ones_are
     monkeypatch.setattr(sys, "argv", arguments)
     separate_models.main()
     monkeypatch.setattr(study.Study, "nnunet_cil_run", lambda *_: None)  # slow
-    separate_models.main()  # all is there
+    first_table = scores.read_rows(file)
+    marked = [{**row, "dice": "0.25"} if row["step"] == "0" and row["cases"] == "test" else row for row in first_table]
+    scores.write_rows(file, [row for row in marked if (row["step"], row["cases"]) != ("0", "validation")])
+    separate_models.main()  # all is there, but step 0's validation cases in the table
+    assert scores.read_rows(file) == marked
+    scores.write_rows(file, first_table)
     assert [plans for *_, plans in trained] == list(PLANS)
     assert predicted == [*PLANS, *PLANS]  # test, validation
 
@@ -97,12 +103,20 @@ def test_each_step_gets_a_network_from_the_initial_model_and_the_merged_ones_are
     assert second.num_epochs == first.num_epochs
 
     rows = scores.read_rows(file)
-    assert {(row["method"], row["step"], row["plans"]) for row in rows} == {("Separate", "1", PLANS[1])}
+    models = {(row["method"], row["step"], row["trainer"], row["plans"]) for row in rows}
+    trainers = [type(trainer).__name__ for trainer in (first, second)]
+    assert models == {("", "0", trainers[0], PLANS[0]), ("Separate", "1", trainers[1], PLANS[1])}
+    assert {(row["setting"], row["class"], row["dataset"]) for row in rows if row["step"] == "0"} == {
+        ("", name, DATASET) for name in STEPS[0]
+    }
     assert {row["case"] for row in rows if row["cases"] == "validation"} == {"case_4", "case_5"}
+    study_table = compare.Study.read(str(schedule), [file], "test", []).complete()
+    assert study_table.methods == ["Separate(new_over_old)", "Separate(old_over_new)"]
     for which in ("test", "validation"):
         found = scores.read_scores(file, which)
-        assert sorted(found) == ["Separate(new_over_old)_step1", "Separate(old_over_new)_step1"]
-        new, old = (scores.mean_dice(found[name][0]) for name in sorted(found))
+        assert list(found) == ["Separate(new_over_old)_step1", "Separate(old_over_new)_step1", "step0"]
+        new, old, initial_model = (scores.mean_dice(folds[0]) for folds in found.values())
+        assert initial_model == dict.fromkeys(STEPS[0], 1.0)
         assert old == dict.fromkeys(ORGANS, 1.0)
         assert (new["liver"], new["spleen"], new["kidney"]) == (0, 1, 1)
         assert 0 < new["cyst"] < 1
