@@ -220,6 +220,27 @@ def test_an_absent_old_region_gives_no_prototype_and_no_gradient():
     assert torch.autograd.grad(total, features, allow_unused=True)[0].abs().sum() == 0
 
 
+@pytest.mark.parametrize(("counts", "is_known"), [((1, 1), True), ((1, 0), False), ((0, 1), False), ((0, 0), False)])
+def test_a_single_old_region_is_permuted_with_its_outside_where_both_are_known(counts, is_known):
+    """pi and 1 - pi make up 1; of an unknown region both are 0, and its weight is 1."""
+    g = torch.Generator().manual_seed(2)
+    logits, prototypes = torch.randn(2, 2, *SPATIAL, generator=g), torch.randn(2, 3, generator=g)
+    output = TeacherOutput(*(torch.randn(2, c, *SPATIAL, generator=g) for c in (1, 3)))
+
+    def pgcd(weighting, beta):
+        bank = PrototypeBank(prototypes.clone(), torch.tensor(counts, dtype=torch.float))
+        settings = {**PGCD_SETTINGS, "dapd_weight": 0.0, "pgcd_weighting": weighting, "pgcd_beta": beta}
+        loss = RegionPGCDLoss(replace(make_setup(1, **settings), channel_order=(0, 1)), bank=bank)
+        own = RegionBatch(torch.zeros(1), teacher=lambda _: output, features=lambda: None, old_channels=(0,))
+        called(loss, logits, torch.zeros(2, 2, *SPATIAL, dtype=torch.bool), own)
+        return loss.mean_terms()["pgcd"]
+
+    plain = pgcd("prototypes", 0.0)
+    own, other = (pgcd(weighting, 1.5) for weighting in ("prototypes", "permuted"))
+    assert own + other == pytest.approx((2 + 1.5 * is_known) * plain, rel=1e-5)
+    assert (other == pytest.approx(plain, rel=1e-5)) == (not is_known)
+
+
 def test_the_dice_of_old_regions_is_taken_against_the_teachers_volumes():
     logits, target, ordered, _, _ = random()
     bits = torch.randint(0, 4, (2, *SPATIAL), dtype=torch.int16)

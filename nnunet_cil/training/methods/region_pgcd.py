@@ -54,7 +54,8 @@ class RegionPGCDLoss(PGCDLoss, RegionTerms):
     def _region_resemblance(self, features: Tensor, masks: Tensor, batch: Batch) -> Tensor:
         """Returns the pi of w_c = 1 + beta pi_c, (batch, K, *spatial), and its controls, as ``PGCDLoss._resemblance``.
 
-        ``permuted``: the similarity to the next region's prototype; of a single old region, that to its outside.
+        ``permuted``: the similarity to the next region's prototype; of a single old region, that to its outside. 0 where the
+        prototypes are unknown.
         """
         weighting, bank = self.settings.pgcd_weighting, self.bank
         if weighting == "teacher":
@@ -63,7 +64,7 @@ class RegionPGCDLoss(PGCDLoss, RegionTerms):
             features, bank.inside, bank.outside, bank.known_regions, temperature=self.settings.similarity_temperature
         )
         if weighting == "permuted":
-            return pi.roll(-1, dims=1) if pi.shape[1] > 1 else 1 - pi
+            return pi.roll(-1, dims=1) if pi.shape[1] > 1 else (1 - pi) * bank.known_regions
         if weighting == "uniform":
             sums, counts = ((x * masks).flatten(2).sum((0, 2)) for x in (pi, torch.ones_like(pi)))
             means = sum_over_ranks(sums) / sum_over_ranks(counts).clamp(min=1)
