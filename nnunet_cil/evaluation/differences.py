@@ -20,7 +20,7 @@ GROUPS: dict[Group, str] = {"old": "old", "new_when_learnt": "new, when learnt",
 """Group of classes -> its name in tables."""
 
 Over = Literal["patients and trainings", "patients", "nothing"]
-"""What an interval is over."""
+"""Names what an interval is over."""
 
 _KEY = ["fold", "case", "column"]
 
