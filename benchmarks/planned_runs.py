@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,15 +126,20 @@ class Run:
         """Returns the file of its scores."""
         return self.protocol.table(self.stage, self.fold)
 
-    @property
-    def commands(self) -> list[list[str]]:
-        """Returns its command lines, one a method, so that what an interruption leaves is scored."""
+    def commands(self, methods: Collection[str] | None = None) -> list[list[str]]:
+        """Returns its command lines, one a method, so that what an interruption leaves is scored.
+
+        Args:
+            methods: to run; ``None`` for all.
+        """
         p = self.protocol
         what = [p.dataset, p.schedule, "-p", p.plans, "-c", p.configuration, "--folds", str(self.fold)]
         where = ["--cases", *self.cases, "-o", str(self.table)]
         study, separate = (str(Path(__file__).with_name(f"{name}.py")) for name in ("study", "separate_models"))
         scripts = {
-            method: [separate] if method == SEPARATE else [study, "--methods", method] for method in self.missing
+            method: [separate] if method == SEPARATE else [study, "--methods", method]
+            for method in self.missing
+            if methods is None or method in methods
         }
         return [[sys.executable, name, *what, *where, *options] for name, *options in scripts.values()]
 
@@ -183,6 +188,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="to run (default: all)")
     parser.add_argument("--datasets", nargs="+", help="IDs of the data sets to run (default: all)")
     parser.add_argument("--folds", type=int, nargs="+", help="to run (default: all)")
+    parser.add_argument("--methods", nargs="+", help="of the plan to run (default: all)")
     parser.add_argument("--list", action="store_true", help="print the plan, and what of it is done")
     args = parser.parse_args()
     if args.list:
@@ -192,7 +198,7 @@ def main() -> None:
         chosen = (args.datasets is None or run.protocol.dataset in args.datasets) and (
             args.folds is None or run.fold in args.folds
         )
-        for command in run.commands if chosen else ():
+        for command in run.commands(args.methods) if chosen else ():
             subprocess.run(command, check=True)
 
 

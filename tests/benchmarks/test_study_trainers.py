@@ -106,6 +106,8 @@ def test_a_method_is_missing_until_all_its_cases_are_scored(monkeypatch, tmp_pat
     rows = [{**separate, "cases": cases} for cases in run.cases] + [{**mib, "cases": "test"}]
     scores.write_rows(run.table, [*rows, {**mib, "cases": "validation", "step": "1"}])
     assert run.missing == [name for name in run.methods if name != "Separate"]
-    assert len(run.commands) == len(run.missing)
+    assert len(run.commands()) == len(run.missing)
+    (command,) = run.commands(["MiB", "Separate"])
+    assert "MiB" in command
     scores.write_rows(run.table, [*rows, {**mib, "cases": "validation"}])
     assert "MiB" not in run.missing
