@@ -110,7 +110,7 @@ CHOICE = (
 SEPARATE = "Separate"
 
 CORE = (
-    *("PGCD", "MiB", "MiB_sampled", "PGCD_uniform", "LwF_sampled", "PseudoLabel_sampled", "MiB_imprinted", SEPARATE),
+    *("PGCD", "MiB", "MiB_sampled", "PGCD_prototypes", "LwF_sampled", "PseudoLabel_sampled", "MiB_imprinted", SEPARATE),
     *("Joint", "PGCDPaper", "PGCD_teacher", "PGCD_permuted", "LwF", "PseudoLabel"),
 )
 """The methods of a pair, the most telling first. ``sampled``: with PGCD's options; ``imprinted``: with these but the sampling."""

@@ -1,6 +1,6 @@
-"""The controls of PGCD's weights, each a trainer for benchmarks/study.py, as those of study_trainers.py are.
+"""Other weights for PGCD than its uniform ones, each a trainer for benchmarks/study.py, as those of study_trainers.py are.
 
-Do the prototypes earn their place? What stands in place of them is in docs/explanation/pgcd.md.
+Do the prototypes earn their place? What each one is stands in docs/explanation/pgcd.md.
 """
 
 from nnunet_cil.training.methods.pgcd import nnUNetTrainerPGCD
@@ -18,7 +18,7 @@ class nnUNetTrainerPGCD_permuted(nnUNetTrainerPGCD):
     pgcd_weighting = "permuted"
 
 
-class nnUNetTrainerPGCD_uniform(nnUNetTrainerPGCD):
-    """The same weight everywhere, for each class as large as its prototype's on the voxels that the teacher calls so."""
+class nnUNetTrainerPGCD_prototypes(nnUNetTrainerPGCD):
+    """The class's own prototype, voxel by voxel: the paper's idea, and the default of 2026-11-29."""
 
-    pgcd_weighting = "uniform"
+    pgcd_weighting = "prototypes"

@@ -31,6 +31,7 @@ class Then:
 
     new_class_start = "apart"
     pgcd_weight = 30.0
+    pgcd_weighting = "prototypes"
     pgcd_merge = fixed(True)
 
 

@@ -37,22 +37,23 @@ def distillation_loss(student_log_probs: Tensor, teacher_probs: Tensor, valid: T
 def pgcd_loss(
     student_log_probs: Tensor,
     teacher_probs: Tensor,
-    similarity: Tensor,
+    resemblance: Tensor,
     unlabelled: Tensor,
     *,
     beta: float,
     num_voxels: int | Tensor | None = None,
 ) -> Tensor:
-    """Computes Prototype-Guided Calibration Distillation: class-wise, with more weight where features resemble the class.
+    """Computes Prototype-Guided Calibration Distillation: class-wise, each class with weights of its own.
 
     L = 1/(2K |valid|) sum_{v unlabelled} sum_{c<K} w_c(v) KL_b(p_c(v) || q_c(v)),
-    w_0 = 1,  w_c(v) = 1 + beta * pi_c(v) for old classes c,
+    w_0 = 1,  w_c(v) = 1 + beta * r_c(v) for old classes c,
     KL_b(p || q) = p log(p/q) + (1-p) log((1-p)/(1-q)), with p and 1-q clamped at 1e-6.
 
     p is the teacher, q the student on the same classes: its own background where the labels say that no new class is there,
-    or with new classes merged into it. pi is the similarity of the teacher's features to the prototypes. The binary divergences
-    keep the optimum at q = p whatever the weights; class-wise weights inside one softmax divergence would move it to q
-    proportional to w p. The background's weight is never below 1: no other term punishes false old classes.
+    or with new classes merged into it. r is the similarity of the teacher's features to the prototypes, or its mean over each
+    class's own voxels (``PGCDLoss``). The binary divergences keep the optimum at q = p whatever the weights; class-wise weights
+    inside one softmax divergence would move it to q proportional to w p. The background's weight is never below 1: no other term
+    punishes false old classes.
 
     Source: our reading of Zhu et al. 2025, Class Incremental Medical Image Segmentation via Prototype-Guided
     Calibration and Dual-Aligned Distillation, https://arxiv.org/abs/2511.07749; the equation is ours. The merge is
@@ -61,7 +62,7 @@ def pgcd_loss(
     Args:
         student_log_probs: (batch, K, *spatial) float, log q; sums to at most 1 over the classes.
         teacher_probs: (batch, K, *spatial) float, p.
-        similarity: (batch, K, *spatial) float in [0, 1], pi, from ``prototype_similarity``; in a control, what stands for it.
+        resemblance: (batch, K, *spatial) float in [0, 1], r.
         unlabelled: (batch, *spatial) bool, the valid voxels without a label of a new class.
         beta: strength of the calibration; 0 is uniform distillation.
         num_voxels: |valid|, at least 1; default: all voxels of these tensors.
@@ -72,7 +73,7 @@ def pgcd_loss(
     num_classes = teacher_probs.shape[1]
     if num_voxels is None:
         num_voxels = unlabelled.numel()
-    weight = similarity.mul(beta).add_(1)
+    weight = resemblance.mul(beta).add_(1)
     weight[:, 0].fill_(1)
     weight *= unlabelled[:, None]
     total: Tensor = _WeightedDivergence.apply(student_log_probs, teacher_probs, weight)

@@ -7,6 +7,7 @@ from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 from torch import Tensor, distributed
 from torch.nn import functional as F
 
+from nnunet_cil.losses.chunks import CHUNK_ELEMENTS
 from nnunet_cil.losses.precision import full_precision
 from nnunet_cil.losses.sums import sums_by_class
 
@@ -147,19 +148,31 @@ def permuted_similarity(similarity: Tensor) -> Tensor:
     return torch.cat([similarity[:, :1], similarity[:, 1:].roll(-1, dims=1)], dim=1)
 
 
-def mean_own_similarity(similarity: Tensor, labels: Tensor) -> Tensor:
+def mean_own_similarity(
+    features: Tensor, labels: Tensor, prototypes: Tensor, known: Tensor, *, temperature: float
+) -> Tensor:
     """Computes each class's mean similarity over its own voxels, over batch, space and ranks.
 
     Args:
-        similarity: (batch, K, *spatial) float, pi.
+        features: (batch, channels, *spatial) float.
         labels: (batch, *spatial) int64 in [0, K]; K stands for no class, see ``labels_within``.
+        prototypes: (K, channels) float32.
+        known: (K,) bool, the classes that have a prototype.
+        temperature: of the similarity.
 
     Returns:
-        (K,) float32, mean_{v: labels(v) = c} pi_c(v); 0 for a class without voxels.
+        (K,) float32, mean_{v: labels(v) = c} pi_c(v) with the pi of ``prototype_similarity``; 0 for a class without voxels. No
+        gradient.
     """
-    num_classes = similarity.shape[1]
-    own = similarity.gather(1, labels.clamp(max=num_classes - 1)[:, None])
-    means, _ = class_means(own, labels, num_classes)
+    num_classes = len(prototypes)
+    flat, classes = features.flatten(2), labels.clamp(max=num_classes - 1).flatten(1)[:, None]
+    size = max(1, CHUNK_ELEMENTS.get(flat.device.type, 2**24) // num_classes)
+    parts = [(..., slice(start, start + size)) for start in range(0, flat.shape[2], size)]
+    own = [
+        prototype_similarity(flat[at], prototypes, known, temperature=temperature).gather(1, classes[at])
+        for at in parts
+    ]
+    means, _ = class_means(torch.cat(own, 2), labels.flatten(1), num_classes)
     return means[:, 0]
 
 

@@ -80,11 +80,17 @@ def region_distillation_loss(logits: Tensor, teacher_probs: Tensor, counted: Ten
 
 
 def region_pgcd_loss(
-    logits: Tensor, teacher_probs: Tensor, similarity: Tensor, counted: Tensor, *, beta: float, num_voxels: int | Tensor
+    logits: Tensor,
+    teacher_probs: Tensor,
+    resemblance: Tensor,
+    counted: Tensor,
+    *,
+    beta: float,
+    num_voxels: int | Tensor,
 ) -> Tensor:
     """Computes Prototype-Guided Calibration Distillation of regions.
 
-    L = 1/(2K |valid|) sum_v sum_{c<=K} w_c(v) KL_b(p_c(v) || q_c(v)),  w_c(v) = 1 + beta pi_c(v),
+    L = 1/(2K |valid|) sum_v sum_{c<=K} w_c(v) KL_b(p_c(v) || q_c(v)),  w_c(v) = 1 + beta r_c(v),
     KL_b(p || q) = p log(p/q) + (1-p) log((1-p)/(1-q)), with p clamped at 1e-6, q = sigmoid(logits).
 
     Inside of a new region, too: a label says nothing of another region. Source: our reading of Zhu et al. 2025,
@@ -93,7 +99,7 @@ def region_pgcd_loss(
     Args:
         logits: (batch, K, *spatial) float, the student's of the old regions.
         teacher_probs: (batch, K, *spatial) float, p.
-        similarity: (batch, K, *spatial) float in [0, 1], pi, from ``two_way_similarity``; in a control, what stands for it.
+        resemblance: (batch, K, *spatial) float in [0, 1], r: as of ``pgcd_loss``, with the pi of ``two_way_similarity``.
         counted: (batch, K or 1, *spatial) bool, the valid voxels of regions that the labels do not show.
         beta: strength of the calibration; 0 is uniform distillation.
         num_voxels: |valid|, at least 1.
@@ -104,7 +110,7 @@ def region_pgcd_loss(
     p = teacher_probs.clamp(_EPSILON, 1 - _EPSILON)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, p, reduction="none")
     divergence = cross_entropy + torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)
-    total = (divergence * (1 + beta * similarity) * counted).sum()
+    total = (divergence * (1 + beta * resemblance) * counted).sum()
     return total / (2 * logits.shape[1] * num_voxels)
 
 

@@ -58,8 +58,8 @@ def test_a_trainer_is_named_by_what_it_sets():
 
 
 @pytest.mark.usefixtures("_found_by_nnunet")
-def test_each_control_is_a_trainer_and_a_choice_is_named_as_it_is_written():
-    controls = [name for name in WEIGHTINGS if name != "prototypes"]
+def test_each_other_weighting_is_a_trainer_and_a_choice_is_named_as_it_is_written():
+    controls = [name for name in WEIGHTINGS if name != trainer_class("nnUNetTrainerPGCD").pgcd_weighting]
     found = [study.method_of_trainer(f"nnUNetTrainerPGCD_{name}") for name in controls]
     assert [(m.name, m.setting) for m in found] == [("PGCD", f"pgcd_weighting={name}") for name in controls]
 

@@ -173,17 +173,17 @@ def test_a_schedule_may_set_half_of_what_it_could_set_for_pgcd():
         (
             nnUNetTrainerDAPDOnly,
             {"pgcd_weighting": "teacher"},
-            "nnUNetTrainerDAPDOnly fixes at 'prototypes'. Remove it.",
+            "nnUNetTrainerDAPDOnly fixes at 'uniform'. Remove it.",
         ),
         (
             nnUNetTrainerPGCD,
             {"pgcd_weighting": "permutated"},
-            "one of 'prototypes', 'teacher', 'permuted', 'uniform' (did",
+            "one of 'prototypes', 'uniform', 'teacher', 'permuted' (did",
         ),
         (
             nnUNetTrainerPGCD,
-            {"pgcd_weighting": "uniform", "pgcd_weight": 0.0},
-            "'uniform' changes nothing where pgcd_weight is 0",
+            {"pgcd_weighting": "prototypes", "pgcd_weight": 0.0},
+            "'prototypes' changes nothing where pgcd_weight is 0",
         ),
         (
             nnUNetTrainerPGCDPaper,

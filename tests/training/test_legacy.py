@@ -70,7 +70,7 @@ def locations_of_confident_voxels(trainer):
 @pytest.mark.parametrize("name", [PGCD, "nnUNetTrainerEWC"])
 def test_an_interrupted_training_goes_on(models, name, monkeypatch):
     """PGCD ends where the old code ended, but for rounding, with its defaults of then, if it is shown the same patches."""
-    for parameter, value in {"pgcd_weight": 30.0, "pgcd_merge": True}.items():
+    for parameter, value in {"pgcd_weight": 30.0, "pgcd_weighting": "prototypes", "pgcd_merge": True}.items():
         monkeypatch.setattr(nnUNetTrainerPGCD, parameter, value)
     monkeypatch.setattr(base, "old_class_locations", locations_of_confident_voxels)
     fold = models / f"{name}__{STEPS[1]}__3d_fullres" / "fold_0"

@@ -130,7 +130,8 @@ def test_an_interrupted_training_ends_where_an_undisturbed_one_ends(toy, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         interrupted.run_training()
     if trainer_name == PGCD:
-        for parameter, other in {"pgcd_weight": 20.0, "pgcd_merge": True, "old_class_sampling": False}.items():
+        others = {"pgcd_weight": 20.0, "pgcd_weighting": "teacher", "pgcd_merge": True, "old_class_sampling": False}
+        for parameter, other in others.items():
             monkeypatch.setattr(type(interrupted), parameter, other)
     resumed = make_trainer(trainer_name, names[1], resume=True)
     resumed.load_checkpoint(f"{resumed.output_folder}/checkpoint_latest.pth")

@@ -15,6 +15,7 @@ class nnUNetTrainerPGCD(nnUNetTrainerPGCDBase):
     drop_strays = fixed(True, "nnUNetTrainerPGCDPaper may keep them")
     old_dice_weight = 0.25
     pgcd_weight = 3.0
+    pgcd_weighting = "uniform"
     pgcd_merge = fixed(False)
     dapd_weight = fixed(0.1, "nnUNetTrainerPGCDOnly has none, and nnUNetTrainerPGCDPaper may set another")
     prototype_refresh = fixed(0.5)
@@ -30,4 +31,4 @@ class nnUNetTrainerDAPDOnly(nnUNetTrainerPGCD):
     """Ablation: without the PGCD term."""
 
     pgcd_weight = fixed(0.0)
-    pgcd_weighting = fixed("prototypes")
+    pgcd_weighting = fixed("uniform")

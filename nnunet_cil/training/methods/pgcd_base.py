@@ -15,7 +15,7 @@ from nnunet_cil.training.methods.region_pgcd import RegionPGCDLoss
 from nnunet_cil.training.options import DISTILLATION_INTERVAL
 from nnunet_cil.training.step_loss import StepLoss
 
-WEIGHTINGS = "prototypes", "teacher", "permuted", "uniform"
+WEIGHTINGS = "prototypes", "uniform", "teacher", "permuted"
 
 
 class nnUNetTrainerPGCDBase(nnUNetTrainerCIL):
@@ -31,7 +31,9 @@ class nnUNetTrainerPGCDBase(nnUNetTrainerCIL):
     pgcd_merge = fixed(True, "a trainer of your own may set it to False")
     """New classes are background to PGCD, as in MiB; without, it learns that none is where the labels show them and name none."""
     pgcd_weighting = choice(
-        "prototypes", WEIGHTINGS, "What decides PGCD's weights: the prototypes, or one of three controls."
+        "prototypes",
+        WEIGHTINGS,
+        "What decides PGCD's weights: the prototypes, voxel by voxel or, uniform, class by class; or one of two controls.",
     )
     dapd_weight = number(1.0, "Weight of DAPD.")
     similarity_temperature = fixed(0.1)
@@ -50,7 +52,7 @@ class nnUNetTrainerPGCDBase(nnUNetTrainerCIL):
         """Refuses what the base refuses, and a control of weights that the loss does not have."""
         super().check_hyperparameters(values, where)
         weighting = values.get("pgcd_weighting", cls.pgcd_weighting)
-        if weighting != "prototypes" and not values.get("pgcd_weight", cls.pgcd_weight):
+        if weighting != cls.pgcd_weighting and not values.get("pgcd_weight", cls.pgcd_weight):
             raise CILError(
                 f"{where}: pgcd_weighting {weighting!r} changes nothing where pgcd_weight is 0. Set pgcd_weight above 0, or "
                 "remove pgcd_weighting."

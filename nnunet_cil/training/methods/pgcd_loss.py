@@ -106,9 +106,9 @@ class PGCDLoss(StepLoss):
     def _resemblance(self, features: Tensor, classes: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """Returns what gives the pi of w_c = 1 + beta pi_c, from features and logits of the teacher.
 
-        ``prototypes``: the similarity to the prototypes. The other ones are controls. ``teacher``: the teacher's probability p_c.
-        ``permuted``: the similarity to another class's prototype, pi_sigma(c). ``uniform``: a number for each class, the mean of
-        pi_c over the voxels of the batch that the teacher calls c; 0 where it calls none so.
+        ``prototypes``: the similarity to the prototypes. ``uniform``: a number for each class, the mean of that pi_c over the
+        voxels of the batch that the teacher calls c; 0 where it calls none so. ``teacher``, a control: the teacher's probability
+        p_c. ``permuted``, another: the similarity to another class's prototype, pi_sigma(c).
 
         Args:
             features: (batch, channels, *spatial) float32, the teacher's.
@@ -120,8 +120,9 @@ class PGCDLoss(StepLoss):
         if weighting == "permuted":
             return lambda features, _logits: permuted_similarity(self._similarity(features))
         if weighting == "uniform":
-            means = mean_own_similarity(self._similarity(features), classes)
-            return lambda _features, logits: means.view(1, -1, *[1] * (logits.ndim - 2)).expand_as(logits)
+            bank, temperature = self.bank, self.settings.similarity_temperature
+            means = mean_own_similarity(features, classes, bank.prototypes, bank.known, temperature=temperature)
+            return lambda _features, logits: means.view(1, -1, *[1] * (logits.ndim - 2)).expand(logits.shape)
         return lambda features, _logits: self._similarity(features)
 
     def _similarity(self, features: Tensor) -> Tensor:
