@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from toy import called, make_batch, make_pgcd_loss, make_setup
 
-from nnunet_cil.losses.prototypes import permuted_similarity
+from nnunet_cil.losses.chunks import CHUNK_ELEMENTS
+from nnunet_cil.losses.prototypes import mean_own_similarity, permuted_similarity, prototype_similarity
 from nnunet_cil.losses.segmentation import merge_new_into_background
 from nnunet_cil.networks.features import StageReader
 from nnunet_cil.networks.prototype_bank import PrototypeBank
@@ -271,6 +272,18 @@ def test_each_weighting_of_pgcd_equals_a_loop(weighting, num_old, merges):
             b = q[v][c]
             total += weight * (a * math.log(a / b) + (1 - a) * math.log((1 - a) / (1 - b)))
     assert found == pytest.approx(total / (2 * num_old * len(p)), rel=1e-4)
+
+
+def test_the_mean_similarity_of_a_class_is_the_same_in_chunks_of_any_size(monkeypatch):
+    torch.manual_seed(0)
+    features, labels = torch.randn(2, 6, 5, 3, 3), torch.randint(0, 5, (2, 5, 3, 3))
+    bank = torch.randn(4, 6), torch.tensor([True, True, False, True])
+    whole = prototype_similarity(features, *bank, temperature=0.1)
+    expected = [float(whole[:, c][labels == c].mean()) for c in range(4)]
+    for elements in (1, 28, 2**18):
+        monkeypatch.setitem(CHUNK_ELEMENTS, "cpu", elements)
+        found = mean_own_similarity(features, labels, *bank, temperature=0.1)
+        assert found.tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_no_old_class_keeps_its_own_prototype_where_they_are_permuted():

@@ -49,7 +49,7 @@ class nnUNetTrainerPGCDBase(nnUNetTrainerCIL):
 
     @classmethod
     def check_hyperparameters(cls, values: Mapping[str, Any], where: str) -> None:
-        """Refuses what the base refuses, and a control of weights that the loss does not have."""
+        """Refuses what the base refuses, and a weighting where the loss has no such weights."""
         super().check_hyperparameters(values, where)
         weighting = values.get("pgcd_weighting", cls.pgcd_weighting)
         if weighting != cls.pgcd_weighting and not values.get("pgcd_weight", cls.pgcd_weight):

@@ -79,10 +79,10 @@ class PGCDLoss(StepLoss):
         ) -> Tensor:
             if merges:
                 student = merge_new_into_background(student, self.num_old)
-            pi = resemblance(features, teacher_logits)
+            r = resemblance(features, teacher_logits)
             teacher = batch.corrected(teacher_logits, predicted[:, 0] if has_volumes else None)
             beta = self.settings.pgcd_beta
-            return pgcd_loss(student, teacher, pi, unlabelled[:, 0], beta=beta, num_voxels=num_voxels)
+            return pgcd_loss(student, teacher, r, unlabelled[:, 0], beta=beta, num_voxels=num_voxels)
 
         maps = batch.teacher_classes[:, None], unlabelled[:, None]
         student = log_probs if merges else self._old_log_probs(log_probs, batch.labelled)
@@ -104,9 +104,9 @@ class PGCDLoss(StepLoss):
         return log_probs[:, : self.num_old]
 
     def _resemblance(self, features: Tensor, classes: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """Returns what gives the pi of w_c = 1 + beta pi_c, from features and logits of the teacher.
+        """Returns what gives the r of w_c = 1 + beta r_c, from features and logits of the teacher.
 
-        ``prototypes``: the similarity to the prototypes. ``uniform``: a number for each class, the mean of that pi_c over the
+        ``prototypes``: the similarity to the prototypes, pi. ``uniform``: a number for each class, the mean of pi_c over the
         voxels of the batch that the teacher calls c; 0 where it calls none so. ``teacher``, a control: the teacher's probability
         p_c. ``permuted``, another: the similarity to another class's prototype, pi_sigma(c).
 

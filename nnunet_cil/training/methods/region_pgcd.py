@@ -52,7 +52,7 @@ class RegionPGCDLoss(PGCDLoss, RegionTerms):
         return terms
 
     def _region_resemblance(self, features: Tensor, masks: Tensor, batch: Batch) -> Tensor:
-        """Returns the pi of w_c = 1 + beta pi_c, (batch, K, *spatial), and its controls, as ``PGCDLoss._resemblance``.
+        """Returns the r of w_c = 1 + beta r_c, (batch, K, *spatial), as ``PGCDLoss._resemblance``.
 
         ``permuted``: the similarity to the next region's prototype; of a single old region, that to its outside. 0 where the
         prototypes are unknown.
