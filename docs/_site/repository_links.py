@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-_LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\n]+)\]\((?P<target>\.\./[^)\s]+)\)")
+_LINK = re.compile(r"(?<!!)\[(?P<text>(?:[^\[\]\n]|\n(?!\n))+)\]\((?P<target>\.\./[^)\s]+)\)")
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_others: Any) -> str:

@@ -46,6 +46,9 @@ def test_a_link_out_of_the_site_names_the_file_or_leads_to_the_repository(tmp_pa
     link = "[study](../../benchmarks/a.md#seeds)"
     assert linked(link, tmp_path) == "study (`benchmarks/a.md`)"
     assert linked(f"(x)\n\n(As a\n{link} shows.)", tmp_path) == "(x)\n\n(As a\nstudy, `benchmarks/a.md` shows.)"
+    assert linked("[like\none](../../benchmarks/a.md)", tmp_path) == "like\none (`benchmarks/a.md`)"
+    assert linked(f"in [0, 1)\n{link}", tmp_path) == "in [0, 1)\nstudy (`benchmarks/a.md`)"
+    assert linked("[no\n\nlink](../../benchmarks/a.md)", tmp_path) == "[no\n\nlink](../../benchmarks/a.md)"
     assert linked(link, tmp_path, "https://x/y/") == "[study](https://x/y/blob/HEAD/benchmarks/a.md#seeds)"
 
 
