@@ -8,7 +8,7 @@ methods on one initial model: a table and a fold. --primary names the one compar
 method less its second, in all classes, in the mean over the data sets. That method is compared with every other one; the p values
 of all other comparisons are corrected for their number (Holm). Intervals are those of ``nnunet_cil evaluate``; over several data
 sets each is drawn independently, and the mean over them taken; it has no interval where one has one pair and another several.
-Methods that lack a step are left out, and named.
+Methods that lack a step are left out, and named. --call shows a method under a shorter name.
 """
 
 from __future__ import annotations
@@ -108,6 +108,21 @@ class Study:
             costs={method: pairs for method, pairs in costs.items() if pairs},
         )
 
+    def renamed(self, names: Mapping[str, str]) -> Study:
+        """Returns it with other names of methods.
+
+        Raises:
+            SystemExit: two methods would have one name.
+        """
+        new = {method: names.get(method, method) for method in self.methods}
+        if len(set(new.values())) < len(new):
+            raise SystemExit(f"{self.name}: --call gives two methods one name. Choose another.")
+        table = self.scores.table.assign(
+            trainer=self.scores.table["trainer"].map({PREFIX + old: PREFIX + name for old, name in new.items()})
+        )
+        costs = {new[method]: pairs for method, pairs in self.costs.items()}
+        return replace(self, scores=replace(self.scores, table=table), costs=costs)
+
     @property
     def methods(self) -> list[str]:
         """Returns the methods, in the order of their names."""
@@ -186,8 +201,12 @@ def print_numbers(studies: Sequence[Study], nominal: Sequence[str], cases: str) 
         table = numbers_table({method: [row] for method, row in rows.items()})
         print(f"{study.name}, {cases}, mean over pairs\n\n{table.markdown()}\n")
     if len(studies) > 1:
-        common = {m: [rows[m] for rows in found] for m in found[0] if all(m in rows for rows in found)}
-        print(f"Mean over data sets (smallest to largest)\n\n{numbers_table(common).markdown()}\n")
+        print(f"Mean over data sets (smallest to largest)\n\n{numbers_table(in_all(found)).markdown()}\n")
+
+
+def in_all(found: Sequence[Mapping[str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Returns method -> its numbers in each data set, of the methods that all data sets have."""
+    return {method: [rows[method] for rows in found] for method in found[0] if all(method in rows for rows in found)}
 
 
 def compared(studies: Sequence[Study], method: str, rival: str) -> list[tuple[str, Difference]]:
@@ -229,25 +248,35 @@ def print_differences(lines: Sequence[tuple[str, Difference]]) -> None:
         print(f"\n{without_interval(lines)}")
 
 
-def overview_table(study: Study, method: str) -> Table:
-    """Returns one line a method of a data set, the best first, with its difference to one of them in all classes.
+def overview_table(studies: Sequence[Study], method: str) -> Table:
+    """Returns one line a method, the best first, with its difference to one of them in all classes; the mean over data sets.
 
     Intervals are those of ``nnunet_cil evaluate``; they are not corrected for the number of methods.
     """
-    rows = numbers(study, with_distances=False)
+    rows = in_all([numbers(study, with_distances=False) for study in studies])
+    scores = [study.scores for study in studies]
     against = {
-        other: next(d for d in differences([study.scores], PREFIX + other, PREFIX + method) if d.group == "all")
+        other: next(d for d in differences(scores, PREFIX + other, PREFIX + method) if d.group == "all")
         for other in rows
         if other != method
     }
     body = []
-    for name in sorted(rows, key=lambda name: -rows[name]["all"][-1]):
+    for name in sorted(rows, key=lambda name: -mean(r["all"][-1] for r in rows[name])):
         d = against.get(name)
         less = ["", ""] if d is None else [f"{d.difference:+.3f}", interval_text(d.low, d.high, is_t=d.interval == "t")]
-        means = [number(rows[name][group][-1]) for group in ("old", "all")]
-        body.append([name, *means, number(rows[name]["new_when_learnt"]), *less, str(rows[name]["pairs"])])
+        old, all_classes = (mean(r[group][-1] for r in rows[name]) for group in ("old", "all"))
+        new = mean(r["new_when_learnt"] for r in rows[name])
+        pairs = ", ".join(str(r["pairs"]) for r in rows[name])
+        body.append([name, number(old), number(all_classes), number(new), *less, pairs])
     header = ["method", "old", "all", "new, when learnt", f"all, less {method}'s", "interval", "pairs"]
     return Table(header, body)
+
+
+def print_overviews(studies: Sequence[Study], method: str) -> None:
+    """Prints the overview of each data set, then that of the mean over them."""
+    parts = [(study.name, [study]) for study in studies]
+    for name, part in [*parts, (MEAN.capitalize(), studies)] if len(studies) > 1 else parts:
+        print(f"{name}\n\n{overview_table(part, method).markdown()}\n")
 
 
 def main() -> None:
@@ -256,6 +285,7 @@ def main() -> None:
     parser.add_argument("--on", nargs="+", action="append", required=True, metavar=("SCHEDULE", "TABLE"))
     parser.add_argument("--primary", nargs=2, required=True, metavar=("METHOD", "RIVAL"))
     parser.add_argument("--methods", nargs="+", default=[], help="to show, beside the primary ones (default: all)")
+    parser.add_argument("--call", nargs=2, action="append", default=[], metavar=("METHOD", "NAME"))
     parser.add_argument("--cases", choices=CASES, default="test", help="default: %(default)s")
     parser.add_argument("--nominal", nargs="+", default=[], metavar="SCHEDULE", help="whose spacing is: no distances")
     parser.add_argument(
@@ -274,9 +304,13 @@ def main() -> None:
         for name in args.primary:
             if name not in study.methods:
                 raise SystemExit(f"{study.name} has no complete pair of {name}.")
+    names = dict(args.call)
+    if unknown := names.keys() - {name for study in studies for name in study.methods}:
+        raise SystemExit(f"--call: there is no {', '.join(sorted(unknown))}.")
+    studies = [study.renamed(names) for study in studies]
+    method, rival = (names.get(name, name) for name in args.primary)
     if args.only == "overview":
-        for study in studies:
-            print(f"{study.name}\n\n{overview_table(study, method).markdown()}\n")
+        print_overviews(studies, method)
     if args.only in (None, "numbers"):
         print_numbers(studies, args.nominal, f"{args.cases} cases")
     if args.only in (None, "differences"):

@@ -98,6 +98,27 @@ def test_an_overview_has_a_line_a_method_and_its_difference_with_an_interval(run
     assert (low, high) == pytest.approx((-table[0].high, -table[0].low), abs=2e-3)
 
 
+def test_an_overview_of_several_data_sets_ends_with_their_mean(run, tables):
+    both = [*on(*tables[:2]), *on(tables[2])]
+    printed, lines = run("--primary", "PGCD", "MiB", *both, "--only", "overview")
+    last = lines[-3:]
+    assert printed.count("all, less PGCD's") == 3
+    assert last[0][:4] == ["PGCD", "0.850", "0.837", "0.825"]  # all: 0.83 and 0.845
+    assert last[2] == ["MiB", "0.670", "0.698", "0.725", "-0.140", last[2][5], "2, 1"]
+
+
+def test_a_method_is_shown_under_the_name_that_is_asked_for(run, tables):
+    arguments = ["--primary", "PGCD", "MiB", *on(*tables[:2]), "--only", "overview"]
+    _, as_stored = run(*arguments)
+    _, lines = run(*arguments, "--call", "MiB", "MiB with options")
+    assert [[cell.replace("MiB with options", "MiB") for cell in line] for line in lines[2:]] == as_stored[2:]
+    assert lines[-1][0] == "MiB with options"
+    with pytest.raises(SystemExit, match="there is no MIB"):
+        run(*arguments, "--call", "MIB", "x")
+    with pytest.raises(SystemExit, match="hippocampus_1-1_cpu: --call gives two methods one name"):
+        run(*arguments, "--call", "MiB", "PGCD")
+
+
 def test_all_but_the_primary_comparison_are_corrected_together(tables):
     studies = [compare.Study.read("hippocampus_1-1_cpu", [file], "test", []) for file in tables]
     found = [d for _, d in compare.compared(studies, "PGCD", "LwF")]
