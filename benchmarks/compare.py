@@ -191,13 +191,18 @@ def numbers_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     )
 
 
-def print_numbers(studies: Sequence[Study], nominal: Sequence[str], cases: str) -> None:
-    """Prints the numbers and the costs of each data set, then the mean over them."""
-    found = [numbers(study, with_distances=study.name not in nominal) for study in studies]
-    for study, rows in zip(studies, found, strict=True):
+def print_costs(studies: Sequence[Study]) -> None:
+    """Prints what the methods of each data set have cost, where that was kept."""
+    for study in studies:
         if study.costs:
             costs = {method: list(pairs.values()) for method, pairs in study.costs.items()}
             print(f"{study.name}, costs, mean over pairs\n\n{costs_table(costs).markdown()}\n")
+
+
+def print_numbers(studies: Sequence[Study], nominal: Sequence[str], cases: str) -> None:
+    """Prints the numbers of each data set, then the mean over them."""
+    found = [numbers(study, with_distances=study.name not in nominal) for study in studies]
+    for study, rows in zip(studies, found, strict=True):
         table = numbers_table({method: [row] for method, row in rows.items()})
         print(f"{study.name}, {cases}, mean over pairs\n\n{table.markdown()}\n")
     if len(studies) > 1:
@@ -290,7 +295,7 @@ def main() -> None:
     parser.add_argument("--nominal", nargs="+", default=[], metavar="SCHEDULE", help="whose spacing is: no distances")
     parser.add_argument(
         "--only",
-        choices=["numbers", "differences", "overview"],
+        choices=["costs", "numbers", "differences", "overview"],
         help="print no other tables; overview: one line a method, with its difference in all classes",
     )
     args = parser.parse_args()
@@ -311,6 +316,8 @@ def main() -> None:
     method, rival = (names.get(name, name) for name in args.primary)
     if args.only == "overview":
         print_overviews(studies, method)
+    if args.only in (None, "costs"):
+        print_costs(studies)
     if args.only in (None, "numbers"):
         print_numbers(studies, args.nominal, f"{args.cases} cases")
     if args.only in (None, "differences"):

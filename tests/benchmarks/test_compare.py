@@ -145,6 +145,8 @@ def test_nominal_spacing_has_no_distances_and_costs_have_a_table(run, tables):
     printed, lines = run("--primary", "PGCD", "MiB", *on(tables[1]), "--nominal", "hippocampus_1-1_cpu")
     assert "HD95" not in printed
     assert ["PGCD", "2", "0.5", ""] in lines
+    _, lines = run("--primary", "PGCD", "MiB", *on(tables[1]), "--only", "costs")
+    assert [line[0] for line in lines[2:]] == ["PGCD"]
 
 
 def test_distances_are_a_column_where_a_study_has_kept_them(tables, tmp_path):
@@ -218,7 +220,8 @@ def test_a_pair_that_is_left_out_has_no_costs_either(run, tables):
         kept = [row for row in scores.read_rows(table) if not (without and without.items() <= row.items())]
         scores.write_rows(table, kept)
         write_costs(table, PGCD=seconds, LwF=2 * seconds)
-    printed, lines = run("--only", "numbers", "--primary", "PGCD", "LwF", *on(*tables))
+    printed, lines = run("--only", "costs", "--primary", "PGCD", "LwF", *on(*tables))
     assert "costs, mean over pairs" in printed
     assert sorted(lines[2:4]) == [["LwF", "9", "5", "2.5"], ["PGCD", "9", "1.5", "2.5"]]
-    assert [line[-1] for line in lines[6:]] == ["2", "1", "2"]  # pairs that are scored
+    _, lines = run("--only", "numbers", "--primary", "PGCD", "LwF", *on(*tables))
+    assert [line[-1] for line in lines[2:]] == ["2", "1", "2"]  # pairs that are scored
