@@ -12,7 +12,7 @@ import numpy.typing as npt
 NUM_REPLICATES = 10_000
 
 FEW = 8
-"""Fewer trainings or patients than these get a t interval, too: percentiles of so few are too narrow."""
+"""Fewer patients than these get a t interval, too: percentiles of so few are too narrow."""
 
 _SEED = 20_251_107
 _AT_ONCE = 1_000
@@ -28,7 +28,7 @@ class Sample:
     Attributes:
         values: (trainings, patients, classes), NaN where undefined. A training is a pair: both methods, from one initial model.
         strata: (patients,), patients of one number are drawn together. A negative one: the patient belongs to one training of
-            several, and is drawn with it.
+            several, and comes with it.
     """
 
     values: Array
@@ -48,7 +48,7 @@ class Interval:
         low: lower end.
         high: upper end.
         p: two-sided; below 0.05 exactly where the interval leaves out 0.
-        is_t: whether it is a t interval, which was wider than the bootstrap's.
+        is_t: whether it is a t interval, which was wider than those of the bootstrap.
     """
 
     difference: float
@@ -59,21 +59,25 @@ class Interval:
 
 
 def difference_interval(samples: Sequence[Sample], *, num_replicates: int = NUM_REPLICATES) -> Interval:
-    """Returns the mean difference, with the wider of the bootstrap's and the t interval.
+    """Returns the mean difference, with the widest of several intervals.
 
-    In each replicate of the crossed bootstrap the trainings of a data set are drawn, and its patients once for all trainings. The
-    statistic is the mean over classes of the mean over trainings of the mean over patients, then the mean over data sets. The
-    interval has the percentiles 2.5 and 97.5. The draws are the same in every call.
+    1. The crossed bootstrap: in each replicate the trainings of a data set are drawn, and its patients once for all trainings.
+       Patients who belong to one training come with it.
+    2. Where there are such, the bootstrap over patients alone: each training's are drawn, and all trainings are in.
+    3. A t interval over the means of trainings, and with fewer than ``FEW`` patients one over theirs. Over several data sets
+       Welch's.
 
-    The t interval is over the means of trainings where they are fewer than ``FEW``, and of patients where these are. Over several
-    data sets it is Welch's.
+    The statistic is the mean over classes of the mean over trainings of the mean over patients, then the mean over data sets.
+    Those of the bootstrap have the percentiles 2.5 and 97.5. The draws are the same in every call.
+
+    Percentiles of few units are too narrow, hence 3; means of few trainings can be alike by chance, hence 2.
 
     There is no interval where some data sets have one training and others several: it would leave out what the trainings of the
     former vary by.
 
     Args:
         samples: one a data set.
-        num_replicates: of the bootstrap.
+        num_replicates: of each bootstrap.
     """
     difference = float(np.mean([statistic(sample) for sample in samples]))
     nothing = Interval(difference=difference, low=math.nan, high=math.nan, p=math.nan, is_t=False)
@@ -81,11 +85,35 @@ def difference_interval(samples: Sequence[Sample], *, num_replicates: int = NUM_
     is_alone = {len(means) == 1 for means in units[0]}
     if math.isnan(difference) or len(is_alone) > 1 or not any(len(means) > 1 for kind in units for means in kind):
         return nothing
-    found = _percentiles(difference, samples, num_replicates)
-    for kind in units:
-        if min(map(len, kind)) > 1 and min(map(len, kind)) < FEW:
-            found = max(found, _t_interval(difference, kind), key=lambda interval: interval.high - interval.low)
-    return found
+    found = [bootstrap_interval(samples, num_replicates)]
+    if any((s.strata < 0).any() for s in samples):
+        by_training = [_with_patients_by_training(s) for s in samples]
+        found.append(bootstrap_interval(by_training, num_replicates, draw_trainings=False))
+    trainings, patients = (min(map(len, kind)) for kind in units)
+    if trainings > 1:
+        found.append(_t_interval(difference, units[0]))
+    if 1 < patients < FEW:
+        found.append(_t_interval(difference, units[1]))
+    return max(found, key=lambda interval: interval.high - interval.low)
+
+
+def bootstrap_interval(samples: Sequence[Sample], num_replicates: int, *, draw_trainings: bool = True) -> Interval:
+    """Returns the mean difference, with the percentiles of drawn patients and trainings.
+
+    Args:
+        samples: one a data set.
+        num_replicates: how often they are drawn.
+        draw_trainings: whether trainings are drawn; otherwise all are in every replicate.
+    """
+    random = np.random.default_rng(_SEED)
+    replicates = (_replicates(s, num_replicates, random, draw_trainings=draw_trainings) for s in samples)
+    drawn = np.mean([np.concatenate(list(own)) for own in replicates], axis=0)
+    drawn = drawn[~np.isnan(drawn)]
+    low, high = np.quantile(drawn, (_TAIL, 1 - _TAIL))
+    tail = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
+    p = min(1.0, 2 * float(tail + 1) / (len(drawn) + 1))
+    difference = float(np.mean([statistic(sample) for sample in samples]))
+    return Interval(difference=difference, low=float(low), high=float(high), p=p, is_t=False)
 
 
 def statistic(sample: Sample) -> float:
@@ -114,18 +142,15 @@ def _means_of_patients(sample: Sample) -> Array:
     return means[~np.isnan(means)]
 
 
-def _percentiles(difference: float, samples: Sequence[Sample], num_replicates: int) -> Interval:
-    random = np.random.default_rng(_SEED)
-    drawn = np.mean([np.concatenate(list(_replicates(s, num_replicates, random))) for s in samples], axis=0)
-    drawn = drawn[~np.isnan(drawn)]
-    low, high = np.quantile(drawn, (_TAIL, 1 - _TAIL))
-    tail = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
-    p = min(1.0, 2 * float(tail + 1) / (len(drawn) + 1))
-    return Interval(difference=difference, low=float(low), high=float(high), p=p, is_t=False)
+def _with_patients_by_training(sample: Sample) -> Sample:
+    """Returns it with a stratum for each training that has patients of its own."""
+    training = (~np.isnan(sample.values)).any(2).argmax(0)
+    first = sample.strata.max(initial=0) + 1
+    return Sample(values=sample.values, strata=np.where(sample.strata < 0, first + training, sample.strata))
 
 
-def _replicates(sample: Sample, number: int, random: np.random.Generator) -> Iterator[Array]:
-    """Yields the statistic of drawn patients and trainings, some replicates at a time."""
+def _replicates(sample: Sample, number: int, random: np.random.Generator, *, draw_trainings: bool) -> Iterator[Array]:
+    """Yields the statistic of drawn patients, and of drawn or all trainings, some replicates at a time."""
     num_trainings, num_patients, num_classes = sample.values.shape
     is_defined = ~np.isnan(sample.values)
     by_patient = [a.swapaxes(0, 1).reshape(num_patients, -1) for a in (np.nan_to_num(sample.values), is_defined * 1.0)]
@@ -134,7 +159,8 @@ def _replicates(sample: Sample, number: int, random: np.random.Generator) -> Ite
         patients = _drawn_patients(sample.strata, count, random)
         shape = (count, num_trainings, num_classes)
         means = _ratio(*((patients @ values).reshape(shape) for values in by_patient))
-        weights = np.where(np.isnan(means), 0, _drawn(num_trainings, count, random)[:, :, None])
+        trainings = _drawn(num_trainings, count, random) if draw_trainings else np.ones(shape[:2])
+        weights = np.where(np.isnan(means), 0, trainings[:, :, None])
         yield _mean(_ratio((np.nan_to_num(means) * weights).sum(1), weights.sum(1)), 1)
 
 

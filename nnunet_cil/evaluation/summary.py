@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.evaluation.answers import Answer, answers
-from nnunet_cil.evaluation.bootstrap import FEW, NUM_REPLICATES
+from nnunet_cil.evaluation.bootstrap import NUM_REPLICATES
 from nnunet_cil.evaluation.continual import mean
 from nnunet_cil.evaluation.results import dice_of, fold_mean, mean_matrix, ranked, short
 from nnunet_cil.evaluation.scores import METRICS
@@ -25,6 +25,9 @@ from nnunet_cil.evaluation.tables import (
     step_table,
 )
 from nnunet_cil.names import markdown_text
+
+_FEW_TRAININGS = 8
+"""With fewer the intervals may be too narrow, whichever is taken."""
 
 
 @dataclass(frozen=True)
@@ -179,18 +182,15 @@ def differences_text(found: Sequence[Mapping[str, Any]]) -> str:
 
 def _intervals_text(found: Sequence[Mapping[str, Any]]) -> str:
     """Says how the intervals were found, what they are over, and where they tell less than 95 %."""
-    parts = [
-        f"Interval: 95 %, percentiles of {NUM_REPLICATES} draws, or a t interval (t) where fewer than {FEW} units make it the "
-        "wider."
-    ]
+    parts = [f"Interval: 95 %, percentiles of {NUM_REPLICATES} draws, or a t interval (t) where that is wider."]
     several = [d["num_trainings"] for d in found if d["over"] == "patients and trainings"]
     if several:
         where = "It is" if len(several) == len(found) else "Where there are several trainings, it is"
         parts.append(
             f"{where} over patients and trainings: each draw takes folds, and cases once for all of them; a case of one fold "
-            "only comes with its fold."
+            "only comes with its fold, or all folds stay and their cases are drawn, whichever is wider."
         )
-        if min(several) < FEW:
+        if min(several) < _FEW_TRAININGS:
             parts.append(f"With {min(several)} trainings it may cover less than 95 %.")
     if any(d["over"] == "patients" for d in found):
         where = "Where there is one, it is" if several else "It is"

@@ -47,8 +47,8 @@ def test_the_same_differences_give_the_same_interval():
     assert difference_interval([sample(drawn(3, 30, 2))]) == difference_interval([sample(drawn(3, 30, 2))])
 
 
-@pytest.mark.parametrize(("trainings", "patients", "axis"), [(4, 40, 1), (1, 5, 0)])
-def test_few_units_get_a_t_interval_where_it_is_wider(trainings, patients, axis):
+@pytest.mark.parametrize(("trainings", "patients", "axis"), [(4, 40, 1), (1, 5, 0), (15, 40, 1)])
+def test_a_t_interval_is_taken_where_it_is_wider(trainings, patients, axis):
     values = drawn(trainings, 1, 1, mean=2) + drawn(1, patients, 1, seed=8) * (0.01 if trainings > 1 else 1)
     found = difference_interval([sample(values)])
     test = ttest_1samp(values.mean(axis).ravel(), 0)
@@ -76,15 +76,57 @@ def test_methods_that_are_alike_have_no_difference():
     assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
-def test_patients_of_one_training_each_come_with_it():
-    """Two folds of the same differences: nothing varies between them, and their own patients are not drawn again."""
-    values = np.full((9, 18, 1), NAN)
-    for fold in range(9):
-        values[fold, 2 * fold : 2 * fold + 2, 0] = (1, 3)
-    found = difference_interval([sample(values, [-1] * 18)], num_replicates=500)
-    assert (found.low, found.high) == (2, 2)
-    shared = difference_interval([sample(np.tile([[[1.0], [3.0]]], (9, 1, 1)), [0, 0])], num_replicates=500)
-    assert shared.low < 2 < shared.high
+def of_own_patients(values):
+    """Puts (trainings, patients, classes) into a sample in which no two trainings share a patient."""
+    trainings, patients, classes = values.shape
+    apart = np.full((trainings, trainings * patients, classes), NAN)
+    for training, own in enumerate(values):
+        apart[training, training * patients : (training + 1) * patients] = own
+    return sample(apart, [-1] * (trainings * patients))
+
+
+@pytest.mark.parametrize(("trainings", "patients"), [(2, 17), (3, 6), (9, 5)])
+def test_trainings_that_are_alike_by_chance_do_not_narrow_the_interval_below_that_of_their_patients(
+    trainings, patients
+):
+    """Each training has patients of its own, and the same mean: only its patients can vary."""
+    values = drawn(trainings, patients, 1)
+    values += 2 - values.mean(1, keepdims=True)
+    found = difference_interval([of_own_patients(values)])
+    random = np.random.default_rng(1)
+    loops = [np.mean([random.choice(own[:, 0], patients).mean() for own in values]) for _ in range(4000)]
+    assert not found.is_t
+    assert (found.low, found.high) == pytest.approx(np.quantile(loops, (0.025, 0.975)), abs=0.03)
+    assert found.p == pytest.approx(1e-4, rel=2)
+
+
+@pytest.mark.parametrize("trainings", [3, 8, 12])
+def test_trainings_with_patients_of_their_own_get_a_t_interval_however_many_they_are(trainings):
+    values = drawn(trainings, 1, 1) + 0.3 * drawn(trainings, 15, 1, seed=4)
+    found = difference_interval([of_own_patients(values)], num_replicates=1000)
+    test = ttest_1samp(values.mean((1, 2)), 0)
+    assert found.is_t
+    assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval()))
+
+
+def test_own_patients_are_drawn_with_their_training_in_the_crossed_bootstrap():
+    values = np.repeat(drawn(12, 1, 1) * np.r_[1, np.zeros(11)][:, None, None], 9, axis=1)
+    found = difference_interval([of_own_patients(values)], num_replicates=4000)
+    random = np.random.default_rng(1)
+    loops = [random.choice(values[:, 0, 0], 12).mean() for _ in range(4000)]
+    test = ttest_1samp(values[:, 0, 0], 0).confidence_interval()
+    wider = max((tuple(np.quantile(loops, (0.025, 0.975))), tuple(test)), key=lambda ends: ends[1] - ends[0])
+    assert (found.low, found.high) == pytest.approx(wider, abs=0.02)
+
+
+def test_patients_of_several_data_sets_of_which_one_has_its_own_are_all_drawn():
+    """Trainings are alike, so that each interval is over patients."""
+    shared = drawn(1, 30, 1) + np.zeros((4, 1, 1))
+    own = drawn(4, 9, 1, seed=8)
+    own -= own.mean(1, keepdims=True)
+    found = difference_interval([sample(shared), of_own_patients(own)])
+    half = math.hypot(shared[0].std() / math.sqrt(30), own.std() / 6) / 2 * 1.96
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
 
 
 def test_each_stratum_is_drawn_by_itself():

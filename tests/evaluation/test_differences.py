@@ -86,17 +86,21 @@ def test_test_cases_are_drawn_once_for_all_folds():
     assert (found.num_trainings, found.num_cases, found.over) == (3, 12, "patients and trainings")
 
 
-def test_validation_cases_come_with_their_fold():
-    """Expects the t interval over folds' means, which hold what varies among a fold's own cases."""
+@pytest.mark.parametrize(
+    ("spread", "interval", "half"),
+    [(0.001, "t", 4.302653 * 0.01 / math.sqrt(3)), (0.3, "bootstrap", 1.96 * 0.3 / math.sqrt(60))],
+)
+def test_validation_cases_come_with_their_fold_or_are_drawn_within_it(spread, interval, half):
+    """Folds vary by 0.01. Where cases vary by less the t interval over folds is the wider, else that over cases."""
     dice = {"x": {}, "y": {}}
     for fold in range(3):
         for case in range(20):
-            dice["x"][0, fold, f"{fold}_{case}", "a"] = 0.5 + 0.01 * fold + (0.3 if case % 2 else -0.3)
+            dice["x"][0, fold, f"{fold}_{case}", "a"] = 0.5 + 0.01 * fold + (spread if case % 2 else -spread)
             dice["y"][0, fold, f"{fold}_{case}", "a"] = 0.5
     (found,) = evaluated_differences(table(**dice), STEPS[:1])
     assert found.difference == pytest.approx(0.01)
-    assert found.interval == "t"
-    assert (found.high - found.low) / 2 == pytest.approx(4.302653 * 0.01 / math.sqrt(3))
+    assert found.interval == interval
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.06)  # of draws in steps of 0.01
     assert found.num_cases == 60
 
 
