@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scores import costs_file, method_of, read_rows, row_name
 from study_tables import CASES, schedule_file
 
@@ -108,6 +109,27 @@ class Study:
             costs={method: pairs for method, pairs in costs.items() if pairs},
         )
 
+    def check_cases(self) -> None:
+        """Refuses a pair whose methods have different rows: the means would be over different cases.
+
+        Raises:
+            SystemExit: names a method, the pair and the first case.
+        """
+        columns = ["step", "case", "class"]
+        for name, rows in self.scores.table.groupby("fold"):
+            own = {
+                short(trainer): set(r[columns].itertuples(index=False, name=None))
+                for trainer, r in rows.groupby("trainer")
+            }
+            whole = set().union(*own.values())
+            for method, found in own.items():
+                if lacking := sorted(whole - found):
+                    step, case, class_name = lacking[0]
+                    raise SystemExit(
+                        f"{self.name}: {method} has no row of step {step}, case {case}, {class_name}, in {name}, which others "
+                        f"have ({len(lacking)} such). Score it again with benchmarks/study.py, or leave it out of --methods."
+                    )
+
     def renamed(self, names: Mapping[str, str]) -> Study:
         """Returns it with other names of methods.
 
@@ -166,14 +188,22 @@ def _rows(file: Path, cases: str) -> list[dict[str, Any]]:
 
 
 def numbers(study: Study, *, with_distances: bool) -> dict[str, dict[str, Any]]:
-    """Returns method -> its numbers, each the mean over the pairs, as ``schedule_table`` takes them, and how many pairs."""
+    """Returns method -> its numbers, each the mean over the pairs, as ``schedule_table`` takes them, and how many pairs.
+
+    A number that one pair lacks, as intransigence without joint training, is NaN: the mean would be over other pairs.
+    """
     found = {}
     for trainer, metrics in results(study.scores.table, study.scores.steps).items():
         folds = metrics["dice"]
-        values = {name: mean(f[name] for f in folds) for name in SCHEDULE_NUMBERS}
+        values = {name: float(np.mean([f[name] for f in folds])) for name in SCHEDULE_NUMBERS}
         values |= {group: [mean(f[group][-1] for f in folds)] for group in ("old", "all")}
-        hd95 = mean(f["all"][-1] for f in metrics["hd95_mm"]) if with_distances else math.nan
-        found[short(trainer)] = {**values, "hd95_mm": hd95, "pairs": len(folds)}
+        distances = metrics["hd95_mm"] if with_distances else []
+        found[short(trainer)] = {
+            **values,
+            "hd95_mm": mean(f["all"][-1] for f in distances),
+            "hd95_missing": sum(sum(f["missing"][-1].values()) for f in distances),
+            "pairs": len(folds),
+        }
     return found
 
 
@@ -182,13 +212,21 @@ def numbers_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     order = sorted(rows, key=lambda method: -mean(r["all"][-1] for r in rows[method]))
     table = schedule_table({method: rows[method] for method in order})
     columns = {
-        "HD95 mm": [number(mean(r["hd95_mm"] for r in rows[method])) for method in order],
+        "HD95 mm": [_distance(rows[method]) for method in order],
         "pairs": [", ".join(str(r["pairs"]) for r in rows[method]) for method in order],
     }
     shown = {name: cells for name, cells in columns.items() if any(cells)}
     return Table(
         [*table.header, *shown], [[*line, *own] for line, *own in zip(table.body, *shown.values(), strict=True)]
     )
+
+
+def _distance(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the mean distance of a method over data sets; beside it how many have one, and how many Dice values have none."""
+    known = [r for r in rows if not math.isnan(r["hd95_mm"])]
+    notes = [f"{len(known)} of {len(rows)} data sets"] if len(known) < len(rows) else []
+    notes += [f"{missing} missing"] if (missing := sum(r["hd95_missing"] for r in known)) else []
+    return number(mean(r["hd95_mm"] for r in known)) + (f" ({', '.join(notes)})" if known and notes else "")
 
 
 def print_costs(studies: Sequence[Study]) -> None:
@@ -254,8 +292,9 @@ def print_differences(lines: Sequence[tuple[str, Difference]]) -> None:
 
 
 def overview_table(studies: Sequence[Study], method: str) -> Table:
-    """Returns one line a method, the best first, with its difference to one of them in all classes; the mean over data sets.
+    """Returns one line a method, with its difference to one of them in all classes; the mean over data sets.
 
+    The best comes first, by that difference: it is over the pairs that both have, the other means over all of a method's own.
     Intervals are those of ``nnunet_cil evaluate``; they are not corrected for the number of methods.
     """
     rows = in_all([numbers(study, with_distances=False) for study in studies])
@@ -266,7 +305,7 @@ def overview_table(studies: Sequence[Study], method: str) -> Table:
         if other != method
     }
     body = []
-    for name in sorted(rows, key=lambda name: -mean(r["all"][-1] for r in rows[name])):
+    for name in sorted(rows, key=lambda name: -against[name].difference if name in against else 0):
         d = against.get(name)
         less = ["", ""] if d is None else [f"{d.difference:+.3f}", interval_text(d.low, d.high, is_t=d.interval == "t")]
         old, all_classes = (mean(r[group][-1] for r in rows[name]) for group in ("old", "all"))
@@ -304,6 +343,7 @@ def main() -> None:
     whole = [Study.read(name, map(Path, files), args.cases, methods) for name, *files in args.on]
     studies = [study.complete() for study in whole]
     for study, before in zip(studies, whole, strict=True):
+        study.check_cases()
         if left_out := [name for name in before.methods if name not in study.methods]:
             print(f"{study.name}: without {', '.join(left_out)}, of which no pair has every step.\n")
         for name in args.primary:

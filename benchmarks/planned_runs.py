@@ -6,8 +6,8 @@
 
 Every run is a call of benchmarks/study.py: a data set, methods and a fold, which all continue from the fold's initial model.
 What is finished is skipped. Stop it at any time; the next call goes on, with the same nnUNet_results. Where the models are gone,
-remove the table of a pair that is not complete: a pair is one initial model. The data sets must be planned and preprocessed,
-with the small plans and the split of benchmarks/notebook/2026-11-29-fair-comparison.md.
+remove the table of a pair that is not complete: a pair is one initial model, and study.py refuses another. The data sets must be
+planned and preprocessed, with the small plans and the split of benchmarks/notebook/2026-11-29-fair-comparison.md.
 """
 
 from __future__ import annotations

@@ -90,6 +90,7 @@ class SeparateModels:
                 f"The classes of {data_sets[0]}, from which {name} learns, are regions: they overlap, so that merged label maps "
                 "would lose some. Use a data set without regions."
             )
+        study.check_initial_models()
         study.nnunet_cil_run(TRAINER, "--stop-after", "0")
         return cls(study=study, planned=PlannedExperiment.read(study.experiment))
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ from nnunet_cil.workflows.evaluate.evaluate import output_folder
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
+
+_OF_ANOTHER_MODEL = "Give another table with -o, or the nnUNet_results that has the model."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,7 @@ class Study:
 
     def run(self, cases: Sequence[Literal["test", "validation"]]) -> None:
         """Trains what is not trained, and adds the scores to the table."""
+        self.check_initial_models()
         methods = {trainer: method_of_trainer(trainer) for trainer in self.experiment.trainers}
         for trainer, method in methods.items():
             if method.from_step > 1:
@@ -110,6 +114,26 @@ class Study:
             self.add(self.rows(folder / "per_case.csv", which, methods))
             costs = read_json(folder / "results.json", "")["costs"]
             self.add_costs({methods[trainer].row: folds for trainer, folds in costs.items()})
+
+    def check_initial_models(self) -> None:
+        """Refuses a fold whose initial model the table has scores of, and which is gone: another would be trained.
+
+        Raises:
+            SystemExit: names the fold.
+        """
+        rows = read_rows(self.results) if self.results.is_file() else []
+        scored = {row["fold"] for row in rows if row["step"] == "0"}
+        folds = [fold for fold in self.experiment.folds if str(fold) in scored]
+        try:
+            initial = PlannedExperiment.read(self.experiment).models()[0] if folds else None
+        except CILError:  # not planned
+            initial = None
+        for fold in folds:
+            if initial is None or not initial.fold(fold).checkpoint.is_file():
+                raise SystemExit(
+                    f"{self.results} has scores of fold {fold}, whose initial model is not in nnUNet_results: methods would "
+                    f"continue from another. {_OF_ANOTHER_MODEL}"
+                )
 
     def nnunet_cil_run(self, *words: str) -> None:
         """Calls ``nnunet_cil run`` with trainers, then options."""
@@ -177,7 +201,24 @@ class Study:
             same = new.get(tuple(row[k] for k in keys), row)
             if any(row[k] != same[k] for k in ("dataset", "trainer", "plans")):
                 raise SystemExit(f"{self.results} has {row_name(row)} of another plan or data set: give another file.")
+        self._check_initial_models(known, rows)
         write_rows(self.results, [*(row for row in known if tuple(row[k] for k in keys) not in new), *rows])
+
+    def _check_initial_models(self, known: Sequence[Row], rows: Sequence[Row]) -> None:
+        """Refuses scores that come from other initial models than those of the table."""
+        scored = {_initial(row): row["dice"] for row in known if row["step"] == "0"}
+        for row in rows:
+            now, before = row["dice"], scored.get(_initial(row), row["dice"])
+            if row["step"] == "0" and not math.isclose(float(before or -1), float(now or -1), abs_tol=1e-6):
+                raise SystemExit(
+                    f"{self.results} has scores of another initial model: fold {row['fold']}, case {row['case']}, {row['class']} "
+                    f"had {before}, now {now}. {_OF_ANOTHER_MODEL}"
+                )
+
+
+def _initial(row: Row) -> tuple[str, ...]:
+    """Returns what a score of an initial model is of."""
+    return tuple(row[name] for name in ("fold", "cases", "case", "class"))
 
 
 def study_parser(description: str | None) -> argparse.ArgumentParser:

@@ -119,6 +119,53 @@ def test_a_method_is_shown_under_the_name_that_is_asked_for(run, tables):
         run(*arguments, "--call", "MiB", "PGCD")
 
 
+def test_an_overview_puts_methods_of_other_pairs_where_their_difference_says(run, tables):
+    """PGCD has 0.83 and 0.84; LwF, of the second pair alone, 0.8375 there: more than PGCD's mean, less than its own pair's."""
+    rows = [row for row in scores.read_rows(tables[0]) if row["method"] != "LwF"]
+    scores.write_rows(tables[0], rows)
+    rows = [
+        {**r, "dice": str(float(r["dice"]) + 0.045 * (r["class"] == "Posterior"))} if r["method"] == "LwF" else r
+        for r in scores.read_rows(tables[1])
+    ]
+    scores.write_rows(tables[1], rows)
+    _, lines = run("--primary", "PGCD", "MiB", *on(*tables[:2]), "--only", "overview")
+    found = {line[0]: line for line in lines[2:]}
+    assert float(found["LwF"][2]) > float(found["PGCD"][2])
+    assert found["LwF"][4] == "-0.003"
+    assert list(found) == ["PGCD", "LwF", "MiB"]
+
+
+def test_a_number_that_a_pair_lacks_is_blank_and_distances_say_what_they_are_over(run, tables):
+    joint = rows_of("Joint", 1, 0, {"Anterior": 0.9, "Posterior": 0.9})
+    scores.write_rows(tables[0], [*scores.read_rows(tables[0]), *joint])
+    _, lines = run("--primary", "PGCD", "MiB", *on(tables[0]), "--only", "numbers")
+    assert dict(zip(lines[0], next(r for r in lines if r[0] == "PGCD"), strict=True))["intransigence"] == "0.050"
+    _, lines = run("--primary", "PGCD", "MiB", *on(*tables[:2]), "--only", "numbers")
+    found = dict(zip(lines[0], next(r for r in lines if r[0] == "PGCD"), strict=True))
+    assert (found["intransigence"], found["HD95 mm"]) == ("", "2.500")
+
+    without = {"method": "PGCD", "class": "Posterior", "case": "3"}
+    rows = [{**r, "hd95_mm": ""} if without.items() <= r.items() else r for r in scores.read_rows(tables[2])]
+    scores.write_rows(tables[2], rows)
+    both = [*on(*tables[:2]), "--on", "hippocampus_1-1_disjoint_cpu", tables[2]]
+    nominal = "--nominal", "hippocampus_1-1_cpu"
+    cells = {
+        line[0]: dict(zip(lines[0], line, strict=True))["HD95 mm"]
+        for line in run("--primary", "PGCD", "MiB", *both, "--only", "numbers", *nominal)[1][-3:]
+        if len(line) == len(lines[0])
+    }
+    assert cells["MiB"] == "4.000 (1 of 2 data sets)"
+    assert cells["PGCD"] == "4.000 (1 of 2 data sets, 1 missing)"
+
+
+def test_methods_with_other_cases_in_a_pair_are_refused(run, tables):
+    rows = [row for row in scores.read_rows(tables[1]) if (row["method"], row["case"]) != ("LwF", "7")]
+    scores.write_rows(tables[1], rows)
+    with pytest.raises(SystemExit, match=r"LwF has no row of step 1, case 7, Anterior, in .*b\.csv\.gz 0.*\(2 such\)"):
+        run("--primary", "PGCD", "MiB", *on(*tables[:2]))
+    run("--primary", "PGCD", "MiB", "--methods", "MiB", *on(*tables[:2]))
+
+
 def test_all_but_the_primary_comparison_are_corrected_together(tables):
     studies = [compare.Study.read("hippocampus_1-1_cpu", [file], "test", []) for file in tables]
     found = [d for _, d in compare.compared(studies, "PGCD", "LwF")]

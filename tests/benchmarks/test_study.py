@@ -6,6 +6,7 @@ import shutil
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -137,6 +138,40 @@ def test_a_table_of_another_data_set_is_left_as_it_is(tmp_path):
     before = file.read_bytes()
     with pytest.raises(SystemExit, match="MiB_step1 of another plan or data set"):
         here.add([{**row, "dataset": "Dataset018_Other"}])
+    assert file.read_bytes() == before
+
+
+def test_scores_of_another_initial_model_are_refused(tmp_path):
+    """First before anything is trained: its model is not there. Then by what it scores."""
+    file = tmp_path / "scores.csv"
+    row = dict.fromkeys(scores.COLUMNS, "") | {
+        "step": "0",
+        "fold": "2",
+        "cases": "validation",
+        "case": "a",
+        "dice": "0.8",
+    }
+    experiment = SimpleNamespace(folds=(1, 2), read=None)
+    here = study.Study(experiment=experiment, device="cpu", results=file)
+    here.check_initial_models()
+    here.add([row, {**row, "case": "b", "dice": ""}])
+    here.add([{**row, "dice": "0.80000000001"}, {**row, "case": "c"}, {**row, "fold": "1", "dice": "0.2"}])
+    before = file.read_bytes()
+    for other in ({"dice": "0.79"}, {"dice": ""}, {"case": "c", "dice": "0.1"}):
+        with pytest.raises(SystemExit, match=f"scores of another initial model: fold 2, case {other.get('case', 'a')}"):
+            here.add([{**row, **other}, {**row, "step": "1", "method": "MiB"}])
+    assert file.read_bytes() == before
+
+
+def test_a_fold_whose_initial_model_is_gone_is_refused_before_training(setting, tmp_path):
+    run, file = setting
+    schedule = write_schedule(tmp_path, STEPS)
+    assert run(schedule, "--methods", "FineTune", "--cases", "validation")
+    models = Path(os.environ["nnUNet_results"]) / DATASET
+    (models / f"{PGCD}__nnUNetPlans_toy_step0__3d_fullres" / "fold_0" / "checkpoint_final.pth").unlink()
+    before = file.read_bytes()
+    with pytest.raises(SystemExit, match=r"scores of fold 0, whose initial model is not in nnUNet_results"):
+        run(schedule, "--methods", "PGCD", "--cases", "validation")
     assert file.read_bytes() == before
 
 
