@@ -8,7 +8,8 @@ methods on one initial model: a table and a fold. --primary names the one compar
 method less its second, in all classes, in the mean over the data sets. That method is compared with every other one; the p values
 of all other comparisons are corrected for their number (Holm). Intervals are those of ``nnunet_cil evaluate``; over several data
 sets each is drawn independently, and the mean over them taken; it has no interval where one has one pair and another several.
-Methods that lack a step are left out, and named. --call shows a method under a shorter name.
+Methods that lack a step are left out, and named. --call shows a method under a shorter name. @FILE
+stands for the arguments in a file, as in benchmarks/three_data_sets.txt: the comparison of docs/results.md.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -208,7 +210,11 @@ def numbers(study: Study, *, with_distances: bool) -> dict[str, dict[str, Any]]:
 
 
 def numbers_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
-    """Returns one line a method, the best in all classes first; over several data sets the mean, and smallest to largest."""
+    """Returns one line a method, the best in all classes first; over several data sets the mean, and smallest to largest.
+
+    A number that one data set lacks is blank, but for distances, which say what they are over.
+    """
+    rows = {method: [{**r, **_lacking(own)} for r in own] for method, own in rows.items()}
     order = sorted(rows, key=lambda method: -mean(r["all"][-1] for r in rows[method]))
     table = schedule_table({method: rows[method] for method in order})
     columns = {
@@ -219,6 +225,11 @@ def numbers_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     return Table(
         [*table.header, *shown], [[*line, *own] for line, *own in zip(table.body, *shown.values(), strict=True)]
     )
+
+
+def _lacking(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Returns the numbers that one data set lacks, as NaN."""
+    return {name: math.nan for name in SCHEDULE_NUMBERS if any(math.isnan(r[name]) for r in rows)}
 
 
 def _distance(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -323,9 +334,55 @@ def print_overviews(studies: Sequence[Study], method: str) -> None:
         print(f"{name}\n\n{overview_table(part, method).markdown()}\n")
 
 
+def draw(studies: Sequence[Study], method: str, titles: Sequence[str], file: Path) -> None:
+    """Draws the differences of the methods that all data sets have, in each of them and in the mean."""
+    from compare_figure import forest
+
+    order = [row[0] for row in overview_table(studies, method).body if row[0] != method]
+    panels = [(title, [study.scores]) for title, study in zip(titles, studies, strict=True)]
+    if len(studies) > 1:
+        panels.append((MEAN.capitalize(), [study.scores for study in studies]))
+    forest(panels, PREFIX + method, {PREFIX + other: other for other in order}).savefig(file)
+
+
+def read_studies(on: Sequence[Sequence[str]], cases: str, primary: Sequence[str], others: Sequence[str]) -> list[Study]:
+    """Reads the data sets, says what has no complete pair, and refuses what cannot be compared.
+
+    Args:
+        on: of each data set its schedule, then its tables.
+        cases: ``test`` or ``validation``.
+        primary: the two methods of the primary comparison.
+        others: further methods; all where there are none.
+
+    Raises:
+        SystemExit: see ``Study.read`` and ``Study.check_cases``; or a primary method has no complete pair.
+    """
+    methods = list(dict.fromkeys([*primary, *others])) if others else []
+    whole = [Study.read(name, map(Path, files), cases, methods) for name, *files in on]
+    studies = [study.complete() for study in whole]
+    for study, before in zip(studies, whole, strict=True):
+        study.check_cases()
+        if left_out := [name for name in before.methods if name not in study.methods]:
+            print(f"{study.name}: without {', '.join(left_out)}, of which no pair has every step.\n")
+        for name in primary:
+            if name not in study.methods:
+                raise SystemExit(f"{study.name} has no complete pair of {name}.")
+    return studies
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads arguments from files, too, several in a line, quoted as in a shell."""
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        """Returns the arguments of a line."""
+        return shlex.split(arg_line)
+
+
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, fromfile_prefix_chars="@"
+    )
     parser.add_argument("--on", nargs="+", action="append", required=True, metavar=("SCHEDULE", "TABLE"))
     parser.add_argument("--primary", nargs=2, required=True, metavar=("METHOD", "RIVAL"))
     parser.add_argument("--methods", nargs="+", default=[], help="to show, beside the primary ones (default: all)")
@@ -337,30 +394,27 @@ def main() -> None:
         choices=["costs", "numbers", "differences", "overview"],
         help="print no other tables; overview: one line a method, with its difference in all classes",
     )
+    parser.add_argument("--figure", type=Path, help="draw the differences in all classes; without --only print nothing")
+    parser.add_argument("--titles", nargs="+", help="of the figure's data sets (default: the schedules' names)")
     args = parser.parse_args()
-    method, rival = args.primary
-    methods = list(dict.fromkeys([*args.primary, *args.methods])) if args.methods else []
-    whole = [Study.read(name, map(Path, files), args.cases, methods) for name, *files in args.on]
-    studies = [study.complete() for study in whole]
-    for study, before in zip(studies, whole, strict=True):
-        study.check_cases()
-        if left_out := [name for name in before.methods if name not in study.methods]:
-            print(f"{study.name}: without {', '.join(left_out)}, of which no pair has every step.\n")
-        for name in args.primary:
-            if name not in study.methods:
-                raise SystemExit(f"{study.name} has no complete pair of {name}.")
+    if args.titles and len(args.titles) != len(args.on):
+        parser.error("--titles: give one for each --on")
+    studies = read_studies(args.on, args.cases, args.primary, args.methods)
     names = dict(args.call)
     if unknown := names.keys() - {name for study in studies for name in study.methods}:
         raise SystemExit(f"--call: there is no {', '.join(sorted(unknown))}.")
     studies = [study.renamed(names) for study in studies]
     method, rival = (names.get(name, name) for name in args.primary)
+    if args.figure:
+        draw(studies, method, args.titles or [study.name for study in studies], args.figure)
     if args.only == "overview":
         print_overviews(studies, method)
-    if args.only in (None, "costs"):
+    wanted = [args.only] if args.only else [] if args.figure else ["costs", "numbers", "differences"]
+    if "costs" in wanted:
         print_costs(studies)
-    if args.only in (None, "numbers"):
+    if "numbers" in wanted:
         print_numbers(studies, args.nominal, f"{args.cases} cases")
-    if args.only in (None, "differences"):
+    if "differences" in wanted:
         print_differences(compared(studies, method, rival))
 
 

@@ -4,6 +4,7 @@ import json
 import sys
 
 import compare
+import compare_figure
 import pytest
 import scores
 
@@ -164,6 +165,30 @@ def test_methods_with_other_cases_in_a_pair_are_refused(run, tables):
     with pytest.raises(SystemExit, match=r"LwF has no row of step 1, case 7, Anterior, in .*b\.csv\.gz 0.*\(2 such\)"):
         run("--primary", "PGCD", "MiB", *on(*tables[:2]))
     run("--primary", "PGCD", "MiB", "--methods", "MiB", *on(*tables[:2]))
+
+
+def test_a_figure_has_a_panel_a_data_set_and_one_of_the_mean(run, tables, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(compare_figure.Figure, "savefig", lambda figure, file: drawn.append((figure, file)))
+    both = [*on(*tables[:2]), "--on", "hippocampus_1-1_disjoint_cpu", tables[2]]
+    printed, _ = run("--primary", "PGCD", "MiB", *both, "--figure", tmp_path / "f.svg", "--titles", "CT", "MR")
+    ((figure, file),) = drawn
+    assert (printed, file) == ("", tmp_path / "f.svg")
+    assert [ax.get_title() for ax in figure.axes] == ["CT", "MR", "Mean over data sets"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["LwF", "MiB"]
+    dots, _, mean_line, *_ = figure.axes[0].get_lines()
+    assert list(dots.get_xdata()) == pytest.approx([-0.025, -0.025])  # LwF, in two pairs
+    assert list(mean_line.get_xdata()) == pytest.approx([-0.025] * 2)
+    assert not list(figure.axes[2].get_lines()[0].get_xdata())
+    with pytest.raises(SystemExit):
+        run("--primary", "PGCD", "MiB", *both, "--figure", tmp_path / "f.svg", "--titles", "CT")
+
+
+def test_arguments_may_stand_in_a_file(run, tables, tmp_path):
+    file = tmp_path / "comparison.txt"
+    file.write_text(f"--primary PGCD MiB\n--call MiB 'MiB with options'\n\n--on hippocampus_1-1_cpu {tables[0]}\n")
+    _, lines = run(f"@{file}", "--only", "overview")
+    assert [line[0] for line in lines[2:]] == ["PGCD", "LwF", "MiB with options"]
 
 
 def test_all_but_the_primary_comparison_are_corrected_together(tables):
