@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nnunet_cil.errors import CILError
 from nnunet_cil.losses.precision import full_precision
 from nnunet_cil.losses.prototypes import sum_over_ranks
 from nnunet_cil.losses.segmentation import (
@@ -128,7 +129,19 @@ class StepLoss(nn.Module, ABC):
             old_dice = self.over_scales(self._old_dice, self.log_probs(logits), filled)
         finally:
             self._log_probs = None
-        return {**terms, "old_dice": self.settings.old_dice_weight * old_dice}
+        return self.joined(terms, {"old_dice": self.settings.old_dice_weight * old_dice})
+
+    def joined(self, terms: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the terms of both.
+
+        Raises:
+            CILError: a name is in both, and one term would replace the other.
+        """
+        if twice := sorted(terms.keys() & others.keys()):
+            raise CILError(
+                f"{type(self).__name__} has two loss terms {twice[0]!r}, and one would replace the other. Rename its own."
+            )
+        return {**terms, **others}
 
     def _old_dice(self, log_probs: Tensor, target: Tensor) -> Tensor:
         """Returns the Dice of the old classes at one scale, by targets that the teacher has filled."""

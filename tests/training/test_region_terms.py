@@ -142,6 +142,11 @@ def test_replay_learns_each_region_from_the_samples_that_show_it():
     labelled = shown[:, :, None, None].expand_as(masks)
     expected = sum(dice) / K + new + cross_entropy(ordered[labelled], masks[labelled].float())
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
+    own = batch(teacher(), labelled=shown)
+    loss = RegionReplayLoss(setup(old_dice_weight=0.4))
+    filled = (masks & shown[:, :, None, None])[:, :K] | own.teacher_classes
+    expected = expected + 0.4 * nnunet(ordered[:, :K], filled)
+    assert called(loss, logits, target, own).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("ignore", [False, True])

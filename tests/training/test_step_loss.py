@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from toy import called, make_batch, make_pgcd_loss, make_setup
 
+from nnunet_cil.errors import CILError
 from nnunet_cil.losses.chunks import CHUNK_ELEMENTS
 from nnunet_cil.losses.prototypes import mean_own_similarity, permuted_similarity, prototype_similarity
 from nnunet_cil.losses.segmentation import merge_new_into_background
@@ -15,7 +16,10 @@ from nnunet_cil.networks.features import StageReader
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.methods.finetune import FineTuneLoss
+from nnunet_cil.training.methods.lwf import LwFLoss
+from nnunet_cil.training.methods.mib import MiBLoss
 from nnunet_cil.training.methods.pgcd_base import WEIGHTINGS
+from nnunet_cil.training.methods.pgcd_loss import PGCDLoss
 from nnunet_cil.training.step_loss import StepLoss
 
 IGNORE = 5
@@ -86,6 +90,29 @@ def test_terms_are_summed_and_their_means_are_those_of_training_iterations():
 class Lazy(StepLoss):
     def terms(self, logits, targets, batch):
         return {"a": logits[0].sum(), **self.distilled(lambda: {"b": 3 * logits[0].sum()})}
+
+
+def same_name(kind, name, **settings):
+    """Makes a loss whose teacher's terms have a name that is there already."""
+    mine = type("Mine", (kind,), {"distillation": lambda *_: {name: torch.zeros(())}, "_distillation": None})
+    mine._distillation = mine.distillation
+    setup = make_setup(2, **settings)
+    return mine(setup, bank=None) if kind is PGCDLoss else mine(setup)
+
+
+@pytest.mark.parametrize("kind", [PGCDLoss, MiBLoss, LwFLoss])
+@pytest.mark.parametrize(("name", "weight"), [("segmentation", 0), ("segmentation", 0.3), ("old_dice", 0.3)])
+def test_a_term_never_replaces_another_of_its_name(kind, name, weight):
+    loss = same_name(kind, name, old_dice_weight=weight)
+    teacher = TeacherOutput(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2))
+    with pytest.raises(CILError, match=f"Mine has two loss terms '{name}', and one would replace the other. Rename"):
+        called(loss, torch.zeros(1, 3, 2, 2), torch.zeros(1, 1, 2, 2), make_batch(teacher))
+
+
+def test_a_loss_may_have_a_term_old_dice_where_the_option_adds_none():
+    loss = same_name(MiBLoss, "old_dice", old_dice_weight=0)
+    called(loss, torch.zeros(1, 3, 2, 2, requires_grad=True), torch.zeros(1, 1, 2, 2))
+    assert set(loss.mean_terms()) == {"segmentation", "old_dice"}
 
 
 @pytest.mark.parametrize(("interval", "first"), [(1, 0), (2, 0), (3, 4), (8, 5)])

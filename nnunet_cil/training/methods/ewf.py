@@ -22,7 +22,8 @@ class RegionEWFLoss(RegionTerms):
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Returns the terms segmentation and distillation."""
         segmentation = self.over_scales(self.unbiased_segmentation, logits, targets, batch)
-        return {"segmentation": segmentation, **self.distilled(lambda: self._distillation(logits, targets, batch))}
+        distillation = self.distilled(lambda: self._distillation(logits, targets, batch))
+        return self.joined({"segmentation": segmentation}, distillation)
 
     def _distillation(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         return {"distillation": self.settings.mib_weight * self.binary_distillation(logits[0], targets[0], batch)}

@@ -33,7 +33,8 @@ class ILTLoss(LwFLoss):
         """Returns the terms lwf and features."""
         terms = super().distillation(logits, targets, batch)
         (student,), (teacher,) = self._student_bottleneck.take(), self._teacher_bottleneck.take()
-        return {**terms, "features": self.settings.feature_weight * F.mse_loss(student.float(), teacher.float())}
+        features = self.settings.feature_weight * F.mse_loss(student.float(), teacher.float())
+        return self.joined(terms, {"features": features})
 
 
 class RegionILTLoss(ILTLoss, RegionLwFLoss):

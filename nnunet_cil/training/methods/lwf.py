@@ -25,7 +25,8 @@ class LwFLoss(StepLoss):
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Returns the terms segmentation and lwf."""
         segmentation = self.over_scales(self.plain_segmentation, self.log_probs(logits), targets)
-        return {"segmentation": segmentation, **self.distilled(lambda: self.distillation(logits, targets, batch))}
+        distillation = self.distilled(lambda: self.distillation(logits, targets, batch))
+        return self.joined({"segmentation": segmentation}, distillation)
 
     def distillation(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Returns the terms that ask the teacher; arguments as for ``terms``."""

@@ -24,7 +24,7 @@ class MiBLoss(StepLoss):
         log_probs = self.log_probs(logits)
         segmentation = self.over_scales(self.unbiased_segmentation, log_probs, targets, batch)
         distillation = self.distilled(lambda: self._distillation(log_probs[0], targets[0], batch))
-        return {"segmentation": segmentation, **distillation}
+        return self.joined({"segmentation": segmentation}, distillation)
 
     def _distillation(self, log_probs: Tensor, target: Tensor, batch: Batch) -> dict[str, Tensor]:
         _, valid = self.split(target)

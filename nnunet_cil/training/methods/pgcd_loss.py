@@ -41,7 +41,7 @@ class PGCDLoss(StepLoss):
         """Returns the terms segmentation, pgcd and dapd."""
         log_probs = self.log_probs(logits)
         terms = {"segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets, batch)}
-        return terms | self.distilled(lambda: self._distillation(log_probs[0], targets[0], batch))
+        return self.joined(terms, self.distilled(lambda: self._distillation(log_probs[0], targets[0], batch)))
 
     def _distillation(self, log_probs: Tensor, target: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Returns the terms pgcd and dapd, and updates the background's prototype between them."""

@@ -35,12 +35,12 @@ class ReplayLoss(StepLoss):
     """
 
     def terms(self, logits: list[Tensor], targets: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns the terms segmentation and old_dice."""
+        """Returns the terms segmentation and replay_dice."""
         log_probs = self.log_probs(logits)
         old = range(self.first_class, self.num_old)
         return {
             "segmentation": self.over_scales(self.unbiased_segmentation, log_probs, targets, batch),
-            "old_dice": self.over_scales(self.labelled_dice, log_probs, targets, batch.labelled, old),
+            "replay_dice": self.over_scales(self.labelled_dice, log_probs, targets, batch.labelled, old),
         }
 
 

@@ -383,7 +383,7 @@ def test_replay_trains_on_the_classes_that_each_samples_labels_show(data, batch_
         segmentation += weight * (total / count + dice(probs, target, (3, 4)).item())
         old += weight * dice(probs, target, (1, 2)).item()
     assert terms["segmentation"].item() == pytest.approx(segmentation, rel=1e-4)
-    assert terms["old_dice"].item() == pytest.approx(old, rel=1e-4)
+    assert terms["replay_dice"].item() == pytest.approx(old, rel=1e-4)
 
 
 def test_replay_without_kept_samples_is_the_unbiased_loss_and_old_classes_get_no_dice(data):
@@ -392,9 +392,28 @@ def test_replay_without_kept_samples_is_the_unbiased_loss_and_old_classes_get_no
     logits = [x.clone().requires_grad_() for x in data.logits]
     terms = loss.terms(logits, loss.visible(data.targets, batch), batch)
     assert terms["segmentation"].item() == pytest.approx(slow_segmentation(data, merged=True), rel=1e-4)
-    assert terms["old_dice"].item() == pytest.approx(0, abs=1e-6)
-    terms["old_dice"].backward()
+    assert terms["replay_dice"].item() == pytest.approx(0, abs=1e-6)
+    terms["replay_dice"].backward()
     assert all(x.grad.abs().max() < 1e-6 for x in logits)
+
+
+@pytest.mark.parametrize("weight", [1e-6, 0.75])
+def test_replay_keeps_its_dice_on_labels_beside_that_of_the_teachers_classes(data, weight):
+    """The first sample is of the step, the second is kept: its labels win over the teacher."""
+    data.targets = [torch.randint(0, IGNORE + 1, t.shape) for t in data.targets]
+    batch = batch_of(data, labelled=torch.tensor([[False, False, True, True], [True, True, False, False]]))
+    shown = ReplayLoss(setup()).visible(data.targets, batch)
+    plain = ReplayLoss(setup()).all_terms(data.logits, shown, batch)
+    terms = ReplayLoss(setup(old_dice_weight=weight)).all_terms(data.logits, shown, batch)
+    full = batch.teacher_classes
+    lower = full[:, 1::2][:, :, [0, 2, 4]][..., 1:]  # nearest neighbour, voxel centres
+    expected = 0.0
+    for scale, logits, target, predicted in zip(SCALES, data.logits, shown, (full, lower), strict=True):
+        labels = torch.where(target[:, 0] == 0, predicted, target[:, 0]).flatten()
+        expected += scale * slow_dice(voxels(logits.softmax(1)), labels, labels != IGNORE, (1, 2)).item()
+    assert terms.pop("old_dice").item() == pytest.approx(weight * expected, rel=1e-4)
+    assert {k: v.item() for k, v in terms.items()} == {k: v.item() for k, v in plain.items()}
+    assert abs(terms["replay_dice"].item()) > 1e-3
 
 
 # --- trainers -----------------------------------------------------------------------------------------------
