@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.training.hyperparameters import choice, fixed, number, switch, whole_number
+from nnunet_cil.training.hyperparameters import choice, fixed, number, settable, switch, whole_number
 
 if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
@@ -46,8 +47,25 @@ def check_options(trainer: type[nnUNetTrainerCIL], values: Mapping[str, Any], wh
         where: the file or schedule that sets them, for the message.
 
     Raises:
-        CILError: with the options that would give them a meaning.
+        CILError: with the changes that help.
     """
+    faults = _faults(trainer, values)
+    if not faults:
+        return
+    text, changes = faults[0]
+    known, ways = settable(trainer), []
+    for name, value in changes.items():
+        is_off = name == next(iter(changes))
+        changed = {**values, name: value}
+        if name in known and (is_off or len(_faults(trainer, changed)) < len(faults)):
+            is_default = is_off and value == getattr(trainer, name)
+            ways.append(f"remove {name}" if is_default else f"set {name} to {json.dumps(value)}")
+    remedy = ", or ".join(ways) or "use another trainer"
+    raise CILError(f"{where}: {text}. {remedy[0].upper()}{remedy[1:]}.")
+
+
+def _faults(trainer: type[nnUNetTrainerCIL], values: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Returns what is wrong with the options, each with the values that may mend it, that which turns it off first."""
 
     def value(name: str) -> Any:
         return values.get(name, getattr(trainer, name))
@@ -55,18 +73,20 @@ def check_options(trainer: type[nnUNetTrainerCIL], values: Mapping[str, Any], wh
     weights = [f"{name} 0" for name in trainer.teacher_weights if not value(name)]
     asks = trainer.asks_teacher and (not trainer.teacher_weights or len(weights) < len(trainer.teacher_weights))
     why = f", with {' and '.join(weights)}" if trainer.asks_teacher and not asks else ""
-    does_not_ask = f"changes nothing in {trainer.__name__}, whose loss does not ask the teacher{why}. Remove it"
-    if value("teacher_volumes") and not (asks or value("old_dice_weight") or value("old_class_sampling")):
-        raise CILError(f"{where}: teacher_volumes {does_not_ask}, or set old_class_sampling to true.")
-    if "drop_strays" in values and not value("teacher_volumes"):
-        raise CILError(
-            f"{where}: drop_strays changes nothing without the teacher's volumes. Remove it, or set teacher_volumes to true."
-        )
+    does_not_ask = f"changes nothing in {trainer.__name__}, whose loss does not ask the teacher{why}"
     interval = value("distillation_interval")
+    faults: list[tuple[str, dict[str, Any]]] = []
+    if value("teacher_volumes") and not (asks or value("old_dice_weight") or value("old_class_sampling")):
+        faults.append((f"teacher_volumes {does_not_ask}", {"teacher_volumes": False, "old_class_sampling": True}))
+    if "drop_strays" in values and not value("teacher_volumes"):
+        mended = {"drop_strays": trainer.drop_strays, "teacher_volumes": True}
+        faults.append(("drop_strays changes nothing without the teacher's volumes", mended))
     if interval > 1 and not (asks or value("old_dice_weight")):
-        raise CILError(f"{where}: distillation_interval {interval} {does_not_ask}.")
+        faults.append((f"distillation_interval {interval} {does_not_ask}", {"distillation_interval": 1}))
     if interval > 1 and value("old_dice_weight") and not value("teacher_volumes"):
-        raise CILError(
-            f"{where}: distillation_interval {interval} saves nothing without teacher_volumes, since the Dice of old classes "
-            "then asks the teacher in every iteration. Set teacher_volumes to true, or old_dice_weight to 0."
+        text = (
+            f"distillation_interval {interval} saves nothing without teacher_volumes, since the Dice of old classes then asks "
+            "the teacher in every iteration"
         )
+        faults.append((text, {"distillation_interval": 1, "teacher_volumes": True, "old_dice_weight": 0}))
+    return faults

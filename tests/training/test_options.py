@@ -1,5 +1,6 @@
 """The options of a step: every trainer takes them, and a sentence refuses what they cannot mean."""
 
+import json
 import re
 
 import pytest
@@ -10,10 +11,11 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.losses.pseudo_labels import corrected_probs
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.catalogue import trainer_class
-from nnunet_cil.training.hyperparameters import settable
+from nnunet_cil.training.hyperparameters import fixed, settable
 from nnunet_cil.training.methods.ewc import EWCLoss
+from nnunet_cil.training.methods.ilt import nnUNetTrainerILT
 from nnunet_cil.training.methods.lwf import LwFLoss
-from nnunet_cil.training.methods.mib import MiBLoss
+from nnunet_cil.training.methods.mib import MiBLoss, nnUNetTrainerMiB
 
 K, N, IGNORE = 3, 1, 4
 OWN_DICE = ["FineTune", "Joint", "PseudoLabel"]
@@ -96,8 +98,17 @@ def test_methods_that_distil_take_every_option(toy, method):
             for m in ("PLOP", "PseudoLabel")
         ),
         *(
-            (m, {"drop_strays": value}, "drop_strays changes nothing without the teacher's volumes. Remove it, or set")
-            for m, value in (("MiB", False), ("PGCDPaper", True), ("EWC", False))
+            (
+                m,
+                {"drop_strays": value},
+                "drop_strays changes nothing without the teacher's volumes. Remove drop_strays, or set teacher_volumes to true.",
+            )
+            for m, value in (("MiB", False), ("PGCDPaper", True))
+        ),
+        (
+            "EWC",
+            {"drop_strays": False},
+            "drop_strays changes nothing without the teacher's volumes. Remove drop_strays.",
         ),
         ("PseudoLabel", {"drop_strays": True, "teacher_volumes": False}, "drop_strays changes nothing without"),
         ("Joint", {"drop_strays": False}, "fixes at True: no teacher is asked. Remove it."),
@@ -130,6 +141,77 @@ def test_methods_that_distil_take_every_option(toy, method):
 )
 def test_what_an_option_cannot_mean_is_refused(toy, method, values, message):
     assert re.search(re.escape(message), refused(method, **values))
+
+
+NO_TEACHER = {"pgcd_weight": 0, "old_dice_weight": 0, "old_class_sampling": False}
+"""Switches off all that asks the teacher in PGCDOnly, but for its whole volumes, which are on by default."""
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "ways"),
+    [
+        ("PGCDOnly", NO_TEACHER, [{"teacher_volumes": False}, {"old_class_sampling": True}]),
+        (
+            "PGCDOnly",
+            {**NO_TEACHER, "teacher_volumes": True},
+            [{"teacher_volumes": False}, {"old_class_sampling": True}],
+        ),
+        ("FineTune", {"teacher_volumes": True}, [{"teacher_volumes": None}, {"old_class_sampling": True}]),
+        (
+            "PseudoLabel",
+            {"teacher_volumes": False, "drop_strays": True},
+            [{"drop_strays": None}, {"teacher_volumes": True}],
+        ),
+        ("Replay", {"drop_strays": False}, [{"drop_strays": None}]),
+        ("MiB", {"mib_weight": 0, "distillation_interval": 7}, [{"distillation_interval": None}]),
+        (
+            "PGCD",
+            {"distillation_interval": 3, "teacher_volumes": False},
+            [{"distillation_interval": None}, {"teacher_volumes": True}, {"old_dice_weight": 0}],
+        ),
+        (
+            "LwF",
+            {"distillation_interval": 2, "old_dice_weight": 0.1},
+            [{"distillation_interval": None}, {"teacher_volumes": True}, {"old_dice_weight": 0}],
+        ),
+    ],
+)
+def test_the_ways_out_that_a_message_names_work(toy, method, values, ways):
+    """None stands for a removal, which is named where the option is the schedule's own."""
+    said = [f"set {k} to {json.dumps(v)}" if v is not None else f"remove {k}" for way in ways for k, v in way.items()]
+    remedy = ", or ".join(said)
+    assert refused(method, **values).endswith(f". {remedy[0].upper()}{remedy[1:]}.")
+    for way in ways:
+        changed = {k: v for k, v in {**values, **way}.items() if v is not None}
+        assert not refused(method, **changed), way
+
+
+@pytest.mark.parametrize(
+    ("own", "values", "remedy"),
+    [
+        ({"teacher_volumes": True}, {}, "Set teacher_volumes to false, or set old_class_sampling to true."),
+        (
+            {"teacher_volumes": True, "old_class_sampling": fixed(False)},
+            {"drop_strays": False},
+            "Set teacher_volumes to false.",
+        ),
+        ({"teacher_volumes": fixed(True), "old_class_sampling": fixed(False)}, {}, "Use another trainer."),
+        ({"distillation_interval": 5}, {}, "Set distillation_interval to 1."),
+        ({"distillation_interval": 5}, {"distillation_interval": 6}, "Set distillation_interval to 1."),
+        ({"teacher_volumes": fixed(False)}, {"drop_strays": True}, "Remove drop_strays."),
+    ],
+)
+def test_defaults_of_a_trainer_of_ones_own_are_named_as_what_they_are(own, values, remedy):
+    trainer = type("nnUNetTrainerMine", (nnUNetTrainerMiB,), {"mib_weight": 0.0, **own})
+    with pytest.raises(CILError, match=re.escape(f". {remedy}") + "$"):
+        trainer.check_hyperparameters(values, "Schedule x")
+
+
+@pytest.mark.parametrize(("default", "remedy"), [(False, "Remove it"), (True, "Set it to false")])
+def test_volumes_that_ilt_does_not_read_are_turned_off_where_they_come_from(default, remedy):
+    trainer = type("nnUNetTrainerMine", (nnUNetTrainerILT,), {"teacher_volumes": default})
+    with pytest.raises(CILError, match=f"{remedy}, or set lwf_weight above 0"):
+        trainer.check_hyperparameters({"lwf_weight": 0} | ({} if default else {"teacher_volumes": True}), "Schedule x")
 
 
 @pytest.mark.parametrize(

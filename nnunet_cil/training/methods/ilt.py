@@ -54,9 +54,10 @@ class nnUNetTrainerILT(nnUNetTrainerLwF):
         distils, volumes = (values.get(name, getattr(cls, name)) for name in ("lwf_weight", "teacher_volumes"))
         others = [name for name in ("old_dice_weight", "old_class_sampling") if values.get(name, getattr(cls, name))]
         if volumes and not distils and not others:
+            off = "Set it to false" if cls.teacher_volumes else "Remove it"
             raise CILError(
                 f"{where}: teacher_volumes changes nothing in {cls.__name__} with lwf_weight 0, since features do not come from "
-                "them. Remove it, or set lwf_weight above 0."
+                f"them. {off}, or set lwf_weight above 0."
             )
 
     def build_step_loss(self) -> StepLoss:
