@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from toy import DATASET, ORGANS, train, write_schedule
+import torch
+from toy import DATASET, ORGANS, called, make_batch, make_setup, train, write_schedule
 
+from nnunet_cil.errors import CILError
+from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.shipped import trainer_names, trainers_folder
 from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.workflows.plan.plan import plan
@@ -67,12 +70,35 @@ def test_the_test_in_adding_a_method_passes(tmp_path, monkeypatch):
     found["test_a_student_that_equals_its_teacher_is_left_alone"]()
 
 
+def test_the_example_of_adding_a_method_reads_whole_volumes_and_rests_between_two_distillations():
+    code, _, _ = examples("add-a-method")
+    found = {"__name__": "warm"}
+    exec(code, found)
+    torch.manual_seed(0)
+    logits, target = torch.randn(1, 4, 3, 3, requires_grad=True), torch.zeros(1, 1, 3, 3)
+    teacher = TeacherOutput(torch.randn(1, 3, 3, 3), target)
+    volumes = torch.randint(0, 3, (1, 3, 3))
+    losses = []
+    for carried in (None, volumes):
+        loss = found["WarmLoss"](make_setup(3, warm_weight=1.0, warm_temperature=3.0, distillation_interval=2))
+        for terms in ({"segmentation", "distillation"}, {"segmentation"}):
+            called(loss, logits, target, make_batch(teacher, carried=carried, volume_trust=0.9))
+            means = loss.mean_terms()
+            assert set(means) == terms
+            losses.append(means.get("distillation"))
+    assert abs(losses[0] - losses[2]) > 1e-3
+
+
 def test_the_example_of_adding_a_method_trains(toy, tmp_path, monkeypatch):
     code, setting, _ = examples("add-a-method")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "warm.py").write_text(code)
     (tmp_path / "mine" / "settings.py").write_text(setting)
     monkeypatch.setenv("nnUNet_extTrainer", f"{trainers_folder()}{os.pathsep}{tmp_path / 'mine'}")
+    options = {"teacher_volumes": True, "distillation_interval": 2}
+    trainer_class("nnUNetTrainerWarm").check_hyperparameters(options, "Schedule x")
+    with pytest.raises(CILError, match=r"teacher_volumes changes nothing .* with warm_weight 0"):
+        trainer_class("nnUNetTrainerWarm").check_hyperparameters({**options, "warm_weight": 0}, "Schedule x")
     names = [s.plans_name for s in plan(DATASET, write_schedule(tmp_path, (ORGANS[:2], ORGANS[2:])))]
     assert trainer_class("nnUNetTrainerLwF10").lwf_weight == 10 != trainer_class("nnUNetTrainerLwF").lwf_weight
     train("nnUNetTrainerWarm", names[0])

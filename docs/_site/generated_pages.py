@@ -34,6 +34,7 @@ PUBLIC = {
         "nnunet_cil.training.step_loss",
         "nnunet_cil.training.batch",
         "nnunet_cil.training.hyperparameters",
+        "nnunet_cil.training.options",
         "nnunet_cil.training.state",
     ],
     "What the commands do": [

@@ -83,7 +83,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
     teacher_volumes = options.TEACHER_VOLUMES
     old_dice_weight = options.OLD_DICE_WEIGHT
     drop_strays = options.DROP_STRAYS
-    distillation_interval = fixed(1, options.NOT_ASKED)
+    distillation_interval = fixed(1, options.UNDECLARED)
     volume_trust = fixed(0.9)
     """How far the teacher's probabilities give way to its segmentation of the volume."""
 

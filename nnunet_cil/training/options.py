@@ -31,6 +31,9 @@ DISTILLATION_INTERVAL = whole_number(
 NOT_ASKED = "its loss does not ask the teacher"
 """The reason of a trainer that fixes ``distillation_interval`` at 1."""
 
+UNDECLARED = "a trainer may declare DISTILLATION_INTERVAL if its loss uses 'distilled'"
+"""The reason of one that says nothing of it, as of a user's own."""
+
 LABELS_OF_TEACHER = "its labels need the teacher in every iteration"
 """The reason of one whose teacher fills the labels."""
 

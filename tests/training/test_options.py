@@ -10,12 +10,15 @@ from toy import make_batch, make_setup
 from nnunet_cil.errors import CILError
 from nnunet_cil.losses.pseudo_labels import corrected_probs
 from nnunet_cil.networks.teacher import TeacherOutput
+from nnunet_cil.shipped import trainer_names
+from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.catalogue import trainer_class
-from nnunet_cil.training.hyperparameters import fixed, settable
+from nnunet_cil.training.hyperparameters import declared, fixed, settable
 from nnunet_cil.training.methods.ewc import EWCLoss
 from nnunet_cil.training.methods.ilt import nnUNetTrainerILT
 from nnunet_cil.training.methods.lwf import LwFLoss
 from nnunet_cil.training.methods.mib import MiBLoss, nnUNetTrainerMiB
+from nnunet_cil.training.options import DISTILLATION_INTERVAL, NOT_ASKED
 
 K, N, IGNORE = 3, 1, 4
 OWN_DICE = ["FineTune", "Joint", "PseudoLabel"]
@@ -205,6 +208,22 @@ def test_defaults_of_a_trainer_of_ones_own_are_named_as_what_they_are(own, value
     trainer = type("nnUNetTrainerMine", (nnUNetTrainerMiB,), {"mib_weight": 0.0, **own})
     with pytest.raises(CILError, match=re.escape(f". {remedy}") + "$"):
         trainer.check_hyperparameters(values, "Schedule x")
+
+
+def test_a_trainer_of_ones_own_is_told_what_its_loss_needs_for_an_interval():
+    trainer = type("nnUNetTrainerMine", (nnUNetTrainerCIL,), {})
+    with pytest.raises(
+        CILError, match="fixes at 1: a trainer may declare DISTILLATION_INTERVAL if its loss uses 'dist"
+    ):
+        trainer.check_hyperparameters({"distillation_interval": 6}, "Schedule x")
+    declares = type("nnUNetTrainerMine", (nnUNetTrainerCIL,), {"distillation_interval": DISTILLATION_INTERVAL})
+    declares.check_hyperparameters({"distillation_interval": 6}, "Schedule x")
+
+
+@pytest.mark.parametrize("name", trainer_names())
+def test_only_a_trainer_that_asks_no_teacher_gives_that_as_the_reason(toy, name):
+    trainer = trainer_class(name)
+    assert (declared(trainer)["distillation_interval"].meaning == NOT_ASKED) == (not trainer.asks_teacher)
 
 
 @pytest.mark.parametrize(("default", "remedy"), [(False, "Remove it"), (True, "Set it to false")])

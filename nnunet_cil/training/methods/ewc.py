@@ -16,7 +16,8 @@ from nnunet_cil.networks.inputs import shared_part
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.data import Tile
-from nnunet_cil.training.hyperparameters import number
+from nnunet_cil.training.hyperparameters import fixed, number
+from nnunet_cil.training.options import NOT_ASKED
 from nnunet_cil.training.region_terms import RegionTerms
 from nnunet_cil.training.starts import old_weights_at_start
 from nnunet_cil.training.step_loss import LossSetup, StepLoss
@@ -52,6 +53,7 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
     """Elastic Weight Consolidation (Kirkpatrick et al. 2017, https://arxiv.org/abs/1612.00796)."""
 
     asks_teacher = False
+    distillation_interval = fixed(1, NOT_ASKED)
     compares_weights = True
     ewc_weight = number(1e4, "Weight of the penalty on changed parameters.")
 

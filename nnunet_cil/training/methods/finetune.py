@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import fixed
-from nnunet_cil.training.options import OWN_OLD_DICE
+from nnunet_cil.training.options import NOT_ASKED, OWN_OLD_DICE
 from nnunet_cil.training.region_terms import RegionTerms
 from nnunet_cil.training.step_loss import LossSetup, StepLoss
 
@@ -35,6 +35,7 @@ class nnUNetTrainerFineTune(nnUNetTrainerCIL):
 
     refines = True
     asks_teacher = False
+    distillation_interval = fixed(1, NOT_ASKED)
     old_dice_weight = fixed(0.0, OWN_OLD_DICE)
 
     def build_step_loss(self) -> StepLoss:

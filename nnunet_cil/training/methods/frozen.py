@@ -11,6 +11,7 @@ from nnunet_cil.networks.architectures import is_head
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import choice, fixed
+from nnunet_cil.training.options import NOT_ASKED
 from nnunet_cil.training.region_terms import RegionTerms
 from nnunet_cil.training.step_loss import StepLoss
 
@@ -36,6 +37,7 @@ class nnUNetTrainerFrozen(nnUNetTrainerCIL):
     """Freezes the previous network, and learns the new channels of its segmentation layers alone."""
 
     asks_teacher = False
+    distillation_interval = fixed(1, NOT_ASKED)
     new_class_start = choice(
         "fresh",
         ("fresh", "imprinted"),

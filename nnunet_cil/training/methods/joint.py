@@ -8,7 +8,7 @@ from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import fixed
 from nnunet_cil.training.methods.finetune import FineTuneLoss
-from nnunet_cil.training.options import OWN_OLD_DICE
+from nnunet_cil.training.options import NOT_ASKED, OWN_OLD_DICE
 from nnunet_cil.training.region_terms import RegionTerms
 from nnunet_cil.training.step_loss import StepLoss
 
@@ -33,6 +33,7 @@ class nnUNetTrainerJoint(nnUNetTrainerCIL):
 
     needs_old_data = True
     asks_teacher = False
+    distillation_interval = fixed(1, NOT_ASKED)
     old_class_sampling = fixed(False, "its labels show the old classes to the sampler already")
     teacher_volumes = fixed(False, "its labels show the old classes, so that no teacher is asked")
     drop_strays = fixed(True, "no teacher is asked")

@@ -19,7 +19,8 @@ from nnunet_cil.losses.regions import region_cross_entropy
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.data import StepDataset, label_sets
-from nnunet_cil.training.hyperparameters import whole_number
+from nnunet_cil.training.hyperparameters import fixed, whole_number
+from nnunet_cil.training.options import NOT_ASKED
 from nnunet_cil.training.region_terms import RegionTerms
 from nnunet_cil.training.step_loss import StepLoss
 
@@ -106,6 +107,7 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
     needs_old_data = True
     keeps_cases = True
     asks_teacher = False
+    distillation_interval = fixed(1, NOT_ASKED)
     new_class_start = "balanced"
     replay_cases = whole_number(4, "Old training cases that are kept.", low=1, high=1_000_000)
 
