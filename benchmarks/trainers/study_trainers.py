@@ -32,7 +32,7 @@ class Then:
     new_class_start = "apart"
     pgcd_weight = 30.0
     pgcd_weighting = "prototypes"
-    pgcd_merge = fixed(True)
+    pgcd_merge = fixed(True, "it was the default then")
 
 
 class nnUNetTrainerPGCD_then(Then, nnUNetTrainerPGCD):

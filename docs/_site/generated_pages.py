@@ -230,9 +230,10 @@ def _trainer(trainer: type) -> Iterator[str]:
         yield from ("", "| option | meaning | default | values |", "|---|---|---|---|")
     for name, p in settable.items():
         yield f"| `{name}` | {_text(p.meaning)} | {_value(getattr(trainer, name))} | {_values(p)} |"
-    held = [f"`{name}` at {_value(getattr(trainer, name))}" for name, p in parameters.items() if not p.is_settable]
-    if held:
-        yield from ("", f"Fixed: {', '.join(held)}.")
+    held = {name: p for name, p in parameters.items() if not p.is_settable}
+    reasons = [f"`{name}` at {_value(getattr(trainer, name))} ({_text(p.meaning)})" for name, p in held.items()]
+    if reasons:
+        yield from ("", f"Fixed: {'; '.join(reasons)}.")
 
 
 def _value(value: Any) -> str:

@@ -84,7 +84,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
     old_dice_weight = options.OLD_DICE_WEIGHT
     drop_strays = options.DROP_STRAYS
     distillation_interval = fixed(1, options.UNDECLARED)
-    volume_trust = fixed(0.9)
+    volume_trust = fixed(0.9, "1 hardly differs; teacher_volumes false turns the volumes off")
     """How far the teacher's probabilities give way to its segmentation of the volume."""
 
     asks_teacher: ClassVar[bool] = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import runpy
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -207,9 +208,14 @@ def hyperparameter_names() -> set[str]:
     return {name for trainer in _trainers() for name in settable(trainer)}
 
 
-def fixed_names() -> set[str]:
-    """Returns the names of the hyper-parameters that every trainer of nnunet_cil fixes."""
-    return {name for trainer in _trainers() for name in declared(trainer)} - hyperparameter_names()
+def fixed_everywhere() -> dict[str, str]:
+    """Returns the hyper-parameters that every trainer of nnunet_cil fixes: name -> the reasons that they give."""
+    free, reasons = hyperparameter_names(), defaultdict[str, dict[str, None]](dict)
+    for trainer in _trainers():
+        for name, parameter in declared(trainer).items():
+            if name not in free:
+                reasons[name][parameter.meaning] = None
+    return {name: "; ".join(given) for name, given in reasons.items()}
 
 
 def _trainers() -> list[Any]:

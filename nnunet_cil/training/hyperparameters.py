@@ -77,8 +77,8 @@ def choice(default: str, options: Sequence[str], meaning: str) -> Hyperparameter
     return Hyperparameter(default=default, meaning=meaning, options=tuple(options))
 
 
-def fixed(value: Value, reason: str = "") -> Hyperparameter[Value]:
-    """Declares a hyper-parameter of fixed value, which a schedule cannot set; ``reason`` goes on after a colon."""
+def fixed(value: Value, reason: str) -> Hyperparameter[Value]:
+    """Declares a hyper-parameter of fixed value, which a schedule cannot set; ``reason`` says why, or what to set."""
     return Hyperparameter(default=value, meaning=reason, is_settable=False)
 
 
@@ -116,9 +116,8 @@ def check(trainer: type, values: Mapping[str, Any], where: str) -> None:
     for name, value in values.items():
         sets = f"{where} sets the hyper-parameter {name!r}"
         if name not in known and name in declared(trainer):
-            reason = declared(trainer)[name].meaning
-            because = f": {reason}" if reason else ""
-            raise CILError(f"{sets}, which {trainer.__name__} fixes at {getattr(trainer, name)!r}{because}. Remove it.")
+            held = f"{getattr(trainer, name)!r}: {declared(trainer)[name].meaning}"
+            raise CILError(f"{sets}, which {trainer.__name__} fixes at {held}. Remove it.")
         if name not in known:
             raise CILError(f"{sets}, which {trainer.__name__} does not have{did_you_mean(name, known)}.")
         expected = known[name].check(value)

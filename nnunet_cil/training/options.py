@@ -28,6 +28,9 @@ DISTILLATION_INTERVAL = whole_number(
     1, "k: terms that ask the teacher are computed in every k-th iteration, k times as large.", low=1
 )
 
+OWN_TRAINER = "a trainer of your own may set another"
+"""The reason of a constant that no schedule sets."""
+
 NOT_ASKED = "its loss does not ask the teacher"
 """The reason of a trainer that fixes ``distillation_interval`` at 1."""
 

@@ -35,7 +35,7 @@ class Parent:
 
 class Child(Parent):
     own = number(0.5, "One more.")
-    weight = fixed(0.0)
+    weight = fixed(0.0, "it was of no use")
 
 
 class Changed(Parent):
@@ -50,7 +50,9 @@ def test_a_child_inherits_and_a_fixed_one_cannot_be_set():
     assert list(settable(Parent)) == ["weight", "count", "on", "tone"]
     assert list(settable(Child)) == ["count", "on", "tone", "own"]
     assert vars(settings(Child())) == {"weight": 0.0, "count": 3, "on": True, "tone": "loud", "own": 0.5}
-    with pytest.raises(CILError, match=r"sets the hyper-parameter 'weight', which Child fixes at 0\.0"):
+    with pytest.raises(
+        CILError, match=r"sets the hyper-parameter 'weight', which Child fixes at 0\.0: it was of no use\. Remove it\."
+    ):
         check(Child, {"weight": 1.0}, "Schedule x")
 
 
@@ -121,6 +123,9 @@ def test_every_trainer_says_what_its_hyperparameters_mean_and_holds_them_in_rang
     for parameter, declaration in settable(trainer).items():
         assert declaration.meaning.endswith("."), parameter
         assert declaration.check(getattr(trainer, parameter)) is None, parameter
+    for parameter, declaration in declared(trainer).items():
+        if not declaration.is_settable:  # the reason stands between a colon and a full stop
+            assert re.fullmatch(r"[a-z0-9].{10,}[^.]|nnUNetTrainer.*[^.]", declaration.meaning), parameter
     assert set(settable(trainer)) <= hyperparameter_names()
     assert set(settable(trainer)) <= set(declared(trainer))
 
@@ -173,7 +178,7 @@ def test_a_schedule_may_set_half_of_what_it_could_set_for_pgcd():
         (
             nnUNetTrainerDAPDOnly,
             {"pgcd_weighting": "teacher"},
-            "nnUNetTrainerDAPDOnly fixes at 'uniform'. Remove it.",
+            "nnUNetTrainerDAPDOnly fixes at 'uniform': it has no term to weigh. Remove it.",
         ),
         (
             nnUNetTrainerPGCD,

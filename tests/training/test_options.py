@@ -194,14 +194,14 @@ def test_the_ways_out_that_a_message_names_work(toy, method, values, ways):
     [
         ({"teacher_volumes": True}, {}, "Set teacher_volumes to false, or set old_class_sampling to true."),
         (
-            {"teacher_volumes": True, "old_class_sampling": fixed(False)},
+            {"teacher_volumes": True, "old_class_sampling": fixed(False, "x")},
             {"drop_strays": False},
             "Set teacher_volumes to false.",
         ),
-        ({"teacher_volumes": fixed(True), "old_class_sampling": fixed(False)}, {}, "Use another trainer."),
+        ({"teacher_volumes": fixed(True, "x"), "old_class_sampling": fixed(False, "x")}, {}, "Use another trainer."),
         ({"distillation_interval": 5}, {}, "Set distillation_interval to 1."),
         ({"distillation_interval": 5}, {"distillation_interval": 6}, "Set distillation_interval to 1."),
-        ({"teacher_volumes": fixed(False)}, {"drop_strays": True}, "Remove drop_strays."),
+        ({"teacher_volumes": fixed(False, "x")}, {"drop_strays": True}, "Remove drop_strays."),
     ],
 )
 def test_defaults_of_a_trainer_of_ones_own_are_named_as_what_they_are(own, values, remedy):

@@ -418,7 +418,9 @@ def test_unknown_hyperparameter_is_refused_with_the_nearest(toy, tmp_path):
 def test_an_ablation_cannot_be_given_back_what_it_lacks(toy, tmp_path, ablation, weight):
     names = plan_toy(tmp_path, hyperparameters={weight: 20})
     name = f"nnUNetTrainer{ablation}"
-    with pytest.raises(CILError, match=rf"{weight!r}, which {name} fixes at 0\.0\. Remove it"):
+    with pytest.raises(
+        CILError, match=rf"{weight!r}, which {name} fixes at 0\.0: it is the ablation of this term\. Remove it"
+    ):
         make_trainer(name, names[0])
     assert make_trainer("nnUNetTrainerPGCDPaper", names[0]).step_plan.hyperparameters == {weight: 20}
 
@@ -430,8 +432,16 @@ def test_an_ablation_cannot_be_given_back_what_it_lacks(toy, tmp_path, ablation,
         ("pgcd_weight", -1, "must be a number from 0 to inf"),
         ("distillation_interval", 1.5, "must be a whole number from 1 to inf"),
         ("new_class_start", "imprint", r"one of 'fresh', 'balanced', 'apart', 'imprinted' \(did you mean 'imprinted'"),
-        ("min_voxels", 20, r"'min_voxels', which nnUNetTrainerPGCD fixes at 10\. Remove it"),
-        ("similarity_temperature", 0.3, r"which nnUNetTrainerPGCD fixes at 0\.1\. Remove it"),
+        (
+            "min_voxels",
+            20,
+            r"'min_voxels', which nnUNetTrainerPGCD fixes at 10: a trainer of your own may set another\. Remove",
+        ),
+        (
+            "similarity_temperature",
+            0.3,
+            r"which nnUNetTrainerPGCD fixes at 0\.1: 0\.03 and 0\.3 hardly differ\. Remove it",
+        ),
         (
             "drop_strays",
             False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nnunet_cil.training.hyperparameters import fixed
-from nnunet_cil.training.methods.pgcd_base import nnUNetTrainerPGCDBase
+from nnunet_cil.training.methods.pgcd_base import MERGE, REFRESH, nnUNetTrainerPGCDBase
 
 
 class nnUNetTrainerPGCD(nnUNetTrainerPGCDBase):
@@ -16,19 +16,19 @@ class nnUNetTrainerPGCD(nnUNetTrainerPGCDBase):
     old_dice_weight = 0.25
     pgcd_weight = 3.0
     pgcd_weighting = "uniform"
-    pgcd_merge = fixed(False)
+    pgcd_merge = fixed(False, MERGE)
     dapd_weight = fixed(0.1, "nnUNetTrainerPGCDOnly has none, and nnUNetTrainerPGCDPaper may set another")
-    prototype_refresh = fixed(0.5)
+    prototype_refresh = fixed(0.5, REFRESH)
 
 
 class nnUNetTrainerPGCDOnly(nnUNetTrainerPGCD):
     """Ablation: without the DAPD term."""
 
-    dapd_weight = fixed(0.0)
+    dapd_weight = fixed(0.0, "it is the ablation of this term")
 
 
 class nnUNetTrainerDAPDOnly(nnUNetTrainerPGCD):
     """Ablation: without the PGCD term."""
 
-    pgcd_weight = fixed(0.0)
-    pgcd_weighting = fixed("uniform")
+    pgcd_weight = fixed(0.0, "it is the ablation of this term")
+    pgcd_weighting = fixed("uniform", "it has no term to weigh")

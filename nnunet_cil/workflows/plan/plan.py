@@ -21,7 +21,7 @@ from nnunet_cil.step_plans import StepPlan, plan_steps
 from nnunet_cil.training.catalogue import (
     check_cascade,
     check_data,
-    fixed_names,
+    fixed_everywhere,
     hyperparameter_names,
     refusals_of_cascades,
     trainer_class,
@@ -246,10 +246,12 @@ def _log_unknown_hyperparameters(schedule: Schedule) -> None:
     names = {name for step in schedule.steps for name in step.hyperparameters}
     if not names:
         return
-    known, fixed = hyperparameter_names(), fixed_names()
-    for name in sorted(names & fixed):
-        logger.info(f"Note: the hyper-parameter {name!r} is fixed. Remove it, or every trainer refuses the schedule.")
-    for name in sorted(names - known - fixed):
+    known, fixed = hyperparameter_names(), fixed_everywhere()
+    for name in sorted(names & fixed.keys()):
+        logger.info(
+            f"Note: the hyper-parameter {name!r} is fixed: {fixed[name]}. Remove it, or every trainer refuses the schedule."
+        )
+    for name in sorted(names - known - fixed.keys()):
         logger.info(
             f"Note: no trainer of nnunet_cil has the hyper-parameter {name!r}{did_you_mean(name, sorted(known))}. A trainer "
             "without it refuses the schedule."

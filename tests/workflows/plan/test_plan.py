@@ -121,11 +121,20 @@ def test_a_hyperparameter_that_no_trainer_has_is_logged(toy, tmp_path, caplog):
     assert "no trainer of nnunet_cil has the hyper-parameter 'pgcd_wieght' (did you mean 'pgcd_weight'?)" in note
 
 
-def test_a_hyperparameter_that_is_fixed_today_is_logged(toy, tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("prototype_refresh", "nnUNetTrainerPGCD renews prototypes by half, nnUNetTrainerPGCDPaper does not"),
+        ("new_class_noise", "new_class_start is 'apart' with noise, 'balanced' without"),
+        ("pgcd_beta", "a trainer of your own may set another"),
+        ("volume_trust", "1 hardly differs; teacher_volumes false turns the volumes off"),
+    ],
+)
+def test_a_hyperparameter_that_is_fixed_today_is_logged_with_its_reason(toy, tmp_path, caplog, name, why):
     caplog.set_level(logging.INFO, "nnunet_cil")
-    plan(DATASET, write_schedule(tmp_path, [ORGANS[:3], ORGANS[3:]], hyperparameters={"prototype_refresh": 0.25}))
+    plan(DATASET, write_schedule(tmp_path, [ORGANS[:3], ORGANS[3:]], hyperparameters={name: 0.25}))
     (note,) = caplog.messages  # none on numbers, which are those of the data set
-    assert "'prototype_refresh' is fixed. Remove it, or every trainer refuses the schedule." in note
+    assert f"{name!r} is fixed: {why}. Remove it, or every trainer refuses the schedule." in note
 
 
 def rewrite_segmentation(folder, case, change):
