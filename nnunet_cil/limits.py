@@ -23,9 +23,11 @@ MAX_PICTURES = 9999
 MAX_SEED = 2**32 - 1
 MAX_TOLERANCE_MM = 1000
 MAX_COUNT = 1_000_000
-"""The most epochs, and iterations in one."""
+"""The most epochs, iterations in one, and things that a trainer's hyper-parameter counts."""
 MAX_RATE = 100
 """The largest learning rate and weight decay."""
+MAX_WEIGHT = 1_000_000_000
+"""The largest weight of a loss term, and other number of a trainer: far below float32's, also MAX_COUNT times."""
 
 DEVICES = ("cpu", "cuda", "mps")
 """nnU-Net's."""

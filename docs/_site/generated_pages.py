@@ -6,7 +6,6 @@ import argparse
 import importlib
 import inspect
 import json
-import math
 import re
 import runpy
 from collections.abc import Callable, Iterator
@@ -246,8 +245,7 @@ def _values(parameter: Any) -> str:
     kind = _TYPES[type(parameter.default)]
     if isinstance(parameter.default, bool):
         return kind
-    least = f"{kind} from {parameter.low:g}"
-    return least if parameter.high == math.inf else f"{least} to {parameter.high:,.16g}"
+    return f"{kind} from {parameter.low:g} to {parameter.high:,.16g}"
 
 
 def _default(parameter: inspect.Parameter) -> str:

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any, Generic, TypeVar, overload
 
 from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.files import shortened
+from nnunet_cil.limits import MAX_COUNT, MAX_WEIGHT, is_number
 
 Value = TypeVar("Value", bool, int, float, str)
 
@@ -29,7 +31,7 @@ class Hyperparameter(Generic[Value]):
     default: Value
     meaning: str
     low: float = 0
-    high: float = math.inf
+    high: float = MAX_WEIGHT
     options: tuple[str, ...] = ()
     is_settable: bool = True
 
@@ -48,21 +50,22 @@ class Hyperparameter(Generic[Value]):
                 return None
             nearest = did_you_mean(value, self.options) if isinstance(value, str) else ""
             return f"one of {', '.join(map(repr, self.options))}{nearest if 'mean' in nearest else ''}"
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if isinstance(self.default, bool):
-            return None if isinstance(value, bool) or (is_number and value in (0, 1)) else "true or false"
+            return None if isinstance(value, (bool, int, float)) and value in (0, 1) else "true or false"
         kind = type(self.default)
-        if is_number and math.isfinite(value) and self.low <= value <= self.high and kind(value) == value:
+        if is_number(value, self.low, self.high) and kind(value) == value:
             return None
-        return f"{'a whole number' if kind is int else 'a number'} from {self.low} to {self.high}"
+        is_finite = not isinstance(value, float) or math.isfinite(value)
+        what = "a whole number" if kind is int else "a number" if is_finite else "a finite number"
+        return f"{what} from {self.low} to {self.high}"
 
 
-def number(default: float, meaning: str, *, low: float = 0, high: float = math.inf) -> Hyperparameter[float]:
+def number(default: float, meaning: str, *, low: float = 0, high: float = MAX_WEIGHT) -> Hyperparameter[float]:
     """Declares a number."""
     return Hyperparameter(default=default, meaning=meaning, low=low, high=high)
 
 
-def whole_number(default: int, meaning: str, *, low: float = 0, high: float = math.inf) -> Hyperparameter[int]:
+def whole_number(default: int, meaning: str, *, low: float = 0, high: float = MAX_COUNT) -> Hyperparameter[int]:
     """Declares a whole number."""
     return Hyperparameter(default=default, meaning=meaning, low=low, high=high)
 
@@ -110,9 +113,8 @@ def check(trainer: type, values: Mapping[str, Any], where: str) -> None:
     for name, parameter in known.items():
         expected = parameter.check(getattr(trainer, name))
         if expected is not None:
-            raise CILError(
-                f"{trainer.__name__} sets {name!r} to {getattr(trainer, name)!r}, but it must be {expected}."
-            )
+            given = shortened(getattr(trainer, name))
+            raise CILError(f"{trainer.__name__} sets {name!r} to {given}, but it must be {expected}.")
     for name, value in values.items():
         sets = f"{where} sets the hyper-parameter {name!r}"
         if name not in known and name in declared(trainer):
@@ -122,7 +124,7 @@ def check(trainer: type, values: Mapping[str, Any], where: str) -> None:
             raise CILError(f"{sets}, which {trainer.__name__} does not have{did_you_mean(name, known)}.")
         expected = known[name].check(value)
         if expected is not None:
-            raise CILError(f"{sets} to {value!r}, but it must be {expected}.")
+            raise CILError(f"{sets} to {shortened(value)}, but it must be {expected}.")
 
 
 class Settings(SimpleNamespace):

@@ -3,8 +3,10 @@
 import re
 
 import pytest
+import torch
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.limits import MAX_COUNT
 from nnunet_cil.shipped import trainer_names
 from nnunet_cil.training.catalogue import hyperparameter_names, trainer_class
 from nnunet_cil.training.hyperparameters import (
@@ -77,10 +79,15 @@ def test_a_plain_value_out_of_range_is_refused(name, value):
     [
         ("weight", 5.1, "a number from 0 to 5"),
         ("weight", True, "a number from 0 to 5"),
-        ("weight", float("inf"), "a number from 0 to 5"),
-        ("count", 0, "a whole number from 1 to inf"),
-        ("count", 2.5, "a whole number from 1 to inf"),
-        ("count", None, "a whole number from 1 to inf"),
+        ("weight", float("inf"), "a finite number from 0 to 5"),
+        ("weight", float("nan"), "a finite number from 0 to 5"),
+        ("weight", 10**400, "a number from 0 to 5"),
+        ("count", 1e7, "a whole number from 1 to 1000000"),
+        ("count", 10**400, "a whole number from 1 to 1000000"),
+        ("count", float("-inf"), "a whole number from 1 to 1000000"),
+        ("count", 0, "a whole number from 1 to 1000000"),
+        ("count", 2.5, "a whole number from 1 to 1000000"),
+        ("count", None, "a whole number from 1 to 1000000"),
         ("on", 2, "true or false"),
         ("on", "true", "true or false"),
         ("on", None, "true or false"),
@@ -128,6 +135,21 @@ def test_every_trainer_says_what_its_hyperparameters_mean_and_holds_them_in_rang
             assert re.fullmatch(r"[a-z0-9].{10,}[^.]|nnUNetTrainer.*[^.]", declaration.meaning), parameter
     assert set(settable(trainer)) <= hyperparameter_names()
     assert set(settable(trainer)) <= set(declared(trainer))
+
+
+@pytest.mark.parametrize("name", trainer_names())
+def test_every_number_has_a_largest_value_with_which_float32_can_still_count(name, toy):
+    trainer = trainer_class(name)
+    numbers = {n: d for n, d in settable(trainer).items() if type(d.default) in (int, float)}
+    for parameter, declaration in numbers.items():
+        assert declaration.check(declaration.high) is None
+        assert torch.isfinite(torch.tensor(declaration.high * MAX_COUNT, dtype=torch.float32))  # k times a term
+        for value in (declaration.high * 1.5, 3e19, 2e307, -(10**309), 10**310):
+            with pytest.raises(
+                CILError, match=f"{parameter}' to .*, but it must be .* to {declaration.high}\\."
+            ) as error:
+                check(trainer, {parameter: value}, "Schedule x")
+            assert len(str(error.value)) < 200
 
 
 def test_the_papers_terms_have_their_constants_and_every_option_of_ours_off():

@@ -428,9 +428,9 @@ def test_an_ablation_cannot_be_given_back_what_it_lacks(toy, tmp_path, ablation,
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("old_dice_weight", -0.1, "must be a number from 0 to inf"),
-        ("pgcd_weight", -1, "must be a number from 0 to inf"),
-        ("distillation_interval", 1.5, "must be a whole number from 1 to inf"),
+        ("old_dice_weight", -0.1, "must be a number from 0 to 1000000000"),
+        ("pgcd_weight", -1, "must be a number from 0 to 1000000000"),
+        ("distillation_interval", 1.5, "must be a whole number from 1 to 1000000"),
         ("new_class_start", "imprint", r"one of 'fresh', 'balanced', 'apart', 'imprinted' \(did you mean 'imprinted'"),
         (
             "min_voxels",
@@ -448,7 +448,7 @@ def test_an_ablation_cannot_be_given_back_what_it_lacks(toy, tmp_path, ablation,
             r"which nnUNetTrainerPGCD fixes at True: nnUNetTrainerPGCDPaper may keep them\. Remove it",
         ),
         ("dapd_weight", 1, r"fixes at 0\.1: nnUNetTrainerPGCDOnly has none, and nnUNetTrainerPGCDPaper may set"),
-        ("old_dice_weight", float("nan"), "to nan, but it must be a number"),
+        ("old_dice_weight", float("nan"), "to nan, but it must be a finite number from 0"),
         ("pgcd_weight", "1", "to '1', but it must be a number"),
     ],
 )

@@ -109,7 +109,7 @@ class nnUNetTrainerReplay(nnUNetTrainerCIL):
     asks_teacher = False
     distillation_interval = fixed(1, NOT_ASKED)
     new_class_start = "balanced"
-    replay_cases = whole_number(4, "Old training cases that are kept.", low=1, high=1_000_000)
+    replay_cases = whole_number(4, "Old training cases that are kept.", low=1)
 
     @cached_property
     def kept_cases(self) -> dict[str, int]:
