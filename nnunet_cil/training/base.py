@@ -31,6 +31,7 @@ from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.step_plans import read_step_plan
 from nnunet_cil.training import hyperparameters, options
 from nnunet_cil.training.batch import Batch, labelled_mask, read_batch
+from nnunet_cil.training.begun import take_planned, take_recorded
 from nnunet_cil.training.cases import check_before_training, check_shown_classes
 from nnunet_cil.training.catalogue import check_data, check_lineage
 from nnunet_cil.training.epoch_logs import EpochLogs
@@ -129,14 +130,12 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         """
         dataset_json = checked_dataset_json(dataset_json, f"dataset.json of {plans.get('dataset_name')}")
         step_plan = read_step_plan(plans, dataset_json)
-        self.check_hyperparameters(step_plan.hyperparameters, f"Schedule {step_plan.schedule}")
-        hyperparameters.set_values(self, step_plan.hyperparameters)
+        folder = fold_folder(plans["dataset_name"], type(self).__name__, plans["plans_name"], configuration, fold)
+        self._refusal = take_planned(self, step_plan, folder)
         if step_plan.has_regions:  # there is no background to start from
             self.new_class_start = "fresh"
         check_data(type(self), step_plan, str(plans["dataset_name"]))
-        self._lock = fold_lock(
-            fold_folder(plans["dataset_name"], type(self).__name__, plans["plans_name"], configuration, fold)
-        )
+        self._lock = fold_lock(folder)
         self._take_lock()
         block = plans.pop("cil")  # it may name cases, and nnU-Net sends its plans to loggers outside of this machine
         super().__init__(plans, configuration, fold, {**dataset_json, **step_plan.model_labels}, device)
@@ -179,7 +178,8 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
     def check_hyperparameters(cls, values: Mapping[str, Any], where: str) -> None:
         """Refuses names that the method does not have, values out of their range, and options without a meaning."""
         hyperparameters.check(cls, values, where)
-        options.check_options(cls, values, where)
+        changeable = hyperparameters.settable(cls)
+        options.check_options(cls, {name: value for name, value in values.items() if name in changeable}, where)
 
     def build_step_loss(self) -> StepLoss:
         """Builds the loss of a step after the first; a method overrides it. Teacher and prototypes are there."""
@@ -223,6 +223,8 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
 
     def on_train_start(self) -> None:
         """Takes over from the previous step, from step 1 on; then starts as nnU-Net. A finished step gets no more epochs."""
+        if self._refusal is not None:
+            raise self._refusal
         self._take_lock()
         let_forks_end_with_parent()  # nnU-Net's data workers would wait for ever
         if not self.was_initialized:
@@ -421,15 +423,11 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Loads as nnU-Net, with the state of the step; refuses a checkpoint of another step.
 
-        The training goes on with the hyper-parameters that it began with, whatever the defaults have become.
+        The training goes on with the hyper-parameters that it began with, whatever the defaults and ranges have become; where
+        it cannot, ``on_train_start`` refuses.
         """
         state = read_step_state(Path(filename_or_checkpoint), self.step_plan.model_classes)
-        began_with = {} if state.is_final else state.lineage[-1].hyperparameters
-        if changed := hyperparameters.restore(self, began_with, self.step_plan.hyperparameters):
-            told = ", ".join(f"{name} {value}" for name, value in changed.items())
-            self.print_to_log_file(
-                f"The training began under other defaults than today's, and goes on with them: {told}"
-            )
+        self._refusal = None if state.is_final else take_recorded(self, state.lineage[-1])
         super().load_checkpoint(filename_or_checkpoint)
         self.prototypes = None if state.prototypes is None else state.prototypes.to(self.device)
         self.stray_free = state.stray_free

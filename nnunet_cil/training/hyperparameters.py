@@ -59,6 +59,13 @@ class Hyperparameter(Generic[Value]):
         what = "a whole number" if kind is int else "a number" if is_finite else "a finite number"
         return f"{what} from {self.low} to {self.high}"
 
+    def is_of_kind(self, value: Any) -> bool:
+        """Tells whether an earlier version can have had this value, whatever range it has today."""
+        if self.options:
+            return value in self.options
+        kinds = bool, (int, float)
+        return all(isinstance(value, kind) == isinstance(self.default, kind) for kind in kinds)
+
 
 def number(default: float, meaning: str, *, low: float = 0, high: float = MAX_WEIGHT) -> Hyperparameter[float]:
     """Declares a number."""
@@ -99,7 +106,7 @@ def settable(trainer: type) -> dict[str, Hyperparameter[Any]]:
 
 
 def check(trainer: type, values: Mapping[str, Any], where: str) -> None:
-    """Refuses names that a trainer does not have, and values out of their range, its own defaults among them.
+    """Refuses names that a trainer does not have, and values that it does not take, its own defaults among them.
 
     Args:
         trainer: a trainer class.
@@ -116,15 +123,28 @@ def check(trainer: type, values: Mapping[str, Any], where: str) -> None:
             given = shortened(getattr(trainer, name))
             raise CILError(f"{trainer.__name__} sets {name!r} to {given}, but it must be {expected}.")
     for name, value in values.items():
-        sets = f"{where} sets the hyper-parameter {name!r}"
-        if name not in known and name in declared(trainer):
-            held = f"{getattr(trainer, name)!r}: {declared(trainer)[name].meaning}"
-            raise CILError(f"{sets}, which {trainer.__name__} fixes at {held}. Remove it.")
-        if name not in known:
-            raise CILError(f"{sets}, which {trainer.__name__} does not have{did_you_mean(name, known)}.")
-        expected = known[name].check(value)
-        if expected is not None:
-            raise CILError(f"{sets} to {shortened(value)}, but it must be {expected}.")
+        if found := _refusal(trainer, name, value):
+            raise CILError(f"{where} sets the hyper-parameter {name!r}{found}")
+
+
+def _refusal(trainer: type, name: str, value: Any) -> str | None:
+    """Returns the end of the sentence that refuses a value; None for one that the trainer takes, or fixes it at."""
+    known = declared(trainer)
+    if name not in known:
+        return f", which {trainer.__name__} does not have{did_you_mean(name, settable(trainer))}."
+    if not known[name].is_settable:
+        held = getattr(trainer, name)
+        if value == held and (isinstance(held, bool) or not isinstance(value, bool)):
+            return None
+        because = f"{held!r}: {known[name].meaning}. Remove it. A step that has begun to train keeps it."
+        return f", which {trainer.__name__} fixes at {because}"
+    expected = known[name].check(value)
+    return None if expected is None else f" to {shortened(value)}, but it must be {expected}."
+
+
+def taken(trainer: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values that a trainer takes, or fixes at just that."""
+    return {name: value for name, value in values.items() if _refusal(trainer, name, value) is None}
 
 
 class Settings(SimpleNamespace):
@@ -138,7 +158,7 @@ def settings(trainer: object) -> Settings:
 
 def set_values(trainer: object, values: Mapping[str, Any]) -> None:
     """Sets hyper-parameters of a trainer, each in the type of its default; the values have been checked."""
-    known = settable(type(trainer))
+    known = declared(type(trainer))
     for name, value in values.items():
         setattr(trainer, name, type(known[name].default)(value))
 
@@ -149,7 +169,7 @@ def restore(trainer: object, recorded: Mapping[str, Any], chosen: Collection[str
     Args:
         trainer: a trainer.
         recorded: name -> value, as in the record of the training.
-        chosen: names that its schedule sets.
+        chosen: names that its schedule sets to what the trainer takes.
 
     Returns:
         The values that today's defaults would have changed, by name.
@@ -158,7 +178,7 @@ def restore(trainer: object, recorded: Mapping[str, Any], chosen: Collection[str
     found = {
         name: value
         for name, value in recorded.items()
-        if name in known and name not in chosen and value != getattr(trainer, name) and known[name].check(value) is None
+        if name in known and name not in chosen and value != getattr(trainer, name) and known[name].is_of_kind(value)
     }
     for name, value in found.items():
         setattr(trainer, name, value)

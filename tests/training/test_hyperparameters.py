@@ -1,5 +1,6 @@
 """Hyper-parameters of trainers: declared once, inherited, fixed, checked."""
 
+import math
 import re
 
 import pytest
@@ -110,6 +111,41 @@ def test_switches_take_true_and_false_and_the_numbers_of_older_schedules(value, 
     assert trainer.on is expected
 
 
+@pytest.mark.parametrize(
+    ("held", "same", "others"),
+    [
+        (fixed(0.25, "so"), (0.25,), (0.5, "0.25", [0.25], None, math.nan)),
+        (fixed(1, "so"), (1, 1.0), (True, 2)),
+        (fixed(True, "so"), (True, 1), (False, 0, "true")),
+        (fixed("loud", "so"), ("loud",), ("Loud", ["loud"])),
+    ],
+)
+def test_a_fixed_one_may_be_set_to_what_it_is_fixed_at(held, same, others):
+    trainer = type("Mine", (Parent,), {"own": held})
+    for value in same:
+        check(trainer, {"own": value}, "Schedule x")
+        mine = trainer()
+        set_values(mine, {"own": value})
+        assert (mine.own, type(mine.own)) == (held.default, type(held.default))
+    for value in others:
+        with pytest.raises(CILError, match=f"'own', which Mine fixes at {held.default!r}: so. Remove it. A step that"):
+            check(trainer, {"own": value}, "Schedule x")
+
+
+@pytest.mark.parametrize(
+    ("method", "values"),
+    [
+        ("PGCD", {"dapd_weight": 0.1, "drop_strays": True, "new_class_noise": 1, "pgcd_merge": False}),
+        ("PGCDOnly", {"dapd_weight": 0}),
+        ("DAPDOnly", {"pgcd_weight": 0, "pgcd_weighting": "uniform"}),
+        ("Joint", {"drop_strays": True, "teacher_volumes": False, "distillation_interval": 1}),
+        ("FineTune", {"old_dice_weight": 0, "distillation_interval": 1}),
+    ],
+)
+def test_trainers_take_the_values_that_they_are_fixed_at(toy, method, values):
+    trainer_class(f"nnUNetTrainer{method}").check_hyperparameters(values, "Schedule x")
+
+
 def test_a_choice_is_set_as_text():
     trainer = Parent()
     set_values(trainer, {"tone": "silent"})
@@ -180,9 +216,13 @@ def test_a_resumed_training_keeps_its_old_defaults_but_not_what_the_schedule_set
         "old_dice_weight": 1.0,
         "of_earlier_versions": 3,
         "min_voxels": "x",
+        "prototype_refresh": True,
+        "pgcd_weighting": "of earlier versions",
     }
     recorded |= {"dapd_weight": 0.1}  # unchanged
-    assert restore(trainer, recorded, {"old_dice_weight"}) == {"pgcd_weight": 10.0, "pgcd_merge": True}
+    recorded |= {"distillation_interval": 0}  # out of today's range
+    changed = {"pgcd_weight": 10.0, "pgcd_merge": True, "distillation_interval": 0}
+    assert restore(trainer, recorded, {"old_dice_weight"}) == changed
     assert (trainer.pgcd_weight, trainer.pgcd_merge, trainer.old_dice_weight) == (10, True, 0.5)
     assert trainer.min_voxels == nnUNetTrainerPGCD.min_voxels
 

@@ -143,4 +143,4 @@ def test_models_whose_plans_set_what_is_fixed_today_are_used_and_not_trained_ane
     test_export_and_info(models, tmp_path)
     test_the_next_step_takes_over_weights_prototypes_and_lineage(models)
     with pytest.raises(CILError, match="sets the hyper-parameter 'min_voxels', which nnUNetTrainerPGCD fixes at 10"):
-        make_trainer(PGCD, STEPS[1])
+        make_trainer(PGCD, STEPS[1]).run_training()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
@@ -84,10 +85,20 @@ def refuse_if_trained(file: Path, content: Mapping[str, Any]) -> None:
     used = sorted({c.parents[1] for c in results.glob(f"*__{file.stem}__*/fold_*/checkpoint_*.pth")})
     used = [model for model in used if file.is_file() or not _has_same_step(model / "plans.json", content)]
     if used:
+        kept = read_json(file if file.is_file() else used[0] / "plans.json", _REDO)
         raise CILError(
             f"The plans {file.stem!r} would change, but {', '.join(model.name for model in used)} was trained with them. Restore "
-            "the schedule or give it another 'name', or remove that training."
+            f"the schedule or give it another 'name', or remove that training.{_kept_settings(kept, content)}"
         )
+
+
+def _kept_settings(kept: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """Says what a trained step's hyper-parameters stay at, where the schedule changes them; a step may have its own."""
+    then, now = kept.get("cil"), content["cil"]
+    settings = then.get("hyperparameters", {}) if isinstance(then, dict) else now["hyperparameters"]
+    if settings == now["hyperparameters"]:
+        return ""
+    return f' Step {now["step"]} keeps "hyperparameters": {json.dumps(settings)}; other steps may have others.'
 
 
 def _has_same_step(file: Path, content: Mapping[str, Any]) -> bool:

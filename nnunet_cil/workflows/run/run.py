@@ -13,7 +13,7 @@ from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json
 from nnunet_cil.host.commands import train, user_environment
 from nnunet_cil.host.dataset_json import preprocessed_or_raw
-from nnunet_cil.host.folders import nnunet_folder
+from nnunet_cil.host.folders import fold_folder, nnunet_folder
 from nnunet_cil.host.plans_files import is_cascade, read_plans, stages
 from nnunet_cil.host.preprocess import is_planned_as_cascade, missing_commands, preprocess, recover
 from nnunet_cil.locks import Lock
@@ -232,7 +232,8 @@ def _check_trainers(experiment: Experiment) -> None:
     if first is not None:
         trainer = trainer_class(first)
         try:
-            trainer.check_hyperparameters(steps[0].hyperparameters, where)
+            if not _has_begun(experiment, first, 0):
+                trainer.check_hyperparameters(steps[0].hyperparameters, where)
         except CILError as error:
             raise CILError(
                 f"{error} It trains step 0 for all trainers; another trainer's hyper-parameters belong in the later steps."
@@ -240,13 +241,23 @@ def _check_trainers(experiment: Experiment) -> None:
     for trainer in map(trainer_class, experiment.trainers):
         if _is_cascade(experiment):
             refuse_kept_cases(trainer, experiment.schedule.cases == "disjoint" and experiment.num_steps > 1)
-        for step in steps if first is None else steps[1:]:
-            trainer.check_hyperparameters(step.hyperparameters, where)
+        for index, step in enumerate(steps):
+            if (index > 0 or first is None) and not _has_begun(experiment, trainer.__name__, index):
+                trainer.check_hyperparameters(step.hyperparameters, where)
         if trainer.needs_old_data and len(experiment.data_sets) > 1:
             raise CILError(
                 f"{trainer.__name__} needs the data of the earlier steps, but {name} learns from "
                 f"{', '.join(experiment.data_sets)}, one after the other. Use another trainer."
             )
+
+
+def _has_begun(experiment: Experiment, trainer: str, step: int) -> bool:
+    """Tells whether a step's training has begun in every fold: it keeps the hyper-parameters that it began with."""
+    file = experiment.plans_file(step)
+    folders = [
+        fold_folder(file.parent.name, trainer, file.stem, experiment.configuration, fold) for fold in experiment.folds
+    ]
+    return all(any(folder.glob("checkpoint_*.pth")) for folder in folders)
 
 
 def _check_steps(experiment: Experiment) -> None:
