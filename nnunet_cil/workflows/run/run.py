@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json
@@ -20,6 +21,7 @@ from nnunet_cil.locks import Lock
 from nnunet_cil.next_stage import refuse_unvalidated
 from nnunet_cil.step_plans import plan_steps
 from nnunet_cil.training.catalogue import check_cascade, check_data, refuse_kept_cases, trainer_class
+from nnunet_cil.training.hyperparameters import settable
 from nnunet_cil.workflows.evaluate.cases import check_test_cases
 from nnunet_cil.workflows.evaluate.cases_to_score import check_test_files
 from nnunet_cil.workflows.evaluate.evaluate import Evaluation, evaluate
@@ -34,6 +36,9 @@ from nnunet_cil.workflows.plan.step_files import NAME_REMEDY, check_length, plan
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment, folds_before
 from nnunet_cil.workflows.run.options import TrainingOptions
 from nnunet_cil.workflows.run.trainings import Training, claim_volumes, unfinished_trainings
+
+if TYPE_CHECKING:
+    from nnunet_cil.training.base import nnUNetTrainerCIL
 
 DEFAULT_FIRST_TRAINER = "nnUNetTrainerPGCD"
 """Step 0 is nnU-Net's own training whatever the trainer; under one name, methods that come later can share it."""
@@ -230,14 +235,8 @@ def _check_trainers(experiment: Experiment) -> None:
     where = f"Schedule {name}"
     first = _first_trainer(experiment)
     if first is not None:
-        trainer = trainer_class(first)
-        try:
-            if not _has_begun(experiment, first, 0):
-                trainer.check_hyperparameters(steps[0].hyperparameters, where)
-        except CILError as error:
-            raise CILError(
-                f"{error} It trains step 0 for all trainers; another trainer's hyper-parameters belong in the later steps."
-            ) from error
+        values = {} if _has_begun(experiment, first, 0) else steps[0].hyperparameters
+        _check_first_step(trainer_class(first), experiment.trainers, values, where)
     for trainer in map(trainer_class, experiment.trainers):
         if _is_cascade(experiment):
             refuse_kept_cases(trainer, experiment.schedule.cases == "disjoint" and experiment.num_steps > 1)
@@ -249,6 +248,27 @@ def _check_trainers(experiment: Experiment) -> None:
                 f"{trainer.__name__} needs the data of the earlier steps, but {name} learns from "
                 f"{', '.join(experiment.data_sets)}, one after the other. Use another trainer."
             )
+
+
+def _check_first_step(
+    first: type[nnUNetTrainerCIL], trainers: Iterable[str], values: Mapping[str, Any], where: str
+) -> None:
+    """Refuses hyper-parameters of step 0 that its trainer does not take; says where those of another one belong.
+
+    Args:
+        first: that trains step 0 for all.
+        trainers: that are asked for.
+        values: that the schedule sets for step 0.
+        where: the schedule, for the message.
+    """
+    of_others = {name for trainer in map(trainer_class, trainers) for name in settable(trainer)} - set(settable(first))
+    first.check_hyperparameters({name: value for name, value in values.items() if name not in of_others}, where)
+    try:
+        first.check_hyperparameters(values, where)
+    except CILError as error:
+        raise CILError(
+            f"{error} It trains step 0 for all trainers; another trainer's hyper-parameters belong in the later steps."
+        ) from error
 
 
 def _has_begun(experiment: Experiment, trainer: str, step: int) -> bool:

@@ -22,6 +22,7 @@ from nnunet_cil.host import preprocess as preprocessing
 from nnunet_cil.host.commands import CommandError
 from nnunet_cil.locks import Lock
 from nnunet_cil.owners import current_owner, start_of
+from nnunet_cil.schedule import load_schedule
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
@@ -381,6 +382,50 @@ def test_hyperparameters_of_any_step_are_checked_before_anything_is_done(
     with pytest.raises(CILError, match=message):
         run(write_schedule(tmp_path, steps))
     assert not trained
+
+
+@pytest.mark.parametrize(
+    ("others", "values", "belongs_later"),
+    [
+        ([], {"mib_weight": 5}, False),
+        (["nnUNetTrainerLwF"], {"mib_weight": 5}, False),
+        (["nnUNetTrainerLwF", MIB], {"mib_weight": 5}, True),
+        (["nnUNetTrainerLwF"], {"lwf_weight": "many"}, True),
+        (["nnUNetTrainerPGCDPaper"], {"drop_strays": False}, True),
+        (["nnUNetTrainerPGCDPaper"], {"pgcd_beta": 2}, False),
+        ([MIB], {"pgcd_weigth": 2}, False),
+        ([MIB], {"old_dice_weight": float("nan")}, False),
+        ([MIB], {"mib_weight": 5, "pgcd_weight": "two"}, False),
+        ([MIB], {"pgcd_weight": 0, "pgcd_weighting": "teacher"}, False),
+    ],
+)
+def test_only_what_another_trainer_knows_belongs_in_the_later_steps(
+    setting, tmp_path, capsys, others, values, belongs_later
+):
+    steps = [{"classes": list(STEPS[0]), "hyperparameters": values}, *STEPS[1:]]
+    schedule = write_schedule(tmp_path, steps)
+    assert main(["run", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD, *others, "--dry-run"]) == 1
+    said = capsys.readouterr().err
+    assert next(reversed(values)) in said
+    assert ("It trains step 0 for all trainers; another" in said) == belongs_later
+
+
+def test_steps_that_have_begun_in_every_fold_keep_their_hyperparameters(setting, tmp_path, capsys):
+    """A value that no trainer takes is refused where a training would begin with it, in any fold."""
+    _, _, _, folder = setting
+    steps = [{"classes": list(s), "hyperparameters": {"min_voxels": 4 + i}} for i, s in enumerate(STEPS[:2])]
+    schedule = write_schedule(tmp_path, [*steps, *STEPS[2:]])
+    workflow.write_step_plans(DATASET, load_schedule(schedule), first_trainer=PGCD)
+    words = ["run", "17", "3d_fullres", str(schedule), "-tr", PGCD, "--dry-run", "-device", "cpu"]
+    arguments = [DATASET, "3d_fullres", "0", "-tr", PGCD, "-p"]
+    for step, name in ((0, "final"), (1, "latest")):
+        assert main([*words[:3], "0", *words[3:]]) == 1
+        assert f"'min_voxels', which {PGCD} fixes at 10" in capsys.readouterr().err
+        write_checkpoint(folder([*arguments, f"nnUNetPlans_toy_step{step}"]) / f"checkpoint_{name}.pth", "x")
+    assert main([*words[:3], "0", *words[3:]]) == 0
+    assert "nnUNetPlans_toy_step1 -device cpu --c" in capsys.readouterr().out
+    assert main([*words[:3], "0", "1", *words[3:]]) == 1
+    assert "fixes at 10" in capsys.readouterr().err
 
 
 def test_a_trainer_that_nnunet_does_not_find_is_no_question_of_hyperparameters(setting, monkeypatch, capsys):
