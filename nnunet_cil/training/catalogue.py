@@ -6,15 +6,16 @@ import contextlib
 import io
 import runpy
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.files import shortened
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.shipped import trainer_names, trainers_file
 from nnunet_cil.step_plans import StepPlan
 from nnunet_cil.training.cascade_inputs import keeps_old_inputs_first
-from nnunet_cil.training.hyperparameters import declared, settable
+from nnunet_cil.training.hyperparameters import declared, settable, taken
 
 if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
@@ -216,6 +217,28 @@ def fixed_everywhere() -> dict[str, str]:
             if name not in free:
                 reasons[name][parameter.meaning] = None
     return {name: "; ".join(given) for name, given in reasons.items()}
+
+
+def check_hyperparameters(values: Mapping[str, Any], where: str) -> None:
+    """Refuses values that none of nnunet_cil's trainers takes. Names that none has may be of a trainer of the user's own.
+
+    Args:
+        values: by name, as in a schedule.
+        where: the file and step that set them, for the message.
+
+    Raises:
+        CILError: with what is allowed.
+    """
+    trainers, fixed = (_trainers(), fixed_everywhere()) if values else ([], {})
+    for name, value in values.items():
+        having = [trainer for trainer in trainers if name in declared(trainer)]
+        if not having or any(taken(trainer, {name: value}) for trainer in having):
+            continue
+        said = f"{where}: the hyper-parameter {name!r} is {shortened(value)}, but"
+        if name in fixed:
+            raise CILError(f"{said} every trainer fixes it: {fixed[name]}. Remove it.")
+        expected = (settable(trainer)[name].check(value) for trainer in having if name in settable(trainer))
+        raise CILError(f"{said} must be {max(map(str, expected), key=len)}.")
 
 
 def _trainers() -> list[Any]:

@@ -29,6 +29,7 @@ from nnunet_cil.files import write_json
 from nnunet_cil.locks import fold_lock
 from nnunet_cil.networks.heads import widen_heads
 from nnunet_cil.owners import current_owner, start_of
+from nnunet_cil.schedule import load_schedule
 from nnunet_cil.training.data import OLD_CLASSES
 from nnunet_cil.training.methods.ewc import nnUNetTrainerEWC
 from nnunet_cil.training.methods.finetune import nnUNetTrainerFineTune
@@ -37,7 +38,7 @@ from nnunet_cil.training.methods.pgcd import nnUNetTrainerPGCD
 from nnunet_cil.training.methods.plop import nnUNetTrainerPLOP
 from nnunet_cil.training.methods.pseudo_label import nnUNetTrainerPseudoLabel
 from nnunet_cil.training.methods.replay import nnUNetTrainerReplay
-from nnunet_cil.workflows.plan.plan import plan
+from nnunet_cil.workflows.plan.plan import plan, write_step_plans
 
 PGCD = "nnUNetTrainerPGCD"
 
@@ -453,9 +454,10 @@ def test_an_ablation_cannot_be_given_back_what_it_lacks(toy, tmp_path, ablation,
     ],
 )
 def test_hyperparameters_out_of_range_are_refused(toy, tmp_path, name, value, message):
-    names = plan_toy(tmp_path, hyperparameters={name: value})
+    schedule = load_schedule(write_schedule(tmp_path, [ORGANS], hyperparameters={name: value}))
+    (step,) = write_step_plans(DATASET, schedule)  # plan refuses some itself
     with pytest.raises(CILError, match=message):
-        make_trainer(PGCD, names[0])
+        make_trainer(PGCD, step.plans_name)
 
 
 def test_plain_plans_are_refused(toy):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nnunet_cil.errors import did_you_mean
+from nnunet_cil.errors import CILError, did_you_mean
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.dataset_json import refuse_other_labelled_classes
 from nnunet_cil.host.folders import dataset_name, nnunet_folder
@@ -21,6 +21,7 @@ from nnunet_cil.step_plans import StepPlan, plan_steps
 from nnunet_cil.training.catalogue import (
     check_cascade,
     check_data,
+    check_hyperparameters,
     fixed_everywhere,
     hyperparameter_names,
     refusals_of_cascades,
@@ -51,6 +52,7 @@ from nnunet_cil.workflows.plan.step_files import (
     planned_first_trainer,
     refuse_if_trained,
     step_plans_file,
+    trained_models,
 )
 
 logger = logging.getLogger(__name__)
@@ -123,7 +125,8 @@ def plan(
     Raises:
         CILError: anything that cannot work, before a step's plans are written.
     """
-    schedule = load_schedule(schedule_name)
+    schedule, first = load_schedule(schedule_name), dataset_name(dataset)
+    _check_hyperparameters(schedule, schedule_name, _files(schedule, step_data_sets(schedule, first), base_plans))
     _log_unknown_hyperparameters(schedule)
     steps = write_step_plans(dataset, schedule, base_plans=base_plans, first_trainer=first_trainer, force=force)
     if not all(step.plan.is_numbered_as_the_data_set for step in steps):
@@ -241,17 +244,23 @@ def _check_steps(
     return trainings.folds
 
 
+def _check_hyperparameters(schedule: Schedule, schedule_name: str | Path, files: Sequence[Path]) -> None:
+    """Refuses values that no trainer of nnunet_cil takes, but for steps that have begun to train: these keep theirs."""
+    for index, (step, file) in enumerate(zip(schedule.steps, files, strict=True)):
+        try:
+            check_hyperparameters(step.hyperparameters, f"{schedule_name}, step {index}")
+        except CILError:
+            if not trained_models(file):
+                raise
+
+
 def _log_unknown_hyperparameters(schedule: Schedule) -> None:
     """Logs which names none of nnunet_cil's trainers has: misspelt, or of a trainer of the user's own."""
     names = {name for step in schedule.steps for name in step.hyperparameters}
     if not names:
         return
-    known, fixed = hyperparameter_names(), fixed_everywhere()
-    for name in sorted(names & fixed.keys()):
-        logger.info(
-            f"Note: the hyper-parameter {name!r} is fixed: {fixed[name]}. Remove it, or every trainer refuses the schedule."
-        )
-    for name in sorted(names - known - fixed.keys()):
+    known = hyperparameter_names()
+    for name in sorted(names - known - fixed_everywhere().keys()):
         logger.info(
             f"Note: no trainer of nnunet_cil has the hyper-parameter {name!r}{did_you_mean(name, sorted(known))}. A trainer "
             "without it refuses the schedule."

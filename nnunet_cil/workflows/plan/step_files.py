@@ -71,6 +71,12 @@ def planned_first_trainer(file: Path) -> str | None:
     return None if plan.previous is None else plan.previous.trainer
 
 
+def trained_models(file: Path) -> list[Path]:
+    """Returns the folders of the models whose training has begun with a plans file."""
+    results = nnunet_folder("nnUNet_results") / file.parent.name
+    return sorted({c.parents[1] for c in results.glob(f"*__{file.stem}__*/fold_*/checkpoint_*.pth")})
+
+
 def refuse_if_trained(file: Path, content: Mapping[str, Any]) -> None:
     """Refuses to change plans that a model was trained with.
 
@@ -81,9 +87,9 @@ def refuse_if_trained(file: Path, content: Mapping[str, Any]) -> None:
     Raises:
         CILError: there is such a model.
     """
-    results = nnunet_folder("nnUNet_results") / file.parent.name
-    used = sorted({c.parents[1] for c in results.glob(f"*__{file.stem}__*/fold_*/checkpoint_*.pth")})
-    used = [model for model in used if file.is_file() or not _has_same_step(model / "plans.json", content)]
+    used = [
+        model for model in trained_models(file) if file.is_file() or not _has_same_step(model / "plans.json", content)
+    ]
     if used:
         kept = read_json(file if file.is_file() else used[0] / "plans.json", _REDO)
         raise CILError(

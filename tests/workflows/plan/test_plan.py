@@ -2,15 +2,18 @@
 
 import json
 import logging
+import math
+import re
 import shutil
 
 import pytest
 from toy import DATASET, ORGANS, write_schedule
 
 from nnunet_cil.errors import CILError
+from nnunet_cil.schedule import load_schedule
 from nnunet_cil.step_plans import PreviousModel, read_step_plan
 from nnunet_cil.workflows.plan import preprocessed_data
-from nnunet_cil.workflows.plan.plan import plan
+from nnunet_cil.workflows.plan.plan import plan, write_step_plans
 
 STEPS = [["kidney"], ["liver", "cyst"], ["spleen"]]
 
@@ -121,20 +124,56 @@ def test_a_hyperparameter_that_no_trainer_has_is_logged(toy, tmp_path, caplog):
     assert "no trainer of nnunet_cil has the hyper-parameter 'pgcd_wieght' (did you mean 'pgcd_weight'?)" in note
 
 
+NUMBER, START = "number from 0 to 1000000000", "must be one of 'fresh', 'balanced', 'apart', 'imprinted'"
+
+
 @pytest.mark.parametrize(
-    ("name", "why"),
+    ("name", "value", "message"),
     [
-        ("prototype_refresh", "nnUNetTrainerPGCD renews prototypes by half, nnUNetTrainerPGCDPaper does not"),
-        ("new_class_noise", "new_class_start is 'apart' with noise, 'balanced' without"),
-        ("pgcd_beta", "a trainer of your own may set another"),
-        ("volume_trust", "1 hardly differs; teacher_volumes false turns the volumes off"),
+        *(("mib_weight", value, NUMBER) for value in ("ten", math.nan, math.inf, -1, [1], None, True, {"a": 1})),
+        ("lwf_weight", "100", f"'100', but must be a {NUMBER}"),
+        ("old_class_sampling", "no", "'no', but must be true or false"),
+        ("new_class_start", "Fresh", START),
+        ("new_class_start", ["fresh"], START),
+        ("replay_cases", 2.5, "must be a whole number from 1 to 1000000"),
+        ("distillation_interval", False, "must be a whole number from 1 to"),
+        (
+            "prototype_refresh",
+            0.25,
+            "fixes it: nnUNetTrainerPGCD renews prototypes by half, nnUNetTrainerPGCDPaper does not.",
+        ),
+        ("new_class_noise", 0, "fixes it: new_class_start is 'apart' with noise, 'balanced' without. Remove it."),
+        ("pgcd_beta", math.nan, "fixes it: a trainer of your own may set another. Remove it."),
+        ("min_voxels", True, "but every trainer fixes it: "),
     ],
 )
-def test_a_hyperparameter_that_is_fixed_today_is_logged_with_its_reason(toy, tmp_path, caplog, name, why):
-    caplog.set_level(logging.INFO, "nnunet_cil")
-    plan(DATASET, write_schedule(tmp_path, [ORGANS[:3], ORGANS[3:]], hyperparameters={name: 0.25}))
-    (note,) = caplog.messages  # none on numbers, which are those of the data set
-    assert f"{name!r} is fixed: {why}. Remove it, or every trainer refuses the schedule." in note
+def test_a_value_that_no_trainer_takes_is_refused_before_anything_is_written(toy, tmp_path, name, value, message):
+    steps = [{"classes": list(STEPS[0])}, {"classes": list(STEPS[1]), "hyperparameters": {name: value}}]
+    schedule, before = write_schedule(tmp_path, steps), snapshot(toy)
+    with pytest.raises(CILError, match=rf"{schedule}, step 1: the hyper-parameter '{name}' is .*{re.escape(message)}"):
+        plan(DATASET, schedule)
+    assert snapshot(toy) == before
+
+
+def test_values_that_a_trainer_takes_and_names_of_ones_own_are_planned(toy, tmp_path):
+    """DAPD's weight is fixed in most trainers, strays in some, and prototype_refresh in all, at two values."""
+    own = {"dapd_weight": 0.7, "drop_strays": 0, "prototype_refresh": 0, "pgcd_merge": True, "my_weight": "three"}
+    plan(DATASET, write_schedule(tmp_path, STEPS, hyperparameters=own))
+
+
+def test_the_steps_of_a_trained_model_keep_what_no_trainer_takes_any_more(toy, tmp_path):
+    steps = [{"classes": list(s), "hyperparameters": {"min_voxels": 7}} for s in STEPS]
+    schedule = write_schedule(tmp_path, steps)
+    planned = write_step_plans(DATASET, load_schedule(schedule))
+    for step in planned:
+        with pytest.raises(
+            CILError, match=f"step {step.plan.step}: the hyper-parameter 'min_voxels' is 7, but every trainer fixes it"
+        ):
+            plan(DATASET, schedule)
+        model = tmp_path / "nnunet/results" / DATASET / f"nnUNetTrainerMine__{step.plans_name}__3d_fullres"
+        (model / "fold_1").mkdir(parents=True)
+        (model / "fold_1/checkpoint_latest.pth").write_bytes(b"")
+    assert not any(step.written for step in plan(DATASET, schedule))
 
 
 def rewrite_segmentation(folder, case, change):
