@@ -427,7 +427,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         it cannot, ``on_train_start`` refuses.
         """
         state = read_step_state(Path(filename_or_checkpoint), self.step_plan.model_classes)
-        self._refusal = None if state.is_final else take_recorded(self, state.lineage[-1])
+        self._refusal = None if state.is_final else take_recorded(self, state)
         super().load_checkpoint(filename_or_checkpoint)
         self.prototypes = None if state.prototypes is None else state.prototypes.to(self.device)
         self.stray_free = state.stray_free

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.lineage import StepRecord
 from nnunet_cil.step_plans import StepPlan
 from nnunet_cil.training import hyperparameters
+from nnunet_cil.training.hyperparameters import Hyperparameter
+from nnunet_cil.training.state import StepState
 
 if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
+
+EARLY_SINCE = "2026-11-28T00:37:28"
+"""When the last of ``EARLY_DEFAULTS`` became one (commit 6aa4b80)."""
+
+EARLY_DEFAULTS: dict[str, dict[str, Any]] = {
+    "nnUNetTrainerCIL": {"new_class_start": "balanced"},
+    "nnUNetTrainerPGCD": {
+        "new_class_start": "apart",
+        "pgcd_weight": 30.0,
+        "pgcd_merge": True,
+        "pgcd_weighting": "prototypes",
+    },
+    "nnUNetTrainerPseudoLabel": {"drop_strays": True},
+}
+"""Trainer -> those defaults of the early development versions, whose states have no version, that are others today."""
+
+LATER_TERMS = {"nnUNetTrainerPLOP": "pod_logits_weight"}
+"""Trainer -> a hyper-parameter that came with another loss: no value of it gives the earlier one."""
 
 
 def take_planned(trainer: nnUNetTrainerCIL, step: StepPlan, folder: Path) -> CILError | None:
@@ -38,18 +58,26 @@ def take_planned(trainer: nnUNetTrainerCIL, step: StepPlan, folder: Path) -> CIL
     return None
 
 
-def take_recorded(trainer: nnUNetTrainerCIL, record: StepRecord) -> CILError | None:
+def take_recorded(trainer: nnUNetTrainerCIL, state: StepState) -> CILError | None:
     """Sets the values with which an unfinished training began, and says so in its log.
 
     Args:
         trainer: with what its plans set.
-        record: of the training.
+        state: of the training.
 
     Returns:
-        Why it cannot go on, where a value that its plans set is not to be had.
+        Why it cannot go on, where a value is not to be had.
     """
-    planned, began_with = trainer.step_plan.hyperparameters, record.hyperparameters
-    chosen = hyperparameters.taken(type(trainer), planned)
+    planned, kind, folder = trainer.step_plan.hyperparameters, type(trainer), trainer.output_folder
+    chosen = hyperparameters.taken(kind, planned)
+    began_with = _began_with(trainer, state)
+    if began_with is None and trainer.step_plan.previous is None:
+        began_with = {}  # step 0 is nnU-Net's training, whatever they are
+    elif began_with is None:
+        return CILError(
+            f"The training in {folder} began with an early version of nnunet_cil, and today's {kind.__name__} cannot go on with "
+            "what it began with. Remove that folder and train the step again."
+        )
     if changed := hyperparameters.restore(trainer, began_with, chosen):
         told = ", ".join(f"{name} {value}" for name, value in changed.items())
         trainer.print_to_log_file(
@@ -59,8 +87,44 @@ def take_recorded(trainer: nnUNetTrainerCIL, record: StepRecord) -> CILError | N
     for name in sorted(planned.keys() - chosen.keys()):
         if name not in held or began_with.get(name) != held[name]:
             return CILError(
-                f"The training in {trainer.output_folder} began with {name} {planned[name]!r}, which {type(trainer).__name__} "
-                f"does not take any more. Remove that folder, take {name} out of the schedule, run 'nnunet_cil plan' and train "
-                "the step again."
+                f"The training in {folder} began with {name} {planned[name]!r}, which {kind.__name__} does not take any more. "
+                f"Remove that folder, take {name} out of the schedule, run 'nnunet_cil plan' and train the step again."
             )
     return None
+
+
+def _began_with(trainer: nnUNetTrainerCIL, state: StepState) -> dict[str, Any] | None:
+    """Returns the values with which a training began, by name; None where they are not to be had.
+
+    Where its record has none: the defaults of its time, but for what its plans set.
+    """
+    kind, record = type(trainer), state.lineage[-1]
+    later = {LATER_TERMS[owner.__name__] for owner in kind.__mro__ if owner.__name__ in LATER_TERMS}
+    if not later <= record.hyperparameters.keys():
+        return None
+    if record.hyperparameters:
+        return dict(record.hyperparameters)
+    found = _early_defaults(kind) | _as_today(kind, trainer.step_plan.hyperparameters)
+    is_early = state.schema_version == 0 and record.date >= EARLY_SINCE
+    is_as_today = all(getattr(trainer, name) == value for name, value in found.items())
+    return found if is_early or is_as_today else None
+
+
+def _early_defaults(trainer: type) -> dict[str, Any]:
+    """Returns all defaults that a trainer had; what a class sets itself wins over those of its parents, as it does today."""
+    known = hyperparameters.declared(trainer)
+    found: dict[str, Any] = {}
+    for owner in reversed(trainer.__mro__):
+        own = {name: value for name, value in vars(owner).items() if name in known}
+        found |= {n: v.default if isinstance(v, Hyperparameter) else v for n, v in own.items()}
+        found |= EARLY_DEFAULTS.get(owner.__name__, {})
+    return found
+
+
+def _as_today(trainer: type, planned: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the plans of an early training set, by the names and in the types of today."""
+    known = hyperparameters.declared(trainer)
+    found = {n: type(known[n].default)(v) for n, v in planned.items() if n in known and known[n].check(v) is None}
+    if "new_class_noise" in planned:  # it said where new classes start, too
+        found["new_class_start"] = "apart" if planned["new_class_noise"] else "balanced"
+    return found

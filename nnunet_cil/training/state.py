@@ -68,6 +68,7 @@ class StepState:
         stray_free: classes that come without stray regions in their labels.
         method_state: tensors (or dicts of tensors) by name, a method's own.
         is_final: the training was over when it was saved.
+        schema_version: of what was read; 0 for one of an early development version.
     """
 
     classes: tuple[str, ...]
@@ -76,6 +77,7 @@ class StepState:
     stray_free: tuple[str, ...] = ()
     method_state: dict[str, Any] = field(default_factory=dict)
     is_final: bool = False
+    schema_version: int = STATE_VERSION
 
     def to_checkpoint(self) -> dict[str, Any]:
         """Returns the entries to add to nnU-Net's checkpoint."""
@@ -123,6 +125,7 @@ class StepState:
             stray_free=plain.stray_free,
             method_state=method_state,
             is_final=has_own_prototypes if plain.is_final is None else plain.is_final,  # early versions wrote none
+            schema_version=plain.schema_version,
         )
 
 

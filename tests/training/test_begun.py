@@ -2,16 +2,23 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from toy import ORGANS, SHORT, checkpoint, make_trainer, plan_toy, seed_epochs, train, write_schedule
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
-from nnunet_cil.training.hyperparameters import choice, number
+from nnunet_cil.training.begun import EARLY_SINCE, take_recorded
+from nnunet_cil.training.hyperparameters import choice, number, set_values, settings, taken
+from nnunet_cil.training.methods.ewc import nnUNetTrainerEWC
 from nnunet_cil.training.methods.mib import nnUNetTrainerMiB
-from nnunet_cil.training.methods.pgcd import nnUNetTrainerPGCD
+from nnunet_cil.training.methods.pgcd import nnUNetTrainerDAPDOnly, nnUNetTrainerPGCD, nnUNetTrainerPGCDOnly
+from nnunet_cil.training.methods.plop import nnUNetTrainerPLOP
+from nnunet_cil.training.methods.pseudo_label import nnUNetTrainerPseudoLabel
 
 PGCD, MIB = "nnUNetTrainerPGCD", "nnUNetTrainerMiB"
 STEPS = [ORGANS[:2], ORGANS[2:3], ORGANS[3:]]
@@ -124,3 +131,110 @@ def test_a_step_that_is_planned_anew_below_a_model_is_told_apart_from_one_with_o
     steps = [{"classes": list(ORGANS[:2])}, {"classes": list(ORGANS[2:]), "hyperparameters": {"mib_weight": 4}}]
     assert plan_toy(tmp_path, steps, first_trainer=MIB, training=EVERY) == names
     assert write_schedule(tmp_path, steps).is_file()
+
+
+EARLIER, LATER = "2026-11-27T12:00:00+00:00", "2026-11-29T12:00:00+00:00"
+assert EARLIER < EARLY_SINCE < LATER
+
+
+def without_record(trainer, *, version=None, date=LATER):
+    """Makes the checkpoint one of a version that recorded no hyper-parameters; an early development version has no number."""
+    file = Path(trainer.output_folder) / "checkpoint_latest.pth"
+    content = torch.load(file, weights_only=False)
+    own = content["cil"]["lineage"][-1]
+    del own["hyperparameters"], content["cil"]["schema_version"]
+    own["date"] = date
+    content["cil"] |= {} if version is None else {"schema_version": version}
+    torch.save(content, file)
+
+
+def bare(kind, planned=None, previous="a model"):
+    """Returns a trainer with hyper-parameters alone."""
+    trainer = object.__new__(kind)
+    trainer.step_plan = SimpleNamespace(hyperparameters=planned or {}, previous=previous)
+    trainer.output_folder, trainer.print_to_log_file = "FOLDER", lambda _text: None
+    set_values(trainer, taken(kind, trainer.step_plan.hyperparameters))
+    return trainer
+
+
+def state_of(recorded, *, version=0, date=LATER):
+    return SimpleNamespace(schema_version=version, lineage=[SimpleNamespace(hyperparameters=recorded, date=date)])
+
+
+class Quick(nnUNetTrainerEWC):
+    """A trainer of one's own."""
+
+    ewc_weight = 20.0
+
+
+class Fixed(nnUNetTrainerPGCD):
+    """One that sets what has become another default."""
+
+    pgcd_weight = 4.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (nnUNetTrainerMiB, {"new_class_start": "balanced", "mib_weight": 10}),
+        (Quick, {"new_class_start": "balanced", "ewc_weight": 20}),
+        (Fixed, {"new_class_start": "apart", "pgcd_weight": 4, "pgcd_weighting": "prototypes", "pgcd_merge": True}),
+        (nnUNetTrainerPGCDOnly, {"pgcd_weight": 30, "dapd_weight": 0, "old_dice_weight": 0.25}),
+        (nnUNetTrainerDAPDOnly, {"pgcd_weight": 0, "dapd_weight": 0.1, "new_class_start": "apart"}),
+        (nnUNetTrainerPseudoLabel, {"drop_strays": True, "new_class_start": "balanced"}),
+    ],
+)
+@pytest.mark.parametrize(("version", "date"), [(None, LATER), (None, EARLIER), (1, LATER)])
+def test_early_trainings_begin_with_the_defaults_of_their_time_where_these_are_known(kind, expected, version, date):
+    """Where they are not known, only trainers go on whose defaults have never changed."""
+    held = {name: getattr(kind, name) for name in expected}
+    trainer, state = bare(kind), state_of({}, version=version or 0, date=date)
+    refusal = take_recorded(trainer, state)
+    if kind is nnUNetTrainerMiB or (version is None and date == LATER):
+        assert refusal is None
+        assert {name: getattr(trainer, name) for name in expected} == expected
+    else:
+        assert f"today's {kind.__name__} cannot go on" in str(refusal)
+        assert {name: getattr(trainer, name) for name in expected} == held
+        assert take_recorded(bare(kind, previous=None), state) is None  # step 0 is the same for all
+
+
+@pytest.mark.parametrize(
+    ("planned", "expected"),
+    [
+        ({"new_class_noise": 0, "drop_strays": 0}, {"new_class_start": "balanced", "drop_strays": False}),
+        (
+            {"new_class_noise": 0.5, "pgcd_weight": 7},
+            {"new_class_start": "apart", "new_class_noise": 0.5, "pgcd_weight": 7},
+        ),
+        ({"new_class_noise": 1, "min_voxels": 3}, {"new_class_start": "apart", "min_voxels": 3, "pgcd_weight": 30}),
+    ],
+)
+def test_what_the_plans_of_an_early_training_set_wins_over_its_defaults(planned, expected):
+    trainer = bare(nnUNetTrainerPGCD, planned)
+    assert take_recorded(trainer, state_of({})) is None
+    assert {name: getattr(trainer, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(("name", "version"), [("nnUNetTrainerEWC", 1), ("nnUNetTrainerPLOP", None)])
+def test_a_training_whose_beginning_is_not_known_is_refused_and_its_remedy_works(toy, tmp_path, name, version):
+    names = plan_toy(tmp_path, first_trainer=name, training=EVERY)
+    train(name, names[0])
+    begun = interrupted(name, names[1])
+    without_record(begun, version=version)
+    trainer = resumed(name, names[1])  # which may validate
+    with pytest.raises(
+        CILError, match=r"in (\S+) began with an early .* Remove that folder and train the step again\."
+    ) as error:
+        trainer.run_training()
+    shutil.rmtree(re.search(r"in (\S+) began", str(error.value))[1])
+    train(name, names[1])
+
+
+def test_plops_record_without_the_weight_of_the_logits_is_of_another_loss():
+    trainer = bare(nnUNetTrainerPLOP)
+    recorded = vars(settings(trainer))
+    assert take_recorded(trainer, state_of(recorded, version=1)) is None
+    del recorded["pod_logits_weight"]
+    assert "Remove that folder" in str(take_recorded(trainer, state_of(recorded, version=1)))
+    assert take_recorded(bare(nnUNetTrainerPLOP, previous=None), state_of(recorded, version=1)) is None

@@ -1,6 +1,7 @@
 """Models of an early development version, whose state has no version: they resume, predict, extend and export as ever."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from nnunet_cil.files import json_sha256
 from nnunet_cil.training import base
 from nnunet_cil.training.class_choices import confident_classes
 from nnunet_cil.training.locations import OldClassLocations
-from nnunet_cil.training.methods.pgcd import nnUNetTrainerPGCD
 from nnunet_cil.workflows.models.export import export
 from nnunet_cil.workflows.models.extend import ExtendOptions, extend
 from nnunet_cil.workflows.models.info import describe
@@ -67,11 +67,15 @@ def locations_of_confident_voxels(trainer):
     return locations.per_case()
 
 
-@pytest.mark.parametrize("name", [PGCD, "nnUNetTrainerEWC"])
+BEGAN_WITH = {
+    PGCD: "new_class_start apart, pgcd_weight 30.0, pgcd_merge True, pgcd_weighting prototypes",
+    "nnUNetTrainerEWC": "new_class_start balanced",
+}
+
+
+@pytest.mark.parametrize("name", BEGAN_WITH)
 def test_an_interrupted_training_goes_on(models, name, monkeypatch):
-    """PGCD ends where the old code ended, but for rounding, with its defaults of then, if it is shown the same patches."""
-    for parameter, value in {"pgcd_weight": 30.0, "pgcd_weighting": "prototypes", "pgcd_merge": True}.items():
-        monkeypatch.setattr(nnUNetTrainerPGCD, parameter, value)
+    """PGCD ends where the old code ended, but for rounding, if it is shown the same patches; EWC keeps its anchor."""
     monkeypatch.setattr(base, "old_class_locations", locations_of_confident_voxels)
     fold = models / f"{name}__{STEPS[1]}__3d_fullres" / "fold_0"
     final = load(fold / "checkpoint_final.pth") if name == PGCD else None
@@ -80,6 +84,7 @@ def test_an_interrupted_training_goes_on(models, name, monkeypatch):
     trainer = make_trainer(name, STEPS[1], resume=True)
     trainer.load_checkpoint(str(fold / "checkpoint_latest.pth"))
     assert trainer.current_epoch == 1
+    assert f"goes on with them: {BEGAN_WITH[name]}\n" in Path(trainer.log_file).read_text().replace(" \n", "\n")
     seed_epochs(trainer)
     trainer.run_training()
     found = checkpoint(trainer)
@@ -89,6 +94,9 @@ def test_an_interrupted_training_goes_on(models, name, monkeypatch):
     if final is None:
         own, inherited = (c["cil"]["method_state"]["importances"] for c in (found, before))
         assert all((own[n][: len(t)] >= t).all() for n, t in inherited.items())
+        layer = "decoder.seg_layers.0.bias"
+        shift = trainer.loss._anchors[layer] - trainer.teacher.network.state_dict()[layer]
+        assert shift.tolist() == pytest.approx([-math.log(1 + 2), 0, 0])  # two new classes, copies of the background
         return
     for key, tensor in final["network_weights"].items():
         assert torch.allclose(tensor, found["network_weights"][key], atol=1e-4), key
