@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.errors import did_you_mean
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.dataset_json import refuse_other_labelled_classes
 from nnunet_cil.host.folders import dataset_name, nnunet_folder
@@ -52,7 +52,7 @@ from nnunet_cil.workflows.plan.step_files import (
     planned_first_trainer,
     refuse_if_trained,
     step_plans_file,
-    trained_models,
+    without_kept,
 )
 
 logger = logging.getLogger(__name__)
@@ -245,13 +245,9 @@ def _check_steps(
 
 
 def _check_hyperparameters(schedule: Schedule, schedule_name: str | Path, files: Sequence[Path]) -> None:
-    """Refuses values that no trainer of nnunet_cil takes, but for steps that have begun to train: these keep theirs."""
+    """Refuses values that no trainer of nnunet_cil takes, but for those with which a step has begun to train."""
     for index, (step, file) in enumerate(zip(schedule.steps, files, strict=True)):
-        try:
-            check_hyperparameters(step.hyperparameters, f"{schedule_name}, step {index}")
-        except CILError:
-            if not trained_models(file):
-                raise
+        check_hyperparameters(without_kept(step.hyperparameters, file), f"{schedule_name}, step {index}")
 
 
 def _log_unknown_hyperparameters(schedule: Schedule) -> None:

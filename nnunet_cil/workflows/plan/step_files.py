@@ -77,6 +77,20 @@ def trained_models(file: Path) -> list[Path]:
     return sorted({c.parents[1] for c in results.glob(f"*__{file.stem}__*/fold_*/checkpoint_*.pth")})
 
 
+def without_kept(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Returns the hyper-parameters that a step's plans do not set already, if training has begun with them: that keeps these.
+
+    Args:
+        values: of the step, by name, as in a schedule.
+        file: the step's plans.
+    """
+    models = trained_models(file)
+    copies = [copy for copy in (file, *(model / "plans.json" for model in models)) if copy.is_file()]
+    block = read_json(copies[0], _REDO).get("cil") if models and copies else None
+    kept = block.get("hyperparameters", {}) if isinstance(block, dict) else {}
+    return {name: value for name, value in values.items() if name not in kept or kept[name] != value}
+
+
 def refuse_if_trained(file: Path, content: Mapping[str, Any]) -> None:
     """Refuses to change plans that a model was trained with.
 
@@ -104,7 +118,9 @@ def _kept_settings(kept: Mapping[str, Any], content: Mapping[str, Any]) -> str:
     settings = then.get("hyperparameters", {}) if isinstance(then, dict) else now["hyperparameters"]
     if settings == now["hyperparameters"]:
         return ""
-    return f' Step {now["step"]} keeps "hyperparameters": {json.dumps(settings)}; other steps may have others.'
+    other = {name: value for name, value in now["hyperparameters"].items() if settings.get(name) != value}
+    instead = f", not {shortened(other)}" if other else ""
+    return f' Step {now["step"]} keeps "hyperparameters": {json.dumps(settings)}{instead}; other steps may have others.'
 
 
 def _has_same_step(file: Path, content: Mapping[str, Any]) -> bool:

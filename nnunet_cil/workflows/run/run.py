@@ -32,7 +32,7 @@ from nnunet_cil.workflows.plan.fold_checks import check_raw_folds
 from nnunet_cil.workflows.plan.grids import check_training_grids
 from nnunet_cil.workflows.plan.plan import Trainings, write_step_plans
 from nnunet_cil.workflows.plan.sequence_of_datasets import check_data_sets, move_plans, plans_on
-from nnunet_cil.workflows.plan.step_files import NAME_REMEDY, check_length, planned_first_trainer
+from nnunet_cil.workflows.plan.step_files import NAME_REMEDY, check_length, planned_first_trainer, without_kept
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment, folds_before
 from nnunet_cil.workflows.run.options import TrainingOptions
 from nnunet_cil.workflows.run.trainings import Training, claim_volumes, unfinished_trainings
@@ -235,14 +235,12 @@ def _check_trainers(experiment: Experiment) -> None:
     where = f"Schedule {name}"
     first = _first_trainer(experiment)
     if first is not None:
-        values = {} if _has_begun(experiment, first, 0) else steps[0].hyperparameters
-        _check_first_step(trainer_class(first), experiment.trainers, values, where)
+        _check_first_step(trainer_class(first), experiment.trainers, _to_check(experiment, first, 0), where)
     for trainer in map(trainer_class, experiment.trainers):
         if _is_cascade(experiment):
             refuse_kept_cases(trainer, experiment.schedule.cases == "disjoint" and experiment.num_steps > 1)
-        for index, step in enumerate(steps):
-            if (index > 0 or first is None) and not _has_begun(experiment, trainer.__name__, index):
-                trainer.check_hyperparameters(step.hyperparameters, where)
+        for index in range(0 if first is None else 1, len(steps)):
+            trainer.check_hyperparameters(_to_check(experiment, trainer.__name__, index), where)
         if trainer.needs_old_data and len(experiment.data_sets) > 1:
             raise CILError(
                 f"{trainer.__name__} needs the data of the earlier steps, but {name} learns from "
@@ -271,13 +269,14 @@ def _check_first_step(
         ) from error
 
 
-def _has_begun(experiment: Experiment, trainer: str, step: int) -> bool:
-    """Tells whether a step's training has begun in every fold: it keeps the hyper-parameters that it began with."""
-    file = experiment.plans_file(step)
+def _to_check(experiment: Experiment, trainer: str, step: int) -> dict[str, Any]:
+    """Returns the hyper-parameters of a step, but for those with which its training has begun in every fold."""
+    file, values = experiment.plans_file(step), experiment.schedule.steps[step].hyperparameters
     folders = [
         fold_folder(file.parent.name, trainer, file.stem, experiment.configuration, fold) for fold in experiment.folds
     ]
-    return all(any(folder.glob("checkpoint_*.pth")) for folder in folders)
+    has_begun = all(any(folder.glob("checkpoint_*.pth")) for folder in folders)
+    return without_kept(values, file) if has_begun else dict(values)
 
 
 def _check_steps(experiment: Experiment) -> None:

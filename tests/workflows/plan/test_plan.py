@@ -175,6 +175,14 @@ def test_the_steps_of_a_trained_model_keep_what_no_trainer_takes_any_more(toy, t
         (model / "fold_1/checkpoint_latest.pth").write_bytes(b"")
     assert not any(step.written for step in plan(DATASET, schedule))
 
+    steps[1]["hyperparameters"] = {"min_voxels": 7, "old_dice_weight": -2}  # what it has not begun with is told first
+    with pytest.raises(CILError, match="step 1: the hyper-parameter 'old_dice_weight' is -2, but must be"):
+        plan(DATASET, write_schedule(tmp_path, steps))
+    steps[1]["hyperparameters"] = {"min_voxels": 7, "old_dice_weight": 2}
+    kept = r'Step 1 keeps "hyperparameters": \{"min_voxels": 7\}, not \{.old_dice_weight.: 2\}'
+    with pytest.raises(CILError, match=kept):
+        plan(DATASET, write_schedule(tmp_path, steps))
+
 
 def rewrite_segmentation(folder, case, change):
     import blosc2
