@@ -48,7 +48,17 @@ def answers(content: Mapping[str, Any]) -> list[Answer]:
     if len(content["steps"]) > 1:
         found.append(Answer(question="What was kept?", text=_kept(methods, content["steps"])))
         found.append(Answer(question="What was learnt?", text=_learnt(methods)))
+    if unseen := _unseen(methods):
+        it = "it" if len(unseen) == 1 else "them"
+        text = f"{_listed(unseen)}: no scored case shows {it}, so every mean is without {it}."
+        found.append(Answer(question="What was not scored?", text=text))
     return found
+
+
+def _unseen(methods: Methods) -> list[str]:
+    """Returns the classes without a score in any fold and method after the last step."""
+    last = [fold["classes"][-1] for folds in methods.values() for fold in folds]
+    return [name for name in last[0] if all(math.isnan(scores[name]) for scores in last)]
 
 
 def _lead(methods: Methods, differences: Sequence[Mapping[str, Any]]) -> str:
@@ -79,8 +89,12 @@ def _lead(methods: Methods, differences: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _names(found: Sequence[Mapping[str, Any]]) -> str:
-    *names, last = [short(d["method"]) for d in found]
-    return f"{', '.join(names)} and {last}" if names else last
+    return _listed([short(d["method"]) for d in found])
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _kept(methods: Methods, steps: Sequence[Sequence[str]]) -> str:
@@ -92,6 +106,8 @@ def _kept(methods: Methods, steps: Sequence[Sequence[str]]) -> str:
 
     order = sorted(methods, key=lambda name: -_low(last_mean(methods[name], "old")))
     most, least = order[0], order[-1]
+    if math.isnan(last_mean(methods[most], "old")):
+        return "No scored case shows an old class."
     name, loss = _most_lost(methods[most], steps)
     text = (
         f"{most} kept most: its old classes end at {end(most)}" if len(order) > 1 else f"Old classes end at {end(most)}"
@@ -103,6 +119,8 @@ def _kept(methods: Methods, steps: Sequence[Sequence[str]]) -> str:
 def _learnt(methods: Methods) -> str:
     dice = {name: mean(f["new_when_learnt"] for f in folds) for name, folds in methods.items()}
     most, *_, least = sorted([*dice, *dice], key=lambda name: -_low(dice[name]))
+    if math.isnan(dice[most]):
+        return "No scored case shows a new class."
     text = f"new classes have {_number(dice[most])} right after their step."
     if len(dice) == 1:
         return text.capitalize()

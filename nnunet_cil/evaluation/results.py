@@ -46,14 +46,20 @@ def _fold_results(
 ) -> dict[str, Any]:
     own = rows_of(table, trainer=trainer, fold=fold)
     per_step = [rows_of(own, step=step) for step in range(len(steps))]
-    means = [class_means(rows, metric) for rows in per_step]
+    seen = [[name for classes in steps[: step + 1] for name in classes] for step in range(len(steps))]
+    means = [_means_of(names, rows, metric) for names, rows in zip(seen, per_step, strict=True)]
     joint = rows_of(table, trainer=JOINT, fold=fold, step=len(steps) - 1)
-    scores = asdict(continual_scores(means, steps, None if joint.empty else class_means(joint, metric)))
+    scores = asdict(continual_scores(means, steps, None if joint.empty else _means_of(seen[-1], joint, metric)))
     numbers = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in scores.items()}
     if metric.endswith("_mm"):  # the less the better: what is lost has another sign
         numbers = {name: numbers[name] for name in ("matrix", "old", "new", "all", "new_when_learnt")}
     missing = [num_missing(rows, metric) for rows in per_step]
     return {"fold": fold, "classes": means, "missing": missing, **numbers}
+
+
+def _means_of(names: Sequence[str], rows: DataFrame, metric: str) -> dict[str, float]:
+    """Returns class -> mean over the cases that label it; NaN where no case does."""
+    return {**dict.fromkeys(names, math.nan), **class_means(rows, metric)}
 
 
 def without_nan(value: Any) -> Any:

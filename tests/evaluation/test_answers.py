@@ -95,3 +95,18 @@ def test_what_is_kept_as_it_was_has_lost_nothing():
     found = texts({"nnUNetTrainerKeeps": [FIRST, {**FIRST, "spleen": 0.6}]})
     assert found["What was kept?"] == "Old classes end at 0.850, as good as ever."
     assert found["What was learnt?"] == "New classes have 0.600 right after their step."
+
+
+def test_what_no_scored_case_shows_is_named():
+    nan = math.nan
+    scores = {
+        "nnUNetTrainerKeeps": [FIRST, {"liver": 0.9, "aorta": nan, "spleen": 0.6}],
+        "nnUNetTrainerLearns": [FIRST, {"liver": 0.5, "aorta": nan}],
+    }
+    found = texts(scores, [("nnUNetTrainerLearns", -0.2, -0.3, 0.1)])
+    assert found["What was not scored?"] == "aorta: no scored case shows it, so every mean is without it."
+    both = [FIRST, {"liver": 0.5}]
+    several = texts({"nnUNetTrainerKeeps": both})
+    assert several["What was not scored?"].startswith("aorta and spleen: no scored case shows them,")
+    assert several["What was learnt?"] == "No scored case shows a new class."
+    assert "What was not scored?" not in texts({"nnUNetTrainerKeeps": KEEPS})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
-from toy import DATASET, dataset_json, toy_volume, write_schedule
+from toy import DATASET, ORGANS, dataset_json, toy_volume, write_schedule
 from toy_models import ORDER, PGCD, run, write, write_model, write_validation
 
 from nnunet_cil.cli import main
@@ -20,6 +20,8 @@ from nnunet_cil.workflows.evaluate.cases import _link_all, check_test_cases
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.plan.plan import plan
+
+WRITE_PICTURES = whole._write_pictures
 
 
 def test_a_class_counts_only_in_cases_that_label_it(trained):
@@ -41,6 +43,33 @@ def test_a_class_counts_only_in_cases_that_label_it(trained):
     content = json.loads(file.read_text())
     file.write_text(json.dumps({**content, "labelled_classes": {"t1": ["kidney", "spleen", "cyst"]}}))
     assert liver() == 1
+
+
+@pytest.mark.parametrize("labelled", [["kidney"], ["liver"]])
+def test_a_class_that_no_case_labels_has_no_score_and_the_others_have_theirs(trained, labelled, monkeypatch):
+    monkeypatch.setattr(whole, "_write_pictures", WRITE_PICTURES)
+    root, schedule, _ = trained
+    for i in range(3):
+        truth = toy_volume(50 + i)[1]
+        truth[truth != ORGANS.index(labelled[0]) + 1] = 0
+        write(truth, root / "raw" / DATASET / "labelsTs" / f"t{i}.nii.gz")
+    file = root / "preprocessed" / DATASET / "dataset.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "labelled_classes": {"t*": labelled}}))
+    found = run(schedule)
+    (dice,) = json.loads((found.folder / "results.json").read_text())["trainers"][PGCD]["dice"]
+    kidney, liver = ("kidney" in labelled), ("liver" in labelled)
+    assert [{n: v is not None for n, v in row.items()} for row in dice["classes"]] == [
+        {"kidney": kidney},
+        {"kidney": kidney, "liver": liver},
+    ]
+    assert dice["all"][1] == dice["classes"][1][labelled[0]]
+    assert (dice["new_when_learnt"] is None) == kidney
+    absent = "liver" if kidney else "kidney"
+    assert f"**What was not scored?** {absent}: no scored case shows it" in found.summary
+    assert ("No scored case shows an old class." in found.summary) == liver
+    assert ("No scored case shows a new class." in found.summary) == kidney
+    assert "unknown" not in found.summary
+    assert f"{absent}: no scored case shows it" in (found.folder / "report.html").read_text()
 
 
 def test_steps_with_cases_of_their_own_are_scored_on_the_whole_folds_validation_cases(trained, tmp_path, monkeypatch):
