@@ -84,12 +84,20 @@ def take_recorded(trainer: nnUNetTrainerCIL, state: StepState) -> CILError | Non
             f"The training began with other values than today's defaults, and goes on with them: {told}"
         )
     held = vars(hyperparameters.settings(trainer))
-    for name in sorted(planned.keys() - chosen.keys()):
-        if name not in held or began_with.get(name) != held[name]:
+    recorded = began_with if trainer.step_plan.previous is not None else {}  # step 0 used none of them
+    for name in sorted((planned.keys() | recorded.keys()) - chosen.keys()):
+        if name not in held or name not in began_with or began_with[name] != held[name]:
+            value = began_with.get(name, planned.get(name))
+            out = f", take {name} out of the schedule, run 'nnunet_cil plan'" if name in planned else ""
             return CILError(
-                f"The training in {folder} began with {name} {planned[name]!r}, which {kind.__name__} does not take any more. "
-                f"Remove that folder, take {name} out of the schedule, run 'nnunet_cil plan' and train the step again."
+                f"The training in {folder} began with {name} {value!r}, which {kind.__name__} does not take any more. "
+                f"Remove that folder{out} and train the step again."
             )
+    if came_later := sorted(held.keys() - recorded.keys() - chosen.keys()) if recorded else []:
+        told = ", ".join(f"{name} {held[name]}" for name in came_later)
+        trainer.print_to_log_file(
+            f"The training goes on with what came after its beginning, at today's defaults: {told}"
+        )
     return None
 
 

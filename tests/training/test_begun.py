@@ -107,7 +107,8 @@ def test_what_a_training_began_with_is_taken_over_or_refused_with_what_to_do(toy
     """A larger range than today's is kept; a setting or a choice that is gone is not to be had."""
     name, value = ("mib_tone", "loud") if kind == "gone" else ("mib_weight", 7.5)
     with monkeypatch.context() as then:
-        then.setattr(nnUNetTrainerMiB, "mib_tone", choice("quiet", ("quiet", "loud"), "A choice."), raising=False)
+        if kind == "gone":
+            then.setattr(nnUNetTrainerMiB, "mib_tone", choice("quiet", ("quiet", "loud"), "A choice."), raising=False)
         names = plan_toy(tmp_path, first_trainer=MIB, hyperparameters={name: value}, training=EVERY)
         train(MIB, names[0])
         folder = interrupted(MIB, names[1]).output_folder
@@ -238,3 +239,28 @@ def test_plops_record_without_the_weight_of_the_logits_is_of_another_loss():
     del recorded["pod_logits_weight"]
     assert "Remove that folder" in str(take_recorded(trainer, state_of(recorded, version=1)))
     assert take_recorded(bare(nnUNetTrainerPLOP, previous=None), state_of(recorded, version=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("boundary_weight", 5.0), ("pgcd_weighting", "of_the_past"), ("old_dice_weight", True)]
+)
+def test_a_default_that_is_not_to_be_had_any_more_is_not_replaced_by_todays(name, value):
+    """The schedule need not set it: the record has it."""
+    recorded = {**vars(settings(bare(nnUNetTrainerPGCD))), name: value}
+    refusal = str(take_recorded(bare(nnUNetTrainerPGCD), state_of(recorded, version=1)))
+    assert f"began with {name} {value!r}, which nnUNetTrainerPGCD does not take any more. Remove that folder" in refusal
+    assert "schedule" not in refusal
+    assert take_recorded(bare(nnUNetTrainerPGCD, previous=None), state_of(recorded, version=1)) is None
+
+
+def test_what_came_after_the_beginning_is_told():
+    trainer, said = bare(nnUNetTrainerPGCD), []
+    trainer.print_to_log_file = said.append
+    recorded = vars(settings(trainer))
+    assert take_recorded(trainer, state_of(dict(recorded), version=1)) is None
+    assert not said
+    del recorded["old_dice_weight"]
+    assert take_recorded(trainer, state_of(recorded, version=1)) is None
+    assert said == [
+        "The training goes on with what came after its beginning, at today's defaults: old_dice_weight 0.25"
+    ]
