@@ -115,6 +115,16 @@ def base_plans(*, architecture: str = "PlainConvUNet", name: str = "nnUNetPlans"
     }
 
 
+def set_norm(preprocessed: Path, kind: str) -> None:
+    """Gives the networks of the plans a normalisation of another kind: "InstanceNorm" or "BatchNorm"."""
+    file = preprocessed / "nnUNetPlans.json"
+    plans = json.loads(file.read_text())
+    for dim, configuration in ((2, "2d"), (3, "3d_fullres"), (3, "3d_lowres")):
+        kwargs = plans["configurations"][configuration]["architecture"]["arch_kwargs"]
+        kwargs["norm_op"] = f"torch.nn.modules.{kind.lower()}.{kind}{dim}d"
+    file.write_text(json.dumps(plans))
+
+
 def make_dataset(
     root: Path,
     labels: dict[str, int],

@@ -130,6 +130,7 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
     def _importances(self, network: nn.Module, log_likelihood: Callable[[Tensor, Tile], Tensor]) -> dict[str, Tensor]:
         """Computes I_i = E[(d log p(y|x) / d theta_i)^2], log p the mean over the voxels of a patch (or slice) of the step.
 
+        A patch counts by its share of voxels that no other covers: a mean over few voxels has large gradients.
         Parameters of lower scales' segmentation layers, which do not reach the full-resolution output, get 0.
         """
         parameters = dict(network.named_parameters())
@@ -138,11 +139,12 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
         for tile in self.training_pass().tiles(batch_size=1):
             if not tile.valid.any():
                 continue
+            share = tile.valid.double().mean().item()
             value = log_likelihood(network(tile.images.to(self.device)), tile)
             gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
             for total, gradient in zip(sums.values(), gradients, strict=True):
                 if gradient is not None:
-                    total += gradient.square()
-            count += 1
+                    total += share * gradient.square()
+            count += share
         count = sum_over_ranks(count)
         return {name: (sum_over_ranks(total) / count).cpu() for name, total in sums.items()}

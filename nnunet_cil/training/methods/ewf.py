@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -47,6 +48,7 @@ class nnUNetTrainerEWF(nnUNetTrainerMiB):
     def finish_step(self) -> None:
         """Fuses the weights, theta <- (1 - w) theta_old + w theta, w = sqrt(N / (N + K)), for all that the old network had.
 
+        Running statistics of a batch normalisation are fused, too.
         theta_old is the start of the step, the background's bias as ``new_class_start`` left it.
         """
         if self.step_plan.previous is None:
@@ -56,8 +58,11 @@ class nnUNetTrainerEWF(nnUNetTrainerMiB):
         weights = self.bare_network.state_dict()
         old = old_weights_at_start(self)
         channels = list(self.step_plan.old_channels)
+        network = self.bare_network
         # the encoder is a module of nnU-Net's decoder, too: its tensors have two names, and would be fused twice
-        for name, _ in self.bare_network.named_parameters():
+        for name, tensor in chain(network.named_parameters(), network.named_buffers()):
+            if not tensor.is_floating_point():  # how many batches a normalisation has seen
+                continue
             if is_head(name):
                 own = weights[name]
                 own[channels] = own[channels].lerp(old[name][:num_old], 1 - share)

@@ -56,6 +56,14 @@ class nnUNetTrainerFrozen(nnUNetTrainerCIL):
         """Builds the segmentation term."""
         return RegionFrozenLoss(self.loss_setup()) if self.step_plan.has_regions else FrozenLoss(self.loss_setup())
 
+    def on_train_epoch_start(self) -> None:
+        """Starts an epoch as nnU-Net; after step 0 the running statistics of a batch normalisation stay as they are."""
+        super().on_train_epoch_start()
+        if self.step_plan.previous is not None:
+            for module in self.bare_network.modules():
+                if getattr(module, "running_mean", None) is not None:
+                    module.eval()
+
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Trains on a batch as the base; old channels, which have no gradient, are spared the weight decay, too."""
         if self.step_plan.previous is None:
