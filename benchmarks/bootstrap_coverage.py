@@ -3,9 +3,9 @@
     python benchmarks/bootstrap_coverage.py
 
 A difference is drawn as training + patient + the rest, each normal with a standard deviation of its own. *Crossed* draws the
-patients once for all trainings, *nested* draws them in each training, *shipped* is what the package gives: the wider of crossed
-and t. *Own patients*: shipped, where each training has other patients, as the validation cases of folds: there the bootstrap
-over these patients may be the widest.
+patients once for all trainings, *nested* draws them in each training, *shipped* is what the package gives: it holds crossed
+and t. *Own patients*: shipped, where each training has other patients, as the validation cases of folds: there it holds the
+bootstrap over these patients, too.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Interval:
         low: lower end.
         high: upper end.
         p: two-sided; below 0.05 exactly where the interval leaves out 0.
-        is_t: whether it is a t interval, which was wider than those of the bootstrap.
+        is_t: whether an end is that of a t interval, which reached further than those of the bootstrap.
     """
 
     difference: float
@@ -59,7 +59,7 @@ class Interval:
 
 
 def difference_interval(samples: Sequence[Sample], *, num_replicates: int = NUM_REPLICATES) -> Interval:
-    """Returns the mean difference, with the widest of several intervals.
+    """Returns the mean difference, with an interval that holds several others, and the largest of their p values.
 
     1. The crossed bootstrap: in each replicate the trainings of a data set are drawn, and its patients once for all trainings.
        Patients who belong to one training come with it.
@@ -68,7 +68,8 @@ def difference_interval(samples: Sequence[Sample], *, num_replicates: int = NUM_
        Welch's.
 
     The statistic is the mean over classes of the mean over trainings of the mean over patients, then the mean over data sets.
-    Those of the bootstrap have the percentiles 2.5 and 97.5. The draws are the same in every call.
+    Those of the bootstrap have the percentiles 2.5 and 97.5. The draws are the same in every call. The widest alone may leave out
+    a 0 that another one holds: their centres differ.
 
     Percentiles of few units are too narrow, hence 3; means of few trainings can be alike by chance, hence 2.
 
@@ -94,7 +95,11 @@ def difference_interval(samples: Sequence[Sample], *, num_replicates: int = NUM_
         found.append(_t_interval(difference, units[0]))
     if 1 < patients < FEW:
         found.append(_t_interval(difference, units[1]))
-    return max(found, key=lambda interval: interval.high - interval.low)
+    low, high = min(i.low for i in found), max(i.high for i in found)
+    drawn = [i for i in found if not i.is_t]
+    is_t = low < min(i.low for i in drawn) or high > max(i.high for i in drawn)
+    p = max((i.p for i in found if not math.isnan(i.p)), default=math.nan)
+    return Interval(difference=difference, low=low, high=high, p=p, is_t=is_t)
 
 
 def bootstrap_interval(samples: Sequence[Sample], num_replicates: int, *, draw_trainings: bool = True) -> Interval:
@@ -109,7 +114,10 @@ def bootstrap_interval(samples: Sequence[Sample], num_replicates: int, *, draw_t
     replicates = (_replicates(s, num_replicates, random, draw_trainings=draw_trainings) for s in samples)
     drawn = np.mean([np.concatenate(list(own)) for own in replicates], axis=0)
     drawn = drawn[~np.isnan(drawn)]
-    low, high = np.quantile(drawn, (_TAIL, 1 - _TAIL))
+    rank = max(
+        0, math.ceil(_TAIL * (len(drawn) + 1)) - 2
+    )  # as p says: its replicates at or beyond 0 are counted with one more
+    low, high = np.sort(drawn)[[rank, -1 - rank]]
     tail = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
     p = min(1.0, 2 * float(tail + 1) / (len(drawn) + 1))
     difference = float(np.mean([statistic(sample) for sample in samples]))

@@ -182,13 +182,15 @@ def differences_text(found: Sequence[Mapping[str, Any]]) -> str:
 
 def _intervals_text(found: Sequence[Mapping[str, Any]]) -> str:
     """Says how the intervals were found, what they are over, and where they tell less than 95 %."""
-    parts = [f"Interval: 95 %, percentiles of {NUM_REPLICATES} draws, or a t interval (t) where that is wider."]
+    parts = [
+        f"Interval: 95 %, percentiles of {NUM_REPLICATES} draws, or of a t interval (t) where that reaches further."
+    ]
     several = [d["num_trainings"] for d in found if d["over"] == "patients and trainings"]
     if several:
         where = "It is" if len(several) == len(found) else "Where there are several trainings, it is"
         parts.append(
             f"{where} over patients and trainings: each draw takes folds, and cases once for all of them; a case of one fold "
-            "only comes with its fold, or all folds stay and their cases are drawn, whichever is wider."
+            "only comes with its fold, or all folds stay and their cases are drawn, whichever reaches further."
         )
         if min(several) < _FEW_TRAININGS:
             parts.append(f"With {min(several)} trainings it may cover less than 95 %.")
