@@ -276,7 +276,7 @@ def test_the_differences_say_where_their_intervals_tell_little(run, tables):
         "With 3 trainings it may cover less than 95 %.",
         "over patients alone and says nothing of another training",
     )
-    assert f"whichever is wider. {few}" in three
+    assert f"whichever reaches further. {few}" in three
     assert alone not in three
     assert f"It is {alone}" in one
     assert "may cover" not in one
