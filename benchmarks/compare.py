@@ -195,7 +195,8 @@ def numbers(study: Study, *, with_distances: bool) -> dict[str, dict[str, Any]]:
     A number that one pair lacks, as intransigence without joint training, is NaN: the mean would be over other pairs.
     """
     found = {}
-    for trainer, metrics in results(study.scores.table, study.scores.steps).items():
+    wanted = ("dice", "hd95_mm") if with_distances else ("dice",)
+    for trainer, metrics in results(study.scores.table, study.scores.steps, wanted).items():
         folds = metrics["dice"]
         values = {name: float(np.mean([f[name] for f in folds])) for name in SCHEDULE_NUMBERS}
         values |= {group: [mean(f[group][-1] for f in folds)] for group in ("old", "all")}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 JOINT = "nnUNetTrainerJoint"
 
 
-def results(table: DataFrame, steps: Sequence[Sequence[str]]) -> dict[str, Any]:
+def results(table: DataFrame, steps: Sequence[Sequence[str]], metrics: Sequence[str] = METRICS) -> dict[str, Any]:
     """Returns trainer -> metric -> one entry a fold: means per class and step, how many are undefined, the schedule's numbers.
 
     Intransigence is taken against joint training's last step of the same fold, where it was evaluated too. Forgetting,
@@ -28,6 +28,7 @@ def results(table: DataFrame, steps: Sequence[Sequence[str]]) -> dict[str, Any]:
     Args:
         table: scores of every trainer's model of every step, as ``by_trainer`` gives them.
         steps: the classes of each step.
+        metrics: columns of the table.
     """
     return {
         trainer: {
@@ -35,7 +36,7 @@ def results(table: DataFrame, steps: Sequence[Sequence[str]]) -> dict[str, Any]:
                 _fold_results(table, trainer, fold, metric, steps)
                 for fold in rows_of(table, trainer=trainer)["fold"].unique().tolist()
             ]
-            for metric in METRICS
+            for metric in metrics
         }
         for trainer in table["trainer"].unique()
     }
