@@ -61,6 +61,8 @@ def test_a_sequence_over_two_data_sets_is_trained_and_scored_end_to_end(new, tmp
     found = evaluate(
         Experiment(dataset="17", configuration="3d_fullres", folds=(0,), schedule_name=schedule, trainers=(PGCD,)), CPU
     )
+    content = json.loads((found.folder / "results.json").read_text())
+    assert content["cases"] == f"{DATASET}: labelsTs, {NEW}: validation"
     with (found.folder / "per_case.csv").open() as file:
         rows = list(csv.DictReader(file))
     names = {f"{DATASET}/case_{i}" for i in range(6)}, {f"{NEW}/{case}" for case in validation}

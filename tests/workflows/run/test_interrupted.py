@@ -21,9 +21,21 @@ PGCD = "nnUNetTrainerPGCD"
 pytestmark = pytest.mark.slow
 
 
+def arguments_of(plans_name, *flags):
+    return [DATASET, "3d_fullres", "0", "-tr", PGCD, "-p", plans_name, "-device", "cpu", *flags]
+
+
+def validate_again(monkeypatch, plans_name, *flags):
+    """Runs nnUNetv2_train --val in this process: a new one takes seconds to import nnU-Net."""
+    from nnunetv2.run.run_training import run_training_entry
+
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_train", *arguments_of(plans_name, "--val", *flags)])
+    run_training_entry()
+
+
 def start_training(plans_name, *flags):
     code = "from nnunetv2.run.run_training import run_training_entry; run_training_entry()"
-    arguments = [DATASET, "3d_fullres", "0", "-tr", PGCD, "-p", plans_name, "-device", "cpu", *flags]
+    arguments = arguments_of(plans_name, *flags)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
@@ -41,7 +53,7 @@ def finish(process):
     return output
 
 
-def test_killed_training_goes_on_with_c_and_val_scores_every_class(toy, tmp_path):
+def test_killed_training_goes_on_with_c_and_val_scores_every_class(toy, tmp_path, monkeypatch):
     schedule = write_schedule(
         tmp_path,
         [["kidney", "liver"], ["cyst", "spleen"]],
@@ -80,17 +92,17 @@ def test_killed_training_goes_on_with_c_and_val_scores_every_class(toy, tmp_path
     check_summary(toy, fold, json.loads(summary.read_text()))
     summary.unlink()
     (fold / "checkpoint_latest.pth").touch()  # as a kill leaves it that comes just after the final one
-    finish(start_training(names[1], "--val"))
+    validate_again(monkeypatch, names[1])
     assert not (fold / "checkpoint_latest.pth").exists()
     check_summary(toy, fold, json.loads(summary.read_text()))
     assert validation_means(fold)
     card = (fold / "MODEL_CARD.md").read_text()
     summary.unlink()
-    finish(start_training(names[1], "--val", "--val_best"))
+    validate_again(monkeypatch, names[1], "--val_best")
     check_summary(toy, fold, json.loads(summary.read_text()))
     assert validation_means(fold) == {}  # they are another model's
     assert (fold / "MODEL_CARD.md").read_text() == card
-    finish(start_training(names[1], "--val"))
+    validate_again(monkeypatch, names[1])
     assert validation_means(fold)
 
 

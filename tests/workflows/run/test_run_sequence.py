@@ -1,6 +1,5 @@
 """Schedules whose steps learn from different data sets: run."""
 
-import json
 import os
 from pathlib import Path
 
@@ -109,18 +108,21 @@ def test_methods_that_need_old_data_are_refused_before_anything_is_done(commands
 
 
 @pytest.mark.slow
-def test_run_over_two_data_sets_with_nnunets_own_commands(raw_new, tmp_path, capsys):
-    """From a raw second data set to tables; a second call trains nothing."""
+def test_run_over_two_data_sets_with_nnunets_own_commands(raw_new, tmp_path, monkeypatch, capsys):
+    """From a raw second data set to models; a second call trains nothing. Their evaluation has its own test."""
+    scored = []
+    monkeypatch.setattr(running, "evaluate", lambda *arguments, **_: scored.append(arguments))
     schedule = schedule_file(tmp_path)
-    out = tmp_path / "out"
-    command = ["run", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD, "-device", "cpu", "-o", str(out)]
+    command = ["run", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD, "-device", "cpu"]
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "nnUNetv2_extract_fingerprint -d 18" in said
     assert "2 trainings, 2 to do" in said
+    models = (tmp_path / "nnunet" / "results").glob("*/*/fold_0/checkpoint_final.pth")
+    assert sorted(file.parents[2].name for file in models) == [DATASET, NEW]
     assert main(command) == 0
     assert "2 trainings, 0 to do" in capsys.readouterr().out
-    assert json.loads((out / "results.json").read_text())["cases"] == f"{DATASET}: validation, {NEW}: validation"
+    assert len(scored) == 2
 
 
 def test_what_could_not_be_scored_is_not_trained(commands, tmp_path):
