@@ -87,7 +87,8 @@ _REMEDIES = {
 
 
 def entry() -> None:
-    """Runs the console script."""
+    """Runs the console script. No process that it starts imports from the current folder, which may be a stranger's."""
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     sys.exit(main())
 
 

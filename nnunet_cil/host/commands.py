@@ -43,6 +43,10 @@ _SIGKILL = 9
 _END_WITH_PARENT = "from nnunet_cil.host.processes import end_with_parent; end_with_parent({parent}, politely=True)"
 
 
+_NOT_FROM_HERE = "import sys; sys.path[:] = [folder for folder in sys.path if folder]"
+"""Leaves the current folder out of where Python imports from, as scripts do: it may be a stranger's. For Python 3.10."""
+
+
 class CommandError(CILError):
     """A command failed; the log that it names says why."""
 
@@ -62,7 +66,8 @@ def user_environment() -> dict[str, str]:
     """Returns the user's environment, in which nnU-Net finds our trainers beside theirs."""
     folders = [os.environ.get("nnUNet_extTrainer", ""), str(trainers_folder())]
     joined = os.pathsep.join(dict.fromkeys(f for f in folders if f))
-    return {**os.environ, "nnUNet_extTrainer": joined, "PYTHONUNBUFFERED": "1", **python_path()}
+    own = {"nnUNet_extTrainer": joined, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+    return {**os.environ, **own, **python_path()}
 
 
 def call(
@@ -82,7 +87,9 @@ def call(
     """
     module, function = _ENTRY_POINTS[command].split(":")
     end_with_parent = _END_WITH_PARENT.format(parent=os.getpid())
-    code = f"import sys; sys.argv[0] = {command!r}; {end_with_parent}; from {module} import {function}; {function}()"
+    code = (
+        f"{_NOT_FROM_HERE}; sys.argv[0] = {command!r}; {end_with_parent}; from {module} import {function}; {function}()"
+    )
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {shlex.join([command, *arguments])}\n")
