@@ -129,6 +129,33 @@ def check_files(
     return list(read_case_files(cases, reader, num_channels, numbers)), reader
 
 
+def check_output(sides: tuple[Side, Side], labels: Path | None, output: Path) -> None:
+    """Refuses an output folder in which a model's predictions would replace what is compared.
+
+    Args:
+        sides: of the comparison.
+        labels: folder of the reference labels.
+        output: folder.
+
+    Raises:
+        CILError: it is such a folder.
+    """
+    compared = [side.path for side in sides if not side.is_model] + ([] if labels is None else [labels])
+    for model in (side for side in sides if side.is_model):
+        for stage in (model, model.before):
+            taken = None if stage is None else _predictions_folder(stage, output)
+            for path in compared:
+                if taken is not None and path.resolve().is_relative_to(taken.resolve()):
+                    raise CILError(
+                        f"The predictions of {model.path} would go to {taken}, where those of {path} are. Give another folder "
+                        "with -o."
+                    )
+
+
+def _predictions_folder(side: Side, output: Path) -> Path:
+    return output / "predictions" / side.name
+
+
 def predicted(side: Side, cases: Sequence[str], images: Path | None, output: Path, device: str) -> dict[str, Path]:
     """Returns a side's label map of every case; a model predicts those that are missing, or another model's.
 
@@ -146,12 +173,12 @@ def predicted(side: Side, cases: Sequence[str], images: Path | None, output: Pat
     """
     if not side.is_model or images is None:
         return {case: side.prediction(case) for case in cases}
-    folder = output / "predictions" / side.name
+    folder = _predictions_folder(side, output)
     files = {case: side.prediction(case, folder) for case in cases}
     shown, previous_stage = [], ""
     if side.before is not None:
         predicted(side.before, cases, images, output, device)
-        shown = ["-prev_stage_predictions", str(output / "predictions" / side.before.name)]
+        shown = ["-prev_stage_predictions", str(_predictions_folder(side.before, output))]
         previous_stage = side.before.sha256
     arguments = [
         "-m",

@@ -26,6 +26,7 @@ from nnunet_cil.locks import Lock
 from nnunet_cil.workflows.compare.cases import (
     check_classes_labelled,
     check_files,
+    check_output,
     compared_cases,
     found_images,
     found_references,
@@ -134,6 +135,7 @@ def compare(options: CompareOptions) -> Comparison:
     images = found_images(a, b, options.images)
     references = found_references(options.labels, list(images), a.file_ending)
     check_classes_labelled(a, b, references)
+    check_output((a, b), options.labels, options.output)
     notes, reader = check_files(images, references, (a, b))
     for note in notes:
         logger.info(f"Note: {note}")

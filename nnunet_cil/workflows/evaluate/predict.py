@@ -12,7 +12,7 @@ from nnunet_cil.content import files_sha256
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import is_cut_off
 from nnunet_cil.host.commands import predict, user_environment
-from nnunet_cil.predicted_from import PredictedFrom
+from nnunet_cil.predicted_from import PredictedFrom, record_file
 from nnunet_cil.workflows.evaluate.cases import Case, TestSet, cases_of
 from nnunet_cil.workflows.model_fold import ModelFold
 
@@ -146,6 +146,12 @@ def predict_missing(arguments: Sequence[str], files: Sequence[Path], source: Pre
         CILError: somebody has changed a prediction, or the command failed.
     """
     folder = files[0].parent
+    there = [file for file in files if file.is_file()]
+    if there and not record_file(folder).exists():
+        raise CILError(
+            f"{there[0]} is there, but nothing says who has predicted it. Move it away, or remove it to have it predicted again, "
+            "and run the command again."
+        )
     known = _known(folder, source)
     recorded = {} if known is None else known.files
     for file in files:

@@ -163,3 +163,33 @@ def test_a_model_of_a_trainer_that_is_not_installed_is_predicted_from_a_plain_co
     assert copy.endswith("nnUNetTrainer__nnUNetPlans__3d_fullres")
     assert torch.load(f"{copy}/fold_1/checkpoint_final.pth", weights_only=False)["trainer_name"] == "nnUNetTrainer"
     assert {call[0][1] for call in calls} == {copy}  # of both sides, which are one model
+
+
+def test_kept_predictions_that_are_compared_are_not_replaced(model, tmp_path, calls):
+    """The predictions of one comparison are a side, or the reference, of the next."""
+    compare(options(model, model, tmp_path, output=tmp_path / "out"))
+    kept, images = tmp_path / "out" / "predictions" / "B", model.parents[2] / "images"
+    shutil.copy(model / "dataset.json", kept)
+    before = (kept / "t0.nii.gz").read_bytes()
+    for arguments in (
+        options(kept, model, tmp_path, images=images, output=tmp_path / "out"),
+        options(model, model, tmp_path, images=images, labels=kept, output=tmp_path / "out"),
+    ):
+        with pytest.raises(
+            CILError, match=r"would go to .*predictions/B, where those of .* Give another folder with -o"
+        ):
+            compare(arguments)
+    assert (kept / "t0.nii.gz").read_bytes() == before
+    compare(options(kept, model, tmp_path, images=images, output=tmp_path / "elsewhere"))
+
+
+def test_predictions_that_somebody_else_made_are_not_removed(model, tmp_path, calls):
+    file = tmp_path / "out" / "predictions" / "A" / "t1.nii.gz"
+    file.parent.mkdir(parents=True)
+    write(toy_volume(1)[1], file)
+    before = file.read_bytes()
+    with pytest.raises(CILError, match=r"t1\.nii\.gz is there, but nothing says who has predicted it\. Move it away"):
+        compare(options(model, model, tmp_path, output=tmp_path / "out"))
+    assert file.read_bytes() == before
+    file.unlink()
+    compare(options(model, model, tmp_path, output=tmp_path / "out"))
