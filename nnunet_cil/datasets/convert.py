@@ -1,4 +1,8 @@
-"""Writing nnU-Net's raw data set from a checked download: resumable, with links where nnU-Net can read the files."""
+"""Writing nnU-Net's raw data set from a checked download: resumable, with links where nnU-Net can read the files.
+
+``converted_from.json`` beside the cases says from which numbers and source files they were written, so that what has been
+corrected since is written again.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,37 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nnunet_cil.content import files_sha256
 from nnunet_cil.datasets.download import Case, Dataset
 from nnunet_cil.datasets.findings import Examined, Findings
 from nnunet_cil.datasets.parallel import in_parallel
 from nnunet_cil.datasets.volumes import Source, read_file, write_volume
 from nnunet_cil.errors import CILError
-from nnunet_cil.files import moved_into_place, read_json, write_json
+from nnunet_cil.files import moved_into_place, read_json, shortened, write_json
 from nnunet_cil.host.folders import check_room
 from nnunet_cil.host.splits import NUM_FOLDS, SPLIT_SEED, SPLITS_FILE
+from nnunet_cil.validation import validated
 
 Transfer = Literal["link", "copy", "move"]
 """How a file that nnU-Net can read as it is comes into the raw data set."""
+
+
+RECORD = "converted_from.json"
+
+_REMEDY = "Remove that folder, or choose another data set ID."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """The content of ``converted_from.json``.
+
+    Attributes:
+        numbers: class -> number in the source's label files.
+        files: file in the target -> SHA-256 of what it was written or copied from.
+    """
+
+    numbers: dict[str, int]
+    files: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +60,7 @@ class Converted:
 
 
 def write(findings: Findings, target: Path, *, transfer: Transfer = "link", num_processes: int = 1) -> Converted:
-    """Writes a raw data set; cases that are there already stay as they are.
+    """Writes a raw data set; cases that are there already stay as they are, unless their source files have changed.
 
     Args:
         findings: a data set without blocking problems.
@@ -45,23 +69,29 @@ def write(findings: Findings, target: Path, *, transfer: Transfer = "link", num_
         num_processes: cases written at the same time.
 
     Raises:
-        CILError: blocking problems, another data set in the target, or too little room.
+        CILError: blocking problems, another data set or other numbers in the target, or too little room.
     """
     dataset = findings.dataset
     if not findings.is_usable:
         raise CILError(f"{dataset.name} has problems that must be mended first.")
     cases = [e.case for e in findings.examined]
     refuse_other(target, dataset, cases)
-    todo = [e for e in findings.examined if not all(f.exists() for f in _files(e.case, target))]
+    record = _read_record(target, dataset)
+    written_from = dict(record.files)
+    changed = _changed(findings.examined, target, written_from)
+    todo = [e for e in findings.examined if not all(f.exists() and f not in changed for f in _files(e.case, target))]
     _check_room(target, todo, transfer)
     target.mkdir(parents=True, exist_ok=True)
+    for file in changed:
+        file.unlink()
     write_json(target / "dataset.json", {**_read_json(target / "dataset.json"), **dataset_json(dataset, cases)})
     folds = splits(cases)
     if folds:
         write_json(target / SPLITS_FILE, folds)
     write_one = partial(write_case, numbers=dict(dataset.numbers), target=target, transfer=transfer)
-    for _ in in_parallel(write_one, todo, num_processes, f"Writing {dataset.name}"):
-        pass
+    for sources in in_parallel(write_one, todo, num_processes, f"Writing {dataset.name}"):
+        written_from |= sources
+        write_json(target / RECORD, {"numbers": record.numbers, "files": written_from})
     num_test = sum(case.part == "test" for case in cases)
     return Converted(folder=target, num_train=len(cases) - num_test, num_test=num_test, num_written=len(todo))
 
@@ -78,9 +108,10 @@ def refuse_other(target: Path, dataset: Dataset, cases: Sequence[Case]) -> None:
     labels = _read_json(target / "dataset.json").get("labels")
     if others or labels not in (None, dataset_json(dataset, cases)["labels"]):
         what = f"the case {others[0]!r}" if others else "other labels"
-        raise CILError(
-            f"{target} holds {what} from another conversion. Remove that folder, or choose another data set ID."
-        )
+        raise CILError(f"{target} holds {what} from another conversion. {_REMEDY}")
+    numbers = _read_record(target, dataset).numbers
+    if numbers != dict(dataset.numbers):
+        raise CILError(f"The labels in {target} were written from other numbers, {shortened(numbers)}. {_REMEDY}")
 
 
 def dataset_json(dataset: Dataset, cases: Sequence[Case]) -> dict[str, Any]:
@@ -120,8 +151,40 @@ def splits(cases: Sequence[Case]) -> list[dict[str, list[str]]]:
     ]
 
 
-def write_case(examined: Examined, *, numbers: Mapping[str, int], target: Path, transfer: Transfer) -> None:
-    """Writes or links the files of a case, the labels last: a case with labels is complete."""
+def _changed(examined: Sequence[Examined], target: Path, written_from: Mapping[str, str]) -> set[Path]:
+    """Returns the files in the target whose sources have changed since they were written or copied."""
+    return {
+        file
+        for e in examined
+        for source, file in _pairs(e.case, target)
+        if (name := str(file.relative_to(target))) in written_from
+        and file.is_file()
+        and not file.is_symlink()
+        and files_sha256(source.files) != written_from[name]
+    }
+
+
+def _pairs(case: Case, target: Path) -> list[tuple[Source, Path]]:
+    """Returns the sources of a case, each with its file in the raw data set."""
+    return list(zip([*case.images, case.labels], _files(case, target), strict=True))
+
+
+def write_case(examined: Examined, *, numbers: Mapping[str, int], target: Path, transfer: Transfer) -> dict[str, str]:
+    """Writes or links the files of a case, the labels last: a case with labels is complete.
+
+    Returns:
+        File in the target -> SHA-256 of what it was written or copied from; without links, and files that have moved.
+    """
+    case = examined.case
+    _write_files(examined, numbers, target, transfer)
+    return {
+        str(file.relative_to(target)): files_sha256(source.files)
+        for source, file in _pairs(case, target)
+        if not file.is_symlink() and all(f.is_file() for f in source.files)
+    }
+
+
+def _write_files(examined: Examined, numbers: Mapping[str, int], target: Path, transfer: Transfer) -> None:
     case = examined.case
     *image_files, label_file = _files(case, target)
     reference = None
@@ -193,6 +256,14 @@ def _check_room(target: Path, todo: Sequence[Examined], transfer: Transfer) -> N
     check_room(target, sum(f.stat().st_size for f in files))
 
 
+def _read_record(target: Path, dataset: Dataset) -> _Record:
+    """Reads the record of earlier calls; that of none, where there is no file."""
+    if not (file := target / RECORD).exists():
+        return _Record(numbers=dict(dataset.numbers), files={})
+    found: _Record = validated(_Record, read_json(file, _REMEDY), str(file), _REMEDY)
+    return found
+
+
 def _read_json(file: Path) -> dict[str, Any]:
     """Reads a JSON object; empty where there is no file."""
-    return read_json(file, "Remove that folder, or choose another data set ID.") if file.exists() else {}
+    return read_json(file, _REMEDY) if file.exists() else {}

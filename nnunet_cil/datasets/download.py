@@ -107,7 +107,7 @@ def root_with(source: Path, *names: str, expected: str) -> Path:
 def find_files(folder: Path, pattern: str) -> dict[str, Path]:
     """Returns case -> file, for the file names that match; group 1 of the pattern is the case.
 
-    A folder that is missing holds no files. A pattern that begins with a letter skips the ``._`` files of macOS.
+    A folder that is missing holds no files. A pattern that does not begin with a dot skips the ``._`` files of macOS.
     """
     files: dict[str, Path] = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else []:

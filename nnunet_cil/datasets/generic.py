@@ -14,8 +14,11 @@ from nnunet_cil.limits import is_whole_number
 from nnunet_cil.names import is_readable
 from nnunet_cil.validation import validated
 
-ENDINGS = r"\.(?:nii\.gz|nii|nrrd|mha|mhd)"
+ENDINGS = r"\.(?i:nii\.gz|nii|nrrd|mha|mhd)"
 """Endings of files that SimpleITK reads as one volume."""
+
+_NAME = r"([^.].*?)"
+"""A case, not a hidden file."""
 
 EXAMPLE = '{"name": "MyOrgans", "labels": {"liver": 1, "spleen": 2}, "channels": ["CT"]}'
 
@@ -72,9 +75,9 @@ def find(source: Path, *, names: Path) -> Dataset:
 def _cases(images: Path, labels: Path, num_channels: int, part: Part) -> tuple[list[Case], list[Problem]]:
     """Returns the cases that have labels and all channels, and a problem for each file that lacks its partner."""
     label_files = _label_files(labels)
-    channels = [find_files(images, rf"(\w.*?)_{i:04d}{ENDINGS}") for i in range(num_channels)]
+    channels = [find_files(images, rf"{_NAME}_{i:04d}{ENDINGS}") for i in range(num_channels)]
     if num_channels == 1:  # case_0000 may be the first channel of a case, or the first patient
-        whole = find_files(images, rf"(\w.*?){ENDINGS}")
+        whole = find_files(images, rf"{_NAME}{ENDINGS}")
         if not channels[0] or len(whole.keys() & label_files) > len(channels[0].keys() & label_files):
             channels = [whole]
     cases = [
@@ -82,11 +85,25 @@ def _cases(images: Path, labels: Path, num_channels: int, part: Part) -> tuple[l
         for name, file in label_files.items()
         if all(name in channel for channel in channels)
     ]
-    return cases, [problem for channel in channels for problem in unpaired(channel, label_files)]
+    problems = [problem for channel in channels for problem in unpaired(channel, label_files)]
+    return cases, problems + [problem for folder in (images, labels) for problem in _twice(folder)]
+
+
+def _twice(folder: Path) -> list[Problem]:
+    """Returns a problem for each name that two files have, as case.nii.gz and case.nrrd: which one counts?"""
+    files: dict[str, list[str]] = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if match := re.fullmatch(f"{_NAME}{ENDINGS}", file.name):
+            files.setdefault(match[1], []).append(file.name)
+    return [
+        Problem(case=name, kind="two files", text=f"{' and '.join(both)} in {folder.name}: remove one")
+        for name, both in files.items()
+        if len(both) > 1
+    ]
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
-    return find_files(folder, rf"(\w.*?){ENDINGS}")
+    return find_files(folder, rf"{_NAME}{ENDINGS}")
 
 
 def _has(source: Path, name: str) -> bool:

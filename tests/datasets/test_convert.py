@@ -161,3 +161,59 @@ def test_a_link_to_a_device_is_no_file_of_json(raw, mine, tmp_path):
     (tmp_path / "names.json").symlink_to("/dev/zero")
     with pytest.raises(CILError, match=r"names\.json is no file, but a pipe"):
         find("generic", mine, {"names": tmp_path / "names.json"})
+
+
+@pytest.mark.parametrize("part", ["images", "labels"])
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_case_whose_source_was_corrected_is_written_again(tmp_path, raw, copy, part):
+    """Written, since its numbers have gaps, or copied; what was not corrected stays, links hold what is there anyway."""
+    source = write_generic(tmp_path / "mine", numbers=(40, 3))
+    convert_mine(source, copy=copy)
+    target = raw / "Dataset005_Mine"
+    labels, image = target / "labelsTr/case1.nii.gz", target / "imagesTr/case1_0000.nii.gz"
+    others = {f: f.lstat().st_mtime_ns for f in target.glob("*/case[02]*")}
+    if part == "labels":
+        save(np.where(label_map(1, 2) == 2, 3, 0).astype(np.uint8), source / "labels/case1.nii.gz")
+    else:
+        save(ct(77), source / "images/case1_0000.nii.gz")
+    assert convert_mine(source, copy=copy).converted.num_written == (part == "labels" or copy)
+    assert np.array_equal(read(labels), np.where(label_map(1, 2) == 2, 2, 0) if part == "labels" else label_map(1, 2))
+    assert np.array_equal(read(image), ct(77)) == (part == "images")
+    assert {f: f.lstat().st_mtime_ns for f in others} == others
+    assert convert_mine(source, copy=copy).converted.num_written == 0
+
+
+def test_corrected_numbers_are_not_mixed_with_earlier_ones(tmp_path, raw):
+    source = write_generic(tmp_path / "mine", numbers=(1, 2))
+    convert_mine(source, copy=True)
+    names = json.loads((source / "names.json").read_text())
+    first, second = names["labels"]
+    (source / "names.json").write_text(json.dumps({**names, "labels": {first: 2, second: 1}}))
+    with pytest.raises(CILError, match=rf"were written from other numbers, .*{first}.*1.* Remove that folder"):
+        convert_mine(source, copy=True)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"numbers": {"liver": 1}, "files": ["a"]}', '{"files": {}}'])
+def test_a_damaged_record_is_refused_with_its_name(tmp_path, raw, content):
+    source = write_generic(tmp_path / "mine", numbers=(1, 2))
+    convert_mine(source, copy=True)
+    (raw / "Dataset005_Mine/converted_from.json").write_text(content)
+    with pytest.raises(CILError, match=r"converted_from\.json .*(Remove that folder|Correct it there)"):
+        convert_mine(source, copy=True)
+
+
+@pytest.mark.parametrize("name", ["(case)", "[1] ü", "+9"])
+def test_a_case_may_have_any_name_and_an_ending_in_capitals(mine, raw, name):
+    for folder, channel in (("images", "_0000"), ("labels", "")):
+        (mine / folder / f"case1{channel}.nii.gz").rename(mine / folder / f"{name}{channel}.nii.gz")
+        (mine / folder / f"case2{channel}.nii.gz").rename(mine / folder / f"case2{channel}.NII.GZ")
+    assert convert_mine(mine).converted.num_train == 3
+    assert sorted(f.name for f in (raw / "Dataset005_Mine/labelsTr").iterdir()) == sorted(
+        ["case0.nii.gz", "case2.nii.gz", f"{name}.nii.gz"]
+    )
+
+
+def test_two_files_of_one_case_are_not_chosen_from(mine, raw):
+    sitk.WriteImage(sitk.ReadImage(str(mine / "labels/case1.nii.gz")), str(mine / "labels/case1.nrrd"))
+    with pytest.raises(CILError, match="have problems, and nothing was written"):
+        convert_mine(mine)
