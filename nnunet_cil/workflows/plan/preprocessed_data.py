@@ -62,10 +62,15 @@ def read_base_plans(dataset: str, base_plans: str) -> dict[str, Any]:
         base_plans: the name of the plans.
 
     Raises:
-        CILError: they are missing, or are those of a step or of another data set.
+        CILError: they are missing, are those of a step or of another data set, or have a name with ``__``.
     """
     folder = nnunet_folder("nnUNet_preprocessed") / dataset
     file = folder / f"{base_plans}.json"
+    if "__" in base_plans:
+        raise CILError(
+            f"The plans {base_plans!r} would make models that nobody can read: in a model's name '__' stands between trainer, "
+            f"plans and configuration. Rename {file}, and its 'plans_name', without '__'."
+        )
     if not file.is_file() and base_plans not in PLANNERS:
         known = sorted(f.stem for f in folder.glob("*Plans*.json") if not re.search(r"_step\d+$", f.stem))
         raise CILError(

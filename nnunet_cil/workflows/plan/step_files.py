@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import glob
 import json
 from collections.abc import Iterable, Mapping
 from itertools import product
@@ -74,7 +75,7 @@ def planned_first_trainer(file: Path) -> str | None:
 def trained_models(file: Path) -> list[Path]:
     """Returns the folders of the models whose training has begun with a plans file."""
     results = nnunet_folder("nnUNet_results") / file.parent.name
-    return sorted({c.parents[1] for c in results.glob(f"*__{file.stem}__*/fold_*/checkpoint_*.pth")})
+    return sorted({c.parents[1] for c in results.glob(f"*__{glob.escape(file.stem)}__*/fold_*/checkpoint_*.pth")})
 
 
 def without_kept(values: Mapping[str, Any], file: Path) -> dict[str, Any]:

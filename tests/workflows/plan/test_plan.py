@@ -291,3 +291,25 @@ def test_edited_block_and_changed_data_set_are_refused(toy, tmp_path):
         read_step_plan(newer, dataset)
     with pytest.raises(CILError, match="were written for a data set with the labels"):
         read_step_plan(json.loads(step.file.read_text()), {**dataset, "labels": {"background": 0, "heart": 1}})
+
+
+@pytest.mark.parametrize("name", ["my[1]Plans", "my Plans ü", "[!a]*"])
+def test_used_plans_are_kept_whatever_their_name(toy, tmp_path, name):
+    content = json.loads((toy / "nnUNetPlans.json").read_text())
+    (toy / f"{name}.json").write_text(json.dumps({**content, "plans_name": name}))
+    step = plan(DATASET, write_schedule(tmp_path, (ORGANS[:2], ORGANS[2:])), base_plans=name)[0]
+    fold = toy.parents[1] / "results" / DATASET / f"nnUNetTrainerPGCD__{step.plans_name}__3d_fullres" / "fold_0"
+    fold.mkdir(parents=True)
+    (fold / "checkpoint_final.pth").touch()
+    before = step.file.read_bytes()
+    with pytest.raises(CILError, match="trained"):
+        plan(DATASET, write_schedule(tmp_path, (ORGANS[:1], ORGANS[1:])), base_plans=name)
+    assert step.file.read_bytes() == before
+
+
+def test_plans_whose_name_would_split_that_of_a_model_are_refused(toy, tmp_path):
+    content = json.loads((toy / "nnUNetPlans.json").read_text())
+    (toy / "my__Plans.json").write_text(json.dumps({**content, "plans_name": "my__Plans"}))
+    with pytest.raises(CILError, match=r"'__' stands between .* Rename .*my__Plans\.json, and its 'plans_name'"):
+        plan(DATASET, write_schedule(tmp_path, (ORGANS,)), base_plans="my__Plans")
+    assert not list(toy.glob("*_step*"))
