@@ -111,11 +111,18 @@ def own_command_job(name: str, command: Sequence[str], logs: Path, *, after: tup
     return Job(name=name, command=shlex.join(command), function=function, log=log, after=after)
 
 
+_LONGEST = 80
+"""Characters of folds and trainers in the name of a job, which its log has, too; a file's name has at most 255 bytes."""
+
+
 def _evaluation_job(experiment: Experiment, options: EvaluationOptions, *, after: tuple[str, ...]) -> Job:
     """Returns the job that scores all models."""
     trainers = [trainer.removeprefix("nnUNetTrainer") for trainer in experiment.trainers]
     which = _which_cases(experiment, options)
-    name = "-".join(["evaluate", experiment.name, "fold", *map(str, experiment.folds), *trainers, *which])
+    what = "-".join(["fold", *map(str, experiment.folds), *trainers])
+    if len(what) > _LONGEST:
+        what = hashlib.sha256(what.encode()).hexdigest()[:8]
+    name = "-".join(["evaluate", experiment.name, what, *which])
     return own_command_job(name, evaluate_command(experiment, options), experiment.logs, after=after)
 
 

@@ -296,6 +296,8 @@ def _check_steps(experiment: Experiment) -> None:
 
 def _first_trainer(experiment: Experiment) -> str | None:
     """Returns step 0's trainer; None: each its own. Where plans are there already, whose step 0 is continued stays."""
-    if experiment.last_step > 0 and (file := experiment.plans_file(1)).is_file():
+    if experiment.last_step == 0:  # nothing continues from it
+        return None
+    if (file := experiment.plans_file(1)).is_file():
         return planned_first_trainer(file)
     return DEFAULT_FIRST_TRAINER

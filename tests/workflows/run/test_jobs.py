@@ -114,3 +114,16 @@ def test_whatever_goes_wrong_is_in_the_log_once(tmp_path):
     with pytest.raises(ValueError, match="a reason"):
         fails(ValueError("a reason"))()
     assert (tmp_path / "logs" / "job.txt").read_text().endswith("ValueError: a reason\n")
+
+
+def test_the_log_of_the_evaluation_has_a_name_that_files_can_have(experiment):
+    (job,) = (job for job in graph(experiment) if job.name.startswith("evaluate"))
+    assert "PGCD-MiB" in job.name
+    many = [f"nnUNetTrainerPGCDWeight{i}Beta3Momentum09" for i in range(12)]
+    others = [*many[:-1], "nnUNetTrainerMiB"]
+    names = {
+        launch._evaluation_job(replace(experiment, trainers=tuple(t)), EvaluationOptions(), after=()).name
+        for t in (many, others)
+    }
+    assert len(names) == 2
+    assert all(len(name) < 150 for name in names)

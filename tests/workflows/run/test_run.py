@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toy import DATASET, write_checkpoint, write_schedule
+from toy import DATASET, ORGANS, write_checkpoint, write_schedule
 from toy_jobs import MIB, PGCD, STEPS
 
 from nnunet_cil.cli import main
@@ -490,3 +490,18 @@ def test_run_with_nnunets_own_commands(toy, tmp_path, capsys):
     assert main(command) == 0
     assert "2 trainings, 0 to do" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "results.json").read_text())["cases"] == "validation"
+
+
+def test_a_schedule_of_one_step_is_trained_by_each_trainer_itself(toy, tmp_path, capsys):
+    def dry_run(*trainers, **values):
+        steps = [{"classes": list(ORGANS), "hyperparameters": values}]
+        schedule = write_schedule(tmp_path, steps, name="-".join(["one", *values, *trainers]))
+        status = main(["run", "17", "3d_fullres", "0", str(schedule), "-tr", *trainers, "--dry-run"])
+        return status, capsys.readouterr()
+
+    status, said = dry_run(MIB, "nnUNetTrainerFineTune")
+    assert (status, said.out.count("nnUNetv2_train")) == (0, 2)
+    assert dry_run(MIB, mib_weight=3)[0] == 0
+    status, said = dry_run(MIB, pgcd_weight=3)
+    assert status == 1
+    assert "'pgcd_weight', which nnUNetTrainerMiB does not have" in said.err
