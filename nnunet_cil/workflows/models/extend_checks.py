@@ -30,9 +30,11 @@ def chosen_folds(model: TrainedModel, folds: Sequence[str]) -> tuple[str, ...]:
     """Returns the folds to continue: those asked for, else all that are trained.
 
     Raises:
-        CILError: one that is asked for is not trained.
+        CILError: one that is asked for is not trained, or named twice.
     """
     for fold in folds:
+        if folds.count(fold) > 1:
+            raise CILError(f"The fold {fold} is named twice. Name each once.")
         if fold not in model.folds:
             raise CILError(f"{model.folder} has no trained fold {fold}, only {', '.join(model.folds)}. Choose with -f.")
     return tuple(folds) or model.folds

@@ -299,3 +299,9 @@ def test_advice_names_the_labels_that_each_way_needs_and_writes_nothing(machine,
     assert "'num_epochs'" in capsys.readouterr().err
     assert main(["extend", str(machine.model), "18", "--advise", "--train"]) == 1
     assert "--advise trains nothing" in capsys.readouterr().err
+
+
+def test_a_fold_that_is_named_twice_is_refused_before_anything_begins(machine, capsys):
+    assert extend(machine, "-f", "0", "0") == 1
+    assert "The fold 0 is named twice" in capsys.readouterr().err
+    assert not machine.calls
