@@ -139,11 +139,16 @@ def check_labelled_classes(dataset_json: Mapping[str, Any], cases: Collection[st
                 raise CILError(
                     f"{where} names {name!r} for {pattern!r}, which is not one of its labels{did_you_mean(name, known)}."
                 )
-        if not any(fnmatchcase(case, pattern) for case in cases):
+        if not any(_fits(case, pattern) for case in cases):
             raise CILError(
                 f"{where}: no case is called {pattern!r} (upper and lower case differ); they are called {min(cases)!r} and the "
                 "like, in labelsTr and labelsTs. Correct the pattern, or remove it."
             )
+
+
+def _fits(case: str, pattern: str) -> bool:
+    """Tells whether a pattern fits a case; its own name does, whatever characters it has."""
+    return case == pattern or fnmatchcase(case, pattern)
 
 
 def labelled_classes(
@@ -157,7 +162,7 @@ def labelled_classes(
     patterns: Mapping[str, Sequence[str]] = dataset_json.get("labelled_classes", {})
     found = {}
     for case in cases:
-        fitting = next((p for p in patterns if fnmatchcase(case, p)), None)
+        fitting = next((p for p in patterns if _fits(case, p)), None)
         labelled = classes if fitting is None else [name for name in classes if name in patterns[fitting]]
         if len(labelled) < len(classes):
             found[case] = tuple(labelled)

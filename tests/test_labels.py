@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.labels import check_classes, label_map, lookup_table, model_labels
+from nnunet_cil.labels import (
+    check_classes,
+    check_labelled_classes,
+    label_map,
+    labelled_classes,
+    lookup_table,
+    model_labels,
+)
 from nnunet_cil.training.data import OLD_CLASSES, MapLabels, StepDataset, Tile, evenly_spaced, tiles
 from nnunet_cil.training.locations import LOCATIONS_PER_CLASS, OldClassLocations
 
@@ -111,3 +118,10 @@ def test_a_pass_looks_at_some_cases_of_a_large_data_set():
     cases = [f"case_{i:02}" for i in range(10)]
     assert evenly_spaced(cases, 10) == evenly_spaced(cases, 500) == cases
     assert evenly_spaced(cases, 4) == ["case_00", "case_02", "case_05", "case_07"]
+
+
+@pytest.mark.parametrize("name", ["a[1]", "case[!x]", "liver*", "why?"])
+def test_a_case_can_be_named_whatever_characters_it_has(name):
+    content = {"labels": {"background": 0, "liver": 1, "spleen": 2}, "labelled_classes": {name: ["liver"]}}
+    check_labelled_classes(content, {name, "b"}, dataset="D")
+    assert labelled_classes(content, [name, "b"], ["liver", "spleen"]) == {name: ("liver",)}
