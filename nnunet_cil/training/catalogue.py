@@ -34,7 +34,7 @@ def trainer_class(name: str) -> type[nnUNetTrainerCIL]:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             trainer: type = recursive_find_trainer_class_by_name(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:  # the latter for a name that is there, but of no class
         raise CILError(_not_found(name)) from error
     if not issubclass(trainer, nnUNetTrainerCIL):
         raise CILError(f"{name} knows nothing of steps; a step needs one of nnunet_cil's trainers.")
@@ -50,7 +50,7 @@ def is_installed(name: str) -> bool:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             recursive_find_trainer_class_by_name(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         return False
     return True
 

@@ -9,7 +9,7 @@ import torch
 from nnunet_cil.errors import CILError
 from nnunet_cil.limits import MAX_COUNT
 from nnunet_cil.shipped import trainer_names
-from nnunet_cil.training.catalogue import hyperparameter_names, trainer_class
+from nnunet_cil.training.catalogue import hyperparameter_names, is_installed, trainer_class
 from nnunet_cil.training.hyperparameters import (
     check,
     choice,
@@ -262,3 +262,10 @@ def test_a_schedule_may_set_half_of_what_it_could_set_for_pgcd():
 def test_a_control_of_pgcds_weights_is_for_losses_with_these_weights(trainer, values, message):
     with pytest.raises(CILError, match=re.escape(message)):
         trainer.check_hyperparameters(values, "Schedule x")
+
+
+@pytest.mark.parametrize("name", ["torch", "join"])
+def test_what_a_module_of_nnunet_imports_is_no_trainer(name):
+    with pytest.raises(CILError, match=f"nnU-Net does not find the trainer '{name}'"):
+        trainer_class(name)
+    assert not is_installed(name)
