@@ -24,7 +24,7 @@ def current_cases(dataset: str, fold: int | str) -> FoldCases:
     """
     folder = nnunet_folder("nnUNet_preprocessed") / dataset
     ending = str(read_dataset_json(folder / "dataset.json")["file_ending"])
-    cases = sorted(file.name.removesuffix(ending) for file in (folder / "gt_segmentations").glob(f"*{ending}"))
+    cases = sorted(file.name.removesuffix(ending) for file in (folder / "gt_segmentations").glob(f"[!.]*{ending}"))
     found = fold_of(folder, fold, cases)
     return FoldCases.of(dataset, fold, found.training, found.validation, folder / SPLITS_FILE)
 
@@ -39,7 +39,7 @@ def num_folds(datasets: Iterable[str]) -> int:
     for name in datasets:
         folder = nnunet_folder("nnUNet_preprocessed") / name
         ending = str(read_dataset_json(folder / "dataset.json")["file_ending"])
-        cases = sorted(file.name.removesuffix(ending) for file in (folder / "gt_segmentations").glob(f"*{ending}"))
+        cases = sorted(file.name.removesuffix(ending) for file in (folder / "gt_segmentations").glob(f"[!.]*{ending}"))
         found[name] = len(split_of(folder, cases))
         if found[name] == 0:
             refuse_few_cases(folder, len(cases), " A cascade needs the models of all folds.")

@@ -164,7 +164,7 @@ class ModelFold:
         """The validation cases whose labels nnU-Net has predicted, but not kept the probabilities."""
         folder, content = self.folder / "validation", self.model.folder / "dataset.json"
         ending = str(read_dataset_json(content)["file_ending"]) if content.is_file() else ".nii.gz"
-        cases = sorted(file.name.removesuffix(ending) for file in folder.glob(f"*{ending}"))
+        cases = sorted(file.name.removesuffix(ending) for file in folder.glob(f"[!.]*{ending}"))
         return [case for case in cases if not (folder / f"{case}.npz").is_file()]
 
     @property

@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.training.state import StepState
 from nnunet_cil.workflows.experiment import Experiment
+from nnunet_cil.workflows.fold_records import current_cases, num_folds
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 
@@ -131,3 +133,14 @@ def test_a_validation_that_could_score_nothing_is_a_validation(tmp_path):
     assert not fold.is_finished
     write_scores(fold.folder, {})
     assert fold.is_finished
+
+
+@pytest.mark.parametrize("fold", [0, "all"])
+def test_hidden_files_are_no_cases(toy, fold):
+    """A copy by macOS leaves ``._case.nii.gz``, and a training that has begun must not be refused for it."""
+    known = current_cases(DATASET, fold).hashes
+    (toy / "gt_segmentations" / "._case_0.nii.gz").write_bytes(b"resource fork")
+    now = current_cases(DATASET, fold)
+    now.check_resumed(known, Path("fold"))
+    assert not any(case.startswith(".") for case in (*now.training, *now.validation))
+    assert num_folds([DATASET]) == 2

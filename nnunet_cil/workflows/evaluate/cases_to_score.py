@@ -93,7 +93,7 @@ def _check_patterns(dataset: str, content: Mapping[str, Any], tests: set[str]) -
     if (copies.parent / "dataset.json").is_file():
         refuse_other_labelled_classes(dataset, content)
     ending = str(content["file_ending"])
-    preprocessed = {f.name.removesuffix(ending) for f in copies.glob(f"*{ending}")}
+    preprocessed = {f.name.removesuffix(ending) for f in copies.glob(f"[!.]*{ending}")}
     names = label_file_names(dataset, ending, "labelsTr", "labelsTs") | set(content.get("dataset", ()))
     check_labelled_classes(content, tests | preprocessed | names, dataset=dataset)
 

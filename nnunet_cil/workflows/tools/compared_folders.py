@@ -172,7 +172,7 @@ def _references(folders: ComparedFolders, ending: str, *, needs_all: bool) -> li
         CILError: there are no predictions, a prediction has no reference; or with ``needs_all`` a reference no prediction.
     """
     names, there = (
-        {file.name for file in folder.glob(f"*{ending}")} for folder in (folders.predictions, folders.references)
+        {file.name for file in folder.glob(f"[!.]*{ending}")} for folder in (folders.predictions, folders.references)
     )
     if not names:
         raise CILError(f"{folders.predictions} holds no predictions that end in {ending}.")

@@ -183,4 +183,4 @@ def _check_validated(model: ModelFold, *, needs_probabilities: bool) -> None:
 def _predictions(model: ModelFold) -> list[str]:
     """Returns the names of the files of labels that nnU-Net's final validation has left."""
     ending = str(read_dataset_json(model.model.folder / "dataset.json")["file_ending"])
-    return [file.name for file in (model.folder / "validation").glob(f"*{ending}")]
+    return [file.name for file in (model.folder / "validation").glob(f"[!.]*{ending}")]
