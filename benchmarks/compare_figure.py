@@ -31,6 +31,7 @@ def forest(panels: Sequence[Panel], method: str, others: Mapping[str, str]) -> F
             draw_difference(ax, line, found, _pairs(scores, other, method))
         ax.axvline(0, color="black", lw=0.8)
         ax.grid(axis="x", alpha=0.4)
+        ax.locator_params(axis="x", nbins=4)
         ax.set_title(title, fontsize="medium")
     axes[0].set_yticks(range(len(others)), list(others.values()))
     axes[0].invert_yaxis()
