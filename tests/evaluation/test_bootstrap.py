@@ -66,7 +66,7 @@ def test_p_is_below_a_twentieth_where_the_interval_leaves_out_zero(mean, shape):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_an_interval_leaves_out_zero_only_where_each_kind_of_interval_does(seed):
-    """Of skewed differences the widest interval has another centre, and may leave out what a narrower one holds."""
+    """Takes skewed differences: their widest interval has another centre, and may leave out what a narrower one holds."""
     random = np.random.default_rng(seed)
     values = random.choice([-1, 1]) * random.exponential(1, (1, 12, 1)) ** 1.5 / 20 + random.normal(0, 0.02, (3, 12, 1))
     values += random.uniform(0.01, 0.06) - values.mean()
