@@ -114,9 +114,7 @@ def bootstrap_interval(samples: Sequence[Sample], num_replicates: int, *, draw_t
     replicates = (_replicates(s, num_replicates, random, draw_trainings=draw_trainings) for s in samples)
     drawn = np.mean([np.concatenate(list(own)) for own in replicates], axis=0)
     drawn = drawn[~np.isnan(drawn)]
-    rank = max(
-        0, math.ceil(_TAIL * (len(drawn) + 1)) - 2
-    )  # as p says: its replicates at or beyond 0 are counted with one more
+    rank = max(0, math.ceil(_TAIL * (len(drawn) + 1)) - 2)  # so that the ends leave out 0 just where p is below 0.05
     low, high = np.sort(drawn)[[rank, -1 - rank]]
     tail = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
     p = min(1.0, 2 * float(tail + 1) / (len(drawn) + 1))
