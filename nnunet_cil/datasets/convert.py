@@ -42,7 +42,7 @@ class _Record:
 
     Attributes:
         numbers: class -> number in the source's label files.
-        files: file in the target -> SHA-256 of what it was written or copied from.
+        files: file in the target -> SHA-256 of all files that its case was written or copied from.
     """
 
     numbers: dict[str, int]
@@ -152,36 +152,44 @@ def splits(cases: Sequence[Case]) -> list[dict[str, list[str]]]:
 
 
 def _changed(examined: Sequence[Examined], target: Path, written_from: Mapping[str, str]) -> set[Path]:
-    """Returns the files in the target whose sources have changed since they were written or copied."""
+    """Returns the files in the target, written or copied, of cases one of whose sources has changed since."""
+    recorded = {
+        e.case: [file for file in _own_files(e.case, target) if _name(file, target) in written_from] for e in examined
+    }
     return {
         file
-        for e in examined
-        for source, file in _pairs(e.case, target)
-        if (name := str(file.relative_to(target))) in written_from
-        and file.is_file()
-        and not file.is_symlink()
-        and files_sha256(source.files) != written_from[name]
+        for case, files in recorded.items()
+        for file in files
+        if written_from[_name(file, target)] != files_sha256(_source_files(case))
     }
 
 
-def _pairs(case: Case, target: Path) -> list[tuple[Source, Path]]:
-    """Returns the sources of a case, each with its file in the raw data set."""
-    return list(zip([*case.images, case.labels], _files(case, target), strict=True))
+def _own_files(case: Case, target: Path) -> list[Path]:
+    """Returns the files of a case in the raw data set that are there and no links."""
+    return [file for file in _files(case, target) if file.is_file() and not file.is_symlink()]
+
+
+def _source_files(case: Case) -> list[Path]:
+    """Returns all files that a case is read from: its labels are written onto the image's grid."""
+    return [file for source in (*case.images, case.labels) for file in source.files]
+
+
+def _name(file: Path, target: Path) -> str:
+    return file.relative_to(target).as_posix()
 
 
 def write_case(examined: Examined, *, numbers: Mapping[str, int], target: Path, transfer: Transfer) -> dict[str, str]:
     """Writes or links the files of a case, the labels last: a case with labels is complete.
 
     Returns:
-        File in the target -> SHA-256 of what it was written or copied from; without links, and files that have moved.
+        File in the target -> SHA-256 of the case's sources; without links, and empty where sources have been moved.
     """
     case = examined.case
     _write_files(examined, numbers, target, transfer)
-    return {
-        str(file.relative_to(target)): files_sha256(source.files)
-        for source, file in _pairs(case, target)
-        if not file.is_symlink() and all(f.is_file() for f in source.files)
-    }
+    sources, own = _source_files(case), _own_files(case, target)
+    if not own or not all(file.is_file() for file in sources):
+        return {}
+    return {_name(file, target): files_sha256(sources) for file in own}
 
 
 def _write_files(examined: Examined, numbers: Mapping[str, int], target: Path, transfer: Transfer) -> None:

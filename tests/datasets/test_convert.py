@@ -176,11 +176,24 @@ def test_a_case_whose_source_was_corrected_is_written_again(tmp_path, raw, copy,
         save(np.where(label_map(1, 2) == 2, 3, 0).astype(np.uint8), source / "labels/case1.nii.gz")
     else:
         save(ct(77), source / "images/case1_0000.nii.gz")
-    assert convert_mine(source, copy=copy).converted.num_written == (part == "labels" or copy)
+    assert convert_mine(source, copy=copy).converted.num_written == 1
     assert np.array_equal(read(labels), np.where(label_map(1, 2) == 2, 2, 0) if part == "labels" else label_map(1, 2))
     assert np.array_equal(read(image), ct(77)) == (part == "images")
     assert {f: f.lstat().st_mtime_ns for f in others} == others
     assert convert_mine(source, copy=copy).converted.num_written == 0
+
+
+def test_labels_are_put_on_the_grid_of_a_corrected_image(tmp_path, raw):
+    """The image is a link, which shows the correction anyway."""
+    source = write_generic(tmp_path / "mine", numbers=(40, 3))
+    convert_mine(source)
+    image = sitk.ReadImage(str(source / "images/case1_0000.nii.gz"))
+    image.SetOrigin([value + 0.002 for value in image.GetOrigin()])
+    sitk.WriteImage(image, str(source / "images/case1_0000.nii.gz"))
+    assert convert_mine(source).converted.num_written == 1
+    target = raw / "Dataset005_Mine"
+    found, labels = (sitk.ReadImage(str(target / f)) for f in ("imagesTr/case1_0000.nii.gz", "labelsTr/case1.nii.gz"))
+    assert labels.GetOrigin() == found.GetOrigin() == pytest.approx(image.GetOrigin())
 
 
 def test_corrected_numbers_are_not_mixed_with_earlier_ones(tmp_path, raw):
