@@ -130,7 +130,7 @@ class nnUNetTrainerEWC(nnUNetTrainerCIL):
     def _importances(self, network: nn.Module, log_likelihood: Callable[[Tensor, Tile], Tensor]) -> dict[str, Tensor]:
         """Computes I_i = E[(d log p(y|x) / d theta_i)^2], log p the mean over the voxels of a patch (or slice) of the step.
 
-        A patch counts by its share of voxels that no other covers: a mean over few voxels has large gradients.
+        A patch counts by its share of voxels that no earlier one covers: a mean over few voxels has large gradients.
         Parameters of lower scales' segmentation layers, which do not reach the full-resolution output, get 0.
         """
         parameters = dict(network.named_parameters())
