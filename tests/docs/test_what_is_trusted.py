@@ -55,6 +55,10 @@ TESTS = {
     "| `plans.json`, by nnU-Net's own commands |": ["test_nnunet_calls_what_plans_name"],
     "| preprocessed cases (`.pkl`) |": ["test_preprocessed_cases_are_pickles"],
     "| folders in `nnUNet_extTrainer` |": ["test_folders_of_trainers_are_imported"],
+    "| the current folder |": [
+        "host/test_commands.py::test_a_command_imports_nothing_from_the_current_folder",
+        "host/test_commands.py::test_no_process_that_a_command_starts_imports_from_the_current_folder",
+    ],
     "| schedules, `dataset.json` |": ["test_schedules_and_dataset_json_are_data_only"],
     "| archives for `convert` |": [
         "datasets/test_archives.py::test_an_archive_that_leads_elsewhere_is_refused_and_touches_nothing",
@@ -83,13 +87,13 @@ TESTS = {
         "test_locks.py::test_a_lock_that_is_held_names_its_holder",
         "test_locks.py::test_one_of_many_that_take_a_lock_at_once_wins",
     ],
-    "Its lock is a hard link, which only one process can make.": ["test_a_lock_is_a_hard_link_that_is_made_once"],
-    "The lock of a process on another machine": [
+    "Its lock is a hard link, which only one can make.": ["test_a_lock_is_a_hard_link_that_is_made_once"],
+    "That of a process on another machine": [
         "test_locks.py::test_a_lock_of_another_machine_is_not_taken_over_and_it_is_said_how"
     ],
     "Without hard links, two that begin at once": ["test_without_hard_links_the_last_of_two_has_the_lock"],
-    "All of this was run on Linux": ["test_locks_are_tested_on_linux"],
-    "Outside of Linux the modules can be imported, but a training": [
+    "This was run on Linux": ["test_locks_are_tested_on_linux"],
+    "Outside of Linux a training": [
         "test_modules_are_imported_without_what_windows_lacks",
         "test_elsewhere_than_on_linux_a_training_does_not_end_with_its_command",
     ],
