@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_COMMENT = re.compile(r"^ *# not run by the tests: .*\n", re.M)
+_COMMENT = re.compile(r"^ *<!-- not run by the tests: .* -->\n", re.M)
 
 
 def on_page_markdown(markdown: str, **_others: Any) -> str:

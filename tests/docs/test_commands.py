@@ -1,8 +1,7 @@
 """The commands of the pages work: each page's blocks run on toy data, in order, in a folder of its own.
 
 A ``bash`` block is run by bash, all of a page's in one shell, so that variables last; a ``python`` block as a file, then the
-tests in it. A block with ``title="FILE"`` is that file. A block that begins with ``# not run by the tests: <reason>``, or stands
-below such a comment of HTML, is left out.
+tests in it. A block with ``title="FILE"`` is that file. A block below ``<!-- not run by the tests: <reason> -->`` is left out.
 
 The pages speak of Dataset 17 (here the toy data set), of the new data set 21 with one more organ, of the folder ``my_data``
 and of the schedule ``abdomen_2-2.json``; all of them are there. ``command_server.py`` says what its commands do otherwise.
@@ -37,7 +36,6 @@ BEGIN_TRAINED = (
 BLOCK = re.compile(
     r"^(?:.*(<!-- not run by the tests: \S.* -->)\n+)?"
     r'( *)```(bash|python|json)(?: title="([^"]+)")?\n'
-    r"( *# not run by the tests: \S.*\n)?"
     r"((?:.*\n)*?) *```$",
     re.M,
 )
@@ -47,8 +45,8 @@ pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="needs a ch
 
 def blocks(page):
     """The blocks of a page that are run or written: (language, file or "", text)."""
-    for above, indent, language, title, reason, text in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
-        if not above and not reason and (language != "json" or title):
+    for reason, indent, language, title, text in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
+        if not reason and (language != "json" or title):
             yield language, title, "\n".join(line.removeprefix(indent) for line in text.splitlines()) + "\n"
 
 
@@ -162,12 +160,10 @@ def test_a_failing_command_fails_its_page(commands, tmp_path, monkeypatch):
     assert "on" not in said.splitlines()
 
 
-@pytest.mark.parametrize(
-    "comment", ["<!-- not run by the tests: x -->\n```bash\n", "```bash\n# not run by the tests: x\n"]
-)
-def test_a_block_that_is_not_to_run_is_left_out(comment, tmp_path, monkeypatch):
+def test_a_block_that_is_not_to_run_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
-    (tmp_path / "a.md").write_text(f"{comment}false\n```\n\n```bash\ntrue\n```\n")
+    comment = "<!-- not run by the tests: x -->"
+    (tmp_path / "a.md").write_text(f"{comment}\n```bash\nfalse\n```\n\n```bash\ntrue\n```\n")
     assert list(blocks("a.md")) == [("bash", "", "true\n")]
 
 
@@ -175,12 +171,12 @@ def test_a_reason_is_given_for_every_block_that_is_not_run():
     for page in all_pages():
         text = (ROOT / page).read_text(encoding="utf-8")
         marks = re.findall(r"^ *# not run.*|<!-- not run.*", text, re.M)
-        assert [m for m in marks if not re.match(r" *(#|<!--) not run by the tests: \w", m)] == [], page
+        assert [m for m in marks if not re.match(r"<!-- not run by the tests: \w.* -->", m)] == [], page
 
 
 def called(page):
     """The calls of nnunet_cil in all blocks of bash of a page, those that are not run among them, as lists of words."""
-    for *_, language, _, _, text in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
+    for *_, language, _, text in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
         if language == "bash":
             for line in text.replace("\\\n", " ").splitlines():
                 for part in re.split(r"&&|;|\|", re.sub(r"\$\(.*?\)", "X", line)):
