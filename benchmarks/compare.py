@@ -23,13 +23,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from scores import costs_file, method_of, read_rows, row_name
 from study_tables import CASES, schedule_file
 
 from nnunet_cil.evaluation.continual import mean
 from nnunet_cil.evaluation.differences import Difference, Scores, corrected, differences
-from nnunet_cil.evaluation.results import results, short
+from nnunet_cil.evaluation.results import last_mean, pooled, results, short
 from nnunet_cil.evaluation.scores import score_table
 from nnunet_cil.evaluation.summary import differences_text
 from nnunet_cil.evaluation.tables import (
@@ -190,20 +189,21 @@ def _rows(file: Path, cases: str) -> list[dict[str, Any]]:
 
 
 def numbers(study: Study, *, with_distances: bool) -> dict[str, dict[str, Any]]:
-    """Returns method -> its numbers, each the mean over the pairs, as ``schedule_table`` takes them, and how many pairs.
+    """Returns method -> its numbers, over its pairs, as ``schedule_table`` takes them, and how many pairs.
 
-    A number that one pair lacks, as intransigence without joint training, is NaN: the mean would be over other pairs.
+    Intransigence is NaN where one pair lacks joint training: its mean would be over other pairs.
     """
     found = {}
     wanted = ("dice", "hd95_mm") if with_distances else ("dice",)
     for trainer, metrics in results(study.scores.table, study.scores.steps, wanted).items():
         folds = metrics["dice"]
-        values = {name: float(np.mean([f[name] for f in folds])) for name in SCHEDULE_NUMBERS}
-        values |= {group: [mean(f[group][-1] for f in folds)] for group in ("old", "all")}
+        values = asdict(pooled(folds))
+        if any(math.isnan(f["intransigence"]) for f in folds):
+            values["intransigence"] = math.nan
         distances = metrics["hd95_mm"] if with_distances else []
         found[short(trainer)] = {
             **values,
-            "hd95_mm": mean(f["all"][-1] for f in distances),
+            "hd95_mm": last_mean(distances, "all") if distances else math.nan,
             "hd95_missing": sum(sum(f["missing"][-1].values()) for f in distances),
             "pairs": len(folds),
         }
@@ -217,7 +217,7 @@ def numbers_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     """
     rows = {method: [{**r, **_lacking(own)} for r in own] for method, own in rows.items()}
     order = sorted(rows, key=lambda method: -mean(r["all"][-1] for r in rows[method]))
-    table = schedule_table({method: rows[method] for method in order})
+    table = schedule_table({method: (_over_all(rows[method]), rows[method]) for method in order})
     columns = {
         "HD95 mm": [_distance(rows[method]) for method in order],
         "pairs": [", ".join(str(r["pairs"]) for r in rows[method]) for method in order],
@@ -226,6 +226,12 @@ def numbers_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     return Table(
         [*table.header, *shown], [[*line, *own] for line, *own in zip(table.body, *shown.values(), strict=True)]
     )
+
+
+def _over_all(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the mean over data sets."""
+    values: dict[str, Any] = {name: mean(r[name] for r in rows) for name in SCHEDULE_NUMBERS}
+    return {**values, **{group: [mean(r[group][-1] for r in rows)] for group in ("old", "all")}}
 
 
 def _lacking(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

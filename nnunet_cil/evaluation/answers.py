@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunet_cil.evaluation.continual import mean
-from nnunet_cil.evaluation.results import JOINT, dice_of, last_mean, lost, short
+from nnunet_cil.evaluation.results import JOINT, dice_of, last_mean, lost, pooled, short
 from nnunet_cil.evaluation.tables import interval_text
 from nnunet_cil.names import markdown_text
 
@@ -102,7 +102,7 @@ def _kept(methods: Methods, steps: Sequence[Sequence[str]]) -> str:
 
     def end(name: str) -> str:
         folds = methods[name]
-        return f"{_number(last_mean(folds, 'old'))}, {_loss(mean(f['forgetting'] for f in folds))}"
+        return f"{_number(last_mean(folds, 'old'))}, {_loss(pooled(folds).forgetting)}"
 
     order = sorted(methods, key=lambda name: -_low(last_mean(methods[name], "old")))
     most, least = order[0], order[-1]
@@ -117,7 +117,7 @@ def _kept(methods: Methods, steps: Sequence[Sequence[str]]) -> str:
 
 
 def _learnt(methods: Methods) -> str:
-    dice = {name: mean(f["new_when_learnt"] for f in folds) for name, folds in methods.items()}
+    dice = {name: pooled(folds).new_when_learnt for name, folds in methods.items()}
     most, *_, least = sorted([*dice, *dice], key=lambda name: -_low(dice[name]))
     if math.isnan(dice[most]):
         return "No scored case shows a new class."

@@ -28,7 +28,7 @@ from nnunet_cil.evaluation.axes import (
 from nnunet_cil.evaluation.continual import mean
 from nnunet_cil.evaluation.difference_chart import difference_chart
 from nnunet_cil.evaluation.figures import plot_text
-from nnunet_cil.evaluation.results import fold_mean, lost, mean_matrix
+from nnunet_cil.evaluation.results import fold_mean, lost, pooled
 from nnunet_cil.evaluation.scores import last_rows, rows_of
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def curves(content: Content, *, narrow: bool = False) -> Figure:
             values = np.array([f[group] for f in method.folds], dtype=np.float64)
             if group == "old":  # there are none at step 0
                 values[:, 0] = math.nan
-            means = np.apply_along_axis(mean, 0, values)
+            means = getattr(pooled(method.folds), group)
             ax.plot(steps + shift, means, label=plot_text(method.name), **method.style)
             for step, low, high in spans(values.T.tolist()):
                 ax.vlines(step + shift, low, high, color=method.style["color"], lw=1)
@@ -128,7 +128,7 @@ def curves(content: Content, *, narrow: bool = False) -> Figure:
 def matrix_maps(content: Content, *, narrow: bool = False) -> Figure:
     """Draws R of each method as a heat map with its numbers; the colours span the methods that are not far behind."""
     methods = methods_of(content)
-    matrices = [mean_matrix(method.folds) for method in methods]
+    matrices = [pooled(method.folds).matrix for method in methods]
     size = len(content["steps"])
     width = max(2.4, 0.7 * size + 0.9)
     columns = min(len(methods), max(1, int((NARROW if narrow else WIDE) / width)))

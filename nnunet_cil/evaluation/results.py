@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from nnunet_cil.evaluation.continual import continual_scores, mean
+from nnunet_cil.evaluation.continual import ContinualScores, continual_scores, mean
 from nnunet_cil.evaluation.scores import METRICS, class_means, num_missing, rows_of
 
 if TYPE_CHECKING:
@@ -94,8 +93,8 @@ def ranked(trainers: Mapping[str, Any]) -> list[str]:
 
 
 def last_mean(folds: Sequence[Mapping[str, Any]], group: str) -> float:
-    """Returns the mean over folds of ``old``, ``new`` or ``all`` after the last step."""
-    return mean(f[group][-1] for f in folds)
+    """Returns ``old``, ``new`` or ``all`` after the last step, over all folds."""
+    return float(getattr(pooled(folds), group)[-1])
 
 
 def dice_of(content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -114,6 +113,15 @@ def fold_mean(folds: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]
     return {name: mean(f["classes"][step][name] for f in folds) for name in folds[0]["classes"][step]}
 
 
-def mean_matrix(folds: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]:
-    """Returns R, mean over folds."""
-    return np.apply_along_axis(mean, 0, np.array([f["matrix"] for f in folds], dtype=np.float64))
+def pooled(folds: Sequence[Mapping[str, Any]]) -> ContinualScores:
+    """Returns the numbers of all folds: each class is averaged over them first, so that one which a fold lacks counts alike.
+
+    Forgetting takes a maximum, and intransigence the fold's joint model: these two are means over folds.
+
+    Args:
+        folds: entries of ``results.json``, one at least.
+    """
+    known = [fold_mean(folds, step) for step in range(len(folds[0]["classes"]))]
+    steps = [[n for n in own if n not in before] for before, own in zip([{}, *known], known, strict=False)]
+    forgetting, intransigence = (mean(f.get(name, math.nan) for f in folds) for name in ("forgetting", "intransigence"))
+    return replace(continual_scores(known, steps), forgetting=forgetting, intransigence=intransigence)

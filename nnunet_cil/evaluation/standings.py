@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nnunet_cil.evaluation.continual import mean
-from nnunet_cil.evaluation.results import JOINT, short
+from nnunet_cil.evaluation.results import JOINT, pooled, short
 from nnunet_cil.evaluation.tables import Table, best_cells, interval_text, number
 
 
 def standings_table(rows: Mapping[str, Sequence[Mapping[str, Any]]], to_best: Sequence[Mapping[str, Any]]) -> Table:
-    """Returns one line a method: the numbers that a reader looks for first, mean over folds.
+    """Returns one line a method: the numbers that a reader looks for first, over all folds.
 
     Args:
-        rows: method -> the numbers of each fold, by the names of ``continual.ContinualScores``; the best first.
+        rows: method -> its entries of ``results.json``, one a fold; the best first.
         to_best: differences of the others to the best.
     """
     behind = {short(d["method"]): d for d in to_best if d["group"] == "all"}
     values, texts = [], []
     for method, folds in rows.items():
-        last = [mean(f[group][-1] for f in folds) for group in ("all", "old")]
-        values.append([*last, *(mean(f[name] for f in folds) for name in ("forgetting", "new_when_learnt"))])
+        own = pooled(folds)
+        values.append([float(own.all[-1]), float(own.old[-1]), own.forgetting, own.new_when_learnt])
         texts.append("" if len(rows) == 1 else _behind_text(behind.get(method)))
     body = [
         [method, number(own[0]), text, *map(number, own[1:])]

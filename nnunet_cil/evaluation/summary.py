@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunet_cil.evaluation.answers import Answer, answers
 from nnunet_cil.evaluation.bootstrap import NUM_REPLICATES
-from nnunet_cil.evaluation.continual import mean
-from nnunet_cil.evaluation.results import dice_of, fold_mean, mean_matrix, ranked, short
+from nnunet_cil.evaluation.results import dice_of, fold_mean, last_mean, pooled, ranked, short
 from nnunet_cil.evaluation.scores import METRICS
 from nnunet_cil.evaluation.standings import standings_table
 from nnunet_cil.evaluation.tables import (
@@ -56,10 +55,12 @@ def latex(content: Mapping[str, Any]) -> str:
     groups = ["old", "new", "all"]
     body = []
     for name, folds in dice_of(content).items():
-        values = [[f["classes"][-1][c] for f in folds] for c in classes] + [[f[g][-1] for f in folds] for g in groups]
-        body.append([name, *map(deviation, values)])
-    last = Table(["method", *classes, *groups], body).latex(f"Dice after the last step of {title(content)}.")
-    return f"{last}\n{schedule_table(dice_of(content)).latex(f'The whole schedule of {title(content)}.')}"
+        last = fold_mean(folds, -1)
+        cells = [deviation(last[c], [f["classes"][-1][c] for f in folds]) for c in classes]
+        cells += [deviation(last_mean(folds, g), [f[g][-1] for f in folds]) for g in groups]
+        body.append([name, *cells])
+    table = Table(["method", *classes, *groups], body).latex(f"Dice after the last step of {title(content)}.")
+    return f"{table}\n{_schedule(content).latex(f'The whole schedule of {title(content)}.')}"
 
 
 def title(content: Mapping[str, Any]) -> str:
@@ -91,7 +92,6 @@ def overview(content: Mapping[str, Any]) -> list[Section]:
     folds = len(next(iter(dice.values())))
     which = f"Mean Dice over the cases ({Path(content['cases']).name}) and {folds} fold{'s' if folds > 1 else ''}."
     per_step = {t: [fold_mean(found, step) for step in range(len(steps))] for t, found in dice.items()}
-    groups = {t: [_group_means(found, step) for step in range(len(steps))] for t, found in dice.items()}
     unit = content.get("distance_unit", "mm")
     distances = [
         [short(t), *(_final(found[metric], metric) for metric in METRICS[1:])]
@@ -103,8 +103,8 @@ def overview(content: Mapping[str, Any]) -> list[Section]:
             _STANDINGS_TEXT + (_BEHIND_TEXT if len(dice) > 1 else ""),
             standings_table(dice, content["differences_to_best"]),
         ),
-        Section("After each step", which, step_table(per_step, steps, groups)),
-        Section("Over the whole schedule", _SCHEDULE_TEXT, schedule_table(dice)),
+        Section("After each step", which, step_table(per_step, steps)),
+        Section("Over the whole schedule", _SCHEDULE_TEXT, _schedule(content)),
         Section(
             "Distances after the last step",
             _DISTANCES_TEXT + ("" if unit == "mm" else _NO_SPACING_TEXT),
@@ -117,6 +117,11 @@ def overview(content: Mapping[str, Any]) -> list[Section]:
     if found := content["differences"]:
         sections.append(Section("Differences", differences_text(found), differences_table(found)))
     return sections
+
+
+def _schedule(content: Mapping[str, Any]) -> Table:
+    """Returns the numbers of the whole schedule."""
+    return schedule_table({method: (asdict(pooled(folds)), folds) for method, folds in dice_of(content).items()})
 
 
 def _best_first(trainers: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,17 +156,11 @@ _SCHEDULE_TEXT = (
 
 
 def matrices(content: Mapping[str, Any]) -> list[Section]:
-    """Returns R of every trainer, mean over folds."""
+    """Returns R of every trainer, over all folds."""
     return [
-        Section(f"R of {t}", "Model after step (row), classes of step (column).", matrix_table(mean_matrix(found)))
+        Section(f"R of {t}", "Model after step (row), classes of step (column).", matrix_table(pooled(found).matrix))
         for t, found in dice_of(content).items()
     ]
-
-
-def _group_means(folds: Sequence[Mapping[str, Any]], step: int) -> tuple[float, float, float]:
-    """Returns old, new and all of the step's model, mean over folds."""
-    old, new, seen = (mean(f[group][step] for f in folds) for group in ("old", "new", "all"))
-    return old, new, seen
 
 
 def differences_text(found: Sequence[Mapping[str, Any]]) -> str:
@@ -201,8 +200,8 @@ def _intervals_text(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _final(folds: Sequence[Mapping[str, Any]], metric: str) -> str:
-    """Returns the last ``all``, averaged over folds; how many class scores of cases were undefined beside it."""
-    value = mean(f["all"][-1] for f in folds)
+    """Returns the last ``all``, over all folds; how many class scores of cases were undefined beside it."""
+    value = last_mean(folds, "all")
     missing = sum(sum(f["missing"][-1].values()) for f in folds)
     text = "" if math.isnan(value) else f"{value:.3f}" if metric == "nsd" else f"{value:.2f}"
     return f"{text} ({missing} missing)" if missing else text

@@ -84,7 +84,6 @@ def group_means(scores: Scores, old: Sequence[str], new: Sequence[str]) -> Group
 def step_table(
     rows: Mapping[str, Sequence[Scores]],
     steps: Sequence[Sequence[str]],
-    groups: Mapping[str, Sequence[Groups]] | None = None,
 ) -> Table:
     """Returns one line a method and step; blank where a class is not learnt yet.
 
@@ -93,7 +92,6 @@ def step_table(
     Args:
         rows: method -> scores after each step.
         steps: the classes of each step.
-        groups: method -> the values of each step for old, new and all; default: the means over the classes of ``rows``.
     """
     classes = [name for names in steps for name in names]
     header = ["step", "method", *classes, "old", "new", "all"]
@@ -104,7 +102,7 @@ def step_table(
         values = {
             method: [
                 *(per_step[index].get(name, math.nan) for name in classes),
-                *(groups[method][index] if groups else group_means(per_step[index], old, steps[index])),
+                *group_means(per_step[index], old, steps[index]),
             ]
             for method, per_step in rows.items()
         }
@@ -144,18 +142,19 @@ SCHEDULE_NUMBERS = {
 }
 
 
-def schedule_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
-    """Returns one line a method; mean over the folds, and smallest to largest where there are several.
+def schedule_table(rows: Mapping[str, tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> Table:
+    """Returns one line a method; over all folds, and smallest to largest where there are several.
 
     Args:
-        rows: method -> the numbers of each fold, by the names of ``continual.ContinualScores``.
+        rows: method -> its numbers over all folds, then those of each fold, by the names of ``continual.ContinualScores``.
     """
     groups = ["old", "all"]
     header = ["method", *(f"{g} (last step)" for g in groups), *SCHEDULE_NUMBERS.values()]
     body = []
-    for method, folds in rows.items():
-        columns = [[f[g][-1] for f in folds] for g in groups] + [[f[n] for f in folds] for n in SCHEDULE_NUMBERS]
-        body.append([method, *map(spread, columns)])
+    for method, (own, folds) in rows.items():
+        cells = [spread(own[g][-1], [f[g][-1] for f in folds]) for g in groups]
+        cells += [spread(own[n], [f.get(n, math.nan) for f in folds]) for n in SCHEDULE_NUMBERS]
+        body.append([method, *cells])
     return Table(header, body)
 
 
@@ -209,17 +208,17 @@ def matrix_table(matrix: npt.NDArray[np.float64]) -> Table:
     return Table(header, [[f"step {i}", *map(number, row)] for i, row in enumerate(matrix.tolist())])
 
 
-def spread(values: Sequence[float]) -> str:
-    """Returns the mean over folds, and smallest to largest where there are several; blank where it is NaN in all."""
-    known = [value for value in values if not math.isnan(value)]
-    text = number(mean(known))
+def spread(value: float, values: Sequence[float]) -> str:
+    """Returns what all folds have, and the smallest to largest of them where there are several; blank where it is NaN."""
+    known = [own for own in values if not math.isnan(own)]
+    text = number(value)
     return f"{text} ({min(known):.3f} to {max(known):.3f})" if len(known) > 1 else text
 
 
-def deviation(values: Sequence[float]) -> str:
-    """Returns the mean over folds, and standard deviation where there are several; blank where it is NaN in all."""
-    known = [value for value in values if not math.isnan(value)]
-    text = number(mean(known))
+def deviation(value: float, values: Sequence[float]) -> str:
+    """Returns what all folds have, and their standard deviation where there are several; blank where it is NaN."""
+    known = [own for own in values if not math.isnan(own)]
+    text = number(value)
     return f"{text} ± {statistics.stdev(known):.3f}" if len(known) > 1 else text
 
 

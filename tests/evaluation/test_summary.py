@@ -8,7 +8,7 @@ import pytest
 
 from nnunet_cil.evaluation.charts import class_dots, curves
 from nnunet_cil.evaluation.differences import evaluated_differences
-from nnunet_cil.evaluation.results import lost, mean_matrix, results
+from nnunet_cil.evaluation.results import last_mean, lost, pooled, ranked, results
 from nnunet_cil.evaluation.scores import METRICS, distance_unit, score_table
 from nnunet_cil.evaluation.summary import differences_text, latex, overview, summary
 from nnunet_cil.evaluation.tables import SCHEDULE_NUMBERS, costs_table
@@ -28,15 +28,31 @@ def test_a_class_that_one_fold_lacks_is_the_mean_of_the_others():
     for fold in folds:
         fold["missing"] = [{"a": 0, "b": 0}]
     standings, steps, schedule, *_ = overview(content)
-    assert standings.table.body == [["PGCD", "0.650", "", "", "", ""]]
-    assert steps.table.body[0][2:] == ["0.700", "0.400", "", "0.650", "0.650"]
+    assert standings.table.body == [["PGCD", "0.550", "", "", "", ""]]
+    assert steps.table.body[0][2:] == ["0.700", "0.400", "", "0.550", "0.550"]
     assert schedule.table.header[1:4] == ["old (last step)", "all (last step)", "new (when learnt)"]
-    assert schedule.table.body[0][1:4] == ["", "0.650 (0.500 to 0.800)", ""]
-    assert np.array_equal(mean_matrix(folds), [[0.65]])
+    assert schedule.table.body[0][1:4] == ["", "0.550 (0.500 to 0.800)", ""]
+    assert np.allclose(pooled(folds).matrix, [[0.55]])
     steps = [[{"a": nan}, {"a": 0.5}, {"a": 0.25}], [{"a": 0.5}, {"a": nan}, {"a": 0.5}]]
     assert [lost(per_step, "a") for per_step in steps] == [0.25, 0]
     for chart in (curves, class_dots):
         assert chart({**content, "steps": [["a", "b"]]}).axes
+
+
+def test_the_order_of_methods_is_that_of_their_differences_where_a_fold_lacks_a_class():
+    dice = {"A": {(0, "a"): 0.9, (1, "a"): 0.9, (1, "b"): 0.2}, "B": {(0, "a"): 0.8, (1, "a"): 0.8, (1, "b"): 0.35}}
+    rows = [
+        {"trainer": f"nnUNetTrainer{name}", "step": 0, "fold": fold, "case": f"{fold}{case}", "class": c, "dice": value}
+        for name, values in dice.items()
+        for (fold, c), value in values.items()
+        for case in range(2)
+    ]
+    table, steps = score_table(rows), [["a", "b"]]
+    found = results(table, steps, ["dice"])
+    a, b = (last_mean(found[f"nnUNetTrainer{name}"]["dice"], "all") for name in "AB")
+    (all_classes,) = [d for d in evaluated_differences(table, steps) if d.group == "all"]
+    assert ranked(found) == ["nnUNetTrainerB", "nnUNetTrainerA"]
+    assert (a, b, a - b) == pytest.approx((0.55, 0.575, all_classes.difference))
 
 
 def test_names_of_any_kind_are_escaped_in_summary_and_latex():
