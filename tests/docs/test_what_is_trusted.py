@@ -25,6 +25,7 @@ from nnunet_cil.locks import Lock
 from nnunet_cil.model_card import model_card
 from nnunet_cil.owners import current_owner
 from nnunet_cil.schedule import load_schedule
+from nnunet_cil.workflows.compare.compare import CompareOptions, compare
 from nnunet_cil.workflows.models.export import export
 from nnunet_cil.workflows.models.info import describe
 from nnunet_cil.workflows.models.trained_model import read_model
@@ -38,7 +39,9 @@ TESTS = {
         "test_nnunet_calls_what_plans_name",
         "test_nnunet_reads_checkpoints_as_pickles",
     ],
-    "`nnunet_cil info`, `extend` and `export` run none.": ["test_no_command_for_models_runs_code_of_a_checkpoint"],
+    "`nnunet_cil info`, `extend`, `export` and `compare` run none.": [
+        "test_no_command_for_models_runs_code_of_a_checkpoint"
+    ],
     "| checkpoint of the previous step, or for": [
         "test_no_command_for_models_runs_code_of_a_checkpoint",
         f"{STATE}::test_checkpoint_that_carries_code",
@@ -46,7 +49,7 @@ TESTS = {
     ],
     "| checkpoint resumed with `--c` |": ["test_a_checkpoint_is_checked_before_nnunet_resumes_it"],
     "| checkpoint for `nnUNetv2_predict`": ["test_nnunet_reads_checkpoints_as_pickles"],
-    "| `plans.json` of a model, by `extend` and `export` |": [
+    "| `plans.json` of a model, by `extend`, `export` and `compare` |": [
         "host/test_networks.py::test_any_other_name_is_refused_without_being_imported",
         "host/test_networks.py::test_a_package_of_the_user_is_imported_only_when_it_is_trusted",
         f"{MODELS}/test_foreign_models.py::test_plans_that_name_or_build_something_else_are_refused",
@@ -157,7 +160,11 @@ def test_no_command_for_models_runs_code_of_a_checkpoint(tmp_path, place):
         (model / f"{name}.json").write_text(json.dumps(described))
     content = {"network_weights": {}, "init_args": {}, place: {"deep": [Canary(tmp_path / "ran")]}}
     torch.save(content, model / "fold_0/checkpoint_final.pth")
-    for call in (describe, read_model, lambda folder: export(folder, tmp_path / "out")):
+
+    def compare_with_itself(folder):
+        compare(CompareOptions(model_a=folder, model_b=folder, output=tmp_path / "out"))
+
+    for call in (describe, read_model, lambda folder: export(folder, tmp_path / "out"), compare_with_itself):
         with pytest.raises(CILError, match="would run code from the file"):
             call(model)
     assert not (tmp_path / "ran").exists()

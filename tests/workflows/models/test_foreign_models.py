@@ -12,6 +12,7 @@ from toy_records import RECORD
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.networks import plain_network
 from nnunet_cil.host.reading.readers import dataset_reader, named_reader
+from nnunet_cil.workflows.compare.compare import CompareOptions, compare
 from nnunet_cil.workflows.models.export import export
 from nnunet_cil.workflows.models.info import describe
 from nnunet_cil.workflows.models.trained_model import read_model
@@ -48,6 +49,7 @@ def refuse(tmp_path, model, message, *, also_info=False):
     before = sorted(tmp_path.rglob("*"))
     calls = [lambda: export(model, tmp_path / "o"), lambda: export(model, tmp_path / "o", zipped=True)]
     calls += [lambda: read_model(model), *([lambda: describe(model)] if also_info else [])]
+    calls += [lambda: compare(CompareOptions(model_a=model, model_b=model, output=tmp_path / "o"))]
     for call in calls:
         with pytest.raises(CILError, match=message):
             call()
