@@ -116,7 +116,7 @@ def add_npz(parser: argparse._ActionsContainer) -> None:
     )
 
 
-COMPARED_TRAINERS = "trainers; the first is compared with the others"
+COMPARED_TRAINERS = "trainers; the first is compared with each other one, above all with the second"
 
 WHICH_CASES = (
     "Without -i and -l, the cases are imagesTs with labelsTs of the raw data set, or else the fold's validation cases. With "

@@ -109,8 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="nnunet_cil",
         description="Teach an nnU-Net v2 model new organs, step by step, from data that labels only the new ones.",
-        epilog="Steps are trained and predicted with nnU-Net's own commands: nnUNetv2_train ... -tr nnUNetTrainerPGCD -p PLANS, "
-        "where PLANS are those that plan or extend wrote. Every command explains itself with -h.",
+        epilog="A step is one training that adds classes; a schedule, a JSON file, says which step learns which classes. Steps "
+        "are trained and predicted with nnU-Net's own commands: nnUNetv2_train ... -tr nnUNetTrainerPGCD -p PLANS, where PLANS "
+        "are those that plan or extend wrote. Every command explains itself with -h.",
     )
     parser.add_argument("--version", action="version", version=f"nnunet_cil {__version__}")
     parser.set_defaults(resumes=False)  # a command says so whose second call goes on where the first stopped

@@ -111,7 +111,12 @@ def _folders(
         parser.add_argument("-ref", dest="references", type=Path, required=True)
         parser.add_argument("-plans_json", dest="plans", type=Path)
         parser.add_argument("-dataset_json", dest="dataset_json", type=Path)
-    parser.add_argument("-labels_json", dest="labels_json", type=Path)
+    parser.add_argument(
+        "-labels_json",
+        dest="labels_json",
+        type=Path,
+        help="ours, not nnU-Net's: the dataset.json of the references (default: the step's data set)",
+    )
     own, others = parser.parse_known_args(arguments)
     folders = ComparedFolders(
         predictions=own.predictions,

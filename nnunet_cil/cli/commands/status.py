@@ -12,8 +12,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "status",
         help="show which steps of a schedule are trained, running, interrupted or missing",
-        description="Prints a line for each model: its state (where and since when it runs, as its lock says), and its mean Dice "
-        "on the fold's validation cases.",
+        description="Prints a line for each model: its state (such as finished, running where and since when, interrupted, or "
+        "missing), and its mean Dice on the fold's validation cases.",
     )
     add_schedule_arguments(parser)
     return parser
