@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from nnunet_cil.errors import CILError
@@ -119,7 +120,7 @@ class StepPlan:
         """Returns the target classes that a case's labels show, in channel order."""
         return tuple(name for name in self.target_classes if name in self.labelled.get(case, self.target_classes))
 
-    @property
+    @cached_property
     def differs_by_case(self) -> bool:
         """The labels of some case do not show every target class."""
         return any(self.target_classes_in(case) != self.target_classes for case in self.labelled)
@@ -144,7 +145,7 @@ class StepPlan:
         """K+N, what the model puts out."""
         return self.num_old_channels + len(self.new_classes)
 
-    @property
+    @cached_property
     def channels(self) -> dict[str, int]:
         """Foreground class -> its channel in the model's output."""
         if self.has_regions:
@@ -152,7 +153,7 @@ class StepPlan:
             return {name: channel for channel, name in enumerate(names)}
         return {name: numbers_in(self.labels[name])[0] for name in self.seen_classes}
 
-    @property
+    @cached_property
     def model_classes(self) -> tuple[str, ...]:
         """The seen classes in the order of the model's channels."""
         return tuple(sorted(self.seen_classes, key=self.channels.__getitem__))
@@ -167,7 +168,7 @@ class StepPlan:
         """The old classes in the order of the teacher's channels."""
         return tuple(name for name in self.model_classes if name in self.old_classes)
 
-    @property
+    @cached_property
     def channel_order(self) -> tuple[int, ...]:
         """The channels of the model's output, those of the teacher first, in its order; then the new ones.
 
@@ -178,7 +179,7 @@ class StepPlan:
         new = self.new_classes
         return tuple(c for is_new in (False, True) for name, c in self.channels.items() if (name in new) == is_new)
 
-    @property
+    @cached_property
     def positions(self) -> dict[str, int]:
         """Foreground class -> its place in ``channel_order``."""
         return {name: self.channel_order.index(channel) for name, channel in self.channels.items()}
