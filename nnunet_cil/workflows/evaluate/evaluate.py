@@ -243,6 +243,8 @@ def evaluated(experiment: Experiment, options: EvaluationOptions) -> Evaluation 
     models = planned.model_folds()
     if known.get("steps") != [list(step.classes) for step in experiment.schedule.steps]:
         return None
+    if list(known.get("trainers", {})) != list(experiment.trainers):  # the first is compared with the others
+        return None
     if known.get("tolerance_mm") != options.tolerance_mm:
         return None
     if known.get("cases") != describe_cases(experiment, options) or not all(m.checkpoint.is_file() for m in models):

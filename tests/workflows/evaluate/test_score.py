@@ -59,6 +59,23 @@ def test_other_true_labels_are_scored_anew(trained, tmp_path):
     assert scores(labels) == second
 
 
+def test_another_order_of_trainers_is_another_comparison(trained):
+    root, schedule, _ = trained
+    for model in list((root / "results" / DATASET).glob(f"{PGCD}__*")):
+        shutil.copytree(model, model.with_name(model.name.replace(PGCD, "nnUNetTrainerMiB")))
+    experiment = Experiment(
+        **{"dataset": DATASET, "configuration": "3d_fullres", "folds": (0,), "schedule_name": schedule},
+        trainers=(PGCD, "nnUNetTrainerMiB"),
+    )
+    turned = replace(experiment, trainers=experiment.trainers[::-1])
+    options = EvaluationOptions(device="cpu")
+    for asked, other in ((experiment, turned), (turned, experiment)):
+        found = whole.evaluate(asked, options)
+        (found.folder / "report.html").touch()
+        assert whole.evaluated(asked, options) is not None
+        assert whole.evaluated(other, options) is None
+
+
 def test_damaged_scores_are_scored_anew(trained, tmp_path):
     _, schedule, calls = trained
     found = run(schedule)
