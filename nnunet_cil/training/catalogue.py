@@ -84,45 +84,36 @@ def check_data(trainer: type[nnUNetTrainerCIL], step: StepPlan, dataset: str) ->
         CILError: with the trainers that can, or the reason.
     """
     where = f"step {step.step} of {step.schedule}"
-    if step.has_regions:
-        _check_regions(trainer, step, where)
-    is_partial = step.differs_by_case or (trainer.needs_old_data and step.labelled)
-    if is_partial and not trainer.reads_partial_labels:
-        raise CILError(
-            f"{trainer.__name__} takes label 0 for background, but the labels of {where} don't show the same "
-            "classes in every case. Use nnUNetTrainerPGCD or nnUNetTrainerMiB."
-        )
-    if step.refined and not (trainer.refines or trainer.reads_partial_labels):
-        raise CILError(
-            f"{trainer.__name__} does not learn from labels of old classes, but {where} refines "
-            f"{', '.join(step.refined)}. Use nnUNetTrainerPGCD, nnUNetTrainerMiB or nnUNetTrainerPseudoLabel."
-        )
-    if trainer.needs_new_classes and not step.new_classes:
-        raise CILError(
-            f"{trainer.__name__} would keep nothing of {where}, which has no new class. Use nnUNetTrainerPGCD, "
-            "nnUNetTrainerMiB or nnUNetTrainerPseudoLabel."
-        )
-    elsewhere = step.previous is not None and (step.previous.dataset != dataset or step.previous.folder is not None)
-    if trainer.needs_old_data and (elsewhere or step.evaluated_classes != step.seen_classes):
-        raise CILError(
-            f"{trainer.__name__} needs the data of the earlier steps, but {where} is learnt on {dataset} "
-            "alone, with the labels of it. Use another trainer."
-        )
-
-
-def _check_regions(trainer: type[nnUNetTrainerCIL], step: StepPlan, where: str) -> None:
-    """Refuses a trainer or an option that needs the background, which a model of regions does not have."""
-    if trainer.needs_background:
-        raise CILError(
-            f"{trainer.__name__} {trainer.needs_background}, but {where} has regions, without a channel for it. Use "
-            "nnUNetTrainerPGCD or nnUNetTrainerLwF."
-        )
     start = step.hyperparameters.get("new_class_start", "fresh")
-    if start != "fresh":
+    if step.has_regions and start != "fresh":
         raise CILError(
             f"{where} sets new_class_start to {start!r}, a start from the background, which a model of regions does not have. "
             "Remove it: new regions start as nnU-Net's fresh layer."
         )
+    if reason := _unsuited(trainer, step, dataset):
+        others = [n for n in _ADVISED if n != trainer.__name__ and not _unsuited(trainer_class(n), step, dataset)]
+        raise CILError(f"{trainer.__name__} {reason}. Use {' or '.join(others) or 'another trainer'}.")
+
+
+_ADVISED = ("nnUNetTrainerPGCD", "nnUNetTrainerMiB", "nnUNetTrainerPseudoLabel", "nnUNetTrainerLwF")
+
+
+def _unsuited(trainer: type[nnUNetTrainerCIL], step: StepPlan, dataset: str) -> str | None:
+    """Says why a trainer cannot learn a step; None where it can."""
+    where = f"step {step.step} of {step.schedule}"
+    if step.has_regions and trainer.needs_background:
+        return f"{trainer.needs_background}, but {where} has regions, without a channel for it"
+    is_partial = step.differs_by_case or (trainer.needs_old_data and step.labelled)
+    if is_partial and not trainer.reads_partial_labels:
+        return f"takes label 0 for background, but the labels of {where} don't show the same classes in every case"
+    if step.refined and not (trainer.refines or trainer.reads_partial_labels):
+        return f"does not learn from labels of old classes, but {where} refines {', '.join(step.refined)}"
+    if trainer.needs_new_classes and not step.new_classes:
+        return f"would keep nothing of {where}, which has no new class"
+    elsewhere = step.previous is not None and (step.previous.dataset != dataset or step.previous.folder is not None)
+    if trainer.needs_old_data and (elsewhere or step.evaluated_classes != step.seen_classes):
+        return f"needs the data of the earlier steps, but {where} is learnt on {dataset} alone, with the labels of it"
+    return None
 
 
 def check_lineage(trainer: type[nnUNetTrainerCIL], lineage: Sequence[StepRecord], dataset: str) -> None:
