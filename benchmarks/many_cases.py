@@ -72,7 +72,7 @@ def write_models(root: Path) -> None:
     """Writes models that look trained, and predictions of the test cases: what the references show of the model's classes."""
     from nnunet_cil.case_hashes import CaseHashes
     from nnunet_cil.content import file_sha256
-    from nnunet_cil.workflows.evaluate.predict import _source
+    from nnunet_cil.workflows.evaluate.predict import source_of
 
     raw, results = root / "raw" / synthetic.DATASET, root / "results" / synthetic.DATASET
     evaluation = results / "evaluation" / f"{synthetic.PLANS}_{synthetic.SCHEDULE}__3d_fullres"
@@ -95,7 +95,7 @@ def write_models(root: Path) -> None:
         for file in (raw / "labelsTs").iterdir():
             header, voxels = file.read_bytes()[: -(SIDE**3)], np.frombuffer(file.read_bytes()[-(SIDE**3) :], np.uint8)
             (folder / file.name).write_bytes(header + (voxels * (voxels <= len(lineage))).tobytes())
-        _source(previous, raw / "imagesTs").write(folder, sorted(folder.iterdir()))
+        source_of(previous, raw / "imagesTs").write(folder, sorted(folder.iterdir()))
 
 
 def timed(root: Path, command: str, profile: Path | None) -> dict[str, float]:
