@@ -68,11 +68,11 @@ def most_probable_classes(logits: Tensor, labelled: Collection[int], stray_free:
     """Returns a teacher's segmentation, (*spatial) int16, without classes that the labels show; strays get the next class."""
     if decided := [c for c in labelled if c < len(logits)]:
         logits = logits.index_fill(0, torch.tensor(decided, device=logits.device), -torch.inf)
-    classes = logits.argmax(0).to(torch.int16)
+    classes = logits.max(0).indices.to(torch.int16)  # on a CPU several times faster than argmax
     if stray_free:
         strays = torch.from_numpy(stray_regions(classes.cpu().numpy(), stray_free)).to(logits.device)
         others = logits[:, strays].scatter(0, classes[strays][None].long(), -torch.inf)
-        classes[strays] = others.argmax(0).to(torch.int16)
+        classes[strays] = others.max(0).indices.to(torch.int16)
     return classes
 
 
