@@ -8,13 +8,18 @@ class CILError(Exception):
     """Bad input: a schedule, plans file, data set, checkpoint or setting that cannot work."""
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Returns the nearest known spelling; None where all are far."""
+    lowered = {k.lower(): k for k in known}
+    close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    return lowered[close[0]] if close else None
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns ' (did you mean 'x'?)' for the nearest known spelling, else ' (known: ...)'."""
     known = list(known)
-    lowered = {k.lower(): k for k in known}
-    close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
-    if close:
-        return f" (did you mean {lowered[close[0]]!r}?)"
+    if (meant := nearest(name, known)) is not None:
+        return f" (did you mean {meant!r}?)"
     return f" (known: {', '.join(map(repr, known))})" if known else ""
 
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
-from nnunet_cil.errors import CILError, did_you_mean
+from nnunet_cil.errors import CILError, did_you_mean, nearest
 from nnunet_cil.files import shortened
 from nnunet_cil.limits import MAX_COUNT, MAX_WEIGHT, is_number
 
@@ -35,10 +35,6 @@ class Hyperparameter(Generic[Value]):
     options: tuple[str, ...] = ()
     is_settable: bool = True
 
-    @overload
-    def __get__(self, trainer: None, owner: type) -> Value: ...
-    @overload
-    def __get__(self, trainer: object, owner: type) -> Value: ...
     def __get__(self, trainer: object | None, owner: type) -> Value:
         """Returns the default, for as long as no value is set on the trainer."""
         return self.default
@@ -48,8 +44,8 @@ class Hyperparameter(Generic[Value]):
         if self.options:
             if value in self.options:
                 return None
-            nearest = did_you_mean(value, self.options) if isinstance(value, str) else ""
-            return f"one of {', '.join(map(repr, self.options))}{nearest if 'mean' in nearest else ''}"
+            meant = nearest(value, self.options) if isinstance(value, str) else None
+            return f"one of {', '.join(map(repr, self.options))}{f' (did you mean {meant!r}?)' if meant else ''}"
         if isinstance(self.default, bool):
             return None if isinstance(value, (bool, int, float)) and value in (0, 1) else "true or false"
         kind = type(self.default)
