@@ -151,13 +151,15 @@ def chosen_parts(cases: Mapping[str, Sequence[str]], available: Collection[str])
         available: the cases of the download.
 
     Raises:
-        CILError: ``cases`` looks otherwise, or names a case that is not there.
+        CILError: ``cases`` looks otherwise, or names a case that is not there, or one for both.
     """
     are_lists = all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in cases.values())
     if not set(cases) <= {"train", "test"} or not are_lists:
         raise CILError(f'Chosen cases look like {{"train": ["{min(available)}"], "test": ["{max(available)}"]}}.')
-    parts: dict[str, Part] = {name: "train" for name in cases.get("train", [])}
-    parts |= {name: "test" for name in cases.get("test", [])}
+    train, test = cases.get("train", []), cases.get("test", [])
+    if both := [name for name in train if name in test]:
+        raise CILError(f"The case {both[0]!r} is chosen for training and for test. Remove it from one of the two.")
+    parts: dict[str, Part] = {**dict.fromkeys(train, "train"), **dict.fromkeys(test, "test")}
     missing = [name for name in parts if name not in available]
     if missing:
         raise CILError(f"{len(missing)} of the wanted cases are not in the source, the first is {missing[0]!r}.")

@@ -39,6 +39,8 @@ def test_msd_sets_chosen_cases_aside(raw, source):
     assert content["numTraining"] == 1
     with pytest.raises(CILError, match="1 of the wanted cases are not in the source, the first is 'hippocampus_002'"):
         converted("msd", source, cases={"train": ["hippocampus_002"]})
+    with pytest.raises(CILError, match="The case 'hippocampus_003' is chosen for training and for test"):
+        converted("msd", source, cases={"train": ["hippocampus_003"], "test": ["hippocampus_001", "hippocampus_003"]})
 
 
 def test_msd_as_the_tar_that_is_downloaded(raw, source, tmp_path):
