@@ -13,6 +13,7 @@ from nnunet_cil.evaluation.bootstrap import Interval, Sample, difference_interva
 from nnunet_cil.evaluation.compared_cases import change_table
 from nnunet_cil.evaluation.comparison import BACKGROUND
 from nnunet_cil.evaluation.continual import mean
+from nnunet_cil.evaluation.scores import distance_unit
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -38,13 +39,7 @@ def comparison_summary(records: Sequence[Record], threshold: float | None = None
         NothingToCompare: neither model finds a shared class in any case.
     """
     table = change_table(records)
-    units = {str(record["unit"]) for record in records}
-    if len(units) > 1:
-        unknown = [str(record["case"]) for record in records if record["unit"] == "voxels"]
-        raise CILError(
-            f"{len(unknown)} of {len(records)} cases have no spacing ({', '.join(unknown[:3])}), so that distances have no mean. "
-            "Write the missing JSON files with their spacing beside the images."
-        )
+    unit = distance_unit({record["case"]: record["unit"] for record in records})
     classes = [_class_summary(str(name), rows) for name, rows in table.groupby("class", sort=False)]
     shared = [c for c in classes if c["is_shared"]]
     measured = sorted((c for c in shared if not math.isnan(c["dice"])), key=lambda c: c["dice"])
@@ -56,7 +51,7 @@ def comparison_summary(records: Sequence[Record], threshold: float | None = None
     gone = [c["class"] for c in classes if math.isnan(c["num_voxels_b"])]
     return {
         "num_cases": len(records),
-        "distance_unit": units.pop(),
+        "distance_unit": unit,
         "mean_dice": mean(c["dice"] for c in measured),
         "fail_below": threshold,
         "unknown_to_b": gone,

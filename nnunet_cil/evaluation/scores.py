@@ -10,7 +10,7 @@ from typing import Any
 import pandas
 from pandas import DataFrame
 
-from nnunet_cil.errors import CILError
+from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.evaluation.continual import mean
 from nnunet_cil.evaluation.segmentation import ClassScores, Unit
 from nnunet_cil.files import moved_into_place
@@ -30,17 +30,19 @@ def write_csv(file: Path, table: DataFrame) -> None:
         table.to_csv(temporary, index=False, na_rep="nan", lineterminator="\r\n", encoding="utf-8")
 
 
-def distance_unit(table: DataFrame) -> Unit:
-    """Returns the unit of all distances of a table: mm, or voxels where the files say no spacing.
+def distance_unit(units: Mapping[str, str]) -> Unit:
+    """Returns the unit of all distances: mm, or voxels where the files say no spacing.
+
+    Args:
+        units: case -> the unit of its distances.
 
     Raises:
         CILError: some are in mm and some in voxels, so that they have no mean.
     """
-    of_case = dict(zip(table["case"], table["unit"], strict=True))
-    unknown = [case for case, unit in of_case.items() if unit == "voxels"]
-    if unknown and len(unknown) < len(of_case):
+    unknown = [case for case, unit in units.items() if unit == "voxels"]
+    if unknown and len(unknown) < len(units):
         raise CILError(
-            f"{len(unknown)} of {len(of_case)} cases have no spacing ({', '.join(unknown[:3])}), so that their distances are no "
+            f"{len(unknown)} of {len(units)} cases have no spacing ({few_names(unknown)}), so that their distances are no "
             "millimetres as the others'. Write the missing JSON files with their spacing beside the images."
         )
     return "voxels" if unknown else "mm"

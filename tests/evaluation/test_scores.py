@@ -73,11 +73,11 @@ def test_the_file_has_every_digit_and_says_nan(table, tmp_path):
 
 
 def test_millimetres_and_voxels_have_no_mean():
-    def table_of(*units):
-        return score_table([{**row(A, 0, f"c{i}", "liver", 0.5), "unit": u} for i, u in enumerate(units)])
+    def units_of(*units):
+        return {f"c{i}": unit for i, unit in enumerate(units)}
 
-    assert distance_unit(table_of("mm", "mm")) == "mm"
-    assert distance_unit(table_of("voxels", "voxels")) == "voxels"
-    assert distance_unit(score_table([])) == "mm"
-    with pytest.raises(CILError, match=r"2 of 3 cases have no spacing \(c0, c2\).* Write the missing JSON files"):
-        distance_unit(table_of("voxels", "mm", "voxels"))
+    assert distance_unit(units_of("mm", "mm")) == "mm"
+    assert distance_unit(units_of("voxels", "voxels")) == "voxels"
+    assert distance_unit({}) == "mm"
+    with pytest.raises(CILError, match=r"2 of 3 cases have no spacing \('c0', 'c2'\).* Write the missing JSON files"):
+        distance_unit(units_of("voxels", "mm", "voxels"))

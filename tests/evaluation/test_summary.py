@@ -9,7 +9,7 @@ import pytest
 from nnunet_cil.evaluation.charts import class_dots, curves
 from nnunet_cil.evaluation.differences import evaluated_differences
 from nnunet_cil.evaluation.results import last_mean, lost, pooled, ranked, results
-from nnunet_cil.evaluation.scores import METRICS, distance_unit, score_table
+from nnunet_cil.evaluation.scores import METRICS, score_table
 from nnunet_cil.evaluation.summary import differences_text, latex, overview, summary
 from nnunet_cil.evaluation.tables import SCHEDULE_NUMBERS, costs_table
 
@@ -134,7 +134,7 @@ def test_distances_have_their_unit(unit):
     scores = score_table([{**row, "hd95_mm": 1.0, "asd_mm": 0.5, "nsd": 0.5, "unit": unit}])
     content = {
         **{"steps": [["liver"]], "cases": "validation", "tolerance_mm": 1.5, "costs": {}, **NOTHING_COMPARED},
-        **{"trainers": results(scores, [["liver"]]), "distance_unit": distance_unit(scores)},
+        **{"trainers": results(scores, [["liver"]]), "distance_unit": unit},
     }
     distances = overview(content)[3]
     assert distances.table.header[1:] == [f"HD95 {unit}", f"ASD {unit}", f"NSD at 1.5 {unit}"]

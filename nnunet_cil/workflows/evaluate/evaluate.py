@@ -181,7 +181,7 @@ def _content(
         "steps": [list(classes) for classes in steps],
         "cases": describe_cases(experiment, options),
         "tolerance_mm": options.tolerance_mm,
-        "distance_unit": distance_unit(table),
+        "distance_unit": distance_unit(dict(zip(table["case"], table["unit"], strict=True))),
         "checkpoints_sha256": {_key(model): digest for model, digest in digests.items()},
         "labels_sha256": references_sha256(experiment, options),
         "versions": versions(),
