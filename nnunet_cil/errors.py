@@ -31,3 +31,8 @@ def few_names(names: Sequence[str]) -> str:
     """Returns names for a message: the first few, and how many more there are."""
     more = len(names) - _MOST_NAMED
     return ", ".join(map(repr, names[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Returns a number with its noun: ``1 case``, ``2 cases``."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"

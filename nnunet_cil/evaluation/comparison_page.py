@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nnunet_cil.errors import counted
 from nnunet_cil.evaluation.answers import Answer
 from nnunet_cil.evaluation.bootstrap import FEW, NUM_REPLICATES
 from nnunet_cil.evaluation.comparison import FAR_MM
@@ -52,8 +53,8 @@ def answers(content: Mapping[str, Any]) -> list[Answer]:
     shared = [c for c in content["classes"] if c["is_shared"] and not math.isnan(c["dice"])]
     lowest = shared[0]
     agreement = (
-        f"Mean Dice of the two: {content['mean_dice']:.3f} ({_counted(len(shared), 'class', 'classes')} of both, "
-        f"{_counted(content['num_cases'], 'case')}). Least in {lowest['class']}: {lowest['dice']:.3f} in the mean, "
+        f"Mean Dice of the two: {content['mean_dice']:.3f} ({counted(len(shared), 'class', 'classes')} of both, "
+        f"{counted(content['num_cases'], 'case')}). Least in {lowest['class']}: {lowest['dice']:.3f} in the mean, "
         f"{lowest['lowest_dice']:.3f} in {lowest['lowest_case']}."
     )
     if content["in_no_case"]:
@@ -72,9 +73,7 @@ def answers(content: Mapping[str, Any]) -> list[Answer]:
 
 def _to_look_at(findings: Sequence[Mapping[str, Any]]) -> str:
     cases = {kind: {f["case"] for f in findings if f["kind"] == kind} for kind in _TO_LOOK_AT}
-    told = [
-        f"{_counted(len(cases[kind]), 'case')} in which {what}" for kind, what in _TO_LOOK_AT.items() if cases[kind]
-    ]
+    told = [f"{counted(len(cases[kind]), 'case')} in which {what}" for kind, what in _TO_LOOK_AT.items() if cases[kind]]
     if not told:
         return "At nothing: no class appears, vanishes or changes places with another one in any case."
     return f"{'; '.join(told)}."
@@ -218,7 +217,3 @@ def _volume(volume_ml: float, num_voxels: float) -> str:
 
 def _ml(volume_ml: float) -> str:
     return "" if math.isnan(volume_ml) else f"{volume_ml:.1f} ml" if volume_ml >= 1 else f"{volume_ml:.3f} ml"
-
-
-def _counted(count: int, noun: str, plural: str = "") -> str:
-    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_cil.errors import CILError
+from nnunet_cil.errors import CILError, counted, few_names
 from nnunet_cil.host.reading.grids import NEGLIGIBLE_VOXELS, TOLERANCE_VOXELS, Grid, distance_in_voxels
 from nnunet_cil.host.reading.images import has_colours, read_grid, read_images
 from nnunet_cil.host.reading.readers import OVERWRITE
@@ -17,9 +17,6 @@ from nnunet_cil.host.reading.spacings import TIFF, agreed_spacing, has_spacing_b
 
 MAX_SKEW_DEGREES = 1.0
 """Axes that are farther from right angles than this are told of: nnU-Net takes them as perpendicular."""
-
-_MOST_NAMED = 3
-"""The number of cases that a sentence names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +117,7 @@ def _image_grid(files: Sequence[Path], reader: Any, num_channels: int) -> tuple[
         return image.grid, ""
     is_tiff = files[0].name.lower().endswith(TIFF)
     return image.grid, (
-        f"{files[0]} has {_counted(len(image.array), 'colour')}, but dataset.json has {_counted(num_channels, 'channel')}. Name "
+        f"{files[0]} has {counted(len(image.array), 'colour')}, but dataset.json has {counted(num_channels, 'channel')}. Name "
         'each colour there ("channel_names": {"0": "red", "1": "green", "2": "blue"}), or write the image in grey.'
         + (
             f' If it is a volume, write "{OVERWRITE}": "Tiff3DIO" there, and plan and preprocess again.'
@@ -168,9 +165,4 @@ def _notes(examined: Mapping[str, _Examined], unknown: Sequence[str], reader: An
 
 
 def _named(names: Sequence[str]) -> str:
-    some = f"{', '.join(names[:_MOST_NAMED])}{', ...' if len(names) > _MOST_NAMED else ''}"
-    return f"{_counted(len(names), 'case')} ({some})"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{counted(len(names), 'case')} ({few_names(names)})"

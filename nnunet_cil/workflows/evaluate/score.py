@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.content import files_sha256
-from nnunet_cil.errors import CILError
+from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.evaluation.files import CaseScores, score_files
 from nnunet_cil.evaluation.scores import score_table
 from nnunet_cil.files import json_sha256, read_json, write_json
@@ -84,10 +84,9 @@ def _notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     apart = {str(row["case"]): float(row["voxels_apart"]) for row in rows if row.get("voxels_apart")}
     if not apart:
         return []
-    some = f"{', '.join(list(apart)[:3])}{', ...' if len(apart) > 3 else ''}"
     return [
-        f"{len(apart)} predictions lie up to {max(apart.values()):.2g} voxels apart from their references ({some}). They are "
-        "compared voxel by voxel, as nnU-Net compares them."
+        f"{len(apart)} predictions lie up to {max(apart.values()):.2g} voxels apart from their references "
+        f"({few_names(list(apart))}). They are compared voxel by voxel, as nnU-Net compares them."
     ]
 
 

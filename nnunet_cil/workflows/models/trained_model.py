@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nnunet_cil.errors import CILError
+from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.files import shortened
 from nnunet_cil.host.dataset_json import read_dataset_json
 from nnunet_cil.host.folders import model_folder_name
@@ -26,8 +26,6 @@ _RESTORE = "Restore the file."
 
 _DEEPEST = 3
 """Limits how far below a folder models are looked for: some archives hold their data set's folder twice."""
-
-_MOST_NAMED = 6
 
 _FOLD = re.compile("fold_([0-9]{1,9}|all)")
 
@@ -193,9 +191,8 @@ def _refuse_other_places(place: Path) -> None:
         if len(models) == 1:
             raise CILError(f"{place} is not a model itself. Give the model's own folder, {models[0]}.")
         if models:
-            names = ", ".join(str(model.relative_to(place)) for model in models[:_MOST_NAMED])
-            more = ", ..." if len(models) > _MOST_NAMED else ""
-            raise CILError(f"{place} holds {len(models)} models: {names}{more}. Give the folder of one.")
+            names = few_names([str(model.relative_to(place)) for model in models])
+            raise CILError(f"{place} holds {len(models)} models: {names}. Give the folder of one.")
 
 
 def _refuse_unfinished(checkpoints: Sequence[Path]) -> None:

@@ -48,7 +48,7 @@ def checked(folder, reader="SimpleITKIO", num_cases=3, ending=".nii.gz", channel
 )
 def test_what_nnunet_takes_with_a_warning_is_told(tmp_path, reader, labels, voxels):
     (note,) = checked(tmp_path, reader, **labels)
-    assert note.startswith("The labels of 1 case (c2) lie up to ")
+    assert note.startswith("The labels of 1 case ('c2') lie up to ")
     assert float(note.split()[9]) == pytest.approx(voxels, rel=0.05)
 
 
@@ -86,7 +86,7 @@ def test_all_faulty_cases_are_counted(tmp_path):
     for i in range(6):
         image, labels = itk(tmp_path / f"c{i}_0000.nii.gz"), itk(tmp_path / f"c{i}.nii.gz", origin=(i, 0, 0))
         cases[f"c{i}"] = CaseFiles(images=[image], labels=[labels])
-    with pytest.raises(CILError, match=r"Case 'c1'.*not the only one: 4 cases \(c2, c3, c4, ...\)"):
+    with pytest.raises(CILError, match=r"Case 'c1'.*not the only one: 4 cases \('c2', 'c3', 'c4' and 1 more\)"):
         check_grids(cases, named_reader("SimpleITKIO"), 1)
 
 
@@ -141,7 +141,7 @@ def test_planes_need_a_channel_for_each_colour(tmp_path):
     [
         ([[3, 1, 1]] * 3, []),
         ([None] * 3, ["stands in case.json beside case_0000.tif"]),
-        ([[3, 1, 1], None, [2, 1, 1]], r"No file says how large a voxel is of 1 case \(c1\)"),
+        ([[3, 1, 1], None, [2, 1, 1]], r"No file says how large a voxel is of 1 case \('c1'\)"),
     ],
 )
 def test_tiffs_say_their_spacing_all_or_none(tmp_path, spacings, expected):

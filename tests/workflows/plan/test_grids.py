@@ -37,7 +37,7 @@ def test_plan_tells_of_labels_that_lie_a_little_beside(labels_of, tmp_path, capl
     labels_of("case_1", (0.02, 0, 0))
     with caplog.at_level(logging.INFO):
         plan_toy(tmp_path)
-    assert f"Note on {DATASET}: The labels of 1 case (case_1) lie up to 0.02 voxels beside their image" in caplog.text
+    assert f"Note on {DATASET}: The labels of 1 case ('case_1') lie up to 0.02 voxels beside their image" in caplog.text
 
 
 def test_plan_needs_no_raw_files(labels_of, toy, tmp_path, monkeypatch):
