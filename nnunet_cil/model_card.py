@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.model_changes import ModelChanges
 from nnunet_cil.names import markdown_text
+from nnunet_cil.training_command import train_command
 
 
 def model_card(
@@ -71,7 +72,7 @@ def model_card(
             "Its last step was trained with",
             "",
             "```bash",
-            f"nnUNetv2_train {dataset} {configuration} {fold} -tr {own.trainer} -p {plans}",
+            train_command(own.dataset, own.configuration, own.fold, own.trainer, own.plans),
             "```",
             "",
             "For research on images like those of the data sets above. **Not a medical device**: not for diagnosis or treatment. "

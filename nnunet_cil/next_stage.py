@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.predicted_from import FINAL, PredictedFrom, checkpoint_sha256
+from nnunet_cil.training_command import train_command
 
 _FOLDER = "predicted_next_stage"
 """nnU-Net's folder in that of a model; in a fold's folder, the records."""
@@ -82,13 +82,10 @@ class StageFold:
     def train_command(self, dataset: str, device: str) -> str:
         """Returns the command after which its predictions are there."""
         trainer, plans, configuration = self.folder.parent.name.split("__")
-        arguments = [dataset, configuration, self.fold, "-tr", trainer, "-p", plans]
-        arguments += [] if device == "cuda" else ["-device", device]
+        options = ["--c"] if any(self.folder.glob("checkpoint_*.pth")) else []
         if self.is_trained:
-            arguments.append("--val")
-        elif any(self.folder.glob("checkpoint_*.pth")):
-            arguments.append("--c")
-        return shlex.join(["nnUNetv2_train", *arguments])
+            options = ["--val"]
+        return train_command(dataset, configuration, self.fold, trainer, plans, *options, device=device)
 
 
 def refuse_unvalidated(cases: Iterable[str]) -> None:

@@ -27,6 +27,7 @@ LAYERS = {
     "labels": 0,
     "regions": 0,
     "step_plans": 0,
+    "training_command": 0,
     "validation": 0,
     "host": 1,
     "losses": 1,

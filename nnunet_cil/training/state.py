@@ -6,7 +6,6 @@ import _codecs
 import io
 import pickle
 import re
-import shlex
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +33,7 @@ from nnunet_cil.networks.heads import num_output_channels
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.step_plans import PreviousModel, StepPlan
 from nnunet_cil.training.hyperparameters import settings
+from nnunet_cil.training_command import train_command
 from nnunet_cil.validation import validated
 
 if TYPE_CHECKING:
@@ -370,9 +370,7 @@ def previous_checkpoint(
             f"{f' (there is {names}: train one of these folds)' if others else ''}. Restore it, or run "
             "'nnunet_cil extend' again with the folder where it is now."
         )
-    arguments = [previous.dataset, used_configuration, str(fold), "-tr", used_trainer, "-p", previous.plans]
-    arguments += [] if device == "cuda" else ["-device", device]
-    command = shlex.join(["nnUNetv2_train", *arguments])
+    command = train_command(previous.dataset, used_configuration, fold, used_trainer, previous.plans, device=device)
     if any((file.parent / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best")):
         raise CILError(
             f"The previous step's training is not finished: {file} is missing. Finish it with '{command} --c'."

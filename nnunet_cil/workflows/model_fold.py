@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from nnunet_cil.locks import Lock, fold_lock
 from nnunet_cil.next_stage import StageFold
 from nnunet_cil.predicted_from import checkpoint_sha256, is_validated
 from nnunet_cil.step_plans import StepPlan
+from nnunet_cil.training_command import train_arguments, train_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +111,14 @@ class ModelFold:
     def train_arguments(self) -> list[str]:
         """Returns the arguments with which ``nnUNetv2_train`` trains it."""
         model = self.model
-        return [model.dataset, model.configuration, str(self.fold), "-tr", model.trainer, "-p", model.plans_name]
+        return train_arguments(model.dataset, model.configuration, self.fold, model.trainer, model.plans_name)
 
     def train_command(self, *options: str, device: str = "cuda") -> str:
         """Returns ``nnUNetv2_train`` as one would type it; with the device where it is another than nnU-Net's default."""
-        which = [] if device == "cuda" else ["-device", device]
-        return shlex.join(["nnUNetv2_train", *self.train_arguments, *which, *options])
+        model = self.model
+        return train_command(
+            model.dataset, model.configuration, self.fold, model.trainer, model.plans_name, *options, device=device
+        )
 
     @property
     def predict_arguments(self) -> list[str]:

@@ -145,8 +145,8 @@ class PlannedExperiment:
         plan = ["nnunet_cil", "plan", asked.dataset_name, str(asked.schedule_name), "-p", asked.base_plans]
         plan += ["--step0-trainer", previous.trainer] if previous is not None and previous.trainer else []
         models = [model for stage in self.stages for model in stage.model_folds()]
-        train = [["nnUNetv2_train", *model.train_arguments, "-device", device] for model in models]
-        return [shlex.join(command) for command in [plan, *self._move_commands(plan), *train]]
+        before = [shlex.join(command) for command in [plan, *self._move_commands(plan)]]
+        return [*before, *(model.train_command("-device", device) for model in models)]
 
     def _move_commands(self, plan: list[str]) -> list[list[str]]:
         """Returns the commands that preprocess further data sets with the moved plans, and then plan the steps."""

@@ -11,6 +11,7 @@ from nnunet_cil.cli.arguments import Commands, add_npz, add_trained_folds, add_t
 from nnunet_cil.cli.launchers import add_launcher_arguments, check_launcher, run_jobs, submit_jobs
 from nnunet_cil.errors import CILError
 from nnunet_cil.limits import DEVICES
+from nnunet_cil.training_command import train_command
 
 if TYPE_CHECKING:
     from nnunet_cil.workflows.models.extension import ExtendOptions, Extension
@@ -218,14 +219,14 @@ def _print_plan(found: Extension) -> None:
         print(f"Refined: {', '.join(found.plan.refined)}")
     print(f"Plans: {found.file}\n\nTrain, then predict:")
     which = ["-tr", found.trainer, "-p", found.plans_name]
-    trained: list[list[str]] = []
-    predicted: list[list[str]] = []
+    trained: list[str] = []
+    predicted: list[str] = []
     shown: list[str] = []
     for stage in found.stages:
         name, output = stage.model.configuration, "OUT" if stage is found.stages[-1] else "BEFORE"
-        trained += [["nnUNetv2_train", found.dataset, name, fold, *which] for fold in stage.folds]
+        trained += [train_command(found.dataset, name, fold, found.trainer, found.plans_name) for fold in stage.folds]
         place = ["-d", found.dataset, "-c", name, "-f", *found.folds]
-        predicted.append(["nnUNetv2_predict", *place, *which, "-i", "IMAGES", *shown, "-o", output])
+        predicted.append(shlex.join(["nnUNetv2_predict", *place, *which, "-i", "IMAGES", *shown, "-o", output]))
         shown = ["-prev_stage_predictions", output]
     for command in (*trained, *predicted):
-        print(f"  {shlex.join(command)}")
+        print(f"  {command}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 
 from nnunet_cil.cli.arguments import Commands, add_base_plans, add_schedule
+from nnunet_cil.training_command import train_command
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -61,8 +61,7 @@ def execute(args: argparse.Namespace) -> int:
     print(f"\nTrain the steps in this order, for example {configuration}, fold {fold}:")
     for step in steps:
         dataset = args.dataset if step.dataset == steps[0].dataset else step.dataset
-        command = ["nnUNetv2_train", dataset, configuration, fold, "-tr", trainer, "-p", step.plans_name]
-        print(f"  {shlex.join(command)}")
+        print(f"  {train_command(dataset, configuration, fold, trainer, step.plans_name)}")
     for cascade, before in steps[0].cascades.items():
         print(
             f"\n{cascade} sees what {before} of the same step predicts: train {before} in all folds before it. run does it in "

@@ -21,6 +21,7 @@ from nnunet_cil.lineage import StepRecord, foreign_record
 from nnunet_cil.names import is_dataset_name, is_path_component
 from nnunet_cil.regions import RegionLabels
 from nnunet_cil.step_plans import StepPlan, read_step_plan
+from nnunet_cil.training_command import train_command
 
 _RESTORE = "Restore the file."
 
@@ -201,7 +202,7 @@ def _refuse_unfinished(checkpoints: Sequence[Path]) -> None:
     found = ", ".join(f"{file.parent.name}/{file.name}" for file in checkpoints)
     model, fold = best.parent.parent, best.parent.name.removeprefix("fold_")
     trainer, plans, configuration = [*model.name.split("__"), "", ""][:3]
-    command = shlex.join(["nnUNetv2_train", model.parent.name, configuration, fold, "-tr", trainer, "-p", plans, "--c"])
+    command = train_command(model.parent.name, configuration, fold, trainer, plans, "--c")
     how = f" ('{command}')" if configuration and is_dataset_name(model.parent.name) else ""
     raise CILError(
         f"{model} has no checkpoint_final.pth, only {found}. Train it to its end{how}. "
