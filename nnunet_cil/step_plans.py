@@ -253,6 +253,11 @@ class StepPlan:
         return {**block, "digest": json_sha256(block)}
 
 
+def step_plans_name(base: str, schedule: str, step: int) -> str:
+    """Returns the name of a step's plans, which copy ``base``."""
+    return f"{base}_{schedule}_step{step}"
+
+
 def plan_steps(
     schedule: Schedule,
     datasets: Sequence[str],

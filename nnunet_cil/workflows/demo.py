@@ -17,6 +17,8 @@ from nnunet_cil.host.splits import SPLITS_FILE
 from nnunet_cil.predicted_from import is_validated
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.shipped import trainers_folder
+from nnunet_cil.step_plans import step_plans_name
+from nnunet_cil.training_command import train_arguments
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -153,11 +155,8 @@ def _write_base_plans(output: Path) -> None:
 def model_folder(output: Path, trainer: str, step: int) -> Path:
     """Returns the folder where nnU-Net puts the model of a step."""
     used = FIRST_TRAINER if step == 0 else trainer
-    return output / "nnUNet_results" / DATASET / model_folder_name(used, _plans_name(step), CONFIGURATION)
-
-
-def _plans_name(step: int) -> str:
-    return f"{PLANS}_{SCHEDULE}_step{step}"
+    plans_name = step_plans_name(PLANS, SCHEDULE, step)
+    return output / "nnUNet_results" / DATASET / model_folder_name(used, plans_name, CONFIGURATION)
 
 
 def _train(
@@ -167,7 +166,7 @@ def _train(
     fold = model_folder(output, trainer, step) / "fold_0"
     if is_validated(fold):
         return
-    arguments = [str(DATASET_ID), CONFIGURATION, "0", "-tr", trainer, "-p", _plans_name(step)]
+    arguments = train_arguments(str(DATASET_ID), CONFIGURATION, 0, trainer, step_plans_name(PLANS, SCHEDULE, step))
     arguments += ["-device", device, *(["--c"] if any(fold.glob("checkpoint_*.pth")) else [])]
     num_epochs = int(schedule.steps[step].training["num_epochs"])
     train(arguments, environment, output / "logs" / f"{trainer}_step{step}.txt", num_epochs)

@@ -12,6 +12,7 @@ from nnunet_cil.host.folders import known_dataset, logs_folder, nnunet_folder
 from nnunet_cil.limits import is_fold
 from nnunet_cil.names import is_path_component
 from nnunet_cil.schedule import Schedule, load_schedule
+from nnunet_cil.step_plans import step_plans_name
 from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on, step_data_sets
 
 
@@ -91,8 +92,12 @@ class Experiment:
 
     def plans_file(self, step: int) -> Path:
         """Returns the plans file of a step, planned or not."""
-        dataset = self.step_data_sets[step]
-        name = f"{plans_on(dataset, self.dataset_name, self.base_plans)}_{self.schedule.name}_step{step}"
+        base = self.base_plans_file(self.step_data_sets[step])
+        return base.with_stem(step_plans_name(base.stem, self.schedule.name, step))
+
+    def base_plans_file(self, dataset: str) -> Path:
+        """Returns the file of the plans that a data set's steps copy, there or not."""
+        name = plans_on(dataset, self.dataset_name, self.base_plans)
         return nnunet_folder("nnUNet_preprocessed") / dataset / f"{name}.json"
 
     @property

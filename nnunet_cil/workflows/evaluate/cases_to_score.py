@@ -25,7 +25,6 @@ from nnunet_cil.labels import all_numbers, check_labelled_classes
 from nnunet_cil.workflows.evaluate.cases import TestSet, test_set
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
-from nnunet_cil.workflows.plan.sequence_of_datasets import plans_on
 
 CaseOnDisk = tuple[str, tuple[Path, ...], Path | None]
 """The name of a case, the image of each channel, and the reference labels if there are any."""
@@ -100,8 +99,7 @@ def _check_patterns(dataset: str, content: Mapping[str, Any], tests: set[str]) -
 
 def _planned_reader(experiment: Experiment, dataset: str) -> str:
     """Returns the name of the reader in the base plans; empty where they are not there yet."""
-    plans = plans_on(dataset, experiment.dataset_name, experiment.base_plans)
-    file = nnunet_folder("nnUNet_preprocessed") / dataset / f"{plans}.json"
+    file = experiment.base_plans_file(dataset)
     return reader_of(read_json(file, "")) if file.is_file() else ""
 
 

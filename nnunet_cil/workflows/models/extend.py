@@ -29,7 +29,7 @@ from nnunet_cil.host.raw_dataset import RawData, Sample, label_file_names, read_
 from nnunet_cil.labels import check_labelled_classes, labelled_classes
 from nnunet_cil.names import valid_name
 from nnunet_cil.schedule import check_training_settings
-from nnunet_cil.step_plans import PreviousModel, StepPlan, labels_after
+from nnunet_cil.step_plans import PreviousModel, StepPlan, labels_after, step_plans_name
 from nnunet_cil.training.catalogue import check_cascade, check_data, check_lineage, trainer_class
 from nnunet_cil.workflows.models.extend_checks import (
     check_folds,
@@ -116,7 +116,8 @@ def plan_extension(model_folder: Path, dataset: str | int, options: ExtendOption
         check_cascade(trainer, plan)
     check_lineage(trainer, model.lineage, raw.folder.name)
     base = _moved_plans(model, raw, options.plans_name)
-    check_length(_plans_name(base, plan), configurations, [options.trainer, LONGEST_TRAINER], remedy)
+    name = step_plans_name(base["plans_name"], plan.schedule, plan.step)
+    check_length(name, configurations, [options.trainer, LONGEST_TRAINER], remedy)
     file = _write_plans(models, raw, plan, base, target)
     return Extension(
         stages=stages,
@@ -186,10 +187,6 @@ def _step_plan(model: TrainedModel, raw: RawData, new: tuple[str, ...], options:
     )
 
 
-def _plans_name(base: Mapping[str, Any], plan: StepPlan) -> str:
-    return f"{base['plans_name']}_{plan.schedule}_step{plan.step}"
-
-
 def _default_name(new: Sequence[str], step: int) -> str:
     """Joins the classes' names, as far as they fit into a folder's."""
     words = [word for word in (re.sub(r"[^A-Za-z0-9]+", "-", c).strip("-") for c in new) if word]
@@ -227,7 +224,7 @@ def _write_plans(
     Returns:
         The plans file.
     """
-    plans_name = _plans_name(base, plan)
+    plans_name = step_plans_name(base["plans_name"], plan.schedule, plan.step)
     content = step_plans_file(base, plans_name, plan)
     file = target / f"{plans_name}.json"
     refuse_other_plans(file, content, models[-1].configuration)

@@ -20,7 +20,7 @@ from nnunet_cil.labels import has_regions
 from nnunet_cil.lineage import StepRecord, foreign_record
 from nnunet_cil.names import is_dataset_name, is_path_component
 from nnunet_cil.regions import RegionLabels
-from nnunet_cil.step_plans import StepPlan, read_step_plan
+from nnunet_cil.step_plans import StepPlan, read_step_plan, step_plans_name
 from nnunet_cil.training_command import train_command
 
 _RESTORE = "Restore the file."
@@ -83,7 +83,7 @@ class TrainedModel:
         """The name of the plans that its own are a copy of, without step and move."""
         name = str(self.plans["plans_name"])
         if self.step is not None:
-            name = name.removesuffix(f"_{self.step.schedule}_step{self.step.step}")
+            name = name.removesuffix(step_plans_name("", self.step.schedule, self.step.step))
         return unmoved_name(name)
 
     @property

@@ -17,7 +17,7 @@ from nnunet_cil.host.preprocessed import preprocessed_configurations
 from nnunet_cil.host.raw_dataset import label_file_names
 from nnunet_cil.labels import NUMBERS_DIFFER, check_labelled_classes, labelled_classes
 from nnunet_cil.schedule import Schedule, load_schedule
-from nnunet_cil.step_plans import StepPlan, plan_steps
+from nnunet_cil.step_plans import StepPlan, plan_steps, step_plans_name
 from nnunet_cil.training.catalogue import (
     check_cascade,
     check_data,
@@ -210,7 +210,7 @@ def _files(schedule: Schedule, datasets: Sequence[str], base_plans: str) -> list
     folder, first = nnunet_folder("nnUNet_preprocessed"), datasets[0]
     names = [plans_on(name, first, base_plans) for name in datasets]
     return [
-        folder / dataset / f"{name}_{schedule.name}_step{index}.json"
+        folder / dataset / f"{step_plans_name(name, schedule.name, index)}.json"
         for index, (dataset, name) in enumerate(zip(datasets, names, strict=True))
     ]
 

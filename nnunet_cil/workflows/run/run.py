@@ -176,7 +176,7 @@ def _trained_folds(experiment: Experiment) -> tuple[int | str, ...]:
     Raises:
         CILError: no fold validates a training case of the cascade.
     """
-    file = nnunet_folder("nnUNet_preprocessed") / experiment.dataset_name / f"{experiment.base_plans}.json"
+    file = experiment.base_plans_file(experiment.dataset_name)
     if not file.is_file() or len(stages(read_plans(file, ""), experiment.configuration)) == 1:
         return experiment.folds
     folds = folds_before(experiment)
@@ -210,7 +210,7 @@ def _preprocess_all(experiment: Experiment, logs: Path) -> None:
 
 def _check_configuration(experiment: Experiment) -> None:
     """Checks that the base plans have the configuration, and what a cascade needs; nnU-Net's own may not be there yet."""
-    file = nnunet_folder("nnUNet_preprocessed") / experiment.dataset_name / f"{experiment.base_plans}.json"
+    file = experiment.base_plans_file(experiment.dataset_name)
     known = read_json(file, "").get("configurations") if file.is_file() else None
     if not isinstance(known, dict):
         return  # planning says what is wrong
@@ -223,7 +223,7 @@ def _check_configuration(experiment: Experiment) -> None:
 
 def _is_cascade(experiment: Experiment) -> bool:
     """Tells whether a cascade is asked for; where its plans are not there yet, as nnU-Net is going to make them."""
-    file = nnunet_folder("nnUNet_preprocessed") / experiment.dataset_name / f"{experiment.base_plans}.json"
+    file = experiment.base_plans_file(experiment.dataset_name)
     if not file.is_file():
         return is_planned_as_cascade(experiment.configuration)
     return is_cascade(read_plans(file, ""), experiment.configuration)
