@@ -7,7 +7,8 @@ from pathlib import Path
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, write_json
-from nnunet_cil.predicted_from import FINAL, checkpoint_sha256
+from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
+from nnunet_cil.predicted_from import checkpoint_sha256
 from nnunet_cil.validation import validated
 
 
@@ -60,7 +61,7 @@ class ModelChanges:
             found: ModelChanges = validated(cls, read_json(file, ""), str(file), "")
         except CILError:
             return None
-        is_own = (fold / FINAL).is_file() and found.checkpoint == checkpoint_sha256(fold)
+        is_own = (fold / FINAL_CHECKPOINT).is_file() and found.checkpoint == checkpoint_sha256(fold)
         return found if is_own else None
 
 

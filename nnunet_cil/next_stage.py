@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_cil.errors import CILError, few_names
-from nnunet_cil.predicted_from import FINAL, PredictedFrom, checkpoint_sha256
+from nnunet_cil.nnunet_files import DATA_ENDINGS, FINAL_CHECKPOINT
+from nnunet_cil.predicted_from import PredictedFrom, checkpoint_sha256
 from nnunet_cil.training_command import train_command
 
 _FOLDER = "predicted_next_stage"
 """nnU-Net's folder in that of a model; in a fold's folder, the records."""
-
-_ENDINGS = (".b2nd", ".npy", ".npz")
-"""File endings of nnU-Net's formats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ class StageFold:
     @property
     def is_trained(self) -> bool:
         """Tells whether the final checkpoint is there and whole."""
-        return zipfile.is_zipfile(self.folder / FINAL)
+        return zipfile.is_zipfile(self.folder / FINAL_CHECKPOINT)
 
     def checkpoint_sha256(self) -> str:
         """Returns the SHA-256 of the final checkpoint."""
@@ -76,7 +74,7 @@ class StageFold:
         return self.folder / _FOLDER / self.stage
 
     def _file(self, case: str) -> Path | None:
-        files = (self._predictions / f"{case}{ending}" for ending in _ENDINGS)
+        files = (self._predictions / f"{case}{ending}" for ending in DATA_ENDINGS)
         return next((file for file in files if file.is_file()), None)
 
     def train_command(self, dataset: str, device: str) -> str:

@@ -11,10 +11,8 @@ from typing import Any
 from nnunet_cil.content import FileState, file_sha256, file_state
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json, write_json
+from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
 from nnunet_cil.validation import validated
-
-FINAL = "checkpoint_final.pth"
-"""nnU-Net's name of a trained fold's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +78,7 @@ def record_file(folder: Path) -> Path:
 
 def checkpoint_sha256(fold: Path) -> str:
     """Returns the SHA-256 of a fold's final checkpoint, which is there; from its validation's record if that knows it."""
-    known, file = PredictedFrom.read(fold / "validation"), fold / FINAL
+    known, file = PredictedFrom.read(fold / "validation"), fold / FINAL_CHECKPOINT
     return known.checkpoint if known is not None and known.checkpoint_state == file_state(file) else file_sha256(file)
 
 
@@ -90,6 +88,6 @@ def is_validated(fold: Path) -> bool:
     It is not known of a validation by another trainer than this package's, which leaves no record.
     """
     record = PredictedFrom.read(fold / "validation")
-    if record is None or not (fold / FINAL).is_file():
+    if record is None or not (fold / FINAL_CHECKPOINT).is_file():
         return False
     return record.checkpoint == checkpoint_sha256(fold) and record.holds(fold / "validation" / "summary.json")

@@ -19,6 +19,7 @@ LAYERS = {
     "locks": 0,
     "names": 0,
     "next_stage": 0,
+    "nnunet_files": 0,
     "owners": 0,
     "predicted_from": 0,
     "shipped": 0,

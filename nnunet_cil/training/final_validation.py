@@ -14,7 +14,8 @@ from torch import Tensor
 from nnunet_cil.host.reading.spacings import TIFF, spacing_file
 from nnunet_cil.host.splits import SPLITS_FILE
 from nnunet_cil.labels import NUMBERS_DIFFER
-from nnunet_cil.predicted_from import FINAL, PredictedFrom, record_file
+from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
+from nnunet_cil.predicted_from import PredictedFrom, record_file
 from nnunet_cil.training.cases import check_before_validation
 from nnunet_cil.training.class_blocks import in_blocks
 from nnunet_cil.training.ground_truth import drop_unlabelled_scores, evaluation_table, write_in_channels
@@ -71,7 +72,9 @@ def final_validation(trainer: nnUNetTrainerCIL, *, saves_probabilities: bool = F
     if trainer.fold == "all":
         trainer.say("Fold all has no validation cases: what nnU-Net scores here are training cases.")
     if validated is None:
-        trainer.say(f"Not predicted by {FINAL}: the step counts as not validated until nnUNetv2_train --val has run.")
+        trainer.say(
+            f"Not predicted by {FINAL_CHECKPOINT}: the step counts as not validated until nnUNetv2_train --val has run."
+        )
     else:
         files = (folder / "summary.json", *(folder / f"{case}{ending}" for case in cases))
         validated.write(folder, [file for file in files if file.is_file()])
@@ -81,7 +84,7 @@ def final_validation(trainer: nnUNetTrainerCIL, *, saves_probabilities: bool = F
 
 def _remove_latest(fold: Path) -> None:
     """Removes the checkpoint that ``--c`` goes on from, once there is a final one: a kill may come in between."""
-    if (fold / "checkpoint_final.pth").is_file():
+    if (fold / FINAL_CHECKPOINT).is_file():
         (fold / "checkpoint_latest.pth").unlink(missing_ok=True)
 
 
@@ -90,7 +93,7 @@ def _final_checkpoint(trainer: nnUNetTrainerCIL) -> PredictedFrom | None:
 
     They are not after ``--val_best``, nor where a training without checkpoints left the file of an earlier one.
     """
-    file = Path(trainer.output_folder) / FINAL
+    file = Path(trainer.output_folder) / FINAL_CHECKPOINT
     if not trainer.is_trained or not file.is_file():
         return None
     stored, own = read_checkpoint(file, lazily=True)["network_weights"], trainer.bare_network.state_dict()

@@ -12,6 +12,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.host.plans_files import stages
 from nnunet_cil.host.splits import split_of
 from nnunet_cil.next_stage import StageFold, folds_used
+from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
 from nnunet_cil.training.cases import preprocessed_cases
 from nnunet_cil.training.catalogue import refuse_kept_cases
 from nnunet_cil.training.state import StepState, read_checkpoint
@@ -67,7 +68,7 @@ def _check_origin(trainer: nnUNetTrainerCIL, fold: StageFold) -> None:
     Raises:
         CILError: says what it is.
     """
-    file = fold.folder / "checkpoint_final.pth"
+    file = fold.folder / FINAL_CHECKPOINT
     state = StepState.from_checkpoint(read_checkpoint(file, lazily=True))
     record = None if state is None else state.lineage[-1]
     expected = (type(trainer).__name__, str(trainer.plans_manager.plans_name), fold.fold)

@@ -31,6 +31,7 @@ from nnunet_cil.names import is_path_component
 from nnunet_cil.networks.architectures import is_head
 from nnunet_cil.networks.heads import num_output_channels
 from nnunet_cil.networks.prototype_bank import PrototypeBank
+from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
 from nnunet_cil.step_plans import PreviousModel, StepPlan
 from nnunet_cil.training.hyperparameters import settings
 from nnunet_cil.training_command import train_command
@@ -359,10 +360,10 @@ def previous_checkpoint(
     used_trainer = previous.trainer or trainer
     used_configuration = previous.configuration or configuration
     model = previous_model_folder(previous, trainer, configuration)
-    file = model / f"fold_{fold}" / "checkpoint_final.pth"
+    file = model / f"fold_{fold}" / FINAL_CHECKPOINT
     if file.is_file():
         return file
-    others = sorted(p.parent.name for p in model.glob("fold_*/checkpoint_final.pth"))
+    others = sorted(p.parent.name for p in model.glob(f"fold_*/{FINAL_CHECKPOINT}"))
     names = ", ".join(others)
     if previous.folder is not None:
         raise CILError(

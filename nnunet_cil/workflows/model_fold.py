@@ -15,6 +15,7 @@ from nnunet_cil.host.reading.readers import named_reader
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.locks import Lock, fold_lock
 from nnunet_cil.next_stage import StageFold
+from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
 from nnunet_cil.predicted_from import checkpoint_sha256, is_validated
 from nnunet_cil.step_plans import StepPlan
 from nnunet_cil.training_command import train_arguments, train_command
@@ -89,7 +90,7 @@ class ModelFold:
     @property
     def checkpoint(self) -> Path:
         """Returns the file of the final checkpoint, which need not be there."""
-        return self.folder / "checkpoint_final.pth"
+        return self.folder / FINAL_CHECKPOINT
 
     @property
     def newest_checkpoint(self) -> Path | None:

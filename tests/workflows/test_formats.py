@@ -23,7 +23,8 @@ from skimage import io
 from toy import DATASET, LABELS, ORGANS, base_plans, set_environment, toy_volume, train, write_schedule
 
 from nnunet_cil.cli import main
-from nnunet_cil.predicted_from import FINAL, PredictedFrom
+from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
+from nnunet_cil.predicted_from import PredictedFrom
 from nnunet_cil.workflows.evaluate import predict as predicting
 
 TRAINER = "nnUNetTrainerPGCD"
@@ -270,7 +271,7 @@ def test_two_steps_are_trained_and_scored_as_nnunet_and_monai_score_them(
         moved = np.roll(table[reference.astype(int)], (1, 2), axis=(-3 if len(reference) > 1 else -2, -1))
         reader.write_seg(moved, str(validation / f"{case}{form.ending}"), properties)
     predictions = [validation / f"{case}{form.ending}" for case in CASES[4:]]  # as if they had been predicted
-    PredictedFrom.by(models[1] / FINAL).write(validation, [validation / "summary.json", *predictions])
+    PredictedFrom.by(models[1] / FINAL_CHECKPOINT).write(validation, [validation / "summary.json", *predictions])
     rows = evaluated(schedule, configuration, tmp_path / "after", "--cases", "validation")
     own_rows = [row for row in rows if row["step"] == "1"]
     assert compare(own_rows, validation, pre / "gt_segmentations", form, labels[1]) == 2 * len(ORGANS)

@@ -11,6 +11,7 @@ from typing import Any
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import json_sha256, read_json, temporary_folder, write_json
 from nnunet_cil.host.folders import nnunet_folder
+from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
 
 FOLDER = "cil_teacher_volumes"
 """In nnU-Net's folder of a preprocessed data set."""
@@ -38,7 +39,7 @@ class Claim:
         """Returns the claim of a training, by nnU-Net's folder of its fold."""
         folder = fold_folder.resolve()
         name = f"{folder.parent.name}__{folder.name}"
-        return cls(name=name, checkpoint=str(folder / "checkpoint_final.pth"), teacher=str(teacher.resolve()))
+        return cls(name=name, checkpoint=str(folder / FINAL_CHECKPOINT), teacher=str(teacher.resolve()))
 
     @property
     def is_over(self) -> bool:

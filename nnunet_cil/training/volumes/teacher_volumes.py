@@ -21,6 +21,7 @@ from nnunet_cil.content import file_sha256
 from nnunet_cil.files import json_sha256, temporary_folder
 from nnunet_cil.host.folders import check_room
 from nnunet_cil.networks.teacher import Teacher
+from nnunet_cil.nnunet_files import DATA_ENDINGS
 from nnunet_cil.training.passes import TrainingPass
 from nnunet_cil.training.stacked_maps import StackedMaps, network_input
 from nnunet_cil.training.state import PreviousStep
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 
 NOT_SEGMENTED = 32767
 """The value of every voxel of a case that was not segmented; as a label it survives nnU-Net's augmentation."""
-
-_ENDINGS = (".b2nd", ".npy", ".npz")
-"""File endings of nnU-Net's two formats, as it looks for them."""
 
 _TILE_STEP = 0.75
 """Distance of two patches of the sliding window, in patches. nnU-Net's 0.5 takes longer, and its Dice is no higher; without
@@ -250,12 +248,12 @@ def _segmented(
 
 
 def _has_file(folder: Path, case: str) -> bool:
-    return any((folder / f"{case}{ending}").is_file() for ending in _ENDINGS)
+    return any((folder / f"{case}{ending}").is_file() for ending in DATA_ENDINGS)
 
 
 def _case_file(folder: str, case: str) -> Path:
     """Returns the file from which nnU-Net reads a case's image, or its segmentation by the previous stage."""
-    return next(file for ending in _ENDINGS if (file := Path(folder, f"{case}{ending}")).is_file())
+    return next(file for ending in DATA_ENDINGS if (file := Path(folder, f"{case}{ending}")).is_file())
 
 
 def _previous_stage(dataset: nnUNetBaseDataset, case: str) -> list[Path]:

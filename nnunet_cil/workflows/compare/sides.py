@@ -16,7 +16,7 @@ from nnunet_cil.host.plans_files import read_plans, reader_of
 from nnunet_cil.host.reading.readers import dataset_reader, named_reader
 from nnunet_cil.labels import NO_CLASSES, Label
 from nnunet_cil.names import spelled_alike
-from nnunet_cil.predicted_from import FINAL
+from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
 from nnunet_cil.workflows.models.model_stages import read_stages
 from nnunet_cil.workflows.models.trained_model import TrainedModel
 
@@ -77,7 +77,7 @@ class Side:
     @cached_property
     def checkpoints_sha256(self) -> dict[str, str]:
         """The SHA-256 of the checkpoint of each fold."""
-        return {f"fold {fold}": file_sha256(self.path / f"fold_{fold}" / FINAL) for fold in self.folds}
+        return {f"fold {fold}": file_sha256(self.path / f"fold_{fold}" / FINAL_CHECKPOINT) for fold in self.folds}
 
     @property
     def sha256(self) -> str:
@@ -121,7 +121,7 @@ def read_side(name: str, path: Path, folds: Sequence[str] = (), trusted: Sequenc
     if not path.is_dir():
         raise CILError(f"MODEL_{name}, {path}, is not a folder. {_GIVE}.")
     path = _exported(path)
-    is_fold = (path / FINAL).is_file() and not (path / "plans.json").is_file()
+    is_fold = (path / FINAL_CHECKPOINT).is_file() and not (path / "plans.json").is_file()
     if not is_fold and not any(path.glob("fold_*")):
         return _read_predictions(name, path)
     *earlier, model = read_stages(path, trusted, verdict="cannot be compared")

@@ -18,7 +18,7 @@ from nnunet_cil.lineage import validation_dice
 from nnunet_cil.locks import Lock
 from nnunet_cil.model_card import model_card
 from nnunet_cil.model_changes import ClassAgreement, ModelChanges
-from nnunet_cil.predicted_from import FINAL
+from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
 from nnunet_cil.workflows.compare.cases import predicted
 from nnunet_cil.workflows.compare.compare import Comparison, compare_cases
 from nnunet_cil.workflows.compare.sides import Side, read_side
@@ -147,7 +147,7 @@ def write_changes(old: TrainedModel, new: Sequence[ModelFold], comparison: Compa
         )
         changes = ModelChanges(
             checkpoint=model.checkpoint_sha256(),
-            previous=file_sha256(old.folder / f"fold_{model.fold}" / FINAL),
+            previous=file_sha256(old.folder / f"fold_{model.fold}" / FINAL_CHECKPOINT),
             num_cases=found["num_cases"],
             distance_unit=found["distance_unit"],
             classes=classes,

@@ -15,7 +15,7 @@ from nnunet_cil.host.folders import logs_folder, model_folder_name, nnunet_folde
 from nnunet_cil.host.plans_files import read_plans, reader_of
 from nnunet_cil.host.preprocess import missing_commands
 from nnunet_cil.locks import Lock
-from nnunet_cil.predicted_from import FINAL
+from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
 from nnunet_cil.workflows.compare.compare import Comparison
 from nnunet_cil.workflows.fold_records import check_trained_before
 from nnunet_cil.workflows.model_fold import ModelFold, StepModel
@@ -184,7 +184,7 @@ class TrainedExtension:
         for model in (*before, *own):
             if model.is_trained:
                 model.check_planned()
-            _check_previous(model, old[model.model.configuration] / f"fold_{model.fold}" / FINAL)
+            _check_previous(model, old[model.model.configuration] / f"fold_{model.fold}" / FINAL_CHECKPOINT)
             if not model.is_finished and model.newest_checkpoint is not None:
                 check_trained_before(model, model)
         for model in own:

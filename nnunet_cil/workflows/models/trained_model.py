@@ -19,6 +19,7 @@ from nnunet_cil.host.plans_files import configuration_settings, read_plans, unmo
 from nnunet_cil.labels import has_regions
 from nnunet_cil.lineage import StepRecord, foreign_record
 from nnunet_cil.names import is_dataset_name, is_path_component
+from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
 from nnunet_cil.regions import RegionLabels
 from nnunet_cil.step_plans import StepPlan, read_step_plan, step_plans_name
 from nnunet_cil.training_command import train_command
@@ -165,7 +166,7 @@ def final_checkpoints(model: Path) -> dict[str, Path]:
     Raises:
         CILError: there is none.
     """
-    files = sorted(model.glob("fold_*/checkpoint_final.pth"))
+    files = sorted(model.glob(f"fold_*/{FINAL_CHECKPOINT}"))
     found = {file.parent.name: file for file in files if _FOLD.fullmatch(file.parent.name)}
     if not found and (others := sorted(model.glob("fold_*/checkpoint_*.pth"))):
         _refuse_unfinished(others)
@@ -187,7 +188,7 @@ def _refuse_other_places(place: Path) -> None:
             "TRAINER__PLANS__CONFIGURATION that is then there."
         )
     for depth in range(1, _DEEPEST + 1):
-        checkpoints = place.glob("/".join([*["*"] * depth, "fold_*", "checkpoint_final.pth"]))
+        checkpoints = place.glob("/".join([*["*"] * depth, "fold_*", FINAL_CHECKPOINT]))
         models = sorted({file.parent.parent for file in checkpoints})
         if len(models) == 1:
             raise CILError(f"{place} is not a model itself. Give the model's own folder, {models[0]}.")
