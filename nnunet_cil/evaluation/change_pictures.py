@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_cil.evaluation.figures import Labels, class_colours, plot_text, window_around, write_orientation
+from nnunet_cil.evaluation.figures import (
+    Labels,
+    class_colours,
+    difference_overlay,
+    plot_text,
+    window_around,
+    write_orientation,
+)
 from nnunet_cil.evaluation.naming import Names
 
 if TYPE_CHECKING:
@@ -16,6 +23,8 @@ if TYPE_CHECKING:
 
 CHANGES = {"only A": "#D55E00", "only B": "#56B4E9", "another class": "#F0E442"}
 """Mark where one model has background, or both have different classes; colour-blind people can tell them apart."""
+
+_OPACITY = 0.85
 
 _MOST_LEGEND = 12
 """The number of classes that the legend names."""
@@ -71,7 +80,8 @@ def change_picture(
             ax.set(title=name, xticks=[], yticks=[])
         for ax, labels in zip(axes, (a[index], b[index]), strict=False):
             _draw_contours(ax, labels, drawn, colours)
-        axes[2].imshow(_difference(of_a[index], of_b[index]), aspect=aspect, interpolation="nearest")
+        overlay = difference_overlay(of_a[index], of_b[index], CHANGES.values(), _OPACITY)
+        axes[2].imshow(overlay, aspect=aspect, interpolation="nearest")
         axes[0].set_ylabel(f"slice {index}")
         if sides:
             write_orientation(axes[0])
@@ -116,16 +126,6 @@ def _draw_contours(ax: Any, labels: Labels, drawn: Mapping[str, Sequence[int]], 
         mask = np.isin(labels, numbers)
         if mask.any() and min(mask.shape) > 1:
             ax.contour(mask, levels=[0.5], colors=[colours[name]], linewidths=1.4)
-
-
-def _difference(a: Labels, b: Labels) -> npt.NDArray[np.float64]:
-    from matplotlib.colors import to_rgba
-
-    overlay = np.zeros((*a.shape, 4))
-    where = ((a > 0) & (b == 0), (a == 0) & (b > 0), (a > 0) & (b > 0) & (a != b))
-    for mask, colour in zip(where, CHANGES.values(), strict=True):
-        overlay[mask] = to_rgba(colour, 0.85)
-    return overlay
 
 
 def _add_legend(figure: Figure, drawn: Mapping[str, Any], num_columns: int) -> None:

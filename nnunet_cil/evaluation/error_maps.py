@@ -14,6 +14,7 @@ from nnunet_cil.evaluation.figures import (
     Labels,
     busiest_slices,
     class_colours,
+    difference_overlay,
     plot_text,
     window_around,
     write_orientation,
@@ -104,9 +105,9 @@ def error_map(case: Case, *, narrow: bool = False) -> Figure:
         if case.is_oriented:
             write_orientation(axes[0])
         for ax, prediction in zip(axes[1:], case.predictions, strict=False):
-            ax.imshow(
-                _errors(prediction.labels[window][index], reference[index]), aspect=case.aspect, interpolation="nearest"
-            )
+            labels = prediction.labels[window][index]
+            errors = difference_overlay(reference[index], labels, ERRORS.values(), OPACITY)
+            ax.imshow(errors, aspect=case.aspect, interpolation="nearest")
             for c in shown:
                 _contour(ax, reference[index] == c, "white")
             dice = "" if math.isnan(prediction.dice) else f" {prediction.dice:.3f}"
@@ -128,21 +129,6 @@ def telling_slices(case: Case) -> dict[int, str]:
     if (errors * apart).any():
         found[int(np.argmax(errors * apart))] = "most errors"
     return dict(sorted(found.items()))
-
-
-def _errors(prediction: Labels, reference: Labels) -> npt.NDArray[np.float64]:
-    """Returns (rows, columns, 4): the colour of each pixel that is wrong, transparent elsewhere."""
-    from matplotlib.colors import to_rgba
-
-    wrong = {
-        "missed": (prediction == 0) & (reference > 0),
-        "false": (prediction > 0) & (reference == 0),
-        "another class": (prediction > 0) & (reference > 0) & (prediction != reference),
-    }
-    overlay = np.zeros((*reference.shape, 4))
-    for kind, where in wrong.items():
-        overlay[where] = to_rgba(ERRORS[kind], OPACITY)
-    return overlay
 
 
 def _contour(ax: Axes, mask: npt.NDArray[np.bool_], colour: Any) -> None:

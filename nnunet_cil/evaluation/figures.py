@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,6 +125,26 @@ def class_colours(number: int) -> list[Any]:
     if number <= 20:
         return [colormaps["tab20"](i) for i in range(number)]
     return [colormaps["hsv"](i / number) for i in range(number)]
+
+
+def difference_overlay(
+    first: Labels, second: Labels, colours: Iterable[str], opacity: float
+) -> npt.NDArray[np.float64]:
+    """Returns (rows, columns, 4): the colour of each pixel where two label maps differ, transparent elsewhere.
+
+    Args:
+        first: (rows, columns).
+        second: (rows, columns).
+        colours: where only the first has a class, where only the second has one, and where both have different ones.
+        opacity: of all colours.
+    """
+    from matplotlib.colors import to_rgba
+
+    overlay = np.zeros((*first.shape, 4))
+    where = ((first > 0) & (second == 0), (first == 0) & (second > 0), (first > 0) & (second > 0) & (first != second))
+    for mask, colour in zip(where, colours, strict=True):
+        overlay[mask] = to_rgba(colour, opacity)
+    return overlay
 
 
 def _overlay(labels: Labels, num_classes: int) -> npt.NDArray[np.float64]:
