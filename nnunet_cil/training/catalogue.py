@@ -21,20 +21,31 @@ if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
 
 
+def find_trainer(name: str) -> type:
+    """Returns the class that nnU-Net finds by a trainer's name, nnunet_cil's or any other; what it prints is dropped.
+
+    Raises:
+        RuntimeError: it finds none.
+        TypeError: the name is there, but of no class.
+    """
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        trainer: type = recursive_find_trainer_class_by_name(name)
+    return trainer
+
+
 def trainer_class(name: str) -> type[nnUNetTrainerCIL]:
     """Returns the trainer of that name.
 
     Raises:
         CILError: nnU-Net does not find it, or it is none of nnunet_cil's.
     """
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
     from nnunet_cil.training.base import nnUNetTrainerCIL
 
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            trainer: type = recursive_find_trainer_class_by_name(name)
-    except (RuntimeError, TypeError) as error:  # the latter for a name that is there, but of no class
+        trainer = find_trainer(name)
+    except (RuntimeError, TypeError) as error:
         raise CILError(_not_found(name)) from error
     if not issubclass(trainer, nnUNetTrainerCIL):
         raise CILError(f"{name} knows nothing of steps; a step needs one of nnunet_cil's trainers.")
@@ -43,13 +54,10 @@ def trainer_class(name: str) -> type[nnUNetTrainerCIL]:
 
 def is_installed(name: str) -> bool:
     """Tells whether nnU-Net finds a trainer, nnunet_cil's or any other; whoever runs its commands finds nnunet_cil's."""
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
     if name in trainer_names():
         return True
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            recursive_find_trainer_class_by_name(name)
+        find_trainer(name)
     except (RuntimeError, TypeError):
         return False
     return True

@@ -113,15 +113,11 @@ def _trainers_variable() -> Check:
 
 
 def _trainer_lookup() -> Check:
-    import contextlib
-    import io
-
     name = "nnUNetTrainerPGCD"
     try:
-        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+        from nnunet_cil.training.catalogue import find_trainer
 
-        with contextlib.redirect_stdout(io.StringIO()):
-            found = recursive_find_trainer_class_by_name(name)
+        found = find_trainer(name)
     except Exception as error:
         return Check(
             name=name,
