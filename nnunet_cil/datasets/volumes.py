@@ -13,9 +13,6 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.files import is_cut_off, moved_into_place
 from nnunet_cil.host.reading import grids
 
-MAX_SKEW_DEGREES = 1.0
-"""Axes that are farther from right angles than this are refused, not straightened."""
-
 
 @dataclass(frozen=True)
 class Volume:
@@ -160,7 +157,7 @@ def _straighten(file: Path) -> Volume:
     u, _, v = np.linalg.svd(affine[:3, :3] / spacing)
     cosine = float(((u @ v) * affine[:3, :3] / spacing).sum(0).min())
     degrees = math.degrees(math.acos(min(1.0, cosine)))
-    if degrees > MAX_SKEW_DEGREES:
+    if degrees > grids.MAX_SKEW_DEGREES:
         raise CILError(f"{file} has axes that are {degrees:.1f} degrees from right angles. Leave the case out.")
     lps = np.diag([-1.0, -1.0, 1.0])
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))

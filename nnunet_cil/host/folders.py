@@ -38,8 +38,8 @@ def num_processes() -> int:
     return int(value)
 
 
-_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-"""The variables of the folders in which nnU-Net looks for an ID."""
+FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+"""The variables of nnU-Net's folders, in all of which it looks for an ID."""
 
 
 def dataset_name(name_or_id: str | int) -> str:
@@ -126,7 +126,7 @@ def _found_by_id(number: int) -> dict[str, list[str]]:
     """
     prefix = f"Dataset{number:03d}"
     found: dict[str, list[str]] = {}
-    for variable in _FOLDERS:
+    for variable in FOLDERS:
         folder = os.environ.get(variable, "")
         for entry in sorted(Path(folder).iterdir()) if os.path.isdir(folder) else ():
             if entry.name.startswith(prefix) and entry.is_dir():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_EPSILON = 1e-6
+from nnunet_cil.losses.precision import EPSILON
 
 
 def distillation_loss(student_log_probs: Tensor, teacher_probs: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -90,13 +90,13 @@ class _WeightedDivergence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, log_q: Tensor, p: Tensor, weight: Tensor) -> Tensor:
-        p = p.clamp(_EPSILON, 1 - _EPSILON)
+        p = p.clamp(EPSILON, 1 - EPSILON)
         q = log_q.exp()
         not_p, not_q = 1 - p, 1 - q
         if ctx.needs_input_grad[0]:
-            odds = q.div_(F.threshold(not_q, _EPSILON, torch.inf))  # 0 where 1 - q is clamped
+            odds = q.div_(F.threshold(not_q, EPSILON, torch.inf))  # 0 where 1 - q is clamped
             ctx.save_for_backward(odds.mul_(not_p).sub_(p).mul_(weight))
-        divergence = not_p.div_(not_q.clamp_(min=_EPSILON)).log_().lerp_(p.log().sub_(log_q), p)
+        divergence = not_p.div_(not_q.clamp_(min=EPSILON)).log_().lerp_(p.log().sub_(log_q), p)
         return torch.dot(weight.flatten(), divergence.flatten())
 
     @staticmethod

@@ -6,6 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+EPSILON = 1e-6
+"""How far probabilities are kept from 0 and 1 before logarithms and odds are taken of them."""
+
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
     """Returns a context without autocast: sums over many voxels overflow, or lose their digits, in half precision.

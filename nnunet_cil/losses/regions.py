@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnunet_cil.losses.precision import full_precision
+from nnunet_cil.losses.precision import EPSILON, full_precision
 from nnunet_cil.losses.prototypes import sum_over_ranks
-
-_EPSILON = 1e-6
 
 
 def region_masks(bits: Tensor, places: Sequence[int]) -> Tensor:
@@ -107,7 +105,7 @@ def region_pgcd_loss(
     Returns:
         () float >= 0; exactly 0 on the graph where nothing counts.
     """
-    p = teacher_probs.clamp(_EPSILON, 1 - _EPSILON)
+    p = teacher_probs.clamp(EPSILON, 1 - EPSILON)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, p, reduction="none")
     divergence = cross_entropy + torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)
     total = (divergence * (1 + beta * resemblance) * counted).sum()

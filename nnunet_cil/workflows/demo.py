@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.files import read_json, write_json
 from nnunet_cil.host.commands import call, python_path, train
-from nnunet_cil.host.folders import model_folder_name
+from nnunet_cil.host.folders import FOLDERS, model_folder_name
 from nnunet_cil.host.splits import SPLITS_FILE
 from nnunet_cil.predicted_from import is_validated
 from nnunet_cil.schedule import Schedule, load_schedule
@@ -81,7 +81,7 @@ def jobs(schedule: Schedule) -> list[tuple[str, int]]:
 def _environment(output: Path) -> dict[str, str]:
     """Creates nnU-Net's three folders in the demo's, and returns the variables of the commands that run there."""
     variables = {}
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+    for variable in FOLDERS:
         (output / variable).mkdir(parents=True, exist_ok=True)
         variables[variable] = str(output / variable)
     quiet = {

@@ -9,9 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_cil.host.folders import FOLDERS
 from nnunet_cil.shipped import schedules_folder, trainers_folder
-
-_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ def examine() -> list[Check]:
         _python(),
         _nnunet(),
         _device(),
-        *map(_folder, _FOLDERS),
+        *map(_folder, FOLDERS),
         _trainers_variable(),
         _trainer_lookup(),
         _schedules(),

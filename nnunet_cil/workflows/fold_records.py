@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.fold_cases import FoldCases
@@ -23,10 +24,14 @@ def current_cases(dataset: str, fold: int | str) -> FoldCases:
         CILError: there is no such fold, or the split cannot be used.
     """
     folder = nnunet_folder("nnUNet_preprocessed") / dataset
-    ending = str(read_dataset_json(folder / "dataset.json")["file_ending"])
-    cases = sorted(file.name.removesuffix(ending) for file in (folder / "gt_segmentations").glob(f"[!.]*{ending}"))
-    found = fold_of(folder, fold, cases)
+    found = fold_of(folder, fold, _all_cases(folder))
     return FoldCases.of(dataset, fold, found.training, found.validation, folder / SPLITS_FILE)
+
+
+def _all_cases(folder: Path) -> list[str]:
+    """Returns the cases of a preprocessed data set, by their reference labels."""
+    ending = str(read_dataset_json(folder / "dataset.json")["file_ending"])
+    return sorted(file.name.removesuffix(ending) for file in (folder / "gt_segmentations").glob(f"[!.]*{ending}"))
 
 
 def num_folds(datasets: Iterable[str]) -> int:
@@ -38,8 +43,7 @@ def num_folds(datasets: Iterable[str]) -> int:
     found = {}
     for name in datasets:
         folder = nnunet_folder("nnUNet_preprocessed") / name
-        ending = str(read_dataset_json(folder / "dataset.json")["file_ending"])
-        cases = sorted(file.name.removesuffix(ending) for file in (folder / "gt_segmentations").glob(f"[!.]*{ending}"))
+        cases = _all_cases(folder)
         found[name] = len(split_of(folder, cases))
         if found[name] == 0:
             refuse_few_cases(folder, len(cases), " A cascade needs the models of all folds.")

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from nnunet_cil.errors import CILError, counted, few_names
-from nnunet_cil.host.reading.grids import NEGLIGIBLE_VOXELS, TOLERANCE_VOXELS, Grid, distance_in_voxels
+from nnunet_cil.host.reading.grids import (
+    MAX_SKEW_DEGREES,
+    NEGLIGIBLE_VOXELS,
+    TOLERANCE_VOXELS,
+    Grid,
+    distance_in_voxels,
+)
 from nnunet_cil.host.reading.images import has_colours, read_grid, read_images
 from nnunet_cil.host.reading.readers import OVERWRITE
 from nnunet_cil.host.reading.spacings import TIFF, agreed_spacing, has_spacing_beside
-
-MAX_SKEW_DEGREES = 1.0
-"""Axes that are farther from right angles than this are told of: nnU-Net takes them as perpendicular."""
 
 
 @dataclass(frozen=True, kw_only=True)

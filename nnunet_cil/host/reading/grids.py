@@ -17,6 +17,9 @@ TOLERANCE_VOXELS = 0.5
 NEGLIGIBLE_VOXELS = 1e-3
 """Grids that lie nearer than this are the same, but for rounding."""
 
+MAX_SKEW_DEGREES = 1.0
+"""Axes that are farther from right angles than this are told of, or refused: nnU-Net takes them as perpendicular."""
+
 _LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
