@@ -26,10 +26,10 @@ from study import Study, study_of, study_parser
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.folders import nnunet_folder, num_processes
 from nnunet_cil.host.processes import end_with_parent
+from nnunet_cil.limits import DEFAULT_TOLERANCE_MM
 from nnunet_cil.schedule import Schedule, load_schedule
 from nnunet_cil.step_plans import StepPlan
 from nnunet_cil.workflows.evaluate.cases import validation_set
-from nnunet_cil.workflows.evaluate.options import DEFAULT_TOLERANCE_MM
 from nnunet_cil.workflows.evaluate.predict import Prediction, predictions_of
 from nnunet_cil.workflows.evaluate.score import score_cases
 from nnunet_cil.workflows.fold_records import check_validation_cases

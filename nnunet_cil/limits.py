@@ -1,4 +1,4 @@
-"""The numbers that users may give, and the sentence that refuses others."""
+"""The numbers that users may give, those that count where none is given, and the sentence that refuses others."""
 
 from __future__ import annotations
 
@@ -20,8 +20,14 @@ MAX_MINUTES = 1_000_000
 """The most that a job may have."""
 
 MAX_PICTURES = 9999
+COMPARED_PICTURES = 5
+"""The number of cases that ``compare`` draws, unless another one is given."""
+INSPECTED_PICTURES = 4
+"""The number of cases that ``inspect`` draws, unless another one is given."""
 MAX_SEED = 2**32 - 1
 MAX_TOLERANCE_MM = 1000
+DEFAULT_TOLERANCE_MM = 2.0
+"""The tolerance of the normalised surface Dice, unless another one is given."""
 MAX_COUNT = 1_000_000
 """The most epochs, iterations in one, and things that a trainer's hyper-parameter counts."""
 MAX_RATE = 100

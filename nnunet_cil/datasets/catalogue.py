@@ -27,6 +27,9 @@ NAMES = {
 }
 """Name -> the data set and the folder to give. The function ``find`` of the module of this name finds the cases."""
 
+ACCEPTABLE = ("modality", "duplicate", "intensities")
+"""Kinds of blocking problems that a user may accept, because the data are meant to be so."""
+
 
 def find(name: str, source: Path, options: Mapping[str, Any]) -> Dataset:
     """Finds the cases of a download.

@@ -8,9 +8,6 @@ from dataclasses import dataclass, replace
 
 from nnunet_cil.datasets.download import Case, Dataset, Problem
 
-ACCEPTABLE = ("modality", "duplicate", "intensities")
-"""Kinds of blocking problems that a user may accept, because the data are meant to be so."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:

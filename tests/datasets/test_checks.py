@@ -16,7 +16,7 @@ from downloads import (
 )
 
 from nnunet_cil.cli import main
-from nnunet_cil.datasets.findings import ACCEPTABLE
+from nnunet_cil.datasets.catalogue import ACCEPTABLE
 from nnunet_cil.errors import CILError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunet_cil.cli.arguments import Commands, add_device, add_trained_folds, add_trusted_packages, whole_number
 from nnunet_cil.files import shortened
-from nnunet_cil.limits import MAX_PICTURES
+from nnunet_cil.limits import COMPARED_PICTURES, MAX_PICTURES
 
 BELOW = 3
 """The exit status where a class of A is below ``--fail-below``; 1 and 2 are errors."""
@@ -62,7 +62,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--pictures",
         type=whole_number(0, MAX_PICTURES),
-        default=5,
+        default=COMPARED_PICTURES,
         metavar="N",
         help="cases to draw, those that changed most (default: %(default)s)",
     )

@@ -11,7 +11,7 @@ from nnunet_cil.limits import MAX_DATASET_ID
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Adds the command's parser and returns it."""
-    from nnunet_cil.datasets.catalogue import NAMES
+    from nnunet_cil.datasets.catalogue import ACCEPTABLE, NAMES
 
     parser = commands.add_parser(
         "convert",
@@ -37,7 +37,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         nargs="+",
         default=(),
         metavar="KIND",
-        choices=["modality", "duplicate", "intensities"],
+        choices=ACCEPTABLE,
         help="kinds of problems to accept: %(choices)s",
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the list of all problems to FILE")

@@ -14,6 +14,7 @@ from nnunet_cil.cli.arguments import (
     experiment_of,
     tolerance_mm,
 )
+from nnunet_cil.limits import DEFAULT_TOLERANCE_MM
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -30,7 +31,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--tolerance",
         type=tolerance_mm,
-        default=2.0,
+        default=DEFAULT_TOLERANCE_MM,
         metavar="MM",
         help="tolerance of the normalised surface Dice, in mm (in voxels where files do not say how large these are; default: "
         "%(default)s)",

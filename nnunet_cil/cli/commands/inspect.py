@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_cil.cli.arguments import Commands, whole_number
-from nnunet_cil.limits import MAX_PICTURES
+from nnunet_cil.limits import INSPECTED_PICTURES, MAX_PICTURES
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -28,7 +28,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--pictures",
         type=whole_number(0, MAX_PICTURES),
-        default=4,
+        default=INSPECTED_PICTURES,
         metavar="N",
         help="number of cases to show (default: %(default)s)",
     )

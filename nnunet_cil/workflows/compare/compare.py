@@ -21,7 +21,7 @@ from nnunet_cil.evaluation.scores import write_csv
 from nnunet_cil.files import json_sha256, read_json, shortened, write_json, write_text
 from nnunet_cil.host.folders import num_processes
 from nnunet_cil.host.reading.spacings import has_spacing_beside, spacing_file
-from nnunet_cil.limits import MAX_PICTURES, check_device, check_whole_number, is_number
+from nnunet_cil.limits import COMPARED_PICTURES, MAX_PICTURES, check_device, check_whole_number, is_number
 from nnunet_cil.locks import Lock
 from nnunet_cil.workflows.compare.cases import (
     check_classes_labelled,
@@ -37,9 +37,6 @@ from nnunet_cil.workflows.compare.sides import Side, check_comparable, read_side
 from nnunet_cil.workflows.evaluate.evaluate import versions
 
 SCHEMA_VERSION = 1
-
-DEFAULT_PICTURES = 5
-"""The number of cases that are drawn, unless another one is asked for."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +66,7 @@ class CompareOptions:
     folds: tuple[str, ...] = ()
     fail_below: float | None = None
     device: str = "cuda"
-    num_pictures: int = DEFAULT_PICTURES
+    num_pictures: int = COMPARED_PICTURES
     trusted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -91,7 +88,7 @@ class CompareOptions:
             "-l": [self.labels] if self.labels else [],
             "-o": [self.output],
             "--fail-below": [] if self.fail_below is None else [self.fail_below],
-            "--pictures": [] if self.num_pictures == DEFAULT_PICTURES else [self.num_pictures],
+            "--pictures": [] if self.num_pictures == COMPARED_PICTURES else [self.num_pictures],
             "-device": [] if self.device == "cuda" else [self.device],
             "-f": self.folds,
             "--trust-package": self.trusted,
@@ -165,7 +162,7 @@ def compare_cases(
     *,
     command: str,
     fail_below: float | None = None,
-    num_pictures: int = DEFAULT_PICTURES,
+    num_pictures: int = COMPARED_PICTURES,
 ) -> Comparison:
     """Compares cases that both models have predicted, and writes all files.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cil.datasets.archives import is_archive, unpack, unpacked_bytes
-from nnunet_cil.datasets.catalogue import find
+from nnunet_cil.datasets.catalogue import ACCEPTABLE, find
 from nnunet_cil.datasets.checks import check
 from nnunet_cil.datasets.convert import (
     Converted,
@@ -21,7 +21,7 @@ from nnunet_cil.datasets.convert import (
     write,
 )
 from nnunet_cil.datasets.download import Dataset
-from nnunet_cil.datasets.findings import ACCEPTABLE, Findings
+from nnunet_cil.datasets.findings import Findings
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import read_json_list, temporary_folder, write_json
 from nnunet_cil.host.folders import check_room, new_dataset_folder, nnunet_folder, num_processes
@@ -61,7 +61,7 @@ def convert(
         options: what the data set's ``find`` takes.
         copy: whether to copy images that could be linked.
         leave_out_faulty: whether to convert the cases without blocking problems where others have some.
-        accept: kinds of problems, of ``findings.ACCEPTABLE``, that are as they should be.
+        accept: kinds of problems, of ``datasets.catalogue.ACCEPTABLE``, that are as they should be.
         report: a file that takes all problems as text, whether or not anything is written.
 
     Raises:

@@ -34,7 +34,7 @@ from nnunet_cil.host.folders import num_processes, raw_dataset_folder
 from nnunet_cil.host.raw_dataset import raw_reader
 from nnunet_cil.host.reading.images import as_seen, read_images, read_labels
 from nnunet_cil.labels import NO_CLASSES, Label, all_numbers, numbers_in
-from nnunet_cil.limits import MAX_PICTURES, check_whole_number
+from nnunet_cil.limits import INSPECTED_PICTURES, MAX_PICTURES, check_whole_number
 
 NUM_SLICES = 3
 """The number of slices that each picture shows."""
@@ -51,7 +51,7 @@ class Inspection:
     page: Path
 
 
-def inspect(dataset: str | int, *, output: Path | None = None, num_pictures: int = 4) -> Inspection:
+def inspect(dataset: str | int, *, output: Path | None = None, num_pictures: int = INSPECTED_PICTURES) -> Inspection:
     """Measures every label map, and writes a page.
 
     Args:

@@ -8,11 +8,8 @@ from typing import Literal
 
 from nnunet_cil.errors import CILError
 from nnunet_cil.files import shortened
-from nnunet_cil.limits import MAX_TOLERANCE_MM, check_device, is_number
+from nnunet_cil.limits import DEFAULT_TOLERANCE_MM, MAX_TOLERANCE_MM, check_device, is_number
 from nnunet_cil.workflows.experiment import Experiment
-
-DEFAULT_TOLERANCE_MM = 2.0
-"""The default tolerance of the normalised surface Dice."""
 
 
 @dataclass(frozen=True, kw_only=True)
