@@ -1,4 +1,4 @@
-"""Asks whether PGCD's weight knows where the teacher is right: numbers, and a picture of the weights, on validation cases.
+"""Asks whether PGCD's weighting by prototypes knows where the teacher is right, on validation cases: numbers, and a picture.
 
     python benchmarks/calibration.py TEACHER STUDENT -f 0 -o benchmarks/results/calibration --picture weights.png
     python benchmarks/calibration.py --table benchmarks/results/calibration

@@ -39,11 +39,6 @@ def all_numbers(labels: Mapping[str, Label]) -> frozenset[int]:
     return frozenset(number for label in labels.values() for number in numbers_in(label))
 
 
-def single_numbers(labels: Mapping[str, Label]) -> dict[str, int]:
-    """Returns name -> number of labels that are no regions."""
-    return {name: numbers_in(label)[0] for name, label in labels.items()}
-
-
 def has_regions(labels: Mapping[str, Label]) -> bool:
     """Returns whether nnU-Net reads ``labels`` of dataset.json as regions: a class has several numbers."""
     return any(isinstance(label, tuple) and len(label) > 1 for label in labels.values())
