@@ -13,7 +13,6 @@ from nnunet_cil.host.raw_dataset import read_raw
 from nnunet_cil.schedule import DEFAULT_EPOCHS, check_training_settings
 from nnunet_cil.workflows.models.extend_checks import chosen_folds, new_classes
 from nnunet_cil.workflows.models.extension import ExtendOptions, Stage
-from nnunet_cil.workflows.models.extension_length import num_epochs
 from nnunet_cil.workflows.models.model_stages import read_stages, stages_to_train
 
 _STEP_COST = 1.4
@@ -50,7 +49,8 @@ def advise(model_folder: Path, dataset: str | int, options: ExtendOptions) -> st
     target = nnunet_folder("nnUNet_preprocessed") / folder.name
     stages = stages_to_train(models, chosen_folds(model, options.folds), raw, target)
     unlabelled = [name for name in model.classes if name not in labels]
-    time = f"{_STEP_COST * num_epochs(options.training) / DEFAULT_EPOCHS:.2g}"
+    num_epochs = options.training.get("num_epochs", DEFAULT_EPOCHS)
+    time = f"{_STEP_COST * num_epochs / DEFAULT_EPOCHS:.2g}"
     new = _few(learnt)
     everything = f"{_few(model.classes)} and {new}, in the old images and in these {cases}"
     table = Table(

@@ -28,7 +28,7 @@ from nnunet_cil.host.preprocessed import refuse_other_preprocessing
 from nnunet_cil.host.raw_dataset import RawData, Sample, label_file_names, read_raw
 from nnunet_cil.labels import check_labelled_classes, labelled_classes
 from nnunet_cil.names import valid_name
-from nnunet_cil.schedule import check_training_settings
+from nnunet_cil.schedule import DEFAULT_EPOCHS, check_training_settings
 from nnunet_cil.step_plans import PreviousModel, StepPlan, labels_after, step_plans_name
 from nnunet_cil.training.catalogue import check_cascade, check_data, check_lineage, trainer_class
 from nnunet_cil.workflows.models.extend_checks import (
@@ -40,7 +40,6 @@ from nnunet_cil.workflows.models.extend_checks import (
     refuse_other_plans,
 )
 from nnunet_cil.workflows.models.extension import ExtendOptions, Extension
-from nnunet_cil.workflows.models.extension_length import length_note, with_length
 from nnunet_cil.workflows.models.model_stages import read_stages, stages_to_train
 from nnunet_cil.workflows.models.trained_model import TrainedModel
 from nnunet_cil.workflows.plan.compatibility import Note
@@ -50,6 +49,12 @@ from nnunet_cil.workflows.plan.step_files import LONGEST_TRAINER, check_length, 
 from nnunet_cil.workflows.plan.transfer import compare_with_plans, refuse_blocking
 
 logger = logging.getLogger(__name__)
+
+_LENGTH = (
+    f"Length: {DEFAULT_EPOCHS} epochs, as many as a training from scratch has: in short trials old and new organs gained up to "
+    "it on heart MR, up to half of it on head-and-neck CT. Choose another with --training num_epochs=N."
+)
+"""Tells the length of an extension that is given none (benchmarks/notebook/2026-11-29-extension-length.md)."""
 
 
 def extend(model_folder: Path, dataset: str | int, options: ExtendOptions) -> Extension:
@@ -108,8 +113,8 @@ def plan_extension(model_folder: Path, dataset: str | int, options: ExtendOption
     for stage in stages:
         check_folds(plan, raw, target, stage.folds)
     notes = _compare(model, raw, force=options.force)
-    if note := length_note(options.training):
-        logger.info(note)
+    if "num_epochs" not in options.training:
+        logger.info(_LENGTH)
 
     check_data(trainer, plan, raw.folder.name)
     if model.previous_stage:
@@ -180,7 +185,7 @@ def _step_plan(model: TrainedModel, raw: RawData, new: tuple[str, ...], options:
         dataset_labels=dict(labels),
         **known,
         previous=_previous(model),
-        training={**_mirroring(model), **with_length(options.training)},
+        training={**_mirroring(model), **options.training},
         hyperparameters=dict(options.hyperparameters),
         refined=refined,
         labelled=labelled_classes(raw.dataset_json, list(raw.cases), evaluated),

@@ -209,9 +209,12 @@ def test_on_its_own_data_set_nothing_is_preprocessed_again(model, caplog):
     preprocess_again("case_0")
     caplog.set_level(logging.INFO, "nnunet_cil")
     found = extend(model, 17, ExtendOptions(classes=("kidney",)))
-    assert caplog.messages
+    assert any(message.startswith("Length: 1000 epochs, as many as") for message in caplog.messages)
     assert not any("nnUNetv2" in message for message in caplog.messages)
     assert found.plans_name == "nnUNetPlans_kidney_step1"
+    caplog.clear()
+    extend(model, 17, ExtendOptions(classes=("kidney",), training={"num_epochs": 4}), force=True)
+    assert not any(message.startswith("Length") for message in caplog.messages)
     for removed in file.parents[1].glob("*Tr/case_1[._]*"):
         removed.unlink()
     split = copy.parents[1] / "splits_final.json"
