@@ -56,8 +56,8 @@ def ways(trainer: Any, cases: list[str]) -> Iterator[tuple[str, Callable[[], Any
     dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, cases)
     images = [np.array(dataset.load_case(case)[0][:], dtype=np.float32) for case in cases]
     strays = range(1, step.num_old_channels)
-    batched = volume_predictor(network, step.old_classes, *host)
-    single = volume_predictor(network, step.old_classes, *host)
+    batched = volume_predictor(network, step.old_classes, *host, of_regions=False)
+    single = volume_predictor(network, step.old_classes, *host, of_regions=False)
     single.__class__ = nnUNetPredictor
 
     def volumes(predictor: Any) -> None:

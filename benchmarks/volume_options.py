@@ -46,7 +46,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         teacher = build_teacher(trainer, trainer._read_previous().weights)
         names = evenly_spaced(sorted(trainer.do_split()[0]), args.n)
     host = trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json, trainer.device
-    predictor = volume_predictor(teacher.network, trainer.step_plan.old_classes, *host)
+    predictor = volume_predictor(teacher.network, trainer.step_plan.old_classes, *host, of_regions=False)
     dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, names)
     truth_of = trainer.step_plan.evaluation_label_map
     old = range(1, trainer.step_plan.num_old_channels)

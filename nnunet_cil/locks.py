@@ -123,7 +123,8 @@ class Lock:
 
     def left_by(self) -> Holder | None:
         """Returns the process that has ended without letting the lock go; None where there is no such."""
-        return self._ended()
+        holder = self._read()
+        return holder if holder is not None and holder.has_ended else None
 
     def acquire(self) -> None:
         """Takes the lock; does nothing where this process holds it already. It is let go when the process ends.
@@ -164,9 +165,9 @@ class Lock:
 
     def forget_ended(self) -> None:
         """Removes the file of a process that has ended without letting the lock go, as one that is killed does."""
-        if self._ended() is not None:
+        if self.left_by() is not None:
             with _one_at_a_time():
-                if (holder := self._ended()) is not None:  # nobody has taken it over meanwhile
+                if (holder := self.left_by()) is not None:  # nobody has taken it over meanwhile
                     self.file.unlink(missing_ok=True)
                     self._made = self._folders_of(holder)
                     self._remove_made()
@@ -174,10 +175,6 @@ class Lock:
 
     def _folders_of(self, holder: Holder) -> tuple[Path, ...]:
         return tuple(self.file.parents)[: holder.new_folders]
-
-    def _ended(self) -> Holder | None:
-        holder = self._read()
-        return holder if holder is not None and holder.has_ended else None
 
     @contextmanager
     def held(self) -> Iterator[None]:

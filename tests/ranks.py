@@ -54,7 +54,7 @@ def partial_dice(own, *, ddp):
     torch.manual_seed(5)
     probs, one_hot = torch.rand(4, 5, 3, 4)[own].requires_grad_(), (torch.rand(4, 5, 3, 4) > 0.5)[own]
     labelled = torch.tensor([[False] * 5] * 2 + [[True, False, True, False, False]] * 2)[own]
-    loss = labelled_dice_loss(probs, one_hot, labelled, batch_dice=True, ddp=ddp)
+    loss = labelled_dice_loss(probs, one_hot, labelled, None, batch_dice=True, ddp=ddp)
     loss.backward()
     return loss.detach(), probs.grad
 

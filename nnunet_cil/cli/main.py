@@ -100,9 +100,12 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(_shortened(message).split())}. '{self.prog} -h' explains.\n")
 
 
-def _shortened(text: str, longest: int = 300) -> str:
+_LONGEST = 300
+
+
+def _shortened(text: str) -> str:
     """Returns so much of a text as is shown of it: it may repeat what it was given."""
-    return text if len(text) <= longest else f"{text[:longest]}..."
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,6 +17,9 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0
 
 Labels = npt.NDArray[np.integer[Any]]
 
+_MARGIN = 0.3
+"""The margin around labels, as a share of their size."""
+
 
 def plot_text(text: str) -> str:
     """Returns text that matplotlib draws as it is.
@@ -103,13 +106,13 @@ def write_orientation(ax: Axes) -> None:
         ax.text(x, y, side, transform=ax.transAxes, color="w", ha="center", va="center", weight="bold")
 
 
-def window_around(labels: Labels, margin: float = 0.3) -> tuple[slice, ...]:
+def window_around(labels: Labels) -> tuple[slice, ...]:
     """Returns the rows and columns that hold every label, with a margin around; all slices."""
     window = [slice(None)]
     for axis in (1, 2):
         line = np.flatnonzero((labels > 0).any(axis=(0, 3 - axis)))
         if line.size:
-            wide = int(margin * (line[-1] - line[0] + 1)) + 1
+            wide = int(_MARGIN * (line[-1] - line[0] + 1)) + 1
             window.append(slice(max(0, int(line[0]) - wide), int(line[-1]) + wide + 1))
         else:
             window.append(slice(None))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from nnunet_cil.losses.precision import EPSILON
 
 
-def distillation_loss(student_log_probs: Tensor, teacher_probs: Tensor, valid: Tensor | None = None) -> Tensor:
+def distillation_loss(student_log_probs: Tensor, teacher_probs: Tensor, valid: Tensor | None) -> Tensor:
     """Computes the distillation loss, in which every voxel and class has the same weight.
 
     L = -(1/(K |valid|)) sum_{v valid} sum_{c<K} p_c(v) log q_c(v).

@@ -105,7 +105,7 @@ class _MergeOthers(torch.autograd.Function):
         return gradient, None
 
 
-def masked_cross_entropy(log_probs: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
+def masked_cross_entropy(log_probs: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
     """Computes the cross-entropy over valid voxels, L = -(1/|valid|) sum_v log p_{y_v}(v).
 
     Args:
@@ -127,7 +127,7 @@ def masked_cross_entropy(log_probs: Tensor, labels: Tensor, valid: Tensor | None
 def soft_dice_loss(
     log_probs: Tensor,
     labels: Tensor,
-    valid: Tensor | None = None,
+    valid: Tensor | None,
     *,
     classes: slice,
     batch_dice: bool,
@@ -204,7 +204,7 @@ def labelled_dice_loss(
     probs: Tensor,
     one_hot: Tensor,
     labelled: Tensor,
-    valid: Tensor | None = None,
+    valid: Tensor | None,
     *,
     batch_dice: bool,
     ddp: bool = False,

@@ -122,7 +122,7 @@ def read_batch(
     labelled: Tensor | None,
     volumes: TeacherVolumes | None,
     volume_trust: float,
-    kind: Callable[..., Batch] = Batch,
+    kind: Callable[..., Batch],
 ) -> tuple[dict[str, Any], Batch]:
     """Splits a batch of nnU-Net's loader into nnU-Net's own part, with its images on the device, and a ``Batch``.
 

@@ -68,7 +68,7 @@ def test_merging_has_the_gradient_of_its_definition(merge, num_old):
 def test_unbiased_cross_entropy_at_step_0_is_cross_entropy_in_value_and_gradient():
     logits = logits_of(4).requires_grad_()
     labels = torch.randint(0, 4, (2, 3, 4, 2))
-    ours = masked_cross_entropy(merge_old_into_background(logits.log_softmax(1), 1), labels)
+    ours = masked_cross_entropy(merge_old_into_background(logits.log_softmax(1), 1), labels, None)
     theirs = F.cross_entropy(logits, labels)
     assert torch.allclose(ours, theirs)
     assert torch.allclose(*(torch.autograd.grad(x, logits, retain_graph=True)[0] for x in (ours, theirs)))
@@ -78,8 +78,8 @@ def test_unbiased_cross_entropy_by_hand():
     logits = torch.tensor([1.0, 2.0, 3.0, 0.0], dtype=torch.float64).view(1, 4, 1, 1)
     total = sum(math.exp(z) for z in (1, 2, 3, 0))
     merged = merge_old_into_background(logits.log_softmax(1), 3)
-    background = masked_cross_entropy(merged, torch.zeros(1, 1, 1, dtype=torch.long))
-    new = masked_cross_entropy(merged, torch.ones(1, 1, 1, dtype=torch.long))
+    background = masked_cross_entropy(merged, torch.zeros(1, 1, 1, dtype=torch.long), None)
+    new = masked_cross_entropy(merged, torch.ones(1, 1, 1, dtype=torch.long), None)
     assert background.item() == pytest.approx(-math.log((math.e + math.e**2 + math.e**3) / total))
     assert new.item() == pytest.approx(-math.log(1 / total))
 
@@ -87,7 +87,7 @@ def test_unbiased_cross_entropy_by_hand():
 def test_unbiased_cross_entropy_of_background_does_not_prefer_background_to_old():
     logits = logits_of(4).requires_grad_()
     loss = masked_cross_entropy(
-        merge_old_into_background(logits.log_softmax(1), 3), torch.zeros(2, 3, 4, 2, dtype=torch.long)
+        merge_old_into_background(logits.log_softmax(1), 3), torch.zeros(2, 3, 4, 2, dtype=torch.long), None
     )
     gradient = torch.autograd.grad(loss, logits)[0]
     probs = logits.softmax(1)[:, :3]
@@ -135,7 +135,9 @@ def test_soft_dice_counts_more_voxels_than_single_precision_can_add_one_by_one()
     """2^24 + 1 is 2^24 in single precision."""
     labels = torch.zeros(1, 2**24 + 2**22, dtype=torch.int64)
     log_probs = torch.zeros(1, 1, labels.shape[1])
-    assert soft_dice_loss(log_probs, labels, classes=slice(1), batch_dice=True).item() == pytest.approx(-1, abs=1e-6)
+    assert soft_dice_loss(log_probs, labels, None, classes=slice(1), batch_dice=True).item() == pytest.approx(
+        -1, abs=1e-6
+    )
 
 
 def pgcd_reference(student, teacher, similarity, unlabelled, valid, beta):

@@ -200,7 +200,7 @@ def volume_predictor(
     dataset_json: Mapping[str, Any],
     device: torch.device,
     *,
-    of_regions: bool = False,
+    of_regions: bool,
 ) -> nnUNetPredictor:
     """Returns a predictor for the teacher's network, without mirroring.
 
@@ -239,7 +239,7 @@ def _segmented(
     predictor: nnUNetPredictor,
     labelled: Collection[int],
     stray_free: Collection[int],
-    segmented: Segmented = most_probable_classes,
+    segmented: Segmented,
 ) -> npt.NDArray[np.int16]:
     """Returns the teacher's segmentation, (*spatial). The logits, which fill much of a GPU, are freed with this call."""
     logits = torch.as_tensor(predictor.predict_sliding_window_return_logits(torch.from_numpy(image)))

@@ -28,6 +28,9 @@ ORDERS = {
     "random": "at random",
 }
 
+_LONGEST = 60
+"""The most characters of a citation, or of the sizes of steps, that are shown."""
+
 README = """# Schedules
 
 One JSON file a schedule; `nnunet_cil plan DATASET NAME` uses one by its name. The name says how many classes each step learns.
@@ -151,5 +154,5 @@ def _name(folder: Path, num_classes: Sequence[int], order: str, seed: int) -> st
     return f"{dataset}_{'-'.join(map(str, num_classes))}{ending}"
 
 
-def _shortened(citation: str, limit: int = 60) -> str:
-    return citation if len(citation) <= limit else citation[: limit - 3].rsplit(" ", 1)[0] + "..."
+def _shortened(citation: str) -> str:
+    return citation if len(citation) <= _LONGEST else citation[: _LONGEST - 3].rsplit(" ", 1)[0] + "..."
