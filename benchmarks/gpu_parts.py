@@ -106,8 +106,8 @@ def drawn(num_old: int, size: int, precision: str) -> dict[str, Any]:
 
 def compared() -> dict[str, Callable[[dict[str, Any]], Any]]:
     """Returns functions of ``drawn``, of which a tensor comes out."""
-    from nnunet_cil.losses import class_means, local_pod_distance, prototype_similarity
-    from nnunet_cil.losses.prototypes import most_probable
+    from nnunet_cil.losses.prototypes import class_means, most_probable, prototype_similarity
+    from nnunet_cil.losses.regularization import local_pod_distance
 
     def means(x: dict[str, Any]) -> Any:
         return class_means(x["features"], most_probable(x["teacher_logits"]), len(x["prototypes"]))[0]

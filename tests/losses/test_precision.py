@@ -5,8 +5,10 @@ import torch
 from torch.nn import functional as F
 from toy import PGCD_SETTINGS, called, make_batch, make_pgcd_loss, make_setup
 
-from nnunet_cil.losses import merge_new_into_background, pgcd_loss, prototype_similarity, soft_dice_loss
+from nnunet_cil.losses.distillation import pgcd_loss
 from nnunet_cil.losses.precision import full_precision
+from nnunet_cil.losses.prototypes import prototype_similarity
+from nnunet_cil.losses.segmentation import merge_new_into_background, soft_dice_loss
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
 from nnunet_cil.training.methods.lwf import LwFLoss
