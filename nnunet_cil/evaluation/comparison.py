@@ -86,7 +86,7 @@ def compare_labels(
     for name, numbers in own_numbers.items():
         found = scores[name]
         num_far, num_far_voxels = 0, 0
-        if found.num_voxels_found and found.num_voxels_wanted and found.dice < 1:
+        if found.num_voxels_prediction and found.num_voxels_reference and found.dice < 1:
             own = [known[n] for known, ns in zip(boxes, numbers, strict=True) for n in ns if n in known]
             box = union_of_boxes(own, a.shape)
             masks = np.isin(b[box], numbers[1]), np.isin(a[box], numbers[0])
@@ -94,8 +94,8 @@ def compare_labels(
         classes[name] = ClassChange(
             dice=found.dice,
             hd95_mm=found.hd95_mm,
-            num_voxels_a=found.num_voxels_wanted,
-            num_voxels_b=found.num_voxels_found,
+            num_voxels_a=found.num_voxels_reference,
+            num_voxels_b=found.num_voxels_prediction,
             num_far=num_far,
             num_far_voxels=num_far_voxels,
         )

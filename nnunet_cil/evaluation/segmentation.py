@@ -36,16 +36,16 @@ class ClassScores:
         hd95_mm: the larger of the two directed 95th percentiles of the surface distances.
         asd_mm: mean of all surface distances, both directions together.
         nsd: share of both surfaces within the tolerance of the other.
-        num_voxels_found: of the prediction.
-        num_voxels_wanted: of the reference.
+        num_voxels_prediction: of the prediction.
+        num_voxels_reference: of the reference.
     """
 
     dice: float
     hd95_mm: float
     asd_mm: float
     nsd: float
-    num_voxels_found: int
-    num_voxels_wanted: int
+    num_voxels_prediction: int
+    num_voxels_reference: int
 
 
 def case_scores(
@@ -126,8 +126,8 @@ def class_scores(prediction: Mask, reference: Mask, spacing_mm: Sequence[float],
             hd95_mm=math.nan,
             asd_mm=math.nan,
             nsd=lacking,
-            num_voxels_found=num_prediction,
-            num_voxels_wanted=num_reference,
+            num_voxels_prediction=num_prediction,
+            num_voxels_reference=num_reference,
         )
     there, back = _surface_distances(prediction, reference, spacing_mm)
     both = np.concatenate([there, back])
@@ -136,8 +136,8 @@ def class_scores(prediction: Mask, reference: Mask, spacing_mm: Sequence[float],
         hd95_mm=float(max(np.percentile(there, 95), np.percentile(back, 95))),
         asd_mm=float(both.mean()),
         nsd=float((both <= np.float32(tolerance_mm)).mean()),  # rounded as the distances are
-        num_voxels_found=num_prediction,
-        num_voxels_wanted=num_reference,
+        num_voxels_prediction=num_prediction,
+        num_voxels_reference=num_reference,
     )
 
 

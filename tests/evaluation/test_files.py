@@ -48,7 +48,7 @@ def test_ignored_voxels_count_nowhere(tmp_path):
         ignore_label=9,
         tolerance_mm=1,
     )
-    assert {s.dice for s in scores.by_class.values() if s.num_voxels_wanted} == {1}
+    assert {s.dice for s in scores.by_class.values() if s.num_voxels_reference} == {1}
 
 
 def tiffs(folder, **spacings):

@@ -142,7 +142,7 @@ def test_a_case_without_any_class_is_undefined_and_no_error():
     nothing = np.zeros((0, 0, 0), dtype=np.int16)
     found = case_scores(nothing, nothing, (1, 1, 1), {"a": (1, 1)}, tolerance_mm=1)["a"]
     assert math.isnan(found.dice)
-    assert found.num_voxels_wanted == 0
+    assert found.num_voxels_reference == 0
 
 
 @pytest.mark.parametrize("spacing", [0.6, 0.7, 0.8, 1.2, 2.0, 2.4])

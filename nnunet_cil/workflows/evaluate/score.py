@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from nnunet_cil.content import files_sha256
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.evaluation.files import CaseScores, score_files
 from nnunet_cil.evaluation.scores import score_table
+from nnunet_cil.evaluation.segmentation import ClassScores
 from nnunet_cil.files import json_sha256, read_json, write_json
 from nnunet_cil.host.reading.spacings import has_spacing_beside, spacing_file
 from nnunet_cil.labels import Label, all_numbers, numbers_in
@@ -111,6 +112,7 @@ def _scored_from(
     return {
         "checkpoint": checkpoint_sha256,
         "tolerance_mm": tolerance_mm,
+        "scores": [score.name for score in fields(ClassScores)],
         "reader": type(reader).__name__,
         "cases": {p.case.name: list(p.case.classes) for p in predictions},
         "files_sha256": files_sha256(f for p in predictions for f in _files_of(p, reader)),

@@ -93,6 +93,7 @@ def test_damaged_scores_are_scored_anew(trained, tmp_path):
         "[]",
         "{}",
         json.dumps({**whole_scores, "rows": None}),
+        json.dumps({**whole_scores, "scores": ["dice"]}),
         json.dumps({**whole_scores, "rows": rows[1:]}),
         json.dumps({**whole_scores, "rows": [{**rows[0], "dice": 1.0}, *rows[1:]]}),
         json.dumps({key: value for key, value in whole_scores.items() if key != "rows"}),
