@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nnunet_cil.datasets.download import Case, Dataset, Part, Problem, chosen_parts, root_with
 from nnunet_cil.datasets.volumes import ImageFile, OneOfSeries, Source
@@ -33,14 +32,14 @@ def find(source: Path, *, cases: Mapping[str, Sequence[str]] | None = None) -> D
         CILError: no task, a ``dataset.json`` of another kind, or unknown cases.
     """
     root = root_with(source, "dataset.json", "imagesTr", "labelsTr", expected="Task04_Hippocampus/dataset.json")
-    content = _read(root / "dataset.json")
-    channels = tuple(content["modality"][str(i)] for i in range(len(content["modality"])))
-    entries = {Path(entry["image"]).name.removesuffix(".nii.gz"): entry for entry in content["training"]}
+    task = _read(root / "dataset.json")
+    channels = tuple(task.modality[str(i)] for i in range(len(task.modality)))
+    entries = {Path(entry.image).name.removesuffix(".nii.gz"): entry for entry in task.training}
     parts: dict[str, Part] = dict.fromkeys(entries, "train") if cases is None else chosen_parts(cases, entries)
     kept: list[Case] = []
     problems: list[Problem] = []
     for name in sorted(parts):
-        image, labels = (root / entries[name][kind] for kind in ("image", "label"))
+        image, labels = (root / file for file in (entries[name].image, entries[name].label))
         missing = [f.relative_to(root) for f in (image, labels) if not f.is_file()]
         if missing:
             text = f"{missing[0]} is listed in dataset.json but not there"
@@ -48,11 +47,11 @@ def find(source: Path, *, cases: Mapping[str, Sequence[str]] | None = None) -> D
             continue
         kept.append(Case(name=name, images=_channels(image, len(channels)), labels=ImageFile(labels), part=parts[name]))
     return Dataset(
-        name=_name(root, content),
+        name=_name(root, task),
         cases=tuple(kept),
-        numbers={name: int(number) for number, name in content["labels"].items() if int(number) != 0},
+        numbers={name: int(number) for number, name in task.labels.items() if int(number) != 0},
         reference="http://medicaldecathlon.com",
-        licence=str(content.get("licence", "CC-BY-SA 4.0")),
+        licence=task.licence,
         citation="Antonelli et al. 2022, The Medical Segmentation Decathlon, https://doi.org/10.1038/s41467-022-30695-9",
         channels=channels,
         problems=tuple(problems),
@@ -66,9 +65,9 @@ def _channels(image: Path, num_channels: int) -> tuple[Source, ...]:
     return tuple(OneOfSeries(image, i) for i in range(num_channels))
 
 
-def _name(root: Path, content: dict[str, Any]) -> str:
+def _name(root: Path, task: _Task) -> str:
     match = re.fullmatch(r"Task\d+_(\w+)", root.name)
-    name = match[1] if match else re.sub(r"[^A-Za-z0-9_]", "", str(content["name"]))
+    name = match[1] if match else re.sub(r"[^A-Za-z0-9_]", "", task.name)
     return name[:_MOST_CHARACTERS] or "Decathlon"
 
 
@@ -86,13 +85,14 @@ class _Task:
     labels: dict[str, str]
     modality: dict[str, str]
     training: list[_Entry]
-    licence: str = ""
+    licence: str = "CC-BY-SA 4.0"
 
 
-def _read(file: Path) -> dict[str, Any]:
-    content = read_json(file, "Every task of the Decathlon has one.")
+def _read(file: Path) -> _Task:
     where = f"{file} is not the dataset.json of a Decathlon task: it"
-    task: _Task = validated(_Task, content, where, "Restore it from the download.")
+    task: _Task = validated(
+        _Task, read_json(file, "Every task of the Decathlon has one."), where, "Restore it from the download."
+    )
     if not (task.name and task.labels and task.modality and task.training):
         raise CILError(
             f"{where} lists no training cases, or lacks a name, labels or modalities. Restore it from the download."
@@ -104,7 +104,7 @@ def _read(file: Path) -> dict[str, Any]:
                 "the download."
             )
     _check_names(task, where)
-    return content
+    return task
 
 
 def _check_names(task: _Task, where: str) -> None:
