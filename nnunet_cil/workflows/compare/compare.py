@@ -34,7 +34,7 @@ from nnunet_cil.workflows.compare.cases import (
 )
 from nnunet_cil.workflows.compare.pictures import draw_cases
 from nnunet_cil.workflows.compare.sides import Side, check_comparable, read_side
-from nnunet_cil.workflows.evaluate.evaluate import versions
+from nnunet_cil.workflows.versions import versions
 
 SCHEMA_VERSION = 1
 

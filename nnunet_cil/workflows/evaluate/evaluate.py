@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import logging
 import os
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_cil import __version__
 from nnunet_cil.errors import CILError
 from nnunet_cil.evaluation.differences import differences_to_best, evaluated_differences
 from nnunet_cil.evaluation.results import ranked, results, without_nan
@@ -46,6 +42,7 @@ from nnunet_cil.workflows.fold_records import check_validation_cases, current_ca
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 from nnunet_cil.workflows.stages import check_stages
+from nnunet_cil.workflows.versions import versions
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -286,13 +283,3 @@ def output_folder(experiment: Experiment, options: EvaluationOptions) -> Path:
 def _key(model: ModelFold) -> str:
     """Returns a model's name in ``results.json``."""
     return f"{model.trainer} step {model.step} fold {model.fold}"
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of what the numbers depend on."""
-    names = ("nnunet-cil", "nnunetv2", "torch", "numpy", "scipy", "SimpleITK")
-    found = {"Python": platform.python_version()}
-    for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return {**found, "nnunet-cil": __version__}

@@ -16,9 +16,9 @@ from nnunet_cil.files import write_text
 from nnunet_cil.lineage import validation_dice
 from nnunet_cil.training.progress import training_seconds
 from nnunet_cil.workflows.compare.compare import Comparison
-from nnunet_cil.workflows.evaluate.evaluate import versions
 from nnunet_cil.workflows.evaluate.pictures import write_training_curves
 from nnunet_cil.workflows.model_fold import ModelFold
+from nnunet_cil.workflows.versions import versions
 
 
 def write_extension_report(
