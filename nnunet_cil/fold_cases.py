@@ -72,7 +72,7 @@ class FoldCases:
                 )
         return remarks
 
-    def narrowed(self, cases: Collection[str] | None) -> FoldCases:
+    def with_validation_of(self, cases: Collection[str] | None) -> FoldCases:
         """Returns the same without validation cases that are not among those of a step; None stands for all."""
         if cases is None:
             return self

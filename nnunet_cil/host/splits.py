@@ -221,6 +221,6 @@ def deal_cases(num_steps: int, cases: Sequence[str], folds: Sequence[Sequence[st
     """
     shuffled = list(cases)
     random.Random(SPLIT_SEED).shuffle(shuffled)
-    fold_of = {case: i for i, fold in reversed(list(enumerate(folds))) for case in fold}
-    shuffled.sort(key=lambda case: fold_of.get(case, len(folds)))
+    fold_by_case = {case: i for i, fold in reversed(list(enumerate(folds))) for case in fold}
+    shuffled.sort(key=lambda case: fold_by_case.get(case, len(folds)))
     return [sorted(shuffled[i::num_steps]) for i in range(num_steps)]

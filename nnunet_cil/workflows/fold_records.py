@@ -104,7 +104,7 @@ def check_trained_before(model: ModelFold, trained: ModelFold) -> None:
     records = trained.records()
     if not records:
         return
-    cases = current_cases(model.model.dataset, model.fold).narrowed(model.plan.cases)
+    cases = current_cases(model.model.dataset, model.fold).with_validation_of(model.plan.cases)
     cases.check_against(records)
     hashes = records[-1].case_hashes
     if trained == model and not model.is_trained and hashes is not None and model.plan.cases is None:

@@ -91,7 +91,7 @@ class PlannedStep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trainings:
+class PlannedTrainings:
     """Lists what is going to be trained with the steps' plans.
 
     Attributes:
@@ -144,7 +144,7 @@ def write_step_plans(
     base_plans: str = "nnUNetPlans",
     first_trainer: str | None = None,
     force: bool = False,
-    trainings: Trainings | None = None,
+    trainings: PlannedTrainings | None = None,
 ) -> list[PlannedStep]:
     """Writes the plans files of a schedule's steps beside the base plans. No image is preprocessed again.
 
@@ -188,7 +188,7 @@ def write_step_plans(
 
 
 def _read_data(
-    datasets: Sequence[str], base: dict[str, Any], base_plans: str, trainings: Trainings | None, *, force: bool
+    datasets: Sequence[str], base: dict[str, Any], base_plans: str, trainings: PlannedTrainings | None, *, force: bool
 ) -> dict[str, PreprocessedData]:
     """Reads each data set once; the plans of the first one are moved to the others."""
     first = datasets[0]
@@ -219,7 +219,7 @@ def _check_steps(
     steps: Sequence[StepPlan],
     data: Sequence[PreprocessedData],
     first_trainer: str | None,
-    trainings: Trainings | None,
+    trainings: PlannedTrainings | None,
     *,
     force: bool,
 ) -> Sequence[int | str]:

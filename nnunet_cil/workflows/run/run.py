@@ -30,7 +30,7 @@ from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.fold_records import current_cases
 from nnunet_cil.workflows.plan.fold_checks import check_raw_folds
 from nnunet_cil.workflows.plan.grids import check_training_grids
-from nnunet_cil.workflows.plan.plan import Trainings, write_step_plans
+from nnunet_cil.workflows.plan.plan import PlannedTrainings, write_step_plans
 from nnunet_cil.workflows.plan.sequence_of_datasets import check_data_sets, move_plans, plans_on
 from nnunet_cil.workflows.plan.step_files import NAME_REMEDY, check_length, planned_first_trainer, without_kept
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment, folds_before
@@ -157,7 +157,7 @@ def write_plans(experiment: Experiment) -> PlannedExperiment:
     _check_configuration(experiment)
     _check_trainers(experiment)
     first = _first_trainer(experiment)
-    trainings = Trainings(
+    trainings = PlannedTrainings(
         configuration=experiment.configuration, folds=_trained_folds(experiment), trainers=tuple(experiment.trainers)
     )
     write_step_plans(
