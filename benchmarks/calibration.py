@@ -30,11 +30,11 @@ from nnunet_cil.losses.prototypes import prototype_similarity
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.step_plans import StepPlan, read_step_plan
+from nnunet_cil.training.checkpoints import read_checkpoint
 from nnunet_cil.training.class_choices import confident_classes
 from nnunet_cil.training.data import tiles
 from nnunet_cil.training.methods.pgcd import nnUNetTrainerPGCD as PGCD
 from nnunet_cil.training.passes import feature_sums
-from nnunet_cil.training.state import read_checkpoint
 
 DEVICE = torch.device("cpu")
 SHARES = {"carried": 0.0, "blended": PGCD.prototype_refresh, "re-estimated": 1.0}

@@ -191,7 +191,7 @@ class Study:
         import torch
         from nnunetv2.run.run_training import get_trainer_from_args
 
-        from nnunet_cil.training.state import read_checkpoint
+        from nnunet_cil.training.checkpoints import read_checkpoint
 
         plans = self.plan_step(self.old, self.plans, "known", OLD)
         model = self.results / self.old / f"nnUNetTrainerPGCD__{plans}__{self.args.c}"
@@ -261,7 +261,8 @@ def cosines(known: Path, extended: Path) -> dict[str, float]:
     """Returns the centred cosine of each old class's true prototype with the one that the extension took from predictions."""
     import torch
 
-    from nnunet_cil.training.state import StepState, read_checkpoint
+    from nnunet_cil.training.checkpoints import read_checkpoint
+    from nnunet_cil.training.state import StepState
 
     files = [model / "fold_0" / "checkpoint_final.pth" for model in (known, extended)]
     banks = [state.prototypes for f in files if (state := StepState.from_checkpoint(read_checkpoint(f))) is not None]

@@ -92,7 +92,9 @@ def _short(fold: Path) -> str:
 
 def lineage_faults(results: Path) -> Iterator[str]:
     """Yields what is wrong with the chain of hashes: each model stands on the final checkpoint that is there."""
-    from nnunet_cil.training.state import StepState, file_sha256, read_checkpoint
+    from nnunet_cil.content import file_sha256
+    from nnunet_cil.training.checkpoints import read_checkpoint
+    from nnunet_cil.training.state import StepState
 
     digests = {fold: file_sha256(fold / "checkpoint_final.pth") for fold in folds_of(results)}
     for fold in digests:

@@ -35,8 +35,8 @@ from nnunet_cil.host.folders import nnunet_folder, num_processes
 from nnunet_cil.host.processes import end_with_parent
 from nnunet_cil.labels import has_regions
 from nnunet_cil.predicted_from import PredictedFrom
+from nnunet_cil.training.checkpoints import num_parameters, read_checkpoint
 from nnunet_cil.training.progress import training_seconds
-from nnunet_cil.training.state import num_parameters, read_checkpoint
 from nnunet_cil.workflows.evaluate.cases import test_sets
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.evaluate.predict import Prediction, predictions_of

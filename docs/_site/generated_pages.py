@@ -35,6 +35,8 @@ PUBLIC = {
         "nnunet_cil.training.hyperparameters",
         "nnunet_cil.training.options",
         "nnunet_cil.training.state",
+        "nnunet_cil.training.checkpoints",
+        "nnunet_cil.training.previous_step",
     ],
     "What the commands do": [
         "nnunet_cil.workflows.experiment.Experiment",

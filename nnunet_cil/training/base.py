@@ -41,6 +41,7 @@ from nnunet_cil.training.locations import old_class_locations
 from nnunet_cil.training.overlaps import overlap_remarks
 from nnunet_cil.training.passes import Ranks, final_prototypes
 from nnunet_cil.training.previous_stage import check_previous_stage
+from nnunet_cil.training.previous_step import PreviousStep, previous_checkpoint, read_previous_step
 from nnunet_cil.training.progress import around_epochs
 from nnunet_cil.training.region_batch import RegionBatch, region_targets
 from nnunet_cil.training.starts import (
@@ -50,15 +51,7 @@ from nnunet_cil.training.starts import (
     refuse_pretrained,
     start_weights,
 )
-from nnunet_cil.training.state import (
-    PreviousStep,
-    StepState,
-    previous_checkpoint,
-    read_previous_step,
-    read_step_state,
-    training_record,
-    write_checkpoint,
-)
+from nnunet_cil.training.state import StepState, read_step_state, training_record, write_checkpoint
 from nnunet_cil.training.step_data import StepDataTrainer
 from nnunet_cil.training.step_loss import LossSetup, StepLoss
 from nnunet_cil.training.volumes.stray_regions import new_stray_free_classes

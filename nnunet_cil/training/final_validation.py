@@ -17,10 +17,10 @@ from nnunet_cil.labels import NUMBERS_DIFFER
 from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
 from nnunet_cil.predicted_from import PredictedFrom, record_file
 from nnunet_cil.training.cases import check_before_validation
+from nnunet_cil.training.checkpoints import read_checkpoint
 from nnunet_cil.training.class_blocks import in_blocks
 from nnunet_cil.training.ground_truth import drop_unlabelled_scores, evaluation_table, write_in_channels
 from nnunet_cil.training.previous_stage import check_previous_stage, next_stages, predicting_for
-from nnunet_cil.training.state import read_checkpoint
 
 if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL

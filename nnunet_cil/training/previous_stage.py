@@ -15,7 +15,8 @@ from nnunet_cil.next_stage import StageFold, folds_used
 from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
 from nnunet_cil.training.cases import preprocessed_cases
 from nnunet_cil.training.catalogue import refuse_kept_cases
-from nnunet_cil.training.state import StepState, read_checkpoint
+from nnunet_cil.training.checkpoints import read_checkpoint
+from nnunet_cil.training.state import StepState
 
 if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL

@@ -16,7 +16,7 @@ from nnunet_cil.networks.inputs import see_channels, see_sums, spread_inputs, wi
 from nnunet_cil.networks.teacher import Teacher, autocast
 from nnunet_cil.training.cascade_inputs import old_input_groups, old_inputs, shown_labels
 from nnunet_cil.training.catalogue import check_place_of_inputs
-from nnunet_cil.training.state import PreviousStep
+from nnunet_cil.training.previous_step import PreviousStep
 from nnunet_cil.training.step_loss import resized
 
 if TYPE_CHECKING:

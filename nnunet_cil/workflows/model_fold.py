@@ -228,7 +228,7 @@ class ModelFold:
 
     def _difference_from_plans(self) -> str:
         """Says in what the plans in the checkpoint differ from those of the step; blank where they agree, or are not known."""
-        from nnunet_cil.training.state import read_checkpoint
+        from nnunet_cil.training.checkpoints import read_checkpoint
 
         block = read_checkpoint(self.checkpoint, lazily=True)["init_args"]["plans"].get("cil")
         if block is None:
@@ -245,7 +245,8 @@ class ModelFold:
 
         Tensors are not read: this is quick, however large the checkpoint is.
         """
-        from nnunet_cil.training.state import StepState, read_checkpoint
+        from nnunet_cil.training.checkpoints import read_checkpoint
+        from nnunet_cil.training.state import StepState
 
         newest = self.newest_checkpoint
         state = None if newest is None else StepState.from_checkpoint(read_checkpoint(newest, lazily=True))

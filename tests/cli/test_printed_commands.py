@@ -19,7 +19,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import StepRecord
 from nnunet_cil.model_card import model_card
 from nnunet_cil.step_plans import PreviousModel
-from nnunet_cil.training.state import previous_checkpoint
+from nnunet_cil.training.previous_step import previous_checkpoint
 from nnunet_cil.workflows.data.schedules import explain
 
 ODD = "Dataset017_The ward's toy"

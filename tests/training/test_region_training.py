@@ -29,8 +29,9 @@ from toy_commands import without_pools
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import validation_dice
+from nnunet_cil.training.checkpoints import read_checkpoint
 from nnunet_cil.training.data import OLD_CLASSES
-from nnunet_cil.training.state import read_checkpoint, read_previous_step
+from nnunet_cil.training.previous_step import read_previous_step
 from nnunet_cil.workflows.evaluate.cases import Case
 from nnunet_cil.workflows.evaluate.predict import Prediction
 from nnunet_cil.workflows.evaluate.score import score_cases

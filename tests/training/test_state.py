@@ -10,13 +10,8 @@ from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
 from nnunet_cil.lineage import foreign_record
 from nnunet_cil.networks.prototype_bank import PrototypeBank
-from nnunet_cil.training.state import (
-    StepState,
-    foreground_classes,
-    num_parameters,
-    read_checkpoint,
-    read_model_checkpoint,
-)
+from nnunet_cil.training.checkpoints import foreground_classes, num_parameters, read_checkpoint, read_model_checkpoint
+from nnunet_cil.training.state import StepState
 from nnunet_cil.workflows.plan.plan import plan
 
 PGCD = "nnUNetTrainerPGCD"

@@ -23,8 +23,8 @@ from nnunet_cil.host.folders import check_room
 from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.nnunet_files import DATA_ENDINGS
 from nnunet_cil.training.passes import TrainingPass
+from nnunet_cil.training.previous_step import PreviousStep
 from nnunet_cil.training.stacked_maps import StackedMaps, network_input
-from nnunet_cil.training.state import PreviousStep
 from nnunet_cil.training.volumes.batched_predictor import BatchedPredictor
 from nnunet_cil.training.volumes.store import Claim, VolumeStore
 from nnunet_cil.training.volumes.stray_regions import stray_regions

@@ -8,8 +8,8 @@ from typing import Any
 
 from nnunet_cil.evaluation.continual import mean
 from nnunet_cil.predicted_from import PredictedFrom
+from nnunet_cil.training.checkpoints import num_parameters, read_checkpoint
 from nnunet_cil.training.progress import training_seconds
-from nnunet_cil.training.state import num_parameters, read_checkpoint
 from nnunet_cil.workflows.evaluate.predict import Prediction
 from nnunet_cil.workflows.model_fold import ModelFold
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment

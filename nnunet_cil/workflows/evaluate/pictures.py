@@ -48,8 +48,8 @@ def write_training_curves(output: Path, models: Mapping[str, Mapping[str, ModelF
         models: trainer -> which of its models, as ``step 0`` or ``fold 3``, -> the model.
         text: what the picture shows, behind "Loss terms as weighted in the loss, mean of each epoch".
     """
+    from nnunet_cil.training.checkpoints import read_checkpoint
     from nnunet_cil.training.progress import terms_in
-    from nnunet_cil.training.state import read_checkpoint
 
     drawn: set[Path] = set()
 

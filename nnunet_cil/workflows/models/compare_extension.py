@@ -130,7 +130,8 @@ def write_changes(old: TrainedModel, new: Sequence[ModelFold], comparison: Compa
         new: the folds of the new model.
         comparison: of the two.
     """
-    from nnunet_cil.training.state import lineage_of, read_checkpoint
+    from nnunet_cil.training.checkpoints import read_checkpoint
+    from nnunet_cil.training.state import lineage_of
 
     by_name = {str(record["case"]): record for record in comparison.records}
     names = _compared_names([model for model in new if model.fold != "all"])

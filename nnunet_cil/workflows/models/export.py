@@ -52,7 +52,7 @@ def export(model: Path, output: Path, *, zipped: bool = False, trusted: Sequence
         CILError: not a model folder, no fold is trained, a network that nnU-Net's own trainer does not build, names that would
             lead elsewhere, or the target is there already.
     """
-    from nnunet_cil.training.state import read_model_checkpoint
+    from nnunet_cil.training.checkpoints import read_model_checkpoint
 
     checkpoints = final_checkpoints(model)
     plans = read_plans(model / "plans.json", "Give a model folder, with plans.json and fold_X.", "Restore the file.")
@@ -144,7 +144,8 @@ def _export_fold(
     """Writes the fold's weights and model card; returns where they come from."""
     import torch
 
-    from nnunet_cil.training.state import PROVENANCE_KEY, lineage_of, read_model_checkpoint
+    from nnunet_cil.training.checkpoints import read_model_checkpoint
+    from nnunet_cil.training.state import PROVENANCE_KEY, lineage_of
 
     checkpoint = read_model_checkpoint(file)
     check_network(file, checkpoint, plans, dataset_json, f"{file} cannot be exported", trusted)

@@ -107,7 +107,7 @@ def _learnt(models: Sequence[ModelFold]) -> Table:
 
 
 def _costs(models: Sequence[ModelFold]) -> Table:
-    from nnunet_cil.training.state import read_checkpoint
+    from nnunet_cil.training.checkpoints import read_checkpoint
 
     body = []
     several = len({model.model.configuration for model in models}) > 1

@@ -30,12 +30,8 @@ def describe(model: Path) -> str:
     Raises:
         CILError: neither.
     """
-    from nnunet_cil.training.state import (
-        StepState,
-        foreground_classes,
-        lineage_of,
-        read_model_checkpoint,
-    )
+    from nnunet_cil.training.checkpoints import foreground_classes, read_model_checkpoint
+    from nnunet_cil.training.state import StepState, lineage_of
 
     file = model if model.is_file() and model.suffix != ".zip" else next(iter(final_checkpoints(model).values()))
     checkpoint = read_model_checkpoint(file)

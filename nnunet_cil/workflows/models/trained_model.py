@@ -104,7 +104,8 @@ def read_model(folder: Path, trusted: Sequence[str] = (), *, verdict: str = "can
     Raises:
         CILError: not the folder of an nnU-Net v2 model, folds that know different classes, or names that would lead elsewhere.
     """
-    from nnunet_cil.training.state import foreground_classes, lineage_of, read_model_checkpoint
+    from nnunet_cil.training.checkpoints import foreground_classes, read_model_checkpoint
+    from nnunet_cil.training.state import lineage_of
 
     folder = folder.resolve()
     _refuse_other_folders(folder)

@@ -84,7 +84,7 @@ class Training:
         newest = self.model.newest_checkpoint
         if newest is None or self.model.is_trained:
             return 0 if self.model.is_trained else self.num_epochs
-        from nnunet_cil.training.state import read_checkpoint
+        from nnunet_cil.training.checkpoints import read_checkpoint
 
         return max(0, self.num_epochs - int(read_checkpoint(newest, lazily=True).get("current_epoch", 0)))
 

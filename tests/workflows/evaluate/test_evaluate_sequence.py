@@ -15,7 +15,7 @@ from toy_sequence import CPU, MOVED, NEW, NEW_LABELS, PGCD, schedule_file
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
-from nnunet_cil.training.state import read_checkpoint
+from nnunet_cil.training.checkpoints import read_checkpoint
 from nnunet_cil.workflows.evaluate import evaluate as whole
 from nnunet_cil.workflows.evaluate import predict as predicting
 from nnunet_cil.workflows.evaluate.evaluate import evaluate, evaluated

@@ -21,7 +21,7 @@ from nnunet_cil.cli import main
 from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
 from nnunet_cil.model_card import model_card
-from nnunet_cil.training.state import read_checkpoint
+from nnunet_cil.training.checkpoints import read_checkpoint
 from nnunet_cil.workflows.models.export import export
 from nnunet_cil.workflows.models.extend import ExtendOptions, extend
 from nnunet_cil.workflows.models.info import describe

@@ -19,7 +19,8 @@ from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.preprocess import missing_commands
 from nnunet_cil.step_plans import PreviousModel, StepPlan
-from nnunet_cil.training.state import lineage_of, read_checkpoint
+from nnunet_cil.training.checkpoints import read_checkpoint
+from nnunet_cil.training.state import lineage_of
 from nnunet_cil.workflows.models import extend as workflow
 from nnunet_cil.workflows.models.export import export
 from nnunet_cil.workflows.models.extend import ExtendOptions, extend

@@ -16,7 +16,7 @@ from toy_models import write
 from nnunet_cil.cli import main
 from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
-from nnunet_cil.training.state import previous_checkpoint
+from nnunet_cil.training.previous_step import previous_checkpoint
 from nnunet_cil.workflows.compare import compare as comparing
 from nnunet_cil.workflows.evaluate import predict as predicting
 from nnunet_cil.workflows.models import extend as planning

@@ -9,7 +9,7 @@ import torch
 from toy import DATASET, LABELS, ORGANS, SHORT, make_raw, make_trainer, preprocess, set_environment, toy_volume, train
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.training.state import read_checkpoint
+from nnunet_cil.training.checkpoints import read_checkpoint
 from nnunet_cil.workflows.models import extend as workflow
 from nnunet_cil.workflows.models.export import export
 from nnunet_cil.workflows.models.extend import ExtendOptions, extend
