@@ -27,6 +27,29 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "The mean is over the cases in which either model finds the class; a case in which one does not counts 0, and so does a "
         "class that B does not know.",
     )
+    _add_folders(parser)
+    add_trained_folds(parser, "folds that predict together, of both models")
+    parser.add_argument(
+        "--fail-below",
+        type=_dice,
+        metavar="DICE",
+        help="exit with status 3 if a class of A has a mean Dice between A and B below this (a number from 0 to 1)",
+    )
+    parser.add_argument(
+        "--pictures",
+        type=whole_number(0, MAX_PICTURES),
+        default=COMPARED_PICTURES,
+        metavar="N",
+        help="cases to draw, those that changed most (default: %(default)s)",
+    )
+    add_device(parser)
+    add_trusted_packages(parser)
+    parser.set_defaults(resumes=True)
+    return parser
+
+
+def _add_folders(parser: argparse.ArgumentParser) -> None:
+    """Adds the two models, the images and labels that they are compared on, and where the results go."""
     for name, what in (("a", "the model in use"), ("b", "the model that is to replace it")):
         parser.add_argument(
             f"model_{name}",
@@ -52,24 +75,6 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", dest="output", type=Path, required=True, metavar="OUT", help="folder that takes predictions and results"
     )
-    add_trained_folds(parser, "folds that predict together, of both models")
-    parser.add_argument(
-        "--fail-below",
-        type=_dice,
-        metavar="DICE",
-        help="exit with status 3 if a class of A has a mean Dice between A and B below this (a number from 0 to 1)",
-    )
-    parser.add_argument(
-        "--pictures",
-        type=whole_number(0, MAX_PICTURES),
-        default=COMPARED_PICTURES,
-        metavar="N",
-        help="cases to draw, those that changed most (default: %(default)s)",
-    )
-    add_device(parser)
-    add_trusted_packages(parser)
-    parser.set_defaults(resumes=True)
-    return parser
 
 
 def _dice(text: str) -> float:

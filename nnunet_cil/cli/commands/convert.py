@@ -41,6 +41,13 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         help="kinds of problems to accept: %(choices)s",
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the list of all problems to FILE")
+    _add_own_arguments(parser)
+    parser.set_defaults(resumes=True)
+    return parser
+
+
+def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that only some data sets take."""
     own = parser.add_argument_group("options of some data sets")
     own.add_argument(
         "--classes",
@@ -69,8 +76,6 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         help="keep patients who lack a contour, left out by default: their organ is there, unlabelled (openkbp)",
     )
     own.add_argument("--names", type=Path, metavar="FILE", help="JSON file with the classes (generic)")
-    parser.set_defaults(resumes=True)
-    return parser
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -27,6 +27,21 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "continues from the model, and prints the training command; --train does the rest, too. The new model segments the old "
         "classes and the new ones.",
     )
+    _add_step_arguments(parser)
+    _add_plans_arguments(parser)
+    add_trusted_packages(parser)
+    parser.add_argument(
+        "--advise",
+        action="store_true",
+        help="tell what extending, a second model and training again need and give, in a table; write nothing",
+    )
+    _add_training_arguments(parser)
+    parser.set_defaults(resumes=True)
+    return parser
+
+
+def _add_step_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what learns what: the model, the data set, the trainer and the classes."""
     parser.add_argument(
         "model",
         metavar="MODEL_FOLDER",
@@ -56,6 +71,10 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         help="old classes that the data set labels, too, with the same meaning: these labels take precedence over the model. "
         "Where it labels old classes only, those named are refined alone, without a new class",
     )
+
+
+def _add_plans_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the step's plans say beside its classes."""
     parser.add_argument(
         "-c",
         dest="configuration",
@@ -93,12 +112,10 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--force", action="store_true", help="go on although the check of compatibility found something blocking"
     )
-    add_trusted_packages(parser)
-    parser.add_argument(
-        "--advise",
-        action="store_true",
-        help="tell what extending, a second model and training again need and give, in a table; write nothing",
-    )
+
+
+def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that need ``--train``."""
     training = parser.add_argument_group("training (these options need --train)")
     training.add_argument(
         "--train",
@@ -116,8 +133,6 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     training.add_argument("-device", choices=DEVICES, help="device for nnU-Net's commands (default: cuda)")
     add_npz(training)
     add_launcher_arguments(training, jobs="each fold")
-    parser.set_defaults(resumes=True)
-    return parser
 
 
 def execute(args: argparse.Namespace) -> int:
