@@ -30,51 +30,21 @@ def model_card(
         numbers: class -> its number in a prediction (``labels.predicted_numbers``); None for the order of learning.
     """
     own = lineage[-1]
-    learnt = [(name, record) for record in lineage for name in record.classes]
-    numbers = numbers or {name: number for number, (name, _) in enumerate(learnt, start=1)}
-    classes = [_row(numbers.get(name), name, record, dice) for name, record in learnt]
-    told = ((r.dataset, r.licence or "not given in its dataset.json") for r in lineage)
-    licences = sorted({f"- {markdown_text(dataset)}: {markdown_text(licence)}" for dataset, licence in told})
-    hashes = [f"- step {r.step} continued from a checkpoint with SHA-256 `{r.previous_sha256}`" for r in lineage[1:]]
-    packages = markdown_text(", ".join(f"{name} {number}" for name, number in own.versions.items()))
-    schedule = markdown_text(own.schedule)
     model = markdown_text(f"{own.plans}, {own.configuration}, fold {own.fold}")
-    dataset, configuration, fold, plans = map(shlex.quote, (own.dataset, own.configuration, own.fold, own.plans))
+    packages = markdown_text(", ".join(f"{name} {number}" for name, number in own.versions.items()))
     return "\n".join(
         [
             f"# Model card: {model}",
             "",
-            f"An nnU-Net v2 model that has learnt its classes in steps ({schedule}), each from labels of the step's own "
-            f"classes (and of those that it was told to refine){_exceptions(lineage)}.",
+            f"An nnU-Net v2 model that has learnt its classes in steps ({markdown_text(own.schedule)}), each from labels of the "
+            f"step's own classes (and of those that it was told to refine){_exceptions(lineage)}.",
             "",
-            "| label | class | step | data set | training cases | method | date | Dice |",
-            "|---|---|---|---|---|---|---|---|",
-            *classes,
-            "",
-            _dice_text(own.fold),
-            "",
+            *_classes(lineage, dice, numbers),
             *_refinements(lineage),
             *_after_each_step(lineage, dice),
             *_changes(changes),
-            "## Data",
-            "",
-            *licences,
-            *hashes,
-            "",
-            "## Use",
-            "",
-            "```bash",
-            f"nnUNetv2_predict -d {dataset} -c {configuration} -f {fold} -tr {trainer or own.trainer} -p {plans} "
-            f"-i IMAGES -o OUT{' -prev_stage_predictions BEFORE' if own.previous_stage else ''}",
-            "```",
-            "",
-            *(_CASCADE if own.previous_stage else ()),
-            "Its last step was trained with",
-            "",
-            "```bash",
-            train_command(own.dataset, own.configuration, own.fold, own.trainer, own.plans),
-            "```",
-            "",
+            *_data(lineage),
+            *_use(own, trainer or own.trainer),
             "For research on images like those of the data sets above. **Not a medical device**: not for diagnosis or treatment. "
             "A class learnt in an early step may have become worse since: look at its score, and check on data of your own.",
             "",
@@ -82,6 +52,49 @@ def model_card(
             "",
         ]
     )
+
+
+def _classes(lineage: Sequence[StepRecord], dice: Mapping[str, float], numbers: Mapping[str, int] | None) -> list[str]:
+    """Returns the table of the classes; arguments as of ``model_card``."""
+    learnt = [(name, record) for record in lineage for name in record.classes]
+    numbers = numbers or {name: number for number, (name, _) in enumerate(learnt, start=1)}
+    return [
+        "| label | class | step | data set | training cases | method | date | Dice |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_row(numbers.get(name), name, record, dice) for name, record in learnt),
+        "",
+        _dice_text(lineage[-1].fold),
+        "",
+    ]
+
+
+def _data(lineage: Sequence[StepRecord]) -> list[str]:
+    """Returns the data sets with their licences, and the checkpoints that the steps continued from."""
+    told = ((r.dataset, r.licence or "not given in its dataset.json") for r in lineage)
+    licences = sorted({f"- {markdown_text(dataset)}: {markdown_text(licence)}" for dataset, licence in told})
+    hashes = [f"- step {r.step} continued from a checkpoint with SHA-256 `{r.previous_sha256}`" for r in lineage[1:]]
+    return ["## Data", "", *licences, *hashes, ""]
+
+
+def _use(own: StepRecord, trainer: str) -> list[str]:
+    """Returns the commands that predict with the model, under this trainer's name, and that trained it."""
+    dataset, configuration, fold, plans = map(shlex.quote, (own.dataset, own.configuration, own.fold, own.plans))
+    return [
+        "## Use",
+        "",
+        "```bash",
+        f"nnUNetv2_predict -d {dataset} -c {configuration} -f {fold} -tr {trainer} -p {plans} "
+        f"-i IMAGES -o OUT{' -prev_stage_predictions BEFORE' if own.previous_stage else ''}",
+        "```",
+        "",
+        *(_CASCADE if own.previous_stage else ()),
+        "Its last step was trained with",
+        "",
+        "```bash",
+        train_command(own.dataset, own.configuration, own.fold, own.trainer, own.plans),
+        "```",
+        "",
+    ]
 
 
 _CASCADE = (
