@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_cil.evaluation.axes import NARROW, WIDE, Content, Method, figure_of, limits, methods_of
 from nnunet_cil.evaluation.figures import plot_text
-from nnunet_cil.evaluation.tables import interval_text
+from nnunet_cil.evaluation.tables import difference_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def _panel(ax: Axes, methods: Sequence[Method], differences: Sequence[Mapping[st
             ax.plot(0, place, **{**method.style, "ls": ""}, ms=7)
             continue
         is_clear = d["low"] > 0 or d["high"] < 0
-        text = _text(d)
+        text = difference_text(d)
         if d["difference"] < low:
             ax.text(0.01, place, f"◂ {text}", transform=ax.get_yaxis_transform(), fontsize=8, va="center")
             continue
@@ -69,8 +69,3 @@ def _write(ax: Axes, x: float, y: float, text: str) -> None:
     """Writes text above a line, on white, at a place that is a share of the axis."""
     box: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
     ax.text(x, y, text, transform=ax.get_yaxis_transform(), fontsize=8, ha="center", va="bottom", bbox=box)
-
-
-def _text(d: Mapping[str, Any]) -> str:
-    interval = interval_text(d["low"], d["high"], is_t=False)
-    return f"{d['difference']:+.3f}" + (f" ({interval})" if interval else "")

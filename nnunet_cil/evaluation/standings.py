@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunet_cil.evaluation.results import JOINT, pooled, short
-from nnunet_cil.evaluation.tables import Table, best_cells, interval_text, number
+from nnunet_cil.evaluation.tables import Table, best_cells, difference_text, number
 
 
 def standings_table(rows: Mapping[str, Sequence[Mapping[str, Any]]], to_best: Sequence[Mapping[str, Any]]) -> Table:
@@ -21,7 +21,7 @@ def standings_table(rows: Mapping[str, Sequence[Mapping[str, Any]]], to_best: Se
     for method, folds in rows.items():
         own = pooled(folds)
         values.append([float(own.all[-1]), float(own.old[-1]), own.forgetting, own.new_when_learnt])
-        texts.append("" if len(rows) == 1 else _behind_text(behind.get(method)))
+        texts.append("" if len(rows) == 1 else difference_text(behind[method]) if method in behind else "best")
     body = [
         [method, number(own[0]), text, *map(number, own[1:])]
         for method, text, own in zip(rows, texts, values, strict=True)
@@ -31,11 +31,3 @@ def standings_table(rows: Mapping[str, Sequence[Mapping[str, Any]]], to_best: Se
     return Table(
         ["method", "all", "behind the best", "old", "forgotten", "new when learnt"], body, best=frozenset(best)
     )
-
-
-def _behind_text(d: Mapping[str, Any] | None) -> str:
-    """Returns a difference with its interval; of the best, which has none, that it is the best."""
-    if d is None:
-        return "best"
-    interval = interval_text(d["low"], d["high"], is_t=False)
-    return f"{d['difference']:+.3f}" + (f" ({interval})" if interval else "")

@@ -237,6 +237,12 @@ def interval_text(low: float, high: float, *, is_t: bool) -> str:
     return "" if math.isnan(low) else f"{low:+.3f} to {high:+.3f}{' (t)' if is_t else ''}"
 
 
+def difference_text(difference: Mapping[str, Any]) -> str:
+    """Returns a difference, with its interval where that is known."""
+    interval = interval_text(difference["low"], difference["high"], is_t=False)
+    return f"{difference['difference']:+.3f}" + (f" ({interval})" if interval else "")
+
+
 def p_text(p: float) -> str:
     """Returns a p value; blank where it is unknown."""
     return "" if math.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001"
