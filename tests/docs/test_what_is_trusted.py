@@ -32,7 +32,7 @@ from nnunet_cil.workflows.models.trained_model import read_model
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "explanation" / "what-is-trusted.md"
-MODELS, STATE = "workflows/models", "training/test_state.py"
+MODELS, PREVIOUS_STEP = "workflows/models", "training/test_previous_step.py"
 
 TESTS = {
     "It builds a network from class names in `plans.json` and reads checkpoints": [
@@ -44,7 +44,7 @@ TESTS = {
     ],
     "| checkpoint of the previous step, or for": [
         "test_no_command_for_models_runs_code_of_a_checkpoint",
-        f"{STATE}::test_checkpoint_that_carries_code",
+        f"{PREVIOUS_STEP}::test_checkpoint_that_carries_code",
         f"{MODELS}/test_extend.py::test_a_checkpoint_that_would_run_code_is_refused",
     ],
     "| checkpoint resumed with `--c` |": ["test_a_checkpoint_is_checked_before_nnunet_resumes_it"],
@@ -75,7 +75,7 @@ TESTS = {
     "Hashes tell of changes. They are no signatures.": ["test_whoever_can_write_a_file_can_write_its_hash"],
     "- **Previous model**": [
         f"{MODELS}/test_export.py::test_lineage_grows_by_a_record_a_step",
-        f"{STATE}::test_previous_model_that_changed_since_the_step_began",
+        f"{PREVIOUS_STEP}::test_previous_model_that_changed_since_the_step_began",
     ],
     "- **Split**": ["training/test_cases.py::test_a_checkpoint_records_the_cases_of_its_fold_without_their_names"],
     "- **Step plans**": ["workflows/plan/test_plan.py::test_edited_block_and_changed_data_set_are_refused"],
