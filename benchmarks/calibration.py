@@ -87,7 +87,8 @@ class Analysis:
     def _banks(self) -> dict[str, PrototypeBank]:
         """Collects prototypes as ``nnUNetTrainerPGCD.inherit_prototypes`` does, on these cases instead of the training cases."""
         carried = PrototypeBank.from_state_dict(self.teacher.state["prototypes"])
-        label_map = self.student.step.training_label_map
+        step = self.student.step
+        label_map = step.target_labels(step.target_classes)
         sums, counts = feature_sums(
             ((tile, *self.teacher.run(tile.images)) for tile in self.tiles(self.cases, label_map)),
             confident_classes(self.num_old, PGCD.prototype_confidence),

@@ -221,11 +221,6 @@ class StepPlan:
         return painted[holding[-1]] if holding else 0
 
     @property
-    def training_label_map(self) -> dict[int, int]:
-        """``target_labels`` of the target classes (and ignore): what training may see."""
-        return self.target_labels(self.target_classes)
-
-    @property
     def evaluation_label_map(self) -> dict[int, int]:
         """Data set label -> model label, for the evaluated classes (and ignore): what a prediction is compared with."""
         if not self.has_regions:

@@ -69,12 +69,12 @@ def test_a_prediction_carries_the_data_sets_numbers_of_the_seen_regions(steps):
 def test_a_target_shows_the_steps_regions_only():
     """A hidden label inside of a shown region is that region and nothing else; one in no shown region is nothing."""
     step = planned(["core"], ["whole", "cyst"], labels=BRATS | {"ignore": 6})
-    table = lookup_table(step.training_label_map, all_numbers(step.dataset_labels))
+    table = lookup_table(step.target_labels(step.target_classes), all_numbers(step.dataset_labels))
     assert table[np.arange(-1, 7) + 1].tolist() == [-1, 0, 2, 2, 2, 0, 4, 8]
     assert step.positions == {"core": 0, "whole": 1, "cyst": 2}
     assert (step.ignore_label, step.region_bits) == (8, (1, 0, 2, 3))
     refining = replace(step, refined=("core",))
-    assert refining.training_label_map == {1: 2, 2: 3, 3: 3, 5: 4, 6: 8}
+    assert refining.target_labels(refining.target_classes) == {1: 2, 2: 3, 3: 3, 5: 4, 6: 8}
 
 
 def test_regions_of_another_data_set_get_numbers_of_their_own():

@@ -135,7 +135,7 @@ def test_labels_that_are_not_refined_are_left_out(model):
     plan = workflow._step_plan(
         found, workflow._read_data(found, 31, ExtendOptions(refine=("liver",)))[0], (), ExtendOptions(refine=("liver",))
     )
-    assert plan.training_label_map == {2: 1}
+    assert plan.target_labels(plan.target_classes) == {2: 1}
     assert plan.task == "refining liver"
 
 

@@ -38,7 +38,7 @@ def test_each_step_gets_plans_that_share_the_preprocessed_folder(toy, tmp_path):
         assert written["configurations"] == base["configurations"]
     last = steps[2].plan
     assert last.labels == {"background": 0, "kidney": 1, "liver": 2, "cyst": 3, "spleen": 4}
-    assert last.training_label_map == {2: 4}
+    assert last.target_labels(last.target_classes) == {2: 4}
     assert last.evaluation_label_map == {3: 1, 1: 2, 4: 3, 2: 4}
     assert last.num_old_channels == 4
     assert last.previous == PreviousModel(dataset=DATASET, plans="nnUNetPlans_toy_step1")

@@ -59,9 +59,9 @@ def test_each_steps_plans_lie_with_its_data_set(new, toy, tmp_path):
     assert one.previous == PreviousModel(dataset=DATASET, plans="nnUNetPlans_toy_step0")
     assert two.previous == PreviousModel(dataset=NEW, plans=f"{MOVED}_toy_step1")
     assert one.labels == {"background": 0, "liver": 1, "spleen": 2, "kidney": 3}
-    assert one.training_label_map == {2: 3}
+    assert one.target_labels(one.target_classes) == {2: 3}
     assert one.evaluation_label_map == {3: 1, 2: 3}  # liver is there, too, and hidden; spleen is not
-    assert two.training_label_map == {4: 4}
+    assert two.target_labels(two.target_classes) == {4: 4}
     assert not any(s.written for s in plan(17, schedule))
 
 
