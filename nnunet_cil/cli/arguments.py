@@ -68,7 +68,13 @@ def add_base_plans(parser: argparse.ArgumentParser) -> None:
 def add_test_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of run and evaluate that say which cases are scored, and where."""
     parser.add_argument("-i", dest="images", type=Path, metavar="IMAGES", help="folder of test images")
-    parser.add_argument("-l", dest="labels", type=Path, metavar="LABELS", help="folder of their reference labels")
+    parser.add_argument(
+        "-l",
+        dest="labels",
+        type=Path,
+        metavar="LABELS",
+        help="folder of their reference labels; the dataset.json in it or above it names them, else that of the data set",
+    )
     parser.add_argument(
         "--cases",
         choices=["test", "validation"],

@@ -40,6 +40,12 @@ def read_dataset_json(file: Path, remedy: str = "Restore it: every data set of n
     return checked_dataset_json(read_json(file, remedy), str(file))
 
 
+def description_of(labels: Path) -> Path | None:
+    """Returns the dataset.json that says what the numbers in a folder of label maps mean: in it or above it; None without one."""
+    files = (labels / "dataset.json", labels.absolute().parent / "dataset.json")
+    return next((file for file in files if file.is_file()), None)
+
+
 def preprocessed_or_raw(dataset: str) -> dict[str, Any]:
     """Reads a data set's dataset.json: the preprocessed one, which training reads, or else the raw one.
 

@@ -10,7 +10,7 @@ from typing import Any
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.evaluation.compared_cases import ComparedCase, Reference
 from nnunet_cil.host.case_files import case_images
-from nnunet_cil.host.dataset_json import read_dataset_json
+from nnunet_cil.host.dataset_json import description_of, read_dataset_json
 from nnunet_cil.labels import all_numbers, labelled_classes
 from nnunet_cil.training.catalogue import is_installed
 from nnunet_cil.workflows.compare.sides import Side, reader_for
@@ -68,8 +68,7 @@ def found_references(labels: Path | None, names: Sequence[str], ending: str) -> 
         return {}
     if not labels.is_dir():
         raise CILError(f"-l {labels} is not a folder. Give a folder of label maps, CASE{ending}.")
-    files = (labels / "dataset.json", labels.absolute().parent / "dataset.json")
-    file = next((f for f in files if f.is_file()), None)
+    file = description_of(labels)
     if file is None:
         raise CILError(
             f"{labels} does not tell what its labels mean. Copy the dataset.json of their data set there: its 'labels' name them."

@@ -11,7 +11,7 @@ from pathlib import Path
 from nnunet_cil.content import file_sha256, files_sha256
 from nnunet_cil.errors import CILError, few_names
 from nnunet_cil.host.case_files import first_images, image_cases
-from nnunet_cil.host.dataset_json import read_dataset_json
+from nnunet_cil.host.dataset_json import description_of, read_dataset_json
 from nnunet_cil.host.folders import nnunet_folder, raw_dataset_folder
 from nnunet_cil.host.raw_dataset import read_raw
 from nnunet_cil.host.reading.spacings import with_spacing_files
@@ -52,17 +52,19 @@ class TestSet:
         images: folder.
         labels: folder.
         dataset: nnU-Net's name of the data set, where the schedule has several.
-        numbers: of its labels, by name, where the schedule has several; else they are the model's data set's.
+        numbers: of the labels, by name, where they may be others than the model's data set's.
+        description: the dataset.json that names the labels, where it is another data set's.
     """
 
     images: Path
     labels: Path
     dataset: str = ""
     numbers: Mapping[str, Label] = field(default_factory=dict)
+    description: Path | None = None
 
     def labels_any_of(self, classes: Sequence[str]) -> bool:
-        """Tells whether the data set labels any of the classes. The only data set labels those of every step."""
-        return not self.dataset or not self.numbers.keys().isdisjoint(classes)
+        """Tells whether any of the classes is labelled. The model's data set labels those of every step."""
+        return not self.numbers or not self.numbers.keys().isdisjoint(classes)
 
 
 def test_sets(
@@ -112,6 +114,15 @@ def check_test_cases(experiment: Experiment, options: EvaluationOptions) -> None
             "labelsTs of each data set in nnUNet_raw."
         )
     found = {name: test_set(name, options) for name in data_sets}
+    for test in found.values():
+        if test is not None and not test.labels_any_of(
+            [name for step in experiment.schedule.steps for name in step.classes]
+        ):
+            named = ", ".join(name for name in test.numbers if name != "background")
+            raise CILError(
+                f"The labels in {test.labels} are {named}, as {test.description} says: no class of the schedule. Classes are "
+                f"matched by name: correct that file, or put one with the right names into {test.labels}."
+            )
     if "all" not in experiment.folds:
         return
     if options.cases == "validation":
@@ -175,7 +186,7 @@ def test_set(dataset: str, options: EvaluationOptions) -> TestSet | None:
         for folder in (options.images, options.labels):
             if not folder.is_dir():
                 raise CILError(f"{folder} is not a folder.")
-        return TestSet(images=options.images, labels=options.labels)
+        return _given(dataset, options.images, options.labels)
     if options.cases == "validation":
         return None
     found = _own_test_set(dataset)
@@ -184,6 +195,15 @@ def test_set(dataset: str, options: EvaluationOptions) -> TestSet | None:
             f"--cases test: {dataset} has no imagesTs with labelsTs in nnUNet_raw. Add test cases, or choose --cases validation."
         )
     return found
+
+
+def _given(dataset: str, images: Path, labels: Path) -> TestSet:
+    """Returns a test set whose labels are named by the dataset.json in their folder or above it, else as the data set's."""
+    file = description_of(labels)
+    own = {nnunet_folder(root) / dataset for root in ("nnUNet_raw", "nnUNet_preprocessed")}
+    if file is None or file.resolve().parent in {folder.resolve() for folder in own}:
+        return TestSet(images=images, labels=labels)
+    return TestSet(images=images, labels=labels, numbers=read_dataset_json(file)["labels"], description=file)
 
 
 def _own_test_set(dataset: str) -> TestSet | None:
@@ -267,9 +287,10 @@ def cases_of(model: ModelFold, test: TestSet | None, device: str = "cuda") -> li
     else:
         references, images = test.labels, {name: test.images / f"{name}_0000{ending}" for name in names}
     is_named = test is not None and bool(test.dataset)
-    labels = test.numbers if test is not None and is_named else model.plan.dataset_labels
+    labels = test.numbers if test is not None and test.numbers else model.plan.dataset_labels
     known = tuple(name for name in model.plan.seen_classes if name in labels)
-    partly = labelled_classes(content, names, known)
+    described = content if test is None or test.description is None else read_dataset_json(test.description)
+    partly = labelled_classes(described, names, known)
     cases = [
         Case(
             name=f"{dataset}/{name}" if is_named else name,
@@ -326,4 +347,5 @@ def references_sha256(experiment: Experiment, options: EvaluationOptions) -> str
         test = test_set(name, options)
         folder = nnunet_folder("nnUNet_preprocessed") / name / "gt_segmentations" if test is None else test.labels
         files += sorted(file for file in folder.iterdir() if file.is_file())
+        files += [test.description] if test is not None and test.description is not None else []
     return files_sha256(files)

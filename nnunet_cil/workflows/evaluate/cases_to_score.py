@@ -62,7 +62,9 @@ def _check(dataset: str, test: TestSet, planned_reader: str) -> tuple[str, ...]:
     reader = _reader(dataset, content, planned_reader)
     cases = tuple(_paired(test, content, has_colours=has_colours(reader)))
     _check_patterns(dataset, content, {name for name, _, _ in cases})
-    return read_case_files(cases, reader, len(content["channel_names"]), all_numbers(content["labels"]) | {0})
+    return read_case_files(
+        cases, reader, len(content["channel_names"]), all_numbers(test.numbers or content["labels"]) | {0}
+    )
 
 
 def read_case_files(

@@ -115,6 +115,7 @@ def _scored_from(
         "scores": [score.name for score in fields(ClassScores)],
         "reader": type(reader).__name__,
         "cases": {p.case.name: list(p.case.classes) for p in predictions},
+        "labels_sha256": json_sha256([p.case.labels for p in predictions]),
         "files_sha256": files_sha256(f for p in predictions for f in _files_of(p, reader)),
     }
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy import DATASET, toy_volume
+import SimpleITK as sitk
+from toy import DATASET, ORGANS, toy_volume
 from toy_models import PGCD, run, write
 
 from nnunet_cil.cli import main
@@ -57,6 +58,44 @@ def test_other_true_labels_are_scored_anew(trained, tmp_path):
     write(half, labels / "t1.nii.gz")
     assert whole.evaluated(experiment, options) is None
     assert scores(labels) == second
+
+
+@pytest.fixture
+def elsewhere(trained, tmp_path):
+    """The test cases as those of a data set that numbers the classes otherwise; returns its folder."""
+    root, _, _ = trained
+    shutil.copytree(root / "raw" / DATASET / "imagesTs", tmp_path / "other" / "imagesTs")
+    (tmp_path / "other" / "labelsTs").mkdir()
+    for file in (root / "raw" / DATASET / "labelsTs").glob("*.nii.gz"):
+        old = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+        write(np.array([0, 2, 4, 1, 3])[old], tmp_path / "other" / "labelsTs" / file.name)
+    content = json.loads((root / "raw" / DATASET / "dataset.json").read_text())
+    content["labels"] = {"background": 0, **dict(zip(ORGANS, (2, 4, 1, 3), strict=True))}
+    (tmp_path / "other" / "dataset.json").write_text(json.dumps(content))
+    return tmp_path / "other"
+
+
+def test_labels_of_another_data_set_are_matched_by_name(trained, elsewhere, tmp_path):
+    root, schedule, _ = trained
+
+    def scores(folder):
+        found = run(schedule, images=folder / "imagesTs", labels=folder / "labelsTs", output=tmp_path / "out")
+        return json.loads((found.folder / "results.json").read_text())["trainers"]
+
+    own = scores(root / "raw" / DATASET)
+    assert scores(elsewhere) == own
+    file = elsewhere / "dataset.json"
+    content = json.loads(file.read_text())
+    turned = {**content["labels"], "liver": 4, "spleen": 2}
+    file.write_text(json.dumps({**content, "labels": turned}))
+    assert scores(elsewhere) != own
+    some = {"background": 0, "liver": 2, "a": 1, "b": 3, "c": 4}
+    file.write_text(json.dumps({**content, "labels": some}))
+    (of_liver,) = scores(elsewhere)[PGCD]["dice"]
+    assert of_liver["classes"][-1] == {**own[PGCD]["dice"][0]["classes"][-1], "kidney": None}
+    file.write_text(json.dumps({**content, "labels": {"background": 0, "a": 1, "b": 2, "c": 3, "d": 4}}))
+    with pytest.raises(CILError, match=f"are a, b, c, d, as {file} says: no class of the schedule"):
+        scores(elsewhere)
 
 
 def test_another_order_of_trainers_is_another_comparison(trained):
