@@ -271,6 +271,19 @@ class ModelFold:
             for fold, digest in seen.items()
         )
 
+    def check_origin(self, earlier: ModelFold) -> None:
+        """Refuses a model whose training began on top of one of the step before that is gone: another one would not be the same.
+
+        Raises:
+            CILError: with the remedy.
+        """
+        if not earlier.is_trained and self.records():
+            state = "is truncated" if earlier.is_broken else "is not there any more"
+            raise CILError(
+                f"Step {self.step} was trained on top of a model of step {earlier.step} that {state}: {earlier.checkpoint}. "
+                f"Restore it, or remove {self.folder} and train both steps again."
+            )
+
     def check_continues(self, earlier: ModelFold) -> None:
         """Refuses a model that was trained on top of another one of the step before than is there now.
 

@@ -77,6 +77,8 @@ def evaluate(experiment: Experiment, options: EvaluationOptions, *, waits: bool 
     planned = PlannedExperiment.read(experiment)
     for remark in planned.remarks:
         logger.info(remark)
+    for earlier, later in planned.successions():
+        later.check_origin(earlier)
     for model in planned.model_folds():
         refuse_if_held(model.lock)
         if not model.is_trained:

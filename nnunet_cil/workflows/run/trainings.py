@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from nnunet_cil.errors import CILError
 from nnunet_cil.host.commands import CommandError
 from nnunet_cil.training.catalogue import trainer_class
 from nnunet_cil.training.volumes.store import Claim, VolumeStore
@@ -152,11 +151,8 @@ def _check_successions(planned: PlannedExperiment, unfinished: Collection[ModelF
             continue
         if not later.stands_on(earlier):
             later.check_continues(earlier)
-        if earlier in unfinished and not earlier.is_trained and later.records():
-            raise CILError(
-                f"Step {later.step} was trained on top of a model of step {earlier.step} that is not there any more: "
-                f"{earlier.checkpoint}. Restore it, or remove {later.folder} and train that step again."
-            )
+        if earlier in unfinished:
+            later.check_origin(earlier)
 
 
 def _check_split(planned: PlannedExperiment, unfinished: Collection[ModelFold]) -> None:

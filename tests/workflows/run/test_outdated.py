@@ -48,6 +48,11 @@ def run_says(words, capsys, *options):
     return capsys.readouterr().err
 
 
+def evaluate_says(words, capsys):
+    assert main(["evaluate", *words, "-device", "cpu"]) == 1
+    return capsys.readouterr().err
+
+
 @pytest.mark.parametrize("age", ["newer", "older"])
 def test_status_and_run_know_a_step_whose_origin_was_trained_again(finished, capsys, age):
     folds, words = finished
@@ -87,12 +92,14 @@ def test_a_step_that_was_only_begun_is_not_finished_on_another_model(finished, c
     assert "has changed since step 1 was trained" in run_says(words, capsys)
 
 
-def test_a_model_on_which_a_step_stands_is_not_trained_anew(finished, capsys):
+@pytest.mark.parametrize(("is_there", "state"), [(False, "is not there any more"), (True, "is truncated")])
+def test_a_model_on_which_a_step_stands_is_not_trained_anew(finished, capsys, is_there, state):
     folds, words = finished
-    (folds[0] / "checkpoint_final.pth").unlink()
-    said = run_says(words, capsys)
-    assert "Step 1 was trained on top of a model of step 0 that is not there any more" in said
-    assert f"remove {folds[1]} and train that step again" in said
+    file = folds[0] / "checkpoint_final.pth"
+    file.write_bytes(file.read_bytes()[:500]) if is_there else file.unlink()
+    for said in (run_says(words, capsys), evaluate_says(words, capsys)):
+        assert f"Step 1 was trained on top of a model of step 0 that {state}: {file}" in said
+        assert f"remove {folds[1]} and train both steps again" in said
     shutil.rmtree(folds[1])  # the remedy
     assert main(["run", *words, "-device", "cpu", "--dry-run"]) == 0
 
