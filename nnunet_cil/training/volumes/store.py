@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -61,8 +62,20 @@ class VolumeStore:
         self.root = nnunet_folder("nnUNet_preprocessed") / dataset / FOLDER
 
     def claim(self, claim: Claim) -> None:
-        """Announces a training; does nothing where it is announced already."""
-        write_json(self.root / _CLAIMS / f"{claim.name}.json", asdict(claim))
+        """Announces a training; does nothing where it is announced already.
+
+        Raises:
+            CILError: nothing can be written there.
+        """
+        try:
+            write_json(self.root / _CLAIMS / f"{claim.name}.json", asdict(claim))
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            raise CILError(
+                f"{self.root} cannot be written ({error.strerror}), and steps after the first keep the teacher's volumes there. "
+                "Make that folder of nnUNet_preprocessed writable, or set teacher_volumes to false in a schedule of another name."
+            ) from error
 
     def recipe_folder(self, recipe: Mapping[str, Any], teacher: Path) -> Path:
         """Returns the folder of a recipe, and notes the teacher there."""

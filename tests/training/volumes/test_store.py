@@ -1,7 +1,11 @@
 """The store of the teacher's volumes: what is kept for whom, and what goes."""
 
+import errno
+import os
+
 import pytest
 
+from nnunet_cil.errors import CILError
 from nnunet_cil.training.volumes.store import FOLDER, Claim, VolumeStore
 
 DATASET = "Dataset017_Toy"
@@ -33,6 +37,16 @@ def made(store, teacher, **recipe):
     (folder / "key").mkdir()
     (folder / "key" / "case.b2nd").write_bytes(b"x")
     return folder
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_cannot_be_written_is_refused_with_what_helps(store, tmp_path, monkeypatch, number):
+    def write_json(file, _):
+        raise OSError(number, os.strerror(number), str(file))
+
+    monkeypatch.setattr("nnunet_cil.training.volumes.store.write_json", write_json)
+    with pytest.raises(CILError, match=rf"{store.root} cannot be written \({os.strerror(number)}\).*teacher_volumes"):
+        store.claim(Claim.of(fold_of(tmp_path, "A"), teacher_of(tmp_path)))
 
 
 def test_each_part_of_a_recipe_has_its_place(store, tmp_path):
