@@ -78,6 +78,7 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room and run the command again: what is finished is kept."),
+    errno.EFBIG: "Raise the limit of a file's size ('ulimit -f'), or name another place.",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Change its permissions, or name another place."),
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "Create what is missing, or name another place."),
     **dict.fromkeys((errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY), "Move away what is there, or name another place."),

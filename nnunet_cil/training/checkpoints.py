@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _codecs
+import io
 import pickle
 import re
 import zipfile
@@ -68,6 +69,17 @@ def read_checkpoint(file: Path, *, lazily: bool = False) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not {"network_weights", "init_args"} <= set(checkpoint):
         raise CILError(f"{file} is not a checkpoint of nnU-Net: it has no 'network_weights' and 'init_args'.")
     return checkpoint
+
+
+def save_checkpoint(checkpoint: Mapping[str, Any], file: Path) -> None:
+    """Writes a checkpoint.
+
+    Raises:
+        OSError: the disc is full, say, which ``torch.save`` tells of with an error of its own.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(checkpoint), buffer)
+    file.write_bytes(buffer.getbuffer())
 
 
 def num_parameters(checkpoint: Mapping[str, Any]) -> int:

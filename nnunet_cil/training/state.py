@@ -17,7 +17,7 @@ from nnunet_cil.errors import CILError
 from nnunet_cil.files import moved_into_place
 from nnunet_cil.lineage import StepRecord, read_lineage
 from nnunet_cil.networks.prototype_bank import PrototypeBank
-from nnunet_cil.training.checkpoints import read_checkpoint
+from nnunet_cil.training.checkpoints import read_checkpoint, save_checkpoint
 from nnunet_cil.training.hyperparameters import settings
 from nnunet_cil.validation import validated
 
@@ -163,7 +163,7 @@ def write_checkpoint(file: Path, save: Callable[[Any], None], state: StepState) 
     buffer.seek(0)
     checkpoint = torch.load(buffer, map_location="cpu", weights_only=False)
     with moved_into_place(file) as temporary:
-        torch.save({**checkpoint, **state.to_checkpoint()}, temporary)
+        save_checkpoint({**checkpoint, **state.to_checkpoint()}, temporary)
 
 
 def training_record(trainer: nnUNetTrainerCIL, *, date: str, previous_sha256: str | None) -> StepRecord:

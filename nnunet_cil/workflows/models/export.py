@@ -144,7 +144,7 @@ def _export_fold(
     """Writes the fold's weights and model card; returns where they come from."""
     import torch
 
-    from nnunet_cil.training.checkpoints import read_model_checkpoint
+    from nnunet_cil.training.checkpoints import read_model_checkpoint, save_checkpoint
     from nnunet_cil.training.state import PROVENANCE_KEY, lineage_of
 
     checkpoint = read_model_checkpoint(file)
@@ -172,7 +172,7 @@ def _export_fold(
         },
         "inference_allowed_mirroring_axes": checkpoint.get("inference_allowed_mirroring_axes"),
     }
-    torch.save(kept, target / file.name)
+    save_checkpoint(kept, target / file.name)
     if lineage:
         changes, numbers = ModelChanges.read(file.parent), predicted_numbers(dataset_json)
         card = model_card(lineage, lineage[-1].dice, PLAIN_TRAINER, changes, numbers)

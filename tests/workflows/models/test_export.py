@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,17 @@ def models(trained, tmp_path, monkeypatch):
     shutil.copytree(root, tmp_path / "nnunet")
     set_environment(monkeypatch, tmp_path / "nnunet")
     return [tmp_path / "nnunet" / folder for folder in folders]
+
+
+def test_a_checkpoint_for_which_there_is_no_room_is_told_in_a_sentence(models, tmp_path, capsys):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        assert main(["export", str(models[1]), str(tmp_path / "out")]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("nnunet_cil: File too large. Raise the limit")
+    assert not (tmp_path / "out").exists()
 
 
 def test_lineage_grows_by_a_record_a_step(models):
