@@ -214,7 +214,7 @@ def test_on_its_own_data_set_nothing_is_preprocessed_again(model, caplog):
     assert not any("nnUNetv2" in message for message in caplog.messages)
     assert found.plans_name == "nnUNetPlans_kidney_step1"
     caplog.clear()
-    extend(model, 17, ExtendOptions(classes=("kidney",), training={"num_epochs": 4}), force=True)
+    extend(model, 17, ExtendOptions(classes=("kidney",), training={"num_epochs": 4}, name="short"))
     assert not any(message.startswith("Length") for message in caplog.messages)
     for removed in file.parents[1].glob("*Tr/case_1[._]*"):
         removed.unlink()
