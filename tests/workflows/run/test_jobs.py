@@ -48,8 +48,9 @@ def test_what_is_scored_is_not_scored_again_until_a_model_is_trained_again(exper
     for name in ("predictions_of", "expected_predictions", "check_predicted"):
         monkeypatch.setattr(evaluate, name, lambda *_, **__: [])
     monkeypatch.setattr(score, "score_cases", lambda *_: [])
-    for name in ("results", "latex", "evaluated_differences", "differences_to_best", "costs"):
+    for name in ("latex", "evaluated_differences", "differences_to_best", "costs"):
         monkeypatch.setattr(evaluate, name, lambda *_: "")
+    monkeypatch.setattr(evaluate, "results", lambda *_: dict.fromkeys(experiment.trainers, ""))
     monkeypatch.setattr(evaluate, "ranked", lambda _: [PGCD])
     monkeypatch.setattr(evaluate, "summary", lambda _: "a table")
     monkeypatch.setattr(evaluate, "_write_pictures", lambda _, output, *__: (output / "report.html").touch())
