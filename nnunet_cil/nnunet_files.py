@@ -1,4 +1,4 @@
-"""What nnU-Net calls the files that it writes."""
+"""Names the files that nnU-Net writes."""
 
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 """The weights of a trained fold."""
