@@ -7,7 +7,7 @@ from toy import ORGANS, finish_training
 
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
-from nnunet_cil.workflows.run.jobs import job_graph
+from nnunet_cil.workflows.run.job_graph import job_graph
 from nnunet_cil.workflows.run.options import TrainingOptions
 
 STEPS = (ORGANS[:2], ORGANS[2:3], ORGANS[3:])

@@ -91,7 +91,7 @@ def _training_options(args: argparse.Namespace) -> TrainingOptions:
 
 
 def _submit(args: argparse.Namespace, experiment: Experiment, training: TrainingOptions) -> None:
-    from nnunet_cil.workflows.run.jobs import job_graph
+    from nnunet_cil.workflows.run.job_graph import job_graph
 
     logs = experiment.logs
     jobs = submit_jobs(args, lambda: job_graph(experiment, training, evaluation_options(args)), logs)
@@ -101,7 +101,7 @@ def _submit(args: argparse.Namespace, experiment: Experiment, training: Training
 
 def _run_locally(args: argparse.Namespace, experiment: Experiment, training: TrainingOptions) -> Evaluation | None:
     from nnunet_cil.workflows.evaluate.evaluate import evaluated
-    from nnunet_cil.workflows.run.jobs import job_graph
+    from nnunet_cil.workflows.run.job_graph import job_graph
     from nnunet_cil.workflows.run.run import running
 
     with running(experiment):

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from nnunet_cil.host.commands import CommandError
 from nnunet_cil.workflows.evaluate import evaluate, score
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
-from nnunet_cil.workflows.run import jobs as launch
+from nnunet_cil.workflows.run import job_graph, jobs
 from nnunet_cil.workflows.run.jobs import Job
 
 
@@ -53,7 +55,6 @@ def test_what_is_scored_is_not_scored_again_until_a_model_is_trained_again(exper
     monkeypatch.setattr(evaluate, "results", lambda *_: dict.fromkeys(experiment.trainers, ""))
     monkeypatch.setattr(evaluate, "ranked", lambda _: [PGCD])
     monkeypatch.setattr(evaluate, "summary", lambda _: "a table")
-    monkeypatch.setattr(evaluate, "_write_pictures", lambda _, output, *__: (output / "report.html").touch())
     found = evaluate.evaluate(experiment, EvaluationOptions())
     assert evaluate.evaluated(experiment, EvaluationOptions()) == found
     assert graph(experiment) == []
@@ -89,7 +90,7 @@ def test_validation_cases_beside_test_cases_are_a_job_of_their_own(experiment):
 
 def test_how_to_go_on_is_seen_when_the_job_starts(experiment, monkeypatch):
     calls = []
-    monkeypatch.setattr(launch, "call", lambda command, arguments, *_: calls.append((command, arguments[-1])))
+    monkeypatch.setattr(jobs, "call", lambda command, arguments, *_: calls.append((command, arguments[-1])))
     job = pickle.loads(pickle.dumps(graph(experiment)[0]))
     fold = PlannedExperiment.read(experiment).model_folds()[0].folder
     job()
@@ -123,8 +124,17 @@ def test_the_log_of_the_evaluation_has_a_name_that_files_can_have(experiment):
     many = [f"nnUNetTrainerPGCDWeight{i}Beta3Momentum09" for i in range(12)]
     others = [*many[:-1], "nnUNetTrainerMiB"]
     names = {
-        launch._evaluation_job(replace(experiment, trainers=tuple(t)), EvaluationOptions(), after=()).name
+        job_graph._evaluation_job(replace(experiment, trainers=tuple(t)), EvaluationOptions(), after=()).name
         for t in (many, others)
     }
     assert len(names) == 2
     assert all(len(name) < 150 for name in names)
+
+
+@pytest.mark.parametrize("launcher", ["local", "slurm"])
+def test_a_job_begins_without_heavy_imports(launcher):
+    """It only starts a command, which imports them itself."""
+    heavy = {"torch", "pandas", "nnunetv2", "matplotlib", "scipy"}
+    code = f"import sys; import nnunet_cil.workflows.run.{launcher}; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "set()\n"

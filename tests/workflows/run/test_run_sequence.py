@@ -17,7 +17,7 @@ from nnunet_cil.host import preprocess as preprocessing
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.run import run as running
-from nnunet_cil.workflows.run.jobs import job_graph
+from nnunet_cil.workflows.run.job_graph import job_graph
 from nnunet_cil.workflows.run.options import TrainingOptions
 
 
