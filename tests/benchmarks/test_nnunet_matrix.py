@@ -9,10 +9,9 @@ import pytest
 import SimpleITK as sitk
 from toy import base_plans, preprocess, set_environment, toy_volume
 from toy_commands import call as nnunet
-from toy_commands import train, without_pools
+from toy_commands import train
 
 from nnunet_cil.cli import main
-from nnunet_cil.workflows.evaluate import evaluate
 from nnunet_cil.workflows.run import run as workflow
 from nnunet_cil.workflows.tools import tools
 
@@ -71,10 +70,8 @@ def toy_plans(dataset):
 
 
 def in_this_process(monkeypatch):
-    """Lets nnU-Net validate and predict without processes of its own, and ``run`` train in this one."""
-    without_pools(monkeypatch)
+    """Lets ``run`` train in this process."""
     monkeypatch.setattr(workflow, "train", lambda arguments, *_: train(arguments))
-    monkeypatch.setattr(evaluate, "_write_pictures", lambda *_: None)
 
 
 def called(monkeypatch):

@@ -17,7 +17,6 @@ import study_tables
 from toy import DATASET, LABELS, ORGANS, make_trainer, seed_epochs, toy_volume, write_schedule
 
 from nnunet_cil.host import commands
-from nnunet_cil.workflows.evaluate import evaluate
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +61,6 @@ def setting(toy, tmp_path, monkeypatch):
             sitk.WriteImage(sitk.GetImageFromArray(table[labels]), str(Path(option["-o"]) / file.name))
 
     monkeypatch.setattr(commands, "call", call)
-    monkeypatch.setattr(evaluate, "_write_pictures", lambda *_: None)  # slow
     file = tmp_path / "scores.csv"
 
     def run(schedule, *more):

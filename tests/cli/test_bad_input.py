@@ -17,7 +17,7 @@ ROWS = [
 
 
 @pytest.fixture
-def world(built_world, threads, monkeypatch):
+def world(built_world, monkeypatch):
     """The world, in which no training, prediction or preprocessing may begin."""
 
     def begin(command, *_arguments, **_options):

@@ -26,7 +26,7 @@ class LongWorkError(Exception):
 
 
 @pytest.fixture
-def world(built_world, threads, monkeypatch, capsys):
+def world(built_world, monkeypatch, capsys):
     """The world, in which a process that is started ends the command, as scoring does.
 
     ``run`` runs a printed command as a shell splits it, in this process. Of nnU-Net's commands that make long work, it does not

@@ -5,9 +5,8 @@ import re
 import subprocess
 import sys
 import textwrap
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -76,13 +75,11 @@ def test_options_are_checked_by_data_set(mine, raw, capsys):
 
 
 @pytest.mark.parametrize("what", OFFICIAL)
-def test_nnunets_own_check_is_content_with_every_converter(raw, source, what, monkeypatch, capsys):
+def test_nnunets_own_check_is_content_with_every_converter(raw, source, what, capsys):
     from nnunetv2.experiment_planning import verify_dataset_integrity as check
 
     name, write, options = OFFICIAL[what]
     folder, _, _ = converted(name, write(source), **options)
-    threads = SimpleNamespace(get_context=lambda _: SimpleNamespace(Pool=ThreadPool))  # not processes: a second each
-    monkeypatch.setattr(check, "multiprocessing", threads)
     check.verify_dataset_integrity(str(folder), num_processes=1)
     out = capsys.readouterr().out
     assert "verify_dataset_integrity Done" in out
@@ -110,7 +107,7 @@ def test_the_example_of_adding_a_data_set_is_converted(raw, source, monkeypatch)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["amos22", "acdc"])
-def test_nnunet_finds_the_converted_data_set_in_order(raw, source, name):
+def test_nnunet_finds_the_converted_data_set_in_order(raw, source, forked_commands, name):
     write = {"amos22": write_amos22, "acdc": write_acdc}[name]
     converted(name, write(source))
     code = (

@@ -13,7 +13,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ import SimpleITK as sitk
 from toy import LABELS, ORGANS, make_dataset, make_raw, toy_volume, write_schedule
 
 from nnunet_cil.cli.main import _parser
-from nnunet_cil.host.commands import python_path
 from nnunet_cil.shipped import trainers_folder
 
 ROOT = Path(__file__).parents[2]
@@ -74,25 +72,6 @@ def script(page, folder):
 
 
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory):
-    """A folder for the PATH, with nnunet_cil, nnU-Net's commands and python."""
-    folder = tmp_path_factory.mktemp("bin")
-    address = str(folder / "s")
-    server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("command_server.py")), address, str(folder)],
-        env={**os.environ, **python_path(), "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        while not Path(address).exists():
-            assert server.poll() is None, "the command server has ended"
-            time.sleep(0.1)
-        yield folder
-    finally:
-        server.terminate()
-        server.wait()
-
-
-@pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """The folder that a page begins in, with all that the pages take for granted."""
     folder = tmp_path_factory.mktemp("world")
@@ -109,7 +88,7 @@ def world(tmp_path_factory):
     return folder
 
 
-def run(page, folder, commands):
+def run(page, folder, command_server):
     """Runs a page in a folder; returns what it said, after its exit status."""
     environment = {f"nnUNet_{part}": str(folder / "nnunet" / part) for part in ("raw", "preprocessed", "results")}
     done = subprocess.run(
@@ -118,7 +97,7 @@ def run(page, folder, commands):
             **os.environ,
             **environment,
             "nnUNet_extTrainer": str(trainers_folder()),
-            "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{command_server}{os.pathsep}{os.environ['PATH']}",
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -129,32 +108,32 @@ def run(page, folder, commands):
 
 
 @pytest.fixture(scope="module")
-def studied(world, commands, tmp_path_factory):
+def studied(world, command_server, tmp_path_factory):
     """The folder in which ``STUDY`` was run, and what it said."""
     folder = tmp_path_factory.mktemp("study") / "page"
     shutil.copytree(world, folder)
-    return folder, run(STUDY, folder, commands)
+    return folder, run(STUDY, folder, command_server)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 @pytest.mark.parametrize("page", pages())
-def test_the_blocks_of_a_page_run(page, world, commands, tmp_path, request):
+def test_the_blocks_of_a_page_run(page, world, command_server, tmp_path, request):
     if page == STUDY:
         _, (status, said) = request.getfixturevalue("studied")
     else:
         start = request.getfixturevalue("studied")[0] if page in BEGIN_TRAINED else world
         shutil.copytree(start, tmp_path / "page", symlinks=True)
-        status, said = run(page, tmp_path / "page", commands)
+        status, said = run(page, tmp_path / "page", command_server)
     assert status == 0, said
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
-def test_a_failing_command_fails_its_page(commands, tmp_path, monkeypatch):
+def test_a_failing_command_fails_its_page(command_server, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     (tmp_path / "a.md").write_text("```bash\nnnunet_cil schedules nonsense\necho on\n```\n")
-    status, said = run("a.md", tmp_path, commands)
+    status, said = run("a.md", tmp_path, command_server)
     assert status == 1
     assert "There is no schedule 'nonsense'" in said
     assert "on" not in said.splitlines()

@@ -115,7 +115,7 @@ def test_plain_prediction(models, tmp_path):
     assert logits.shape == (5, 16, 16, 16)
 
 
-def test_the_next_step_takes_over_weights_prototypes_and_lineage(models):
+def test_the_next_step_takes_over_weights_prototypes_and_lineage(models, forked_commands):
     raw = make_raw(models.parents[1], "Dataset021_New", {"background": 0, "kidney": 1})
     content = json.loads((raw / "dataset.json").read_text())
     (raw / "dataset.json").write_text(json.dumps(content | {"labels": {"background": 0, "vessel": 1}}))
@@ -145,10 +145,12 @@ def test_export_and_info(models, tmp_path):
     assert "prototype" in describe(model)
 
 
-def test_models_whose_plans_set_what_is_fixed_today_are_used_and_not_trained_anew(models, toy, tmp_path):
+def test_models_whose_plans_set_what_is_fixed_today_are_used_and_not_trained_anew(
+    models, toy, forked_commands, tmp_path
+):
     set_what_is_gone(models, toy)
     test_plain_prediction(models, tmp_path)
     test_export_and_info(models, tmp_path)
-    test_the_next_step_takes_over_weights_prototypes_and_lineage(models)
+    test_the_next_step_takes_over_weights_prototypes_and_lineage(models, forked_commands)
     with pytest.raises(CILError, match="sets the hyper-parameter 'min_voxels', which nnUNetTrainerPGCD fixes at 10"):
         make_trainer(PGCD, STEPS[1]).run_training()

@@ -65,7 +65,6 @@ def drawn(monkeypatch):
         epochs.append(min(map(len, logger.my_fantastic_logging.values())))
 
     monkeypatch.setattr(nnunet_logger.LocalLogger, "plot_progress_png", plot)
-    monkeypatch.setattr("nnunet_cil.training.epoch_logs.plot_terms", lambda *_: None)
     return epochs
 
 

@@ -24,7 +24,6 @@ from toy import (
     toy_volume,
     train,
 )
-from toy_commands import without_pools
 
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
@@ -54,7 +53,6 @@ def trained(tmp_path_factory):
     make_dataset(root, LABELS, ignore_slices=2, configurations=("3d_fullres",), regions_class_order=ORDER)
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, root)
-        without_pools(patch)
         for name in plan_toy(root.parent, STEPS):
             trainer = train(PGCD, name)
         trainer.perform_actual_validation()
@@ -280,7 +278,6 @@ def test_an_extended_model_trains_and_plain_nnunet_paints_the_numbers_of_its_reg
         preprocess(found.file.parent, found.plans_name)
         (found.file.parent / "dataset_fingerprint.json").write_text("{}")
     trainer = train(PGCD, found.plans_name, dataset=dataset)
-    without_pools(monkeypatch)
     trainer.perform_actual_validation()
     labels, folder = found.plan.labels, Path(trainer.output_folder) / "validation"
     scores = json.loads((folder / "summary.json").read_text())["mean"]

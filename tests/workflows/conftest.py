@@ -10,7 +10,6 @@ from toy_models import ORDER, PGCD, write, write_model
 from toy_sequence import MOVED, NEW, NEW_LABELS, schedule_file
 
 from nnunet_cil.errors import CILError
-from nnunet_cil.workflows.evaluate import evaluate as whole
 from nnunet_cil.workflows.evaluate import predict as predicting
 from nnunet_cil.workflows.plan.plan import plan
 
@@ -46,7 +45,6 @@ def trained(toy, tmp_path, monkeypatch):
             write(found, Path(option["-o"]) / f"t{i}.nii.gz")
 
     monkeypatch.setattr(predicting, "predict", predict)
-    monkeypatch.setattr(whole, "_write_pictures", lambda *_arguments: None)  # slow; the tests of the pictures undo it
     return root, schedule, calls
 
 

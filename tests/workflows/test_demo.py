@@ -73,7 +73,7 @@ def test_the_report_has_a_row_for_each_method_and_a_picture(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_a_failing_command_names_its_log_and_shows_its_end(tmp_path):
+def test_a_failing_command_names_its_log_and_shows_its_end(forked_commands, tmp_path):
     log = tmp_path / "logs" / "train.txt"
     with pytest.raises(
         CILError, match=r"(?s)'nnUNetv2_train 1 2d 0' failed with status 1. Its log is .*train.txt; it ends:"
@@ -93,7 +93,7 @@ def test_a_log_is_on_disk_line_by_line_so_that_a_kill_loses_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_phantom_is_preprocessed_and_planned_once(tmp_path, monkeypatch, caplog):
+def test_the_phantom_is_preprocessed_and_planned_once(forked_commands, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(demo, "NUM_TRAINING", 4)
     monkeypatch.setattr(demo, "NUM_VALIDATION", 2)
     caplog.set_level(logging.INFO, "nnunet_cil")

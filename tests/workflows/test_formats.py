@@ -3,10 +3,8 @@
 import csv
 import json
 import math
-import multiprocessing
 import shutil
 import warnings
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -139,10 +137,7 @@ def preprocess(root, form, configuration):
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """Lets nnU-Net validate and predict without processes of its own, which would take seconds to start."""
-    original = multiprocessing.get_context
-    pool = SimpleNamespace(Pool=lambda _number: ThreadPool(1))
-    monkeypatch.setattr(multiprocessing, "get_context", lambda m=None: pool if m == "spawn" else original(m))
+    """Lets nnU-Net predict in this process."""
 
     def predict(arguments, _environment, _log, _number):
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -228,7 +223,7 @@ def compare(rows, predictions, references, form, labels):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 def test_two_steps_are_trained_and_scored_as_nnunet_and_monai_score_them(
-    tmp_path, monkeypatch, in_this_process, caplog, form
+    tmp_path, monkeypatch, in_this_process, caplog, request, form
 ):
     configuration = "2d" if form.ending == ".png" else "3d_fullres"
     for folder in ("raw", "preprocessed", "results"):
@@ -272,6 +267,7 @@ def test_two_steps_are_trained_and_scored_as_nnunet_and_monai_score_them(
         reader.write_seg(moved, str(validation / f"{case}{form.ending}"), properties)
     predictions = [validation / f"{case}{form.ending}" for case in CASES[4:]]  # as if they had been predicted
     PredictedFrom.by(models[1] / FINAL_CHECKPOINT).write(validation, [validation / "summary.json", *predictions])
+    request.getfixturevalue("with_pictures")
     rows = evaluated(schedule, configuration, tmp_path / "after", "--cases", "validation")
     own_rows = [row for row in rows if row["step"] == "1"]
     assert compare(own_rows, validation, pre / "gt_segmentations", form, labels[1]) == 2 * len(ORGANS)

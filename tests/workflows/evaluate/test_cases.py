@@ -21,8 +21,6 @@ from nnunet_cil.workflows.evaluate.options import EvaluationOptions
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.plan.plan import plan
 
-WRITE_PICTURES = whole._write_pictures
-
 
 def test_a_class_counts_only_in_cases_that_label_it(trained):
     """dataset.json says so; what is found of it elsewhere is neither right nor wrong."""
@@ -46,8 +44,7 @@ def test_a_class_counts_only_in_cases_that_label_it(trained):
 
 
 @pytest.mark.parametrize("labelled", [["kidney"], ["liver"]])
-def test_a_class_that_no_case_labels_has_no_score_and_the_others_have_theirs(trained, labelled, monkeypatch):
-    monkeypatch.setattr(whole, "_write_pictures", WRITE_PICTURES)
+def test_a_class_that_no_case_labels_has_no_score_and_the_others_have_theirs(trained, labelled, with_pictures):
     root, schedule, _ = trained
     for i in range(3):
         truth = toy_volume(50 + i)[1]

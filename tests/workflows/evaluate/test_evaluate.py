@@ -103,7 +103,7 @@ def test_an_evaluation_that_waits_for_another_one_begins_at_its_end(trained, cap
 
 
 @pytest.mark.slow
-def test_evaluate_with_nnunets_own_prediction(toy, tmp_path, capsys):
+def test_evaluate_with_nnunets_own_prediction(toy, forked_commands, tmp_path, capsys):
     """Trained for two epochs, predicted by nnUNetv2_predict on images of its own, from the command line."""
     schedule = write_schedule(tmp_path, ORDER)
     for step in plan(DATASET, schedule):

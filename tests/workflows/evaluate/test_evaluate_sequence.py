@@ -16,7 +16,6 @@ from toy_sequence import CPU, MOVED, NEW, NEW_LABELS, PGCD, schedule_file
 from nnunet_cil.cli import main
 from nnunet_cil.errors import CILError
 from nnunet_cil.training.checkpoints import read_checkpoint
-from nnunet_cil.workflows.evaluate import evaluate as whole
 from nnunet_cil.workflows.evaluate import predict as predicting
 from nnunet_cil.workflows.evaluate.evaluate import evaluate, evaluated
 from nnunet_cil.workflows.evaluate.options import EvaluationOptions
@@ -35,7 +34,9 @@ def predict_in_process(arguments, _environment, _log, _num_cases):
     predictor.predict_from_files_sequential(option["-i"], option["-o"], False, True, None)
 
 
-def test_a_sequence_over_two_data_sets_is_trained_and_scored_end_to_end(new, tmp_path, monkeypatch, capsys):
+def test_a_sequence_over_two_data_sets_is_trained_and_scored_end_to_end(
+    new, with_pictures, tmp_path, monkeypatch, capsys
+):
     """With nnU-Net's own trainer and predictor, in this process. The first data set has test cases, the other has not."""
     schedule = schedule_file(tmp_path)
     for step in plan(17, schedule):
@@ -114,7 +115,7 @@ def scored(new, tmp_path, monkeypatch):
     ), calls
 
 
-def test_a_class_is_scored_on_the_cases_of_every_data_set_that_labels_it(scored):
+def test_a_class_is_scored_on_the_cases_of_every_data_set_that_labels_it(scored, with_pictures):
     experiment, calls = scored
     found = evaluate(experiment, CPU)
     name = f"{PGCD}_step{{}}_fold0_{{}}.txt"
@@ -145,7 +146,6 @@ def test_a_class_is_scored_on_the_cases_of_every_data_set_that_labels_it(scored)
 
 def test_where_there_are_no_test_cases_the_validation_cases_are_predicted(scored, new, tmp_path, monkeypatch):
     experiment, _ = scored
-    monkeypatch.setattr(whole, "_write_pictures", lambda *_: None)
     shutil.rmtree(tmp_path / "nnunet" / "raw" / NEW / "labelsTs")
     with pytest.raises(CILError, match=rf"{NEW} has no cases to score on: neither imagesTs .* of fold 0 in"):
         evaluate(experiment, CPU)
@@ -167,7 +167,6 @@ def test_where_there_are_no_test_cases_the_validation_cases_are_predicted(scored
 
 def test_validation_cases_of_every_data_set_are_predicted_where_they_are_asked_for(scored, new, monkeypatch):
     experiment, _ = scored
-    monkeypatch.setattr(whole, "_write_pictures", lambda *_: None)
     (new / "splits_final.json").write_text(json.dumps([{"train": ["new_0", "new_2"], "val": ["new_1", "new_4"]}]))
     images = []
 

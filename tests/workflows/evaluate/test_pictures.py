@@ -7,19 +7,15 @@ from toy import DATASET, LABELS
 from toy_models import PGCD, run
 
 from nnunet_cil.evaluation.scores import score_table
-from nnunet_cil.workflows.evaluate import evaluate as whole
 from nnunet_cil.workflows.evaluate.cases import Case
 from nnunet_cil.workflows.evaluate.pictures import write_overlays
 from nnunet_cil.workflows.evaluate.predict import Prediction
 from nnunet_cil.workflows.experiment import Experiment
 from nnunet_cil.workflows.planned_experiment import PlannedExperiment
 
-WRITE_PICTURES = whole._write_pictures
 
-
-def test_the_report_is_one_file_with_everything_in_it(trained, monkeypatch):
+def test_the_report_is_one_file_with_everything_in_it(trained, with_pictures):
     _, schedule, _ = trained
-    monkeypatch.setattr(whole, "_write_pictures", WRITE_PICTURES)
     found = run(schedule)
     page = (found.folder / "report.html").read_text()
     names = {f.name for f in (found.folder / "figures").iterdir()}

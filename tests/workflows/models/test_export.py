@@ -347,7 +347,7 @@ def test_no_name_of_a_case_leaves_with_an_exported_model(models, tmp_path, zippe
         assert not re.search(rb"case_\d|MRN-77", packed)
 
 
-def test_an_exported_model_can_be_extended_and_still_knows_its_training_cases(models, tmp_path):
+def test_an_exported_model_can_be_extended_and_still_knows_its_training_cases(models, forked_commands, tmp_path):
     """The same data set, where nothing but the exported model tells which cases it was trained on."""
     exported = export(models[0], tmp_path / "plain")
     step = extend(

@@ -13,6 +13,7 @@ import torch
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from toy import DATASET, SHORT, base_plans, make_dataset, make_raw, make_trainer, set_environment, train
+from toy_commands import fork_commands
 from toy_models import own_copy
 
 from nnunet_cil.cli import main
@@ -37,7 +38,7 @@ def keep_known(labels):
 
 
 @pytest.fixture(scope="module")
-def _trained(tmp_path_factory):
+def _trained(tmp_path_factory, request):
     """nnU-Net's folders with a model of plain nnUNetTrainer that knows liver and spleen, and two raw data sets."""
     root = tmp_path_factory.mktemp("extend") / "nnunet"
     make_dataset(root, KNOWN, change_labels=keep_known)
@@ -54,6 +55,7 @@ def _trained(tmp_path_factory):
         sitk.WriteImage(hidden_picture, str(file))
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, root)
+        fork_commands(patch, request)
         trainer = make_trainer("nnUNetTrainer", "nnUNetPlans")
         trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 1, 2, 1
         torch.manual_seed(0)

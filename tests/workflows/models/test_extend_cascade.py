@@ -10,7 +10,7 @@ import SimpleITK as sitk
 import torch
 from toy import DATASET, make_dataset, make_raw, make_trainer, preprocess, set_environment, toy_volume
 from toy_cascade import CASCADE, LOW, make_cascade
-from toy_commands import train, without_pools
+from toy_commands import train
 from toy_models import write
 
 from nnunet_cil.cli import main
@@ -69,7 +69,6 @@ def model(_plain, tmp_path, monkeypatch):
 @pytest.fixture
 def commands(monkeypatch):
     """Runs nnU-Net's commands in this process, but for predictions; the trainings and predictions that it got."""
-    without_pools(monkeypatch)
     done = []
 
     def preprocess_both(dataset, _configuration, plans_name, _logs):

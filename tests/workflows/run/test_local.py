@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from toy import DATASET, write_schedule
@@ -141,35 +140,14 @@ def test_an_interruption_ends_the_running_jobs_and_their_commands(tmp_path, capl
 
 
 @pytest.mark.slow
-def test_run_locally_with_nnunets_own_commands(toy, tmp_path, capsys):
-    """From preprocessed data to tables; a second call has nothing to do and shows the tables again."""
-    schedule, out = write_schedule(tmp_path, STEPS[:2]), tmp_path / "out"
-    command = ["run", "17", "3d_fullres", "0", str(schedule), "-tr", PGCD, "-device", "cpu", "-o", str(out)]
-    command += ["--launcher", "local"]
-    assert main(command) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("3 jobs to do\n")
-    assert [line.split()[0] for line in said.splitlines()[1:7]] == ["started:", "finished"] * 3
-    assert (out / "summary.md").read_text() in said
-    logs = Path(os.environ["nnUNet_results"]) / DATASET / "cil_logs"
-    assert len(list(logs.glob("*.txt"))) == 3
-    assert main(command) == 0
-    again = capsys.readouterr().out
-    assert again.startswith("0 jobs to do\n")
-    assert (out / "summary.md").read_text() in again
-
-
-@pytest.mark.slow
-def test_a_killed_launcher_ends_its_training_and_a_rerun_goes_on_with_it(toy, tmp_path):
+def test_a_killed_launcher_ends_its_training_and_a_rerun_does_the_rest(toy, tmp_path, capsys):
+    """From preprocessed data to tables; a third call has nothing to do and shows the tables again."""
     training = {"num_epochs": 6, "num_iterations_per_epoch": 5, "num_val_iterations_per_epoch": 1, "save_every": 1}
+    schedule, out = write_schedule(tmp_path, STEPS[:2], training=training), tmp_path / "out"
     experiment = Experiment(
-        dataset=DATASET,
-        configuration="3d_fullres",
-        folds=(0,),
-        schedule_name=write_schedule(tmp_path, STEPS[:2], training=training),
-        trainers=(PGCD,),
+        dataset=DATASET, configuration="3d_fullres", folds=(0,), schedule_name=schedule, trainers=(PGCD,)
     )
-    command = ["run", *experiment.arguments, "-device", "cpu", "--stop-after", "0", "--launcher", "local"]
+    command = ["run", *experiment.arguments, "-device", "cpu", "-o", str(out), "--launcher", "local"]
     graph(experiment)
     fold = PlannedExperiment.read(experiment).model_folds()[0].folder
     process = subprocess.Popen([sys.executable, "-m", "nnunet_cil.cli", *command])
@@ -177,8 +155,21 @@ def test_a_killed_launcher_ends_its_training_and_a_rerun_goes_on_with_it(toy, tm
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) != 0
     assert not (fold / "checkpoint_final.pth").exists()
+    capsys.readouterr()
+
     assert main(command) == 0
-    (log,) = experiment.logs.glob("*.txt")
+    said = capsys.readouterr().out
+    assert said.startswith("3 jobs to do\n")
+    assert [line.split()[0] for line in said.splitlines()[1:7]] == ["started:", "finished"] * 3
+    assert (out / "summary.md").read_text() in said
+    logs = sorted(experiment.logs.glob("*.txt"))
+    assert len(logs) == 3
+    (log,) = [file for file in logs if "_step0__" in file.name]
     calls = [line for line in log.read_text().splitlines() if line.startswith("$ nnUNetv2_train")]
     assert [call.endswith("--c") for call in calls] == [False, True]
     assert (fold / "checkpoint_final.pth").exists()
+
+    assert main(command) == 0
+    again = capsys.readouterr().out
+    assert again.startswith("0 jobs to do\n")
+    assert (out / "summary.md").read_text() in again

@@ -469,7 +469,7 @@ def test_a_trainer_that_does_not_exist_is_not_missing_but_misspelt(setting, caps
 
 
 @pytest.mark.slow
-def test_run_with_nnunets_own_commands(toy, tmp_path, capsys):
+def test_run_with_nnunets_own_commands(toy, forked_commands, tmp_path, capsys):
     """From preprocessed data to tables, two epochs a step; a second call trains nothing."""
     schedule = write_schedule(tmp_path, STEPS[:2])
     command = [

@@ -108,7 +108,7 @@ def test_methods_that_need_old_data_are_refused_before_anything_is_done(commands
 
 
 @pytest.mark.slow
-def test_run_over_two_data_sets_with_nnunets_own_commands(raw_new, tmp_path, monkeypatch, capsys):
+def test_run_over_two_data_sets_with_nnunets_own_commands(raw_new, forked_commands, tmp_path, monkeypatch, capsys):
     """From a raw second data set to models; a second call trains nothing. Their evaluation has its own test."""
     scored = []
     monkeypatch.setattr(running, "evaluate", lambda *arguments, **_: scored.append(arguments))

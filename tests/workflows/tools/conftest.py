@@ -1,12 +1,10 @@
 """Models of two steps and two folds that look trained and validated; nnU-Net's tools run in this process."""
 
 import json
-import multiprocessing
 import pickle
 import shutil
 import sys
 from importlib import import_module
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,43 +13,21 @@ from toy import DATASET, LABELS, dataset_json, write_schedule, write_scores
 from toy_models import PGCD, write, write_model
 
 from nnunet_cil.host.commands import _ENTRY_POINTS
-from nnunet_cil.workflows.evaluate import evaluate as whole
 from nnunet_cil.workflows.plan.plan import plan
 from nnunet_cil.workflows.tools import tools
 
 FOLDS = {0: ("case_4", "case_5"), 1: ("case_0", "case_1")}
 
 
-class Serial:
-    """Stands in for a pool of processes, each of which would import nnU-Net."""
-
-    def __init__(self, _num_processes):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def starmap(self, function, arguments):
-        return [function(*own) for own in arguments]
-
-
 @pytest.fixture
 def nnunet(monkeypatch):
     """Runs a command of nnU-Net in this process, as ``host.commands.call`` does in another."""
-    original = multiprocessing.get_context
-
-    def get_context(method=None):
-        return SimpleNamespace(Pool=Serial) if method == "spawn" else original(method)
 
     def call(command, arguments, environment=None, _log=None, _watch=None):
         module, function = _ENTRY_POINTS.get(command, PP if command == "nnUNetv2_apply_postprocessing" else None).split(
             ":"
         )
         with monkeypatch.context() as patched:
-            patched.setattr(multiprocessing, "get_context", get_context)
             patched.setattr(sys, "argv", [command, *arguments])
             for name in ("nnUNet_raw", "nnUNet_preprocessed"):
                 if environment is not None:
@@ -59,7 +35,6 @@ def nnunet(monkeypatch):
             getattr(import_module(module), function)()
 
     monkeypatch.setattr(tools, "call", call)
-    monkeypatch.setattr(whole, "_write_pictures", lambda *_: None)
     return call
 
 

@@ -1,4 +1,4 @@
-"""Runs the commands of the documentation as forks of one process that has imported torch, which takes seconds each time.
+"""Runs commands as forks of one process that has imported torch, which takes seconds each time.
 
 ``python command_server.py SOCKET BIN`` writes a stand-in for every command into BIN, and serves them until it is killed.
 A command has the working folder, the environment and the streams of its caller. Two things differ from a user's:
@@ -59,8 +59,9 @@ def prepare(bin_folder):
         if any(part in value for part in ("nnunet_cil", "run_training", "predict_from", "plan_and_preprocess")):
             import_module(value.split(":")[0])
     import nnunet_cil.training.base
+    import nnunet_cil.training.epoch_logs
     import nnunet_cil.workflows.evaluate.evaluate
-    import nnunet_cil.workflows.models.extend  # noqa: F401
+    import nnunet_cil.workflows.models.extend
 
     torch.set_num_threads(1)
     whole_training = nnUNetTrainer.run_training
@@ -72,6 +73,7 @@ def prepare(bin_folder):
 
     nnUNetTrainer.run_training = short_training
     LocalLogger.plot_progress_png = lambda self, folder: None
+    nnunet_cil.training.epoch_logs.plot_terms = lambda *_: None
     fork = multiprocessing.get_context("fork")
     multiprocessing.get_context = lambda method=None: fork  # nnU-Net asks for spawn, which would import torch again
     sys.executable = str(bin_folder / "python")
