@@ -60,9 +60,21 @@ class StageFold:
 
     @property
     def has_predicted(self) -> bool:
-        """Tells whether all recorded predictions are there, unchanged, and by the final checkpoint that is there."""
-        known = PredictedFrom.read(self._record_folder)
-        return known is not None and len(known.files) > 0 and len(self.predicted()) == len(known.files)
+        """Tells whether all recorded predictions are there, unchanged, and by the final checkpoint that is there.
+
+        Of a case that another fold validates, too, the prediction may be that fold's, which replaces this one's.
+        """
+        own, known = self.predicted(), PredictedFrom.read(self._record_folder)
+        lacking = {Path(name).stem for name in known.files} - own if known else set()
+        return len(own) > 0 and lacking <= self._predicted_by_others(lacking)
+
+    def _predicted_by_others(self, cases: Collection[str]) -> set[str]:
+        """Returns those of the cases whose predictions are there by another fold's final checkpoint."""
+        found: set[str] = set()
+        for folder in sorted(self.folder.parent.glob("fold_*")) if cases else []:
+            if folder != self.folder and not found.issuperset(cases):
+                found |= StageFold(folder=folder, stage=self.stage).predicted().intersection(cases)
+        return found
 
     @property
     def _predictions(self) -> Path:

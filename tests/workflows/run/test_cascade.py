@@ -25,6 +25,9 @@ from nnunet_cil.workflows.run.options import TrainingOptions
 
 CPU = EvaluationOptions(device="cpu")
 
+FOLDS_OF = dict(enumerate(FOLDS))
+"""Fold -> the cases that its stand-in of a validation predicts."""
+
 
 @pytest.fixture
 def cascade(toy, tmp_path, monkeypatch):
@@ -66,7 +69,7 @@ def leave(folder):
     stage = StageFold(folder=folder, stage=CASCADE)
     predictions = folder.parent / "predicted_next_stage" / CASCADE
     predictions.mkdir(parents=True, exist_ok=True)
-    cases = FOLDS[int(stage.fold)] if stage.fold != "all" else []
+    cases = FOLDS_OF[int(stage.fold)] if stage.fold != "all" else []
     for case in cases:
         (predictions / f"{case}.b2nd").write_text(f"{folder} {case}")
     stage.write_record(PredictedFrom.by(folder / "checkpoint_final.pth"), cases)
@@ -95,6 +98,21 @@ def test_the_low_resolution_of_all_folds_comes_first(cascade, caplog):
     assert "in all 3 folds. So 9 of the 12 trainings train 3d_lowres." in caplog.text
     run(experiment)
     assert len(trained) == 12
+
+
+def test_a_case_that_two_folds_validate_is_predicted_by_either(cascade, tmp_path, monkeypatch):
+    """The fold that is validated later replaces the prediction of the earlier one."""
+    experiment, trained = cascade
+    monkeypatch.setitem(FOLDS_OF, 2, [*FOLDS[2], FOLDS[0][0]])
+    run(replace(experiment, trainers=(PGCD,)), stop_after=0)
+    assert [t[3] for t in trained if t[0] == LOW] == ["0", "1", "2"]
+    del trained[:]
+    run(replace(experiment, trainers=(PGCD,)), stop_after=0)
+    assert trained == []
+    folder = next((tmp_path / "nnunet" / "results" / DATASET).glob(f"*step0__{LOW}"))
+    (folder / "predicted_next_stage" / CASCADE / f"{FOLDS[0][0]}.b2nd").write_text("of neither")
+    run(replace(experiment, trainers=(PGCD,)), stop_after=0)
+    assert [t[3] for t in trained if t[0] == LOW] == ["0"]
 
 
 def test_a_low_resolution_model_without_predictions_is_validated_again_and_trained_once(cascade, tmp_path):
