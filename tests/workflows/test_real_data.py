@@ -127,8 +127,10 @@ def test_two_steps_on_real_mr_with_nnunets_commands(hippocampus, planned, forked
         assert found.GetSpacing() == pytest.approx(image.GetSpacing())
 
 
-def test_a_run_that_is_killed_twice_ends_where_it_should(hippocampus, planned):
-    """Killed with its children, in a training and while it scores; what was finished by then is not touched again."""
+def test_a_run_that_is_killed_three_times_ends_where_it_should(hippocampus, planned):
+    """Killed with its children, at moments of all kinds; what was finished by then is not touched again."""
+    raw = hippocampus / "raw" / DATASET
+    link(REAL / "labelsTs", raw / "labelsTs", [f.name.replace("_0000", "") for f in (raw / "imagesTs").iterdir()])
     out, trainer = hippocampus / "out", "nnUNetTrainerPGCD"
     command = [sys.executable, "-m", "nnunet_cil.cli", "run", "904", "3d_fullres", "0", str(planned), "-tr", trainer]
     command += ["-p", "Small", "-device", "cpu", "-o", str(out)]
@@ -145,6 +147,7 @@ def test_a_run_that_is_killed_twice_ends_where_it_should(hippocampus, planned):
         return {f: f.stat().st_mtime_ns for f in files}
 
     for moment in (
+        "results/*/nnUNetTrainerPGCD__*step0*/fold_0/checkpoint_latest.pth",
         "results/*/nnUNetTrainerPGCD__*step1*/fold_0/checkpoint_latest.pth",
         "out/scores/[!.]*_step0_*.json",
     ):
