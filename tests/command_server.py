@@ -1,10 +1,11 @@
 """Runs commands as forks of one process that has imported torch, which takes seconds each time.
 
 ``python command_server.py SOCKET BIN`` writes a stand-in for every command into BIN, and serves them until it is killed.
-A command has the working folder, the environment and the streams of its caller. Two things differ from a user's:
+A command has the working folder, the environment and the streams of its caller. Three things differ from a user's:
 
 - The device is the CPU where the command does not name one.
-- Every training is cut down to two epochs of two batches.
+- Every training is cut down to two epochs of two batches, and does not draw its progress.
+- The processes that nnU-Net starts are forks, too.
 """
 
 import json
