@@ -16,13 +16,13 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scores import Row, read_rows
 
 RESULTS = Path(__file__).parent / "results"
-STAGES = "choice", "core"
+STAGES = "choice", "core", "more"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,17 @@ PROTOCOLS = (
     ),
 )
 
+HEART, HIPPOCAMPUS, CT = PROTOCOLS
+
+MORE = (
+    replace(HEART, schedule="acdc_1-1-1_disjoint_sgd", minutes=10),
+    replace(HIPPOCAMPUS, dataset="906", schedule="hippocampus_1-1_cropped_cpu"),
+    replace(HEART, schedule="acdc_1-1-1_reversed_cpu"),
+    replace(HEART, schedule="acdc_1-1-1_cpu"),
+)
+"""What else the comparison could depend on: nnU-Net's own optimiser, images without the old organs (``cropped_dataset.py``),
+the order, the same patients in every step."""
+
 CHOICE = (
     *(
         "MiB",
@@ -116,6 +127,10 @@ CORE = (
 """The methods of a pair, the most telling first. ``sampled``: with PGCD's options; ``imprinted``: with these but the sampling."""
 
 
+STRONGEST = "PGCD", "MiB_sampled", "MiB", SEPARATE
+"""The methods of ``MORE``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """Some methods on one fold of one data set.
@@ -123,7 +138,7 @@ class Run:
     Attributes:
         protocol: of the data set.
         stage: of the plan.
-        fold: 0 for choices, one from 1 to 5 for a pair of the comparison.
+        fold: 0 for choices, one from 1 to 5 for a pair.
         methods: as benchmarks/study.py takes them.
         cases: that are scored.
     """
@@ -183,10 +198,13 @@ def runs(stage: str) -> Iterator[Run]:
                 yield Run(
                     protocol=protocol, stage=stage, fold=0, methods=CHOICE[first : first + 3], cases=("validation",)
                 )
-    else:
+    elif stage == "core":
         for fold in range(1, 6):
             for protocol in PROTOCOLS:
                 yield Run(protocol=protocol, stage=stage, fold=fold, methods=CORE, cases=("validation",))
+    else:
+        for protocol in MORE:
+            yield Run(protocol=protocol, stage=stage, fold=1, methods=STRONGEST, cases=("validation",))
 
 
 def table() -> str:
