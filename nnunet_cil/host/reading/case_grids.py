@@ -19,7 +19,7 @@ from nnunet_cil.host.reading.grids import (
 )
 from nnunet_cil.host.reading.images import has_colours, read_grid, read_images
 from nnunet_cil.host.reading.readers import OVERWRITE
-from nnunet_cil.host.reading.spacings import TIFF, agreed_spacing, has_spacing_beside
+from nnunet_cil.host.reading.spacings import TIFF, agreed_spacing, has_spacing_beside, spacing_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +52,21 @@ class _Examined:
     in_mm: bool
 
 
-def check_grids(cases: Mapping[str, CaseFiles], reader: Any, num_channels: int) -> list[str]:
+def check_grids(cases: Mapping[str, CaseFiles], reader: Any, num_channels: int, *, for_training: bool) -> list[str]:
     """Refuses cases that nnU-Net cannot train on or that cannot be scored; of most formats only headers are read.
 
     Args:
         cases: name -> files.
         reader: an instance of nnU-Net's, that reads the data set.
         num_channels: of the data set.
+        for_training: whether nnU-Net preprocesses them, so that a mended case must be preprocessed again.
 
     Returns:
         Notes on what is taken as it is.
 
     Raises:
-        CILError: files of a case have other sizes or lie too far apart, nnU-Net cannot read one, or only some cases say how
-            large a voxel is.
+        CILError: files of a case have other sizes or lie too far apart, nnU-Net cannot read one, only labels say how large a
+            voxel is, or only some cases do.
     """
     from tqdm import tqdm
 
@@ -73,15 +74,16 @@ def check_grids(cases: Mapping[str, CaseFiles], reader: Any, num_channels: int) 
         name: _examine(files, reader, num_channels)
         for name, files in tqdm(cases.items(), desc="Looking at headers", leave=False)
     }
+    then = " Then preprocess again." if for_training else ""
     faulty = [name for name, found in examined.items() if found.problem]
     if faulty:
         more = f" It is not the only one: {_named(faulty[1:])}." if faulty[1:] else ""
-        raise CILError(f"Case {faulty[0]!r}: {examined[faulty[0]].problem}{more}")
+        raise CILError(f"Case {faulty[0]!r}: {examined[faulty[0]].problem}{then}{more}")
     unknown = [name for name, found in examined.items() if not found.in_mm]
     if unknown and len(unknown) < len(examined):
         raise CILError(
             f"No file says how large a voxel is of {_named(unknown)}, but other cases have one. Write the spacing beside each "
-            'image (case.json beside case_0000.tif: {"spacing": [5, 0.8, 0.8]}), and preprocess again.'
+            f'image (case.json beside case_0000.tif: {{"spacing": [5, 0.8, 0.8]}}).{then}'
         )
     return _notes(examined, unknown, reader)
 
@@ -94,9 +96,8 @@ def _examine(files: CaseFiles, reader: Any, num_channels: int) -> _Examined:
         *((file, read_grid(file, reader, is_image=False)) for file in files.labels),
     ]
     distances = [distance_in_voxels(image, grid) for _, grid in others]
-    in_mm = image.in_mm
     if has_spacing_beside(reader):
-        in_mm = agreed_spacing(first, next(iter(files.labels), None)) is not None
+        problem = problem or _spacing_problem(image, first, next(iter(files.labels), None))
     for (file, grid), distance in zip(others, distances, strict=True):
         problem = problem or _problem(first, image, file, grid, distance)
         if not problem and file in channels and not np.allclose(grid.spacing, image.spacing):  # as nnU-Net compares
@@ -107,7 +108,7 @@ def _examine(files: CaseFiles, reader: Any, num_channels: int) -> _Examined:
         problem=problem,
         voxels_apart=max(distances, default=0.0),
         skew_degrees=image.skew_degrees,
-        in_mm=in_mm,
+        in_mm=image.in_mm,
     )
 
 
@@ -122,11 +123,7 @@ def _image_grid(files: Sequence[Path], reader: Any, num_channels: int) -> tuple[
     return image.grid, (
         f"{files[0]} has {counted(len(image.array), 'colour')}, but dataset.json has {counted(num_channels, 'channel')}. Name "
         'each colour there ("channel_names": {"0": "red", "1": "green", "2": "blue"}), or write the image in grey.'
-        + (
-            f' If it is a volume, write "{OVERWRITE}": "Tiff3DIO" there, and plan and preprocess again.'
-            if is_tiff
-            else ""
-        )
+        + (f' If it is a volume, write "{OVERWRITE}": "Tiff3DIO" there, and plan again.' if is_tiff else "")
     )
 
 
@@ -134,15 +131,33 @@ def _problem(first: Path, image: Grid, file: Path, grid: Grid, distance: float) 
     """Returns why a file does not fit the first channel; empty where it does."""
     if grid.shape != image.shape:
         ours, theirs = (" x ".join(map(str, g.size)) for g in (image, grid))
-        return (
-            f"{first} is {ours} voxels, but {file} {theirs}. Correct the case, or leave it out, and preprocess again."
-        )
+        return f"{first} is {ours} voxels, but {file} {theirs}. Correct the case, or leave it out."
     if distance > TOLERANCE_VOXELS:
+        spacings = [" x ".join(f"{s:g}" for s in g.size_mm) for g in (grid, image)]
+        differ = (
+            f" (spacing {spacings[0]} mm, not {spacings[1]})" if all(spacings) and spacings[0] != spacings[1] else ""
+        )
         return (
-            f"{file} lies {distance:.3g} voxels beside {first}; at most {TOLERANCE_VOXELS:g} are tolerated. If both show the "
-            "same voxels, give it the image's header (SimpleITK: CopyInformation), otherwise resample it; preprocess again."
+            f"{file} lies {distance:.3g} voxels beside {first}{differ}; at most {TOLERANCE_VOXELS:g} are tolerated. If both "
+            "show the same voxels, give it the image's header (SimpleITK: CopyInformation), otherwise resample it."
         )
     return ""
+
+
+def _spacing_problem(image: Grid, first: Path, labels: Path | None) -> str:
+    """Returns what is wrong where a TIFF's labels have another spacing beside them than nnU-Net takes for it; else empty.
+
+    Raises:
+        CILError: image and labels have different ones.
+    """
+    spacing = agreed_spacing(first, labels)
+    if labels is None or spacing is None or np.allclose(spacing, image.spacing):
+        return ""
+    beside = spacing_file(labels, is_image=False)
+    return (
+        f"{beside} says the spacing of the labels, but no file says the image's: nnU-Net would take 1 mm. Copy it to "
+        f"{spacing_file(first, is_image=True)}."
+    )
 
 
 def _notes(examined: Mapping[str, _Examined], unknown: Sequence[str], reader: Any) -> list[str]:

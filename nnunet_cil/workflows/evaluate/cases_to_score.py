@@ -166,7 +166,7 @@ def _read_all(
     for _ in in_parallel(check_one, cases, num_processes(), "Looking at test cases"):
         pass
     grids = {name: CaseFiles(images=images, labels=[labels] if labels else []) for name, images, labels in cases}
-    return tuple(check_grids(grids, reader, num_channels))
+    return tuple(check_grids(grids, reader, num_channels, for_training=False))
 
 
 def _check_case(case: CaseOnDisk, *, reader: Any, numbers: frozenset[int]) -> None:

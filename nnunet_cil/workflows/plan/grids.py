@@ -54,5 +54,5 @@ def check_raw_grids(raw: RawData) -> None:
         )
         for case, files in raw.cases.items()
     }
-    for note in check_grids(cases, raw.reader, len(raw.dataset_json["channel_names"])):
+    for note in check_grids(cases, raw.reader, len(raw.dataset_json["channel_names"]), for_training=True):
         logger.info(f"Note on {raw.folder.name}: {note}")
