@@ -87,7 +87,7 @@ MORE = (
     replace(HEART, schedule="acdc_1-1-1_reversed_cpu"),
     replace(HEART, schedule="acdc_1-1-1_cpu"),
 )
-"""What else the comparison could depend on: nnU-Net's own optimiser, images without the old organs (``cropped_dataset.py``),
+"""Names what else the comparison could depend on: nnU-Net's own optimiser, images without the old organs (``cropped_dataset.py``),
 the order, the same patients in every step. The first in two pairs, the others in one."""
 
 CHOICE = (
