@@ -87,8 +87,8 @@ MORE = (
     replace(HEART, schedule="acdc_1-1-1_reversed_cpu"),
     replace(HEART, schedule="acdc_1-1-1_cpu"),
 )
-"""Names what else the comparison could depend on: nnU-Net's own optimiser, images without the old organs (``cropped_dataset.py``),
-the order, the same patients in every step. The first in two pairs, the others in one."""
+"""Names what else the comparison could depend on: nnU-Net's own optimiser, images without the old organs
+(``cropped_dataset.py``), the order, the same patients in every step. The first in two pairs, the others in one."""
 
 CHOICE = (
     *(
