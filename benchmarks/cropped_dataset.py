@@ -71,7 +71,10 @@ def boxes(plan: StepPlan, numbers: Mapping[str, int], files: Mapping[str, Path])
     old, new = ([numbers[name] for name in classes] for classes in (plan.old_classes, plan.new_classes))
     for case in sorted(set(plan.cases or ()) & set(files)):
         labels = sitk.GetArrayFromImage(sitk.ReadImage(str(files[case])))
-        box = box_without(labels, old, new)
+        try:
+            box = box_without(labels, old, new)
+        except ValueError as error:
+            raise SystemExit(f"{files[case]}: {error}. Leave the case out of the data set.") from None
         yield case, box, np.isin(labels[box], new).sum() / np.isin(labels, new).sum()
 
 
@@ -87,6 +90,8 @@ def main() -> None:
     name, schedule = dataset_name(args.dataset), load_schedule(schedule_file(args.schedule))
     source, target = (nnunet_folder("nnUNet_raw") / folder for folder in (name, args.name))
     preprocessed = nnunet_folder("nnUNet_preprocessed")
+    if target.exists():
+        raise SystemExit(f"{target} is there already. Remove it, or give another name.")
     split = read_json_list(preprocessed / name / "splits_final.json", "Run benchmarks/six_folds.py first.")
     content = read_json(source / "dataset.json", "It is the raw data set's.")
     ending = content["file_ending"]

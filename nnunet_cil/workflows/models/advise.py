@@ -22,8 +22,8 @@ _MEASURED = (
     "Measured with small networks and an earlier PGCD, one training each: extended, old organs kept a mean Dice of 0.848 of "
     "0.841 (heart MR) and 0.689 of 0.683 (head-and-neck CT), and the new one had 0.886 and 0.844; in a model of its own, as "
     "long, 0.855 and 0.849. Joint training had 0.786 in the mean of five organs, three steps of an earlier PGCD 0.762. Where the "
-    "new images ended before the old organ (hippocampus MR), PGCD kept 0.389 of 0.885 of it; a second model beside the old one, "
-    "whose classes won, all. On a GPU and at nnU-Net's own size: not measured yet."
+    "new images ended before the old organ (hippocampus MR), today's kept 0.389 of 0.885 of it; two models, the old one's "
+    "classes first, all. On a GPU and at nnU-Net's own size: not measured yet."
 )
 
 
