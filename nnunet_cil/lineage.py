@@ -44,6 +44,8 @@ class StepRecord:
         saw_old_labels: whether earlier steps' labels were used, too, as joint training and replay do.
         dice: class -> mean Dice on the fold's validation cases, as nnU-Net's summary says; empty where that is not known, and
             in fold ``all``, which has none. A record gets it when the next step begins.
+        volumes: class -> mean volume in mm^3 of its labels in these cases, as far as nnU-Net's summary tells: its number of
+            voxels, in the data set's median spacing. Empty as ``dice``.
     """
 
     step: int
@@ -63,6 +65,7 @@ class StepRecord:
     case_hashes: CaseHashes | None = None
     refined: tuple[str, ...] = ()
     dice: Mapping[str, float] = field(default_factory=dict)
+    volumes: Mapping[str, float] = field(default_factory=dict)
     previous_stage: Mapping[str, str] = field(default_factory=dict)
     hyperparameters: Mapping[str, bool | int | float | str] = field(default_factory=dict)
 
@@ -75,7 +78,7 @@ class StepRecord:
         """Returns the record as plain Python, without what only some models have where this one has none."""
         content = {**dataclasses.asdict(self), "classes": list(self.classes), "refined": list(self.refined)}
         del content["case_hashes"]
-        for key in ("previous_stage", "hyperparameters"):
+        for key in ("volumes", "previous_stage", "hyperparameters"):
             if not content[key]:
                 del content[key]
         return content if self.case_hashes is None else {**content, "case_hashes": self.case_hashes.to_json()}
@@ -143,12 +146,33 @@ def validation_dice(fold: Path, labels: Mapping[str, Label | list[int]]) -> dict
 
     Fold ``all`` has no validation cases: what nnU-Net calls its validation are scores of training cases.
     """
+    return _validation_means(fold, labels, "Dice")
+
+
+def with_validation(
+    record: StepRecord, fold: Path, labels: Mapping[str, Label | list[int]], plans: Mapping[str, Any]
+) -> StepRecord:
+    """Returns a record with what the final validation of its training tells; as it was where there is none.
+
+    Args:
+        record: of the training.
+        fold: nnU-Net's folder of it.
+        labels: of the model.
+        plans: of the model.
+    """
+    dice, voxels = validation_dice(fold, labels), _validation_means(fold, labels, "n_ref")
+    voxel = math.prod(plans.get("original_median_spacing_after_transp") or [0])
+    volumes = {name: voxel * number for name, number in voxels.items() if voxel * number}
+    return dataclasses.replace(record, dice=dice or record.dice, volumes=volumes or record.volumes)
+
+
+def _validation_means(fold: Path, labels: Mapping[str, Label | list[int]], metric: str) -> dict[str, float]:
     means = validation_means(fold) if fold.name != "fold_all" else {}
     keys = {
         name: str(tuple(label) if isinstance(label, list) else label) for name, label in labels.items()
     }  # nnU-Net's
-    dice = {name: means.get(key, {}).get("Dice", math.nan) for name, key in keys.items()}
-    return {name: value for name, value in dice.items() if not math.isnan(value)}
+    found = {name: means.get(key, {}).get(metric, math.nan) for name, key in keys.items()}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def foreign_record(checkpoint: Mapping[str, Any], classes: Sequence[str]) -> StepRecord:

@@ -1,6 +1,7 @@
 """Records of trainings: written, read, and what old versions wrote."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from toy_records import RECORD
 
 from nnunet_cil.case_hashes import CaseHashes
 from nnunet_cil.errors import CILError
-from nnunet_cil.lineage import read_lineage, validation_dice
+from nnunet_cil.lineage import read_lineage, validation_dice, with_validation
 from nnunet_cil.predicted_from import PredictedFrom
 
 
@@ -32,6 +33,25 @@ def test_scores_of_fold_all_are_not_taken_for_validation_scores(tmp_path):
         (tmp_path / fold / "checkpoint_final.pth").write_bytes(b"")
         write_scores(tmp_path / fold, {"1": {"Dice": 0.97}})
         assert validation_dice(tmp_path / fold, {"background": 0, "liver": 1}) == expected
+
+
+def test_a_record_gets_what_the_validation_of_its_training_tells(tmp_path):
+    fold, labels = tmp_path / "fold_0", {"background": 0, "liver": 1, "core": [2, 3], "cyst": 4}
+    plans = {"original_median_spacing_after_transp": [2.0, 0.5, 0.5]}
+    before = replace(RECORD, dice={"liver": 0.1}, volumes={"liver": 3.0})
+    assert with_validation(before, fold, labels, plans) == before
+    fold.mkdir()
+    (fold / "checkpoint_final.pth").write_bytes(b"")
+    means = {
+        "1": {"Dice": 0.9, "n_ref": 100},
+        "(2, 3)": {"Dice": 0.5, "n_ref": 7.5},
+        "4": {"Dice": math.nan, "n_ref": 0},
+    }
+    write_scores(fold, means)
+    found = with_validation(before, fold, labels, plans)
+    assert found == replace(RECORD, dice={"liver": 0.9, "core": 0.5}, volumes={"liver": 50.0, "core": 3.75})
+    assert read_lineage(json.loads(json.dumps([found.to_json()]))) == (found,)
+    assert with_validation(before, fold, labels, {}).volumes == before.volumes
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,7 @@ PGCD_SETTINGS = {
     "pgcd_weight": 10.0,
     "pgcd_beta": 3.0,
     "pgcd_merge": True,
+    "absent_weight": 2.5,
     "pgcd_weighting": "prototypes",
     "dapd_weight": 1.0,
     "similarity_temperature": 0.1,

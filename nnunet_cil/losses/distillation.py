@@ -38,14 +38,14 @@ def pgcd_loss(
     student_log_probs: Tensor,
     teacher_probs: Tensor,
     resemblance: Tensor,
-    unlabelled: Tensor,
+    asked: Tensor,
     *,
     beta: float,
     num_voxels: int | Tensor | None = None,
 ) -> Tensor:
     """Computes Prototype-Guided Calibration Distillation: class-wise, each class with weights of its own.
 
-    L = 1/(2K |valid|) sum_{v unlabelled} sum_{c<K} w_c(v) KL_b(p_c(v) || q_c(v)),
+    L = 1/(2K |valid|) sum_v sum_{c<K} u_c(v) w_c(v) KL_b(p_c(v) || q_c(v)),
     w_0 = 1,  w_c(v) = 1 + beta * r_c(v) for old classes c,
     KL_b(p || q) = p log(p/q) + (1-p) log((1-p)/(1-q)), with p and 1-q clamped at 1e-6.
 
@@ -63,19 +63,20 @@ def pgcd_loss(
         student_log_probs: (batch, K, *spatial) float, log q; sums to at most 1 over the classes.
         teacher_probs: (batch, K, *spatial) float, p.
         resemblance: (batch, K, *spatial) float in [0, 1], r.
-        unlabelled: (batch, *spatial) bool, the valid voxels without a label of a new class.
+        asked: (batch, 1 or K, *spatial) bool or float, u: 1 where the teacher is asked, 0 where not, as where the labels name a
+            new class; more for a class that a case does not show.
         beta: strength of the calibration; 0 is uniform distillation.
         num_voxels: |valid|, at least 1; default: all voxels of these tensors.
 
     Returns:
-        () float >= 0; exactly 0 on the graph where no voxel is unlabelled.
+        () float >= 0; exactly 0 on the graph where the teacher is asked nowhere.
     """
     num_classes = teacher_probs.shape[1]
     if num_voxels is None:
-        num_voxels = unlabelled.numel()
+        num_voxels = teacher_probs[:, 0].numel()
     weight = resemblance.mul(beta).add_(1)
     weight[:, 0].fill_(1)
-    weight *= unlabelled[:, None]
+    weight *= asked
     total: Tensor = _WeightedDivergence.apply(student_log_probs, teacher_probs, weight)
     return total / (2 * num_classes * num_voxels)
 

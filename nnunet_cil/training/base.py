@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import partial
@@ -30,6 +30,7 @@ from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.step_plans import read_step_plan
 from nnunet_cil.training import hyperparameters, options
+from nnunet_cil.training.absent_classes import absent_classes
 from nnunet_cil.training.batch import Batch, labelled_mask, read_batch
 from nnunet_cil.training.begun import take_planned, take_recorded
 from nnunet_cil.training.cases import check_before_training, check_shown_classes
@@ -80,6 +81,13 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
     distillation_interval = fixed(1, options.UNDECLARED)
     volume_trust = fixed(0.9, "1 hardly differs; teacher_volumes false turns the volumes off")
     """How far the teacher's probabilities give way to its segmentation of the volume."""
+
+    absent_size = fixed(0.25, options.OWN_TRAINER)
+    """Share of an old class's mean size: a case in which the teacher finds less does not show it (``absent_classes``). With 0
+    each case shows all."""
+
+    absent_doubt = fixed(1.5, options.OWN_TRAINER)
+    """How many times its doubt of an old class in the class's own step: a case with more does not show it."""
 
     asks_teacher: ClassVar[bool] = True
     """The loss reads the teacher's output, and so changes with its whole volumes."""
@@ -144,11 +152,15 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         self.teacher: Teacher | None = None
         self.volumes = None
         self.old_locations = {}
+        self.absent: dict[str, tuple[int, ...]] = {}
+        """Case -> the teacher's channels of old classes that it does not show."""
         self.prototypes: PrototypeBank | None = None
         self.method_state: dict[str, Any] = {}
         """A method's own state: tensors by name, stored in every checkpoint, for the next step."""
         self.stray_free: tuple[str, ...] = ()
         """The seen classes that come without stray regions in their labels; stored in every checkpoint."""
+        self.confidences: dict[str, float] = {}
+        """``StepState.confidences`` of the seen classes."""
         self.is_trained = False
         """True once the step's own prototypes are there, which are collected last."""
         self.previous_stage: dict[str, str] = {}
@@ -266,11 +278,13 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         self.teacher = build_teacher(self, previous.weights)
         if self.teacher_volumes:
             self.volumes = self._segment_volumes(self.teacher, previous)
+            self.absent = absent_classes(self, previous.state)
         if self._is_resumed:
             return
         self._previous_sha256 = previous.sha256
         self.lineage = previous.state.lineage
         self.stray_free = previous.state.stray_free
+        self.confidences = dict(previous.state.confidences)
         self.bare_network.load_state_dict(start_weights(self, previous))
         self.prototypes = self.inherit_prototypes(previous.state.prototypes)
         self.begin_step(previous.state.method_state)
@@ -353,12 +367,18 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
             teacher=self.teacher,
             features=self.features,
             labelled=None if channels is None else labelled_mask(channels, sorted(step.positions.values())),
+            absent=self._absent_mask(batch["keys"]),
             volumes=self.volumes,
             volume_trust=self.volume_trust,
             kind=partial(RegionBatch, old_channels=step.old_channels) if step.has_regions else Batch,
         )
         with self.features.reading(), self.loss.on(step_batch):
             yield self._with_regions(nnunet_batch), step_batch
+
+    def _absent_mask(self, keys: Sequence[str]) -> Tensor | None:
+        """Returns ``Batch.absent``."""
+        absent, step = [self.absent.get(key, ()) for key in keys], self.step_plan
+        return labelled_mask(absent, range(int(not step.has_regions), step.num_old_channels)) if any(absent) else None
 
     def _with_regions(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Divides the bits of a batch's targets into nnU-Net's masks, where classes are regions."""
@@ -381,7 +401,8 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
             with around_epochs(self.logger):
                 self.finish_step()
                 self.print_to_log_file("Collecting prototypes...")
-                self.prototypes = final_prototypes(self)
+                self.prototypes, confidences = final_prototypes(self)
+                self.confidences |= confidences
                 self.stray_free += new_stray_free_classes(self)
             self.is_trained = True
         super().on_train_end()
@@ -404,6 +425,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
             lineage=(*self.lineage, self.step_record()),
             prototypes=self.prototypes,
             stray_free=self.stray_free,
+            confidences=self.confidences,
             method_state=self.method_state,
             is_final=self.is_trained,
         )
@@ -424,6 +446,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         super().load_checkpoint(filename_or_checkpoint)
         self.prototypes = None if state.prototypes is None else state.prototypes.to(self.device)
         self.stray_free = state.stray_free
+        self.confidences = dict(state.confidences)
         self.method_state, self.is_trained = state.method_state, state.is_final
         *earlier, own = state.lineage
         self.lineage, self._previous_sha256 = tuple(earlier), own.previous_sha256

@@ -31,6 +31,7 @@ class Batch:
         teacher: Callable[[Tensor], TeacherOutput],
         features: Callable[[], Tensor],
         labelled: Tensor | None = None,
+        absent: Tensor | None = None,
         carried: Tensor | None = None,
         is_complete: bool = True,
         volume_trust: float = 0.0,
@@ -43,6 +44,8 @@ class Batch:
             features: returns the student's features of its forward pass on ``images``, (batch, features, *spatial).
             labelled: (batch, K+N-1) bool, the foreground classes that each sample's labels show; None: the new classes, in
                 every sample.
+            absent: (batch, K-1) bool, of regions (batch, K), the old classes that each sample's case does not show
+                (``training.absent_classes``); None where each shows all.
             carried: (batch, *spatial) integers, the teacher's segmentation of the whole cases as the patches carry it, all
                 ``NOT_SEGMENTED`` in a sample of a case without. None where no case is segmented.
             is_complete: every sample's case is segmented.
@@ -50,6 +53,7 @@ class Batch:
         """
         self.images = images
         self.labelled = labelled
+        self.absent = absent
         self._teacher, self._features = teacher, features
         self._carried, self._is_complete = carried, is_complete
         self._volume_trust = volume_trust
@@ -76,14 +80,14 @@ class Batch:
     @property
     def teacher_probs(self) -> Tensor:
         """(batch, K, *spatial) float32, the softmax of ``teacher_logits``, corrected by the teacher's volumes."""
-        return self.corrected(self.teacher_logits, self.volume_classes)
+        return self.corrected(self.teacher_logits, None if self.volume_classes is None else self.trusted_classes)
 
     def corrected(self, logits: Tensor, volume_classes: Tensor | None) -> Tensor:
         """Returns the teacher's probabilities, which give way to its segmentation of the volume where there is one.
 
         Args:
             logits: (batch, K, *spatial), some of ``teacher_logits``.
-            volume_classes: (batch, *spatial), ``volume_classes`` of the same voxels, or None.
+            volume_classes: (batch, *spatial), ``trusted_classes`` of the same voxels, or None.
         """
         probs = logits.float().softmax(1)
         if volume_classes is None or self._volume_trust == 0:
@@ -105,6 +109,19 @@ class Batch:
         """(batch, *spatial) int64, ``volume_classes``, or else the teacher's argmax on the patch."""
         return most_probable(self.teacher_logits) if self.volume_classes is None else self.volume_classes
 
+    @cached_property
+    def trusted_classes(self) -> Tensor:
+        """(batch, *spatial) int64, ``teacher_classes``, but its argmax on the patch where either is absent from the case.
+
+        What the teacher finds of an absent class on a patch is in the wrong place, but nothing else tells what the class looks
+        like. The volume would correct it away.
+        """
+        if self.absent is None or self.volume_classes is None:
+            return self.teacher_classes
+        on_patch, absent = most_probable(self.teacher_logits), F.pad(self.absent, (1, 0), value=False)
+        either = [absent.gather(1, c.flatten(1)).view_as(c) for c in (on_patch, self.volume_classes)]
+        return torch.where(either[0] | either[1], on_patch, self.volume_classes)
+
     def with_old_classes(self, target: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
         """Returns nnU-Net's target, with the teacher's argmax on the patch where the full resolution is 0."""
         full = (target[0] if isinstance(target, list) else target).to(self.images.device, non_blocking=True)
@@ -120,6 +137,7 @@ def read_batch(
     teacher: Teacher,
     features: FeatureReader,
     labelled: Tensor | None,
+    absent: Tensor | None,
     volumes: TeacherVolumes | None,
     volume_trust: float,
     kind: Callable[..., Batch],
@@ -132,6 +150,7 @@ def read_batch(
         teacher: the previous step's network.
         features: reads those of the student.
         labelled: as for ``Batch``.
+        absent: as for ``Batch``.
         volumes: tells which cases are segmented; None where none is.
         volume_trust: as for ``Batch``.
         kind: makes the ``Batch``.
@@ -143,6 +162,7 @@ def read_batch(
         teacher=teacher.on_batch,
         features=features.take,
         labelled=None if labelled is None else labelled.to(device, non_blocking=True),
+        absent=None if absent is None else absent.to(device, non_blocking=True),
         carried=None if carried is None else carried.to(device, non_blocking=True),
         is_complete=volumes is not None and all(key in volumes for key in batch["keys"]),
         volume_trust=volume_trust,

@@ -34,6 +34,10 @@ LATER_TERMS = {"nnUNetTrainerPLOP": "pod_logits_weight"}
 """Trainer -> a hyper-parameter that came with another loss: no value of it gives the earlier one."""
 
 
+WITHOUT: dict[str, Any] = {"absent_size": 0.0}
+"""Hyper-parameter -> its value in a step that began before it was there."""
+
+
 def take_planned(trainer: nnUNetTrainerCIL, step: StepPlan, folder: Path) -> CILError | None:
     """Sets what the plans set, as far as the trainer takes it.
 
@@ -110,12 +114,13 @@ def _began_with(trainer: nnUNetTrainerCIL, state: StepState) -> dict[str, Any] |
     later = {LATER_TERMS[owner.__name__] for owner in kind.__mro__ if owner.__name__ in LATER_TERMS}
     if not later <= record.hyperparameters.keys():
         return None
+    without = WITHOUT if trainer.step_plan.previous is not None else {}
     if record.hyperparameters:
-        return dict(record.hyperparameters)
+        return {**without, **record.hyperparameters}
     found = _early_defaults(kind) | _as_today(kind, trainer.step_plan.hyperparameters)
     is_early = state.schema_version == 0 and record.date >= EARLY_SINCE
     is_as_today = all(getattr(trainer, name) == value for name, value in found.items())
-    return found if is_early or is_as_today else None
+    return found | without if is_early or is_as_today else None
 
 
 def _early_defaults(trainer: type) -> dict[str, Any]:

@@ -18,6 +18,27 @@ Of regions it gives masks, (batch, classes, *spatial) bool, for a voxel may belo
 """
 
 
+class ConfidenceSums:
+    """Chooses voxels as another does, and sums the network's probability of classes where it decides for them.
+
+    Attributes:
+        sums: (2, channels) float64: the sum of each channel's probability over its own voxels, and their number.
+    """
+
+    def __init__(self, chosen: Classes, channels: Sequence[int]) -> None:
+        """Takes the choice, and the channels of classes that do not overlap."""
+        self._chosen, self._channels = chosen, channels
+        self.sums = torch.zeros(2, len(channels), dtype=torch.float64)
+
+    def __call__(self, logits: Tensor, tile: Tile) -> Tensor:
+        """Returns the choice, and adds the tile to the sums."""
+        decided, probs = most_probable(logits), logits.float().softmax(1)
+        for i, c in enumerate(self._channels):
+            own = (decided == c) & tile.valid
+            self.sums[:, i] += torch.stack([(probs[:, c] * own).sum(), own.sum().float()]).cpu()
+        return self._chosen(logits, tile)
+
+
 def classes_by_label(num_old: int, num_new: int) -> Classes:
     """Chooses background (label 0 and predicted as background), and the new classes by their labels."""
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from nnunet_cil.losses.prototypes import labels_within, most_probable
 from nnunet_cil.losses.regions import region_masks
 from nnunet_cil.training.data import Tile
+from nnunet_cil.training.passes import of_all_ranks
 
 if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
@@ -25,16 +26,19 @@ def old_class_locations(trainer: nnUNetTrainerCIL) -> dict[str, npt.NDArray[np.i
     """Locates the old classes where the step has no label: in the teacher's volumes, or in a pass of the teacher.
 
     Returns:
-        As ``OldClassLocations.per_case``.
+        As ``OldClassLocations.per_case``, without the classes that a case does not show.
     """
     step = trainer.step_plan
     locations = OldClassLocations(step.num_old_channels)
-    for tile, classes in _in_pass(trainer) if trainer.volumes is None else _in_volumes(trainer):
+    for tile, classes in _in_pass(trainer) if trainer.volumes is None else in_volumes(trainer):
         if step.has_regions:
             locations.add_regions(tile, classes, trainer.labelled_channels_in(tile.case))
         else:
             locations.add(tile, labels_within(classes, tile.valid & (tile.labels == 0), locations.num_old))
-    return locations.per_case()
+    shown = {
+        case: rows[~np.isin(rows[:, 0], trainer.absent.get(case, ()))] for case, rows in locations.per_case().items()
+    }
+    return {case: rows for case, rows in shown.items() if len(rows)}
 
 
 def _in_pass(trainer: nnUNetTrainerCIL) -> Iterator[tuple[Tile, Tensor]]:
@@ -49,7 +53,7 @@ def _in_pass(trainer: nnUNetTrainerCIL) -> Iterator[tuple[Tile, Tensor]]:
         yield tile, most_probable(known).cpu()
 
 
-def _in_volumes(trainer: nnUNetTrainerCIL) -> Iterator[tuple[Tile, Tensor]]:
+def in_volumes(trainer: nnUNetTrainerCIL) -> Iterator[tuple[Tile, Tensor]]:
     """Yields whole cases without their images, and the teacher's segmentation of them."""
     assert trainer.volumes is not None
     cases = trainer.training_pass()
@@ -108,12 +112,7 @@ class OldClassLocations:
             Case -> int32 rows (class, *position in the preprocessed case).
         """
         random = np.random.default_rng(0)
-        drawn = {case: _drawn(classes, random) for case, classes in self._voxels.items() if classes}
-        if not (distributed.is_available() and distributed.is_initialized()):
-            return drawn
-        of_ranks: list[dict[str, npt.NDArray[np.int32]]] = [{}] * distributed.get_world_size()
-        distributed.all_gather_object(of_ranks, drawn)
-        return {case: rows for of_rank in of_ranks for case, rows in of_rank.items()}
+        return of_all_ranks({case: _drawn(classes, random) for case, classes in self._voxels.items() if classes})
 
 
 def _drawn(

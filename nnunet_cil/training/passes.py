@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,13 @@ from nnunet_cil.losses.regions import mask_sums
 from nnunet_cil.networks.features import FeatureReader
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import autocast
-from nnunet_cil.training.class_choices import Classes, classes_by_label, regions_by_label
+from nnunet_cil.training.class_choices import Classes, ConfidenceSums, classes_by_label, regions_by_label
 from nnunet_cil.training.data import Tile, tiles
 
 if TYPE_CHECKING:
     from nnunet_cil.training.base import nnUNetTrainerCIL
+
+Found = TypeVar("Found")
 
 _BARRIER_EVERY = 20
 """Number of cases, as in nnU-Net's validation: a rank that waits too long at a barrier ends with a timeout."""
@@ -57,6 +59,15 @@ class Ranks:
         """
         if number % _BARRIER_EVERY == 0 and number <= num_cases // self.size:
             self.barrier()
+
+
+def of_all_ranks(own: dict[str, Found]) -> dict[str, Found]:
+    """Returns what all ranks have found, each in cases of its own."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return own
+    of_ranks: list[dict[str, Found]] = [{}] * distributed.get_world_size()
+    distributed.all_gather_object(of_ranks, own)
+    return {case: found for of_rank in of_ranks for case, found in of_rank.items()}
 
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -190,17 +201,20 @@ def student_forward(network: nn.Module, features: FeatureReader, device: torch.d
     return forward
 
 
-def final_prototypes(trainer: nnUNetTrainerCIL) -> PrototypeBank:
-    """Returns prototypes of background and new classes from the labels; old classes are carried forward.
+def final_prototypes(trainer: nnUNetTrainerCIL) -> tuple[PrototypeBank, dict[str, float]]:
+    """Returns prototypes of background and new classes from the labels, and the confidences of new classes.
 
-    A region has no background: its outside has a prototype, as ``PrototypeBank`` says.
+    Old prototypes are carried forward. A region has no background: its outside has a prototype, as ``PrototypeBank`` says; nor
+    has it a confidence (``StepState.confidences``).
     """
     step = trainer.step_plan
     num_old, num_new = step.num_old_channels, len(step.new_classes)
-    choice = classes_by_label(num_old, num_new)
+    choice: Classes = classes_by_label(num_old, num_new)
     if step.has_regions:
         bits = tuple(range(num_old, step.num_channels))
         choice = regions_by_label(bits, lambda case: (trainer.labelled_channels([case]) or [bits])[0])
+    else:
+        choice = confidences = ConfidenceSums(choice, [step.positions[name] for name in step.new_classes])
     forward = student_forward(trainer.bare_network.eval(), trainer.features, trainer.device)
     trainer.set_deep_supervision_enabled(False)
     fresh = trainer.training_pass().prototypes(forward, choice, 2 * num_new if step.has_regions else 1 + num_new)
@@ -208,5 +222,9 @@ def final_prototypes(trainer: nnUNetTrainerCIL) -> PrototypeBank:
     num_inherited = 2 * num_old if step.has_regions else num_old
     inherited = trainer.prototypes or PrototypeBank.unknown(num_inherited, fresh.prototypes.shape[1])
     if step.has_regions:
-        return inherited.to(trainer.device).with_regions(fresh, step.region_bits[: step.num_channels])
-    return inherited.to(trainer.device).joined(fresh)
+        return inherited.to(trainer.device).with_regions(fresh, step.region_bits[: step.num_channels]), {}
+    sums = confidences.sums
+    if trainer.ranks.size > 1:
+        sums = sum_over_ranks(sums.to(trainer.device))
+    means = {name: total / count for name, total, count in zip(step.new_classes, *sums.tolist(), strict=True) if count}
+    return inherited.to(trainer.device).joined(fresh), means

@@ -13,7 +13,7 @@ from nnunet_cil.content import file_sha256
 from nnunet_cil.errors import CILError
 from nnunet_cil.host.folders import previous_model_folder
 from nnunet_cil.labels import has_regions
-from nnunet_cil.lineage import foreign_record, validation_dice
+from nnunet_cil.lineage import foreign_record, with_validation
 from nnunet_cil.networks.architectures import is_head
 from nnunet_cil.networks.heads import num_output_channels
 from nnunet_cil.nnunet_files import FINAL_CHECKPOINT
@@ -122,8 +122,9 @@ def read_previous_step(
             "training was over, as checkpoint_best.pth is. Restore the final one, or train that step again."
         )
     *earlier, last = state.lineage
-    dice = validation_dice(file.parent, checkpoint["init_args"]["dataset_json"]["labels"])
-    state = replace(state, lineage=(*earlier, replace(last, dice=dice or last.dice)))
+    arguments = checkpoint["init_args"]
+    last = with_validation(last, file.parent, arguments["dataset_json"]["labels"], arguments["plans"])
+    state = replace(state, lineage=(*earlier, last))
     sha256 = file_sha256(file)
     if began_with not in (None, sha256):
         raise CILError(

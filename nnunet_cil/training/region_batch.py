@@ -59,6 +59,14 @@ class RegionBatch(Batch):
         """(batch, K, *spatial) bool, ``volume_classes``, or else where the teacher says more than 1/2 on the patch."""
         return self._unlabelled(self.teacher_logits > 0) if self.volume_classes is None else self.volume_classes
 
+    @cached_property
+    def trusted_classes(self) -> Tensor:
+        """(batch, K, *spatial) bool, ``teacher_classes``, but the teacher's on the patch of regions absent from the case."""
+        if self.absent is None or self.volume_classes is None:
+            return self.teacher_classes
+        absent = self.absent.view(*self.absent.shape, *[1] * (self.volume_classes.ndim - 2))
+        return torch.where(absent, self._unlabelled(self.teacher_logits > 0), self.volume_classes)
+
     def with_old_classes(self, target: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
         """Returns nnU-Net's target, with the teacher's prediction on the patch in the old regions at full resolution."""
         full = (target[0] if isinstance(target, list) else target).to(self.images.device, copy=True)

@@ -83,8 +83,8 @@ class RegionTerms(StepLoss):
         """Returns nnU-Net's soft Dice over some regions, each over the samples that show it."""
         return self._dice(logits, target, classes, labelled)
 
-    def _old_dice(self, logits: Tensor, target: Tensor) -> Tensor:
-        return self._dice(logits, target, range(self.num_old), None)
+    def _old_dice(self, logits: Tensor, target: Tensor, absent: Tensor | None) -> Tensor:
+        return self._dice(logits, target, range(self.num_old), None if absent is None else ~absent)
 
     def _dice(self, logits: Tensor, target: Tensor, classes: Sequence[int], labelled: Tensor | None) -> Tensor:
         if not classes:

@@ -42,6 +42,7 @@ class StepState:
         lineage: records of its trainings, in order; its own is the last.
         prototypes: of background and classes; None for a model that has none.
         stray_free: classes that come without stray regions in their labels.
+        confidences: class -> the network's mean probability of it in its own step's cases, over the voxels that it gives it.
         method_state: tensors (or dicts of tensors) by name, a method's own.
         is_final: the training was over when it was saved.
         schema_version: of what was read; 0 for one of an early development version.
@@ -51,6 +52,7 @@ class StepState:
     lineage: tuple[StepRecord, ...]
     prototypes: PrototypeBank | None = None
     stray_free: tuple[str, ...] = ()
+    confidences: Mapping[str, float] = field(default_factory=dict)
     method_state: dict[str, Any] = field(default_factory=dict)
     is_final: bool = False
     schema_version: int = STATE_VERSION
@@ -63,6 +65,7 @@ class StepState:
                 "classes": list(self.classes),
                 "prototypes": None if self.prototypes is None else self.prototypes.state_dict(),
                 "stray_free": list(self.stray_free),
+                "confidences": dict(self.confidences),
                 "method_state": self.method_state,
                 "is_final": self.is_final,
                 "lineage": [record.to_json() for record in self.lineage],
@@ -79,7 +82,7 @@ class StepState:
         stored = checkpoint.get(_STATE_KEY)
         if stored is None:
             return None
-        keys = ("schema_version", "classes", "lineage", "stray_free", "is_final")
+        keys = ("schema_version", "classes", "lineage", "stray_free", "confidences", "is_final")
         known = {key: stored[key] for key in keys if key in stored} if isinstance(stored, dict) else stored
         plain: _StoredState = validated(_StoredState, known, _STATE, _RESTORE)
         if plain.schema_version > STATE_VERSION:
@@ -99,6 +102,7 @@ class StepState:
             lineage=read_lineage(plain.lineage),
             prototypes=prototypes,
             stray_free=plain.stray_free,
+            confidences=plain.confidences,
             method_state=method_state,
             is_final=has_own_prototypes if plain.is_final is None else plain.is_final,  # early versions wrote none
             schema_version=plain.schema_version,
@@ -113,6 +117,7 @@ class _StoredState:
     lineage: list[dict[str, Any]]
     schema_version: int = 0
     stray_free: tuple[str, ...] = ()
+    confidences: Mapping[str, float] = field(default_factory=dict)
     is_final: bool | None = None
 
 

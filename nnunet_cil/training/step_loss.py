@@ -126,7 +126,7 @@ class StepLoss(nn.Module, ABC):
             self._log_probs = logits, self.log_probs(logits)
             terms = self.terms(logits, targets, batch)
             filled = self.pseudo_labelled(targets, batch.teacher_classes)
-            old_dice = self.over_scales(self._old_dice, self.log_probs(logits), filled)
+            old_dice = self.over_scales(self._old_dice, self.log_probs(logits), filled, batch.absent)
         finally:
             self._log_probs = None
         return self.joined(terms, {"old_dice": self.settings.old_dice_weight * old_dice})
@@ -143,8 +143,13 @@ class StepLoss(nn.Module, ABC):
             )
         return {**terms, **others}
 
-    def _old_dice(self, log_probs: Tensor, target: Tensor) -> Tensor:
-        """Returns the Dice of the old classes at one scale, by targets that the teacher has filled."""
+    def _old_dice(self, log_probs: Tensor, target: Tensor, absent: Tensor | None) -> Tensor:
+        """Returns the Dice of the old classes at one scale, by targets that the teacher has filled.
+
+        Those that a sample's case does not show (``Batch.absent``) have none there.
+        """
+        if absent is not None:
+            return self.labelled_dice(log_probs, target, ~absent, range(self.first_class, self.num_old))
         labels, valid = self.split(target)
         return self.dice(log_probs, labels, valid, slice(self.first_class, self.num_old))
 

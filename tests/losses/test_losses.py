@@ -164,11 +164,13 @@ def test_pgcd_equals_the_slow_reference(spatial, beta):
     unlabelled, valid = (torch.rand(2, *spatial) > 0.3 for _ in range(2))
     expected = pgcd_reference(student.exp(), teacher, similarity, unlabelled, valid, beta)
     where, number = unlabelled & valid, valid.sum()
-    loss = pgcd_loss(student, teacher, similarity.clone(), where, beta=beta, num_voxels=number)
+    loss = pgcd_loss(student, teacher, similarity.clone(), where[:, None], beta=beta, num_voxels=number)
     assert loss.item() == pytest.approx(expected)
     everywhere = torch.ones_like(valid)
     expected = pgcd_reference(student.exp(), teacher, similarity, unlabelled, everywhere, beta)
-    assert pgcd_loss(student, teacher, similarity.clone(), unlabelled, beta=beta).item() == pytest.approx(expected)
+    assert pgcd_loss(student, teacher, similarity.clone(), unlabelled[:, None], beta=beta).item() == pytest.approx(
+        expected
+    )
 
 
 def test_pgcd_is_zero_with_zero_gradient_where_student_and_teacher_agree():
@@ -178,7 +180,7 @@ def test_pgcd_is_zero_with_zero_gradient_where_student_and_teacher_agree():
     grown.requires_grad_()
     student = merge_new_into_background(grown.log_softmax(1), 3)
     loss = pgcd_loss(
-        student, logits.softmax(1), torch.rand_like(logits), torch.ones(2, 3, 4, 2, dtype=torch.bool), beta=3.0
+        student, logits.softmax(1), torch.rand_like(logits), torch.ones(2, 1, 3, 4, 2, dtype=torch.bool), beta=3.0
     )
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert torch.autograd.grad(loss, grown)[0].abs().max() < 1e-6
@@ -193,7 +195,9 @@ def test_pgcd_weights_do_not_move_the_optimum():
 
     def closure():
         optimizer.zero_grad()
-        loss = pgcd_loss(z.log_softmax(1), teacher, similarity.clone(), torch.ones(1, 1, 1, dtype=torch.bool), beta=3.0)
+        loss = pgcd_loss(
+            z.log_softmax(1), teacher, similarity.clone(), torch.ones(1, 1, 1, 1, dtype=torch.bool), beta=3.0
+        )
         loss.backward()
         return loss
 
@@ -205,7 +209,7 @@ def test_pgcd_still_pulls_where_the_student_has_lost_a_class():
     z = torch.tensor([0.0, -40.0], dtype=torch.float64).view(1, 2, 1, 1).requires_grad_()
     teacher = torch.tensor([0.1, 0.9], dtype=torch.float64).view(1, 2, 1, 1)
     loss = pgcd_loss(
-        z.log_softmax(1), teacher, torch.zeros_like(teacher), torch.ones(1, 1, 1, dtype=torch.bool), beta=3.0
+        z.log_softmax(1), teacher, torch.zeros_like(teacher), torch.ones(1, 1, 1, 1, dtype=torch.bool), beta=3.0
     )
     assert torch.autograd.grad(loss, z)[0][0, 1].item() < -0.1
 
@@ -214,7 +218,7 @@ def test_pgcd_does_not_divide_by_nothing_where_the_student_is_sure():
     """1 - q is clamped: of its divergence only p log(p / q) has a gradient left, -p."""
     log_q = torch.tensor([0.0, -40.0]).view(1, 2, 1, 1).requires_grad_()
     teacher = torch.tensor([0.4, 0.6]).view(1, 2, 1, 1)
-    loss = pgcd_loss(log_q, teacher, torch.zeros_like(teacher), torch.ones(1, 1, 1, dtype=torch.bool), beta=3.0)
+    loss = pgcd_loss(log_q, teacher, torch.zeros_like(teacher), torch.ones(1, 1, 1, 1, dtype=torch.bool), beta=3.0)
     gradient = torch.autograd.grad(loss, log_q)[0].flatten() * 2 * 2  # 2 K
     assert gradient.tolist() == pytest.approx([-0.4, -0.6])
 
@@ -225,7 +229,7 @@ def test_pgcd_in_single_precision_is_autograds_in_double():
     teacher, similarity = teacher_logits.softmax(1), logits_of(5, seed=2).softmax(1)
     unlabelled = torch.rand(2, 3, 4, 2) > 0.3
     single, double = logits.log_softmax(1).float().requires_grad_(), logits.log_softmax(1).requires_grad_()
-    got = pgcd_loss(single, teacher.float(), similarity.float(), unlabelled, beta=3.0)
+    got = pgcd_loss(single, teacher.float(), similarity.float(), unlabelled[:, None], beta=3.0)
     p, not_q = teacher.clamp(1e-6, 1 - 1e-6), (1 - double.exp()).clamp(min=1e-6)
     divergence = p * (p.log() - double) + (1 - p) * ((1 - p).log() - not_q.log())
     weight = 1 + 3 * similarity * (torch.arange(5) > 0).view(1, 5, 1, 1, 1)
@@ -239,7 +243,7 @@ def test_pgcd_does_not_look_at_labelled_voxels_and_gives_an_exact_zero_without_a
     logits = logits_of(4).requires_grad_()
     student = merge_new_into_background(logits.log_softmax(1), 3)
     teacher = logits_of(3, seed=1).softmax(1)
-    loss = pgcd_loss(student, teacher, torch.rand_like(teacher), torch.zeros(2, 3, 4, 2, dtype=torch.bool), beta=3.0)
+    loss = pgcd_loss(student, teacher, torch.rand_like(teacher), torch.zeros(2, 1, 3, 4, 2, dtype=torch.bool), beta=3.0)
     assert loss.item() == 0
     assert torch.autograd.grad(loss, logits)[0].abs().sum() == 0
 
@@ -248,11 +252,11 @@ def test_pgcd_grows_with_similarity_of_old_classes_only():
     student, teacher = logits_of(3).log_softmax(1), logits_of(3, seed=1).softmax(1)
     unlabelled = torch.ones(2, 3, 4, 2, dtype=torch.bool)
     similar = torch.zeros_like(teacher)
-    base = pgcd_loss(student, teacher, similar.clone(), unlabelled, beta=3.0)
+    base = pgcd_loss(student, teacher, similar.clone(), unlabelled[:, None], beta=3.0)
     background, organ = similar.clone(), similar.clone()
     background[:, 0], organ[:, 1] = 1, 1
-    assert torch.equal(pgcd_loss(student, teacher, background, unlabelled, beta=3.0), base)
-    assert pgcd_loss(student, teacher, organ, unlabelled, beta=3.0) > base
+    assert torch.equal(pgcd_loss(student, teacher, background, unlabelled[:, None], beta=3.0), base)
+    assert pgcd_loss(student, teacher, organ, unlabelled[:, None], beta=3.0) > base
 
 
 def test_pgcd_gradcheck():
@@ -261,7 +265,7 @@ def test_pgcd_gradcheck():
     unlabelled = torch.rand(2, 2, 2) > 0.3
     assert torch.autograd.gradcheck(
         lambda z: pgcd_loss(
-            merge_new_into_background(z.log_softmax(1), 3), teacher, similarity.clone(), unlabelled, beta=3.0
+            merge_new_into_background(z.log_softmax(1), 3), teacher, similarity.clone(), unlabelled[:, None], beta=3.0
         ),
         logits,
     )
@@ -426,9 +430,9 @@ def test_a_sum_over_chunks_is_the_sum_in_value_and_gradient(spatial, elements, m
 def test_a_part_of_a_volume_weighs_as_much_in_pgcd_as_the_part_is_of_the_volume():
     student, teacher = logits_of(3).log_softmax(1), logits_of(3, seed=1).softmax(1)
     unlabelled = torch.rand(2, 3, 4, 2) > 0.3
-    whole = pgcd_loss(student, teacher, torch.rand_like(teacher), unlabelled, beta=0.0)
+    whole = pgcd_loss(student, teacher, torch.rand_like(teacher), unlabelled[:, None], beta=0.0)
     parts = [
-        pgcd_loss(student[i], teacher[i], torch.rand_like(teacher[i]), unlabelled[i], beta=0.0, num_voxels=48)
+        pgcd_loss(student[i], teacher[i], torch.rand_like(teacher[i]), unlabelled[i, None], beta=0.0, num_voxels=48)
         for i in (slice(0, 1), slice(1, 2))
     ]
     assert sum(parts).item() == pytest.approx(whole.item())

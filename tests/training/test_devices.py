@@ -95,7 +95,7 @@ def test_a_step_trains_and_collects_prototypes_on_mps(toy, tmp_path, name):
         trainer.prototypes = trainer.prototypes.to(MPS)
         loss = trainer.train_step(batch)["loss"]
         assert loss > 0
-        bank = final_prototypes(trainer)
+        bank, _ = final_prototypes(trainer)
         assert type(bank.counts) is OnMPS
         stored = bank.state_dict()
     assert stored["counts"].dtype == torch.float64

@@ -202,7 +202,13 @@ def test_the_papers_terms_have_their_constants_and_every_option_of_ours_off():
         "similarity_temperature": 0.1,
     }
     constants |= {"prototype_refresh": 0, "prototype_confidence": 0.9}  # the latter for models without prototypes
-    of_others = {"volume_trust": 0.9, "new_class_noise": 1}  # of teacher_volumes, of another start
+    of_others = {
+        "volume_trust": 0.9,
+        "absent_size": 0.25,
+        "absent_doubt": 1.5,
+        "absent_weight": 3,
+    }  # of teacher_volumes
+    of_others["new_class_noise"] = 1  # of another start
     held = {name: getattr(paper, name) for name in declared(paper) if name not in settable(paper)}
     assert held == {**constants, **of_others}
 

@@ -68,8 +68,8 @@ def locations_of_confident_voxels(trainer):
 
 
 BEGAN_WITH = {
-    PGCD: "new_class_start apart, pgcd_weight 30.0, pgcd_merge True, pgcd_weighting prototypes",
-    "nnUNetTrainerEWC": "new_class_start balanced",
+    PGCD: "new_class_start apart, absent_size 0.0, pgcd_weight 30.0, pgcd_merge True, pgcd_weighting prototypes",
+    "nnUNetTrainerEWC": "new_class_start balanced, absent_size 0.0",
 }
 
 

@@ -277,6 +277,7 @@ def test_a_batch_is_divided_into_masks_and_the_teachers_bits():
         teacher=SimpleNamespace(on_batch=None),
         features=SimpleNamespace(take=None),
         labelled=None,
+        absent=None,
         volumes={"a": 1},
         volume_trust=0.9,
         kind=lambda images, **others: RegionBatch(images, old_channels=ORDER[:K], **others),

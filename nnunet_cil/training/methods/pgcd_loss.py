@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nnunet_cil.losses.chunks import sum_over_chunks
 from nnunet_cil.losses.distillation import pgcd_loss
@@ -48,13 +49,14 @@ class PGCDLoss(StepLoss):
         settings, terms = self.settings, {}
         unlabelled = self.unlabelled(target)
         teacher_features = batch.teacher.features.float()
-        classes = labels_within(batch.teacher_classes, unlabelled, self.num_old)
+        classes = labels_within(batch.trusted_classes, unlabelled, self.num_old)
         teacher_local, counts = class_means(teacher_features, classes, self.num_old)
         if settings.pgcd_weight:
             _, valid = self.split(target)
             num_voxels = unlabelled.numel() if valid is None else valid.sum().clamp(min=1)
+            asked = unlabelled[:, None] if batch.absent is None else self._asked(target, batch.absent)
             resemblance = self._resemblance(teacher_features, classes)
-            pgcd = self._pgcd(log_probs, teacher_features, unlabelled, num_voxels, resemblance, batch)
+            pgcd = self._pgcd(log_probs, teacher_features, asked, num_voxels, resemblance, batch)
             terms["pgcd"] = settings.pgcd_weight * pgcd
         if torch.is_grad_enabled():
             momentum = settings.background_momentum**settings.distillation_interval
@@ -67,7 +69,7 @@ class PGCDLoss(StepLoss):
         self,
         log_probs: Tensor,
         teacher_features: Tensor,
-        unlabelled: Tensor,
+        asked: Tensor,
         num_voxels: int | Tensor,
         resemblance: Callable[[Tensor, Tensor], Tensor],
         batch: Batch,
@@ -75,18 +77,33 @@ class PGCDLoss(StepLoss):
         has_volumes, merges = batch.volume_classes is not None, self.settings.pgcd_merge
 
         def of_chunk(
-            student: Tensor, teacher_logits: Tensor, features: Tensor, predicted: Tensor, unlabelled: Tensor
+            student: Tensor, teacher_logits: Tensor, features: Tensor, predicted: Tensor, asked: Tensor
         ) -> Tensor:
             if merges:
                 student = merge_new_into_background(student, self.num_old)
             r = resemblance(features, teacher_logits)
             teacher = batch.corrected(teacher_logits, predicted[:, 0] if has_volumes else None)
             beta = self.settings.pgcd_beta
-            return pgcd_loss(student, teacher, r, unlabelled[:, 0], beta=beta, num_voxels=num_voxels)
+            return pgcd_loss(student, teacher, r, asked, beta=beta, num_voxels=num_voxels)
 
-        maps = batch.teacher_classes[:, None], unlabelled[:, None]
+        maps = batch.trusted_classes[:, None], asked
         student = log_probs if merges else self._old_log_probs(log_probs, batch.labelled)
         return sum_over_chunks(of_chunk, student, batch.teacher_logits, teacher_features, *maps)
+
+    def _asked(self, target: Tensor, absent: Tensor) -> Tensor:
+        """Returns where the teacher is asked of each class, (batch, K, *spatial) float: 1 where the labels name none, else 0.
+
+        It is ``absent_weight`` of a class that a case does not show, also where they name a new class: that one may look like it,
+        and nothing else holds the class there.
+
+        Args:
+            target: (batch, 1, *spatial).
+            absent: ``Batch.absent``.
+        """
+        _, valid = self.split(target)
+        is_absent = F.pad(absent, (1, 0), value=False).view(len(absent), -1, *[1] * (target.ndim - 2))
+        asked = torch.where(is_absent, self.settings.absent_weight, self.unlabelled(target)[:, None].float())
+        return asked if valid is None else asked * valid[:, None]
 
     def _old_log_probs(self, log_probs: Tensor, labelled: Tensor | None) -> Tensor:
         """Returns log q^ of the teacher's classes, (batch, K, *spatial), where the labels name none.

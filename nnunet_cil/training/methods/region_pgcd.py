@@ -24,7 +24,7 @@ class RegionPGCDLoss(PGCDLoss, RegionTerms):
         """Returns the terms pgcd and dapd, and updates the outsides' prototypes between them."""
         settings, terms, bank = self.settings, {}, self.bank
         asked, features = self.asked(target, batch), batch.teacher.features.float()
-        teacher_masks = batch.teacher_classes & asked
+        teacher_masks = batch.trusted_classes & asked
         teacher_local, counts = mask_means(features, teacher_masks)
         if settings.pgcd_weight:
             _, valid = self.split(target)
@@ -41,7 +41,7 @@ class RegionPGCDLoss(PGCDLoss, RegionTerms):
             terms["pgcd"] = settings.pgcd_weight * pgcd
         if torch.is_grad_enabled():
             momentum = settings.background_momentum**settings.distillation_interval
-            bank.update_outside(*mask_means(features, asked & ~batch.teacher_classes), momentum)
+            bank.update_outside(*mask_means(features, asked & ~batch.trusted_classes), momentum)
         if settings.dapd_weight:
             student_local, _ = mask_means(batch.features, teacher_masks)
             used = counts > settings.min_voxels

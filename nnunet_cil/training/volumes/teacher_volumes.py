@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from nnunet_cil.content import file_sha256
-from nnunet_cil.files import json_sha256, temporary_folder
+from nnunet_cil.files import json_sha256, read_json_list, temporary_folder, write_json
 from nnunet_cil.host.folders import check_room
 from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.nnunet_files import DATA_ENDINGS
@@ -39,7 +39,7 @@ _TILE_STEP = 0.75
 """Distance of two patches of the sliding window, in patches. nnU-Net's 0.5 takes longer, and its Dice is no higher; without
 Gaussian weights it is lower by 0.03 to 0.08 (benchmarks/notebook/2026-11-29-below-the-floor.md)."""
 
-_RECIPE_VERSION = 2
+_RECIPE_VERSION = 3
 """Counts the changes of this module that change a voxel."""
 
 _LABELS_SHARE = 0.1
@@ -74,6 +74,23 @@ def most_probable_classes(logits: Tensor, labelled: Collection[int], stray_free:
     return classes
 
 
+def mean_confidences(logits: Tensor) -> list[float | None]:
+    """Returns the mean probability of each class over the voxels where it is the most probable one; None where it is nowhere.
+
+    Stray regions count, too: what is not there is often found in pieces. Slice by slice: probabilities of a whole volume would
+    need as much memory as its logits.
+
+    Args:
+        logits: (K, *spatial), of classes that do not overlap.
+    """
+    sums, counts = torch.zeros(len(logits)), torch.zeros(len(logits))
+    for own in logits.unbind(1):
+        probs, classes = own.float().softmax(0).flatten(1).max(0)
+        sums += torch.bincount(classes, weights=probs, minlength=len(logits)).cpu()
+        counts += torch.bincount(classes, minlength=len(logits)).cpu()
+    return [total / count if count else None for total, count in zip(sums.tolist(), counts.tolist(), strict=True)]
+
+
 class TeacherVolumes:
     """One segmentation a case, in the teacher's channels, in nnU-Net's format for preprocessed data.
 
@@ -88,7 +105,7 @@ class TeacherVolumes:
 
     def __contains__(self, case: str) -> bool:
         """Returns True if the case is segmented."""
-        return case in self._folders and _has_file(self._folders[case], case)
+        return case in self._folders and _has_file(self._folders[case], case) and self._confidences(case).is_file()
 
     def write(
         self,
@@ -125,18 +142,28 @@ class TeacherVolumes:
             if case not in self:
                 data, _, previous, _ = dataset.load_case(case)
                 image = network_input(data, previous, cases.previous_labels)
-                segmentation = _segmented(image, predictor, labelled_channels_in(case), stray_free, segmented)
-                self._save(dataset, case, segmentation)
+                found = _segmented(image, predictor, labelled_channels_in(case), stray_free, segmented)
+                self._save(dataset, case, *found)
             cases.ranks.barrier_after(number, len(cases.cases))
         cases.ranks.barrier()
 
-    def _save(self, dataset: nnUNetBaseDataset, case: str, segmentation: npt.NDArray[np.int16]) -> None:
-        """Writes a case's segmentation aside, and moves it into place."""
+    def _save(
+        self, dataset: nnUNetBaseDataset, case: str, segmentation: npt.NDArray[np.int16], means: Sequence[float | None]
+    ) -> None:
+        """Writes a case's confidences, then its segmentation: aside, to be moved into place."""
+        write_json(self._confidences(case), means)
         with temporary_folder(self.folder, case) as aside:
             dataset.save_seg(segmentation, str(aside / case))
             self._folders[case].mkdir(parents=True, exist_ok=True)
             for file in aside.iterdir():
                 file.replace(self._folders[case] / file.name)
+
+    def confidences(self, case: str) -> list[float | None]:
+        """Returns the ``mean_confidences`` of a case that is segmented; empty for regions."""
+        return read_json_list(self._confidences(case), "Delete it while nothing trains.")
+
+    def _confidences(self, case: str) -> Path:
+        return self._folders[case] / f"{case}_confidences.json"
 
     def load_case(self, dataset: nnUNetBaseDataset, case: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Loads a case as nnU-Net, with the teacher's segmentation as previous segmentation; or all ``NOT_SEGMENTED``.
@@ -240,11 +267,14 @@ def _segmented(
     labelled: Collection[int],
     stray_free: Collection[int],
     segmented: Segmented,
-) -> npt.NDArray[np.int16]:
-    """Returns the teacher's segmentation, (*spatial). The logits, which fill much of a GPU, are freed with this call."""
+) -> tuple[npt.NDArray[np.int16], list[float | None]]:
+    """Returns the teacher's segmentation, (*spatial), and its confidences, of regions none.
+
+    The logits, which fill much of a GPU, are freed with this call.
+    """
     logits = torch.as_tensor(predictor.predict_sliding_window_return_logits(torch.from_numpy(image)))
     segmentation: npt.NDArray[np.int16] = segmented(logits, labelled, stray_free).cpu().numpy()
-    return segmentation
+    return segmentation, [] if segmented is region_bits else mean_confidences(logits)
 
 
 def _has_file(folder: Path, case: str) -> bool:

@@ -6,7 +6,6 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from nnunet_cil.host.folders import model_folder_name
 from nnunet_cil.host.networks import check_network_classes
 from nnunet_cil.host.plans_files import read_plans
 from nnunet_cil.labels import predicted_numbers
-from nnunet_cil.lineage import validation_dice
+from nnunet_cil.lineage import with_validation
 from nnunet_cil.model_card import model_card
 from nnunet_cil.model_changes import ModelChanges
 from nnunet_cil.workflows.models.trained_model import check_network, final_checkpoints, refuse_paths
@@ -149,9 +148,9 @@ def _export_fold(
 
     checkpoint = read_model_checkpoint(file)
     check_network(file, checkpoint, plans, dataset_json, f"{file} cannot be exported", trusted)
-    lineage, dice = lineage_of(checkpoint), validation_dice(file.parent, dataset_json["labels"])
+    lineage = lineage_of(checkpoint)
     if lineage:
-        lineage = (*lineage[:-1], replace(lineage[-1], dice=dice or lineage[-1].dice))
+        lineage = (*lineage[:-1], with_validation(lineage[-1], file.parent, dataset_json["labels"], plans))
     origin = {
         "exported_from_sha256": file_sha256(file),
         "lineage": [record.to_json() for record in lineage],

@@ -144,16 +144,18 @@ def test_what_a_training_killed_after_its_last_checkpoint_leaves_goes_with_its_v
 def test_what_is_there_is_taken_over_by_a_resumed_training_and_by_another_trainer(names):
     first = started(make_trainer(PGCD, names[1]))
     first.save_checkpoint(f"{first.output_folder}/checkpoint_latest.pth")
-    kept, lost, *_ = first.do_split()[0]
+    kept, lost, half, *_ = first.do_split()[0]
     marked, expected = np.full_like(volume(first, kept), 1), volume(first, lost)
     first.dataset_class.save_seg(marked, str(first.volumes._folders[kept] / kept))
-    next(first.volumes._folders[lost].iterdir()).unlink()
+    next(file for file in first.volumes._folders[lost].iterdir() if file.suffix != ".json").unlink()
+    first.volumes._confidences(half).unlink()
 
     resumed = make_trainer(PGCD, names[1], resume=True)
     resumed.load_checkpoint(f"{first.output_folder}/checkpoint_latest.pth")
     started(resumed)
     assert np.array_equal(volume(resumed, kept), marked)
     assert np.array_equal(volume(resumed, lost), expected)
+    assert len(resumed.volumes.confidences(half)) == 3
     other = started(make_pseudo_labels(names[1]))
     assert np.array_equal(volume(other, kept), marked)
     other._release_volumes()

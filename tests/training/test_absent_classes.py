@@ -1,0 +1,322 @@
+"""Old classes that a case does not show: which these are, and what the training then does without."""
+
+import math
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from toy import (
+    DATASET,
+    ORGANS,
+    make_batch,
+    make_dataset,
+    make_pgcd_loss,
+    make_setup,
+    make_trainer,
+    plan_toy,
+    set_environment,
+    train,
+)
+
+from nnunet_cil.networks.prototype_bank import PrototypeBank
+from nnunet_cil.networks.teacher import TeacherOutput
+from nnunet_cil.training.absent_classes import LEAST_DOUBT, absent_classes, mean_sizes
+from nnunet_cil.training.methods.mib import MiBLoss
+from nnunet_cil.training.region_batch import RegionBatch
+from nnunet_cil.training.region_terms import RegionTerms
+from nnunet_cil.training.state import StepState, read_step_state
+from nnunet_cil.training.volumes.teacher_volumes import NOT_SEGMENTED, mean_confidences
+
+PGCD = "nnUNetTrainerPGCD"
+K, N, IGNORE = 3, 1, 4
+
+
+def labels_of(trainer, case):
+    """Returns a case's labels as the data set numbers them."""
+    dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, [case])
+    return np.asarray(dataset.load_case(case)[1][0])
+
+
+def sizes_by_hand(trainer, case, hidden, channels):
+    """Counts what the teacher's volume calls each channel where no label of the step is."""
+    dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, [case])
+    volume = np.asarray(trainer.volumes.load_case(dataset, case)[2][:])
+    unlabelled = ~np.isin(labels_of(trainer, case), hidden)
+    return [int(((volume == c) & unlabelled).sum()) for c in channels]
+
+
+def record(classes, number, schedule="s", volumes=()):
+    """Stands for a ``StepRecord``."""
+    return SimpleNamespace(classes=classes, num_cases=number, schedule=schedule, volumes=dict(volumes))
+
+
+def state_of(counts, *lineage):
+    """Returns the state of a checkpoint whose classes are those of the records."""
+    bank = PrototypeBank(torch.ones(len(counts), 2), torch.tensor(counts, dtype=torch.float64))
+    return StepState(classes=tuple(c for r in lineage for c in r.classes), lineage=lineage, prototypes=bank)
+
+
+def test_a_mean_size_is_that_of_the_classs_own_cases(toy, tmp_path):
+    first, _ = plan_toy(tmp_path, [ORGANS[2:], ORGANS[:2]], first_trainer=PGCD)
+    trainer = train(PGCD, first)
+    state = read_step_state(trainer.output_folder + "/checkpoint_final.pth", ORGANS[2:])
+    cases = trainer.do_split()[0]
+    numbers = {"kidney": 3, "cyst": 4}
+    expected = {n: np.mean([(labels_of(trainer, case) == i).sum() for case in cases]) for n, i in numbers.items()}
+    assert mean_sizes(state, 500, voxel=1.0) == pytest.approx(expected)
+
+
+def test_sizes_come_from_the_step_that_added_a_class_and_from_as_many_cases_as_its_pass_had():
+    state = state_of([99, 300, 80, 40], record(("a", "b"), 10), record(("c",), 700))
+    assert mean_sizes(state, 500, voxel=1.0) == {"a": 30, "b": 8, "c": 40 / 500}
+
+
+def test_no_size_is_known_without_prototypes_of_an_own_step():
+    assert mean_sizes(StepState(classes=("a",), lineage=(record(("a",), 10),)), 500, voxel=1.0) == {}
+    assert (
+        mean_sizes(state_of([9, 30, 20], record(("a",), 10, schedule=""), record(("b",), None)), 500, voxel=1.0) == {}
+    )
+    assert mean_sizes(state_of([9, 0], record(("a",), 10)), 500, voxel=1.0) == {}
+
+
+def test_sizes_of_a_model_that_was_not_trained_in_steps_are_those_of_its_validation():
+    own = record(("a", "b"), None, schedule="", volumes={"a": 800.0})
+    state = state_of([9, 30, 20, 50], own, record(("c",), 10, volumes={"c": 12.0}))
+    assert mean_sizes(state, 500, voxel=2.0) == {"a": 400, "c": 5}
+    assert mean_sizes(replace(state, prototypes=None), 500, voxel=2.0) == {"a": 400, "c": 6}  # exported
+
+
+def test_a_regions_size_is_that_of_its_own_prototype():
+    state = state_of([30, 999, 50, 998], record(("a", "b"), 10))
+    assert mean_sizes(state, 500, voxel=1.0, of_regions=True) == {"a": 3, "b": 5}
+
+
+@pytest.fixture
+def begun(toy, tmp_path):
+    """A second step about to enter its first epoch, and the state that it continues from; what it says is kept."""
+    first, second = plan_toy(tmp_path, [ORGANS[2:], ORGANS[:2]], first_trainer=PGCD)
+    trainer = train(PGCD, first)
+    state = read_step_state(trainer.output_folder + "/checkpoint_final.pth", ORGANS[2:])
+    trainer = make_trainer(PGCD, second)
+    trainer.on_train_start()
+    trainer.said = []
+    trainer.say = trainer.said.append
+    return trainer, state
+
+
+def with_share(trainer, share):
+    """Makes a share other than the trainer's own the least that a case may show."""
+    trainer.__class__ = type(PGCD, (type(trainer),), {"absent_size": share})
+
+
+def test_a_class_is_absent_where_the_teacher_finds_less_than_a_share_of_its_mean_size(begun):
+    trainer, state = begun
+    cases = trainer.do_split()[0]
+    sizes = {case: sizes_by_hand(trainer, case, (1, 2), (1, 2)) for case in cases}
+    mean = mean_sizes(state, 500, voxel=1.0)
+    shares = sorted(sizes[case][0] / mean["kidney"] for case in cases)
+    share = (shares[0] + shares[-1]) / 2
+    assert shares[0] < share < shares[-1]  # kidneys of some cases are below it
+    with_share(trainer, share)
+    found = absent_classes(trainer, state)
+    least = [share * mean["kidney"], share * mean["cyst"]]
+    expected = {case: tuple(c for c in (1, 2) if sizes[case][c - 1] < least[c - 1]) for case in cases}
+    assert found == {case: channels for case, channels in expected.items() if channels}
+    number = sum(1 in channels for channels in found.values())
+    assert any(
+        re.match(rf"kidney counts as absent from {number} of {len(cases)} cases, and ", text) for text in trainer.said
+    )
+    trainer.absent = found
+    assert trainer._absent_mask([c for c in cases if c not in found]) is None
+    lacking = next(case for case in found if 1 in found[case])
+    assert trainer._absent_mask([lacking, "another"]).tolist() == [[True, 2 in found[lacking]], [False, False]]
+
+
+def test_a_class_is_absent_where_the_teacher_doubts_it_more_than_in_the_classs_own_cases(begun):
+    trainer, state = begun
+    with_share(trainer, 1e-9)  # nothing is too small
+    cases = trainer.do_split()[0]
+    assert len(trainer.volumes.confidences(cases[0])) == 3
+    doubts = {case: 0.04 + 0.03 * i for i, case in enumerate(cases)}
+    trainer.volumes.confidences = lambda case: [0.1, 1 - doubts[case], None]
+    for own, least in ((0.93, 0.07), (1.0, LEAST_DOUBT), (None, math.inf)):
+        known = {} if own is None else {"kidney": own, "cyst": 0.99}
+        found = absent_classes(trainer, replace(state, confidences=known))
+        expected = {case for case in cases if doubts[case] > 1.5 * least}
+        assert {case for case, channels in found.items() if 1 in channels} == expected
+        assert own is None or 0 < len(expected) < len(cases)
+    assert "or is sure of it by less than 0.90" in trainer.said[0]
+
+
+def test_a_steps_own_confidence_is_the_mean_probability_of_what_its_network_finds(begun):
+    trainer, state = begun
+    sums = np.zeros((2, 2))
+    for tile in trainer.training_pass().tiles():
+        probs = trainer.teacher(tile.images).logits.softmax(1)
+        for i in (0, 1):
+            own = (probs.argmax(1) == i + 1) & tile.valid
+            sums[:, i] += probs[:, i + 1][own].sum().item(), own.sum().item()
+    assert state.confidences == pytest.approx(dict(zip(ORGANS[2:], sums[0] / sums[1], strict=True)), rel=1e-3)
+    assert trainer.confidences == state.confidences
+
+
+def test_the_confidences_of_a_volume_are_means_over_what_it_has_of_each_class():
+    logits = torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
+    logits[3] = -9
+    probs, classes = logits.softmax(0).numpy(), logits.argmax(0).numpy()
+    found = mean_confidences(logits)
+    assert found[3] is None
+    for c in range(3):
+        assert found[c] == pytest.approx(probs[c][classes == c].mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 1e9])
+def test_patches_are_not_centred_on_what_a_case_does_not_show(begun, share):
+    trainer, state = begun
+    with_share(trainer, share)
+    trainer.absent = absent_classes(trainer, state)
+    trainer.get_dataloaders()
+    assert bool(trainer.absent) == bool(share)
+    assert bool(trainer.old_locations) != bool(share)
+    assert len(trainer.said) == (2 if share else 0)
+
+
+def test_a_class_that_the_labels_show_is_never_absent(begun):
+    trainer, state = begun
+    with_share(trainer, 1e9)
+    first, *others = trainer.do_split()[0]
+    trainer.labelled_channels_in = lambda case: (1, 3) if case == first else ()
+    assert absent_classes(trainer, state) == {first: (2,), **dict.fromkeys(others, (1, 2))}
+
+
+def test_without_the_teachers_volumes_nothing_is_absent(begun):
+    trainer, state = begun
+    with_share(trainer, 1e9)
+    trainer.volumes = None
+    assert absent_classes(trainer, state) == {}
+
+
+def test_of_regions_each_has_a_size_of_its_own(tmp_path, monkeypatch):
+    root = tmp_path / "nnunet"
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "cyst": 4}
+    make_dataset(root, labels, configurations=("3d_fullres",), regions_class_order=[1, 2, 4])
+    set_environment(monkeypatch, root)
+    first, second = plan_toy(tmp_path, [["core", "whole"], ["cyst"]], first_trainer=PGCD)
+    trainer = train(PGCD, first)
+    own = {"whole": (1, 2, 3), "core": (2, 3)}
+    cases = trainer.do_split()[0]
+    expected = {n: np.mean([np.isin(labels_of(trainer, c), i).sum() for c in cases]) for n, i in own.items()}
+    state = read_step_state(trainer.output_folder + "/checkpoint_final.pth", ("whole", "core"))
+    assert mean_sizes(state, 500, voxel=1.0, of_regions=True) == pytest.approx(expected)
+    trainer = make_trainer(PGCD, second)
+    trainer.on_train_start()
+    with_share(trainer, 1e9)
+    assert absent_classes(trainer, state) == dict.fromkeys(cases, (0, 1))
+    trainer.absent = dict.fromkeys(cases, (1,))
+    assert trainer._absent_mask(cases[:2]).tolist() == [[False, True]] * 2
+    trainer.get_dataloaders()
+    assert {c for rows in trainer.old_locations.values() for c in rows[:, 0]} <= {0}
+    assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
+    assert DATASET in trainer.output_folder
+
+
+@pytest.fixture
+def data():
+    """Draws background, two old classes and a new one, an ignore label, and the teacher's volumes."""
+    torch.manual_seed(0)
+    size = (5, 4, 3)
+    logits = torch.randn(2, K + N, *size, requires_grad=True)
+    target = torch.tensor([0, 0, 3, IGNORE])[torch.randint(0, 4, (2, 1, *size))]
+    teacher = TeacherOutput(torch.randn(2, K, *size), torch.randn(2, 4, *size))
+    return logits, target, teacher, torch.randint(0, K, (2, *size))
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_the_dice_of_old_classes_leaves_out_what_a_sample_does_not_show(data, batch_dice):
+    logits, target, teacher, carried = data
+    loss = MiBLoss(make_setup(K, IGNORE, (1.0,), batch_dice=batch_dice, mib_weight=1.0, old_dice_weight=0.5))
+    batch = make_batch(teacher, carried=carried, absent=torch.tensor([[True, False], [False, False]]))
+    found = loss.all_terms([logits], [target], batch)["old_dice"].item()
+    sums = []
+    for sample, c in ((1, 1), (0, 2), (1, 2)):
+        valid = target[sample, 0] != IGNORE
+        labels = torch.where(target[sample, 0] == 0, carried[sample], target[sample, 0])
+        p, y = logits[sample].softmax(0)[c][valid], labels[valid] == c
+        sums.append(np.array([2 * p[y].sum().item(), p.sum().item() + y.sum().item()]))
+    if batch_dice:
+        sums = [sums[0], sums[1] + sums[2]]
+    assert found == pytest.approx(-0.5 * np.mean([(hits + 1e-5) / (both + 1e-5) for hits, both in sums]), rel=1e-4)
+    nothing = make_batch(teacher, carried=carried, absent=torch.ones(2, 2, dtype=torch.bool))
+    assert loss.all_terms([logits], [target], nothing)["old_dice"].item() == 0
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_pgcd_asks_of_an_absent_class_where_the_labels_name_a_new_one_too(data, merge):
+    logits, target, teacher, _ = data
+    bank = PrototypeBank(torch.randn(K, 4), torch.ones(K))
+    alone = {"old_dice_weight": 0, "dapd_weight": 0, "pgcd_weight": 1, "pgcd_weighting": "teacher"}
+    loss = make_pgcd_loss(bank, K, IGNORE, **alone, pgcd_merge=merge)
+    absent = torch.tensor([[True, False], [False, False]])
+    found = loss.all_terms([logits], [target], make_batch(teacher, absent=absent))["pgcd"]
+    p, q = teacher.logits.softmax(1), logits.softmax(1).detach()
+    total, count = 0.0, 0
+    for b, *v in np.ndindex(*target[:, 0].shape):
+        label = target[(b, 0, *v)].item()
+        if label == IGNORE:
+            continue
+        count += 1
+        for c in range(K):
+            is_absent = c > 0 and absent[b, c - 1]
+            if label != 0 and not is_absent:
+                continue
+            a = p[(b, c, *v)].item()
+            own = q[(b, c, *v)].item() + (q[(b, K, *v)].item() if merge and c == 0 else 0)
+            weight = 1.0 if c == 0 else 1 + 3 * a
+            weight *= 2.5 if is_absent else 1
+            total += weight * (a * np.log(a / own) + (1 - a) * np.log((1 - a) / (1 - own)))
+    assert found.item() == pytest.approx(total / (2 * K * count), rel=1e-4)
+
+
+def test_the_dice_of_absent_regions_is_left_out():
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 4, 4), torch.rand(2, 3, 4, 4) > 0.5
+
+    class Terms(RegionTerms):
+        def terms(self, *_):
+            return {}
+
+    loss = Terms(replace(make_setup(2), channel_order=(0, 1, 2)))
+    absent = torch.tensor([[True, False], [True, True]])
+    p, y = logits[0, 1].sigmoid(), target[0, 1]
+    expected = -((2 * p[y].sum() + 1e-5) / (p.sum() + y.sum() + 1e-5))
+    assert loss._old_dice(logits, target, absent).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_volumes_say_nothing_of_a_class_that_a_case_does_not_show(data):
+    _, _, teacher, carried = data
+    on_patch = teacher.logits.argmax(1)
+    carried[1, 0] = NOT_SEGMENTED
+    absent = torch.tensor([[False, True], [False, False]])
+    found = make_batch(teacher, carried=carried, is_complete=False, absent=absent).trusted_classes
+    expected = carried.clone()
+    for v in np.ndindex(*carried.shape):
+        if carried[v] == NOT_SEGMENTED or (v[0] == 0 and 2 in (carried[v].item(), on_patch[v].item())):
+            expected[v] = on_patch[v]
+    assert torch.equal(found, expected)
+    assert not torch.equal(found[0], carried[0])
+
+
+def test_volumes_say_nothing_of_a_region_that_a_case_does_not_show():
+    torch.manual_seed(0)
+    logits, bits = torch.randn(2, 3, 4, 4), torch.randint(0, 8, (2, 4, 4))
+    bits[1, 0] = NOT_SEGMENTED
+    absent = torch.tensor([[False, True, False], [False, False, False]])
+    own = {"teacher": lambda _: TeacherOutput(logits, logits), "features": lambda: logits}
+    batch = RegionBatch(logits, **own, old_channels=(0, 1, 2), carried=bits, is_complete=False, absent=absent)
+    for b, c, *v in np.ndindex(2, 3, 4, 4):
+        on_patch = bits[(b, *v)] == NOT_SEGMENTED or absent[b, c]
+        expected = logits[(b, c, *v)] > 0 if on_patch else bits[(b, *v)] >> c & 1
+        assert batch.trusted_classes[(b, c, *v)] == bool(expected)
