@@ -88,7 +88,10 @@ MORE = (
     replace(HEART, schedule="acdc_1-1-1_cpu"),
 )
 """Names what else the comparison could depend on: nnU-Net's own optimiser, images without the old organs
-(``cropped_dataset.py``), the order, the same patients in every step. The first in two pairs, the others in one."""
+(``cropped_dataset.py``), the order, the same patients in every step."""
+
+PAIRS = MORE, (MORE[0], replace(MORE[1], dataset="907")), *((replace(MORE[1], dataset=d),) for d in ("908", "909"))
+"""Lists what is run in each pair; images are cut for each anew."""
 
 CHOICE = (
     *(
@@ -203,8 +206,8 @@ def runs(stage: str) -> Iterator[Run]:
             for protocol in PROTOCOLS:
                 yield Run(protocol=protocol, stage=stage, fold=fold, methods=CORE, cases=("validation",))
     else:
-        for fold in (1, 2):
-            for protocol in MORE if fold == 1 else MORE[:1]:
+        for fold, protocols in enumerate(PAIRS, start=1):
+            for protocol in protocols:
                 yield Run(protocol=protocol, stage=stage, fold=fold, methods=STRONGEST, cases=("validation",))
 
 
