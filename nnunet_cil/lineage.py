@@ -45,7 +45,7 @@ class StepRecord:
         dice: class -> mean Dice on the fold's validation cases, as nnU-Net's summary says; empty where that is not known, and
             in fold ``all``, which has none. A record gets it when the next step begins.
         volumes: class -> mean volume in mm^3 of its labels in these cases, as far as nnU-Net's summary tells: its number of
-            voxels, in the data set's median spacing. Empty as ``dice``.
+            voxels, in the data set's median spacing.
     """
 
     step: int
@@ -130,10 +130,16 @@ def validation_means(fold: Path) -> dict[str, dict[str, float]]:
 
     Empty where there is none, or half of one, or where it is not known to be of the final checkpoint that is there.
     """
+    try:
+        return _summary_means(fold) if is_validated(fold) else {}
+    except (OSError, CILError):
+        return {}
+
+
+def _summary_means(fold: Path) -> dict[str, dict[str, float]]:
+    """Reads the same of whatever model was validated; empty where there is none."""
     summary = fold / "validation" / "summary.json"
     try:
-        if not is_validated(fold):
-            return {}
         means = read_json(summary, "").get("mean")
         found: dict[str, dict[str, float]] = validated(dict[str, dict[str, float]], means, str(summary), "")
     except (OSError, CILError):
@@ -146,7 +152,7 @@ def validation_dice(fold: Path, labels: Mapping[str, Label | list[int]]) -> dict
 
     Fold ``all`` has no validation cases: what nnU-Net calls its validation are scores of training cases.
     """
-    return _validation_means(fold, labels, "Dice")
+    return _by_name(validation_means(fold) if fold.name != "fold_all" else {}, labels, "Dice")
 
 
 def with_validation(
@@ -154,20 +160,24 @@ def with_validation(
 ) -> StepRecord:
     """Returns a record with what the final validation of its training tells; as it was where there is none.
 
+    The sizes are those of the reference: any validation of the fold tells them, also plain nnU-Net's, and that of fold ``all``.
+
     Args:
         record: of the training.
         fold: nnU-Net's folder of it.
         labels: of the model.
         plans: of the model.
     """
-    dice, voxels = validation_dice(fold, labels), _validation_means(fold, labels, "n_ref")
+    dice, voxels = validation_dice(fold, labels), _by_name(_summary_means(fold), labels, "n_ref")
     voxel = math.prod(plans.get("original_median_spacing_after_transp") or [0])
     volumes = {name: voxel * number for name, number in voxels.items() if voxel * number}
     return dataclasses.replace(record, dice=dice or record.dice, volumes=volumes or record.volumes)
 
 
-def _validation_means(fold: Path, labels: Mapping[str, Label | list[int]], metric: str) -> dict[str, float]:
-    means = validation_means(fold) if fold.name != "fold_all" else {}
+def _by_name(
+    means: Mapping[str, Mapping[str, float]], labels: Mapping[str, Label | list[int]], metric: str
+) -> dict[str, float]:
+    """Returns class -> the mean of a metric, where there is one."""
     keys = {
         name: str(tuple(label) if isinstance(label, list) else label) for name, label in labels.items()
     }  # nnU-Net's

@@ -54,6 +54,16 @@ def test_a_record_gets_what_the_validation_of_its_training_tells(tmp_path):
     assert with_validation(before, fold, labels, {}).volumes == before.volumes
 
 
+@pytest.mark.parametrize("fold", ["fold_2", "fold_all"])
+def test_sizes_are_read_from_a_validation_by_plain_nnunet_too(tmp_path, fold):
+    (tmp_path / fold / "validation").mkdir(parents=True)
+    summary = {"mean": {"1": {"Dice": 0.9, "n_ref": 300.0}}}
+    (tmp_path / fold / "validation" / "summary.json").write_text(json.dumps(summary))
+    plans = {"original_median_spacing_after_transp": [1.0, 0.5, 0.5]}
+    found = with_validation(RECORD, tmp_path / fold, {"background": 0, "liver": 1}, plans)
+    assert (found.dice, found.volumes) == (RECORD.dice, {"liver": 75.0})
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -111,6 +112,9 @@ def test_the_models_plans_move_onto_the_data_set(model):
 
 def test_plain_training_and_prediction_follow_and_old_weights_are_the_start(model):
     before = read_checkpoint(model / "fold_0/checkpoint_final.pth")["network_weights"]
+    (model / "fold_0/validation").mkdir(exist_ok=True)
+    means = {"1": {"Dice": 0.5, "n_ref": 210000.0}, "2": {"Dice": 0.5, "n_ref": 190.0}}
+    (model / "fold_0/validation/summary.json").write_text(json.dumps({"mean": means}))
     trainer = train(PGCD, "nnUNetPlansFrom017_kidney_step1", dataset=NEW)
     after = read_checkpoint(Path(trainer.output_folder) / "checkpoint_final.pth")
     head = "decoder.seg_layers.1.weight"
@@ -121,6 +125,10 @@ def test_plain_training_and_prediction_follow_and_old_weights_are_the_start(mode
     assert [r["classes"] for r in state["lineage"]] == [["liver", "spleen"], ["kidney"]]
     assert [r["trainer"] for r in state["lineage"]] == ["nnUNetTrainer", PGCD]
     assert state["lineage"][0]["num_cases"] is None
+    assert state["lineage"][0]["volumes"] == {"liver": 210000, "spleen": 190}
+    assert re.search(
+        r"liver counts as absent from 4 of 4 cases.*less than 52500 voxels", Path(trainer.log_file).read_text()
+    )
     counts = state["prototypes"]["counts"]
     assert counts[0] > 0  # background
     assert counts[3] > 0  # kidney
