@@ -1,7 +1,7 @@
 """PGCD for new images that do not show an old organ: variants, each a trainer for benchmarks/study.py.
 
     export nnUNet_extTrainer="$(nnunet_cil trainers):$PWD/benchmarks/trainers"
-    python benchmarks/study.py 906 hippocampus_1-1_cropped_cpu --methods PGCD PGCD_everywhere --cases validation -o mine.csv
+    python benchmarks/study.py 906 hippocampus_1-1_cropped_cpu --methods PGCD PGCD_all_shown --cases validation -o mine.csv
 
 What each one is for stands in benchmarks/notebook/2026-11-29-fair-comparison.md.
 """
@@ -104,12 +104,6 @@ class nnUNetTrainerPGCD_everywhere_shown(nnUNetTrainerPGCD_everywhere):
     """Both."""
 
     old_dice_of_shown = True
-
-
-class nnUNetTrainerPGCD_everywhere_shown_unsampled(nnUNetTrainerPGCD_everywhere_shown):
-    """Both, without the sampling."""
-
-    old_class_sampling = False
 
 
 class nnUNetTrainerPGCD_everywhere_neither(nnUNetTrainerPGCD_everywhere):

@@ -38,6 +38,18 @@ def test_each_setting_is_one_of_a_published_table_under_the_name_that_it_has_the
 
 
 @pytest.mark.usefixtures("_found_by_nnunet")
+def test_each_variant_for_absent_organs_has_its_row_but_for_two_parents():
+    names = re.findall(
+        r"^class (nnUNetTrainer\w+)\(", (TRAINERS / "absent_organ_trainers.py").read_text(), re.MULTILINE
+    )
+    files = scores.RESULTS.glob("hippocampus_1-1_cropped_cpu_*.csv.gz")
+    published = {(row["method"], row["setting"]) for file in files for row in scores.read_rows(file)}
+    methods = {name: study.method_of_trainer(name) for name in names}
+    without = {name for name, m in methods.items() if (m.name, m.setting) not in published}
+    assert without == {"nnUNetTrainerPGCDAbsentOrgan", "nnUNetTrainerPGCD_everywhere"}
+
+
+@pytest.mark.usefixtures("_found_by_nnunet")
 def test_no_setting_of_a_study_starts_new_classes_otherwise_than_it_did():
     text = (TRAINERS / "study_trainers.py").read_text()
     trainers = [trainer_class(name) for name in re.findall(r"^class (nnUNetTrainer\w+)\(", text, re.MULTILINE)]

@@ -264,3 +264,16 @@ def test_what_came_after_the_beginning_is_told():
     assert said == [
         "The training goes on with what came after its beginning, at today's defaults: old_dice_weight 0.25"
     ]
+
+
+def test_a_step_that_began_before_classes_could_be_absent_goes_on_without():
+    recorded = {n: v for n, v in vars(settings(bare(nnUNetTrainerPGCD))).items() if n != "absent_size"}
+    trainer = bare(nnUNetTrainerPGCD)
+    assert take_recorded(trainer, state_of(dict(recorded), version=1)) is None
+    assert trainer.absent_size == 0
+    again = bare(nnUNetTrainerPGCD)
+    assert take_recorded(again, state_of(vars(settings(trainer)), version=1)) is None
+    assert again.absent_size == 0
+    first = bare(nnUNetTrainerPGCD, previous=None)
+    assert take_recorded(first, state_of(dict(recorded), version=1)) is None
+    assert first.absent_size == nnUNetTrainerPGCD.absent_size
