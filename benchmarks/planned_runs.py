@@ -86,9 +86,13 @@ MORE = (
     replace(HIPPOCAMPUS, dataset="906", schedule="hippocampus_1-1_cropped_cpu"),
     replace(HEART, schedule="acdc_1-1-1_reversed_cpu"),
     replace(HEART, schedule="acdc_1-1-1_cpu"),
+    replace(HIPPOCAMPUS, schedule="hippocampus_1-1_cpu"),
 )
 """Names what else the comparison could depend on: nnU-Net's own optimiser, images without the old organs
 (``cropped_dataset.py``), the order, the same patients in every step."""
+
+SAME_PATIENTS = MORE[-2:]
+"""Runs joint training, too: both see the same patients there."""
 
 PAIRS = MORE, (MORE[0], replace(MORE[1], dataset="907")), *((replace(MORE[1], dataset=d),) for d in ("908", "909"))
 """Lists what is run in each pair; images are cut for each anew."""
@@ -208,7 +212,8 @@ def runs(stage: str) -> Iterator[Run]:
     else:
         for fold, protocols in enumerate(PAIRS, start=1):
             for protocol in protocols:
-                yield Run(protocol=protocol, stage=stage, fold=fold, methods=STRONGEST, cases=("validation",))
+                methods = (*STRONGEST, "Joint") if protocol in SAME_PATIENTS else STRONGEST
+                yield Run(protocol=protocol, stage=stage, fold=fold, methods=methods, cases=("validation",))
 
 
 def table() -> str:
