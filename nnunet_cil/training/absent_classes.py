@@ -26,9 +26,9 @@ def absent_classes(trainer: nnUNetTrainerCIL, state: StepState) -> dict[str, tup
 
     A class is absent from a case if the teacher finds too little of it there, in voxels without a label, or is too unsure of it.
     What the teacher finds then is most often wrong: the image ends before the organ. Too little is less than ``absent_size`` of
-    the class's mean size in its own step; too unsure is a mean probability p with 1 - p > ``absent_doubt`` (1 - p'), where p' was
-    that in its own step's cases, and 1 - p' at least ``LEAST_DOUBT``. What is not known of a class tells nothing, and a class
-    that the case's labels show is not absent.
+    the class's mean size in its own step, or no voxel at all; too unsure is a mean probability p with 1 - p > ``absent_doubt``
+    (1 - p'), where p' was that in its own step's cases, and 1 - p' at least ``LEAST_DOUBT``. What is not known of a class tells
+    nothing more, and a class that the case's labels show is not absent.
 
     Args:
         trainer: of the training, with the teacher's volumes; without them no class is absent.
@@ -43,11 +43,11 @@ def absent_classes(trainer: nnUNetTrainerCIL, state: StepState) -> dict[str, tup
     voxel = voxel_volume(trainer.plans_manager, trainer.configuration_manager)
     known = mean_sizes(state, trainer.max_pass_cases, voxel=voxel, of_regions=step.has_regions)
     names = dict(enumerate(step.teacher_classes, start=first))
-    least = {c: trainer.absent_size * known.get(name, 0) for c, name in names.items()}
+    least = {c: max(1.0, trainer.absent_size * known.get(name, 0)) for c, name in names.items()}
     doubt = {
         c: trainer.absent_doubt * max(1 - state.confidences.get(name, 0), LEAST_DOUBT) for c, name in names.items()
     }
-    found = _sizes_and_doubts(trainer)
+    found = sizes_and_doubts(trainer)
     absent = {
         case: tuple(
             c
@@ -58,10 +58,11 @@ def absent_classes(trainer: nnUNetTrainerCIL, state: StepState) -> dict[str, tup
     }
     for c, name in names.items():
         if number := sum(c in channels for channels in absent.values()):
+            little = f"less than {least[c]:.0f} voxels" if least[c] > 1 else "nothing"
             unsure = f", or is sure of it by less than {1 - doubt[c]:.2f}" if doubt[c] < 1 else ""
             trainer.say(
                 f"{name} counts as absent from {number} of {len(found)} cases, and has no pseudo-labels there: the teacher finds "
-                f"less than {least[c]:.0f} voxels of it{unsure}."
+                f"{little} of it{unsure}."
             )
     return {case: tuple(sorted(channels)) for case, channels in absent.items() if channels}
 
@@ -95,7 +96,7 @@ def voxel_volume(plans: PlansManager, configuration: ConfigurationManager) -> fl
     return float(math.prod([*slices, *spacing]))
 
 
-def _sizes_and_doubts(trainer: nnUNetTrainerCIL) -> dict[str, tuple[list[int], list[float]]]:
+def sizes_and_doubts(trainer: nnUNetTrainerCIL) -> dict[str, tuple[list[int], list[float]]]:
     """Returns, for each case of a pass and of all ranks, what the teacher's volume has of each of its channels.
 
     That is the number of voxels without a label; and 1 - p, where p is the teacher's mean probability over all voxels of the

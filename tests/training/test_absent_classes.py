@@ -173,6 +173,26 @@ def test_the_confidences_of_a_volume_are_means_over_what_it_has_of_each_class():
         assert found[c] == pytest.approx(probs[c][classes == c].mean(), rel=1e-5)
 
 
+def test_a_class_of_which_the_teacher_finds_nothing_is_absent_though_its_size_is_not_known(begun):
+    trainer, state = begun
+    unknown = replace(state, prototypes=None, confidences={})
+    first, *others = trainer.do_split()[0]
+    load = trainer.volumes.load_case
+
+    def with_kidneys_in_others(dataset, case):
+        data, segmentation, volume, properties = load(dataset, case)
+        found = np.full_like(np.asarray(volume[:]), 2)
+        if case in others:
+            found[..., ::2] = 1
+        return data, segmentation, found, properties
+
+    trainer.volumes.load_case = with_kidneys_in_others
+    assert absent_classes(trainer, unknown) == {first: (1,)}
+    (text,) = trainer.said
+    assert text.startswith("kidney counts as absent from 1 of")
+    assert text.endswith("the teacher finds nothing of it.")
+
+
 @pytest.mark.parametrize("share", [0.0, 1e9])
 def test_patches_are_not_centred_on_what_a_case_does_not_show(begun, share):
     trainer, state = begun
