@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 
-def step_parser(description: str | None, *, num_cases: int) -> argparse.ArgumentParser:
+def step_parser(description: str | None, *, num_cases: int | None = None) -> argparse.ArgumentParser:
     """Returns a parser of the step, the number of cases, and the file.
 
     Args:
         description: of the command.
-        num_cases: the default of ``-n``.
+        num_cases: the default of ``-n``; None where all cases are measured.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", nargs="?")
@@ -22,7 +22,8 @@ def step_parser(description: str | None, *, num_cases: int) -> argparse.Argument
     parser.add_argument("fold", type=int, nargs="?", default=0)
     parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
     parser.add_argument("-tr", default="nnUNetTrainerPGCD", help="trainer (default: %(default)s)")
-    parser.add_argument("-n", type=int, default=num_cases, help="cases (default: %(default)s)")
+    if num_cases is not None:
+        parser.add_argument("-n", type=int, default=num_cases, help="cases (default: %(default)s)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("-o", dest="output", type=Path, help="JSON file; a measurement is added")
     parser.add_argument("--table", type=Path, help="measure nothing: print the table of a file")
