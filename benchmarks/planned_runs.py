@@ -45,11 +45,9 @@ class Protocol:
     num_steps: int
     minutes: float
 
-    def table(self, stage: str, fold: int) -> Path:
-        """Returns the file of the scores of a stage; each pair of the comparison has its own."""
-        return RESULTS / (
-            f"{self.schedule}_{stage}.csv.gz" if stage == "choice" else f"{self.schedule}_{stage}{fold}.csv.gz"
-        )
+    def table(self, part: str) -> Path:
+        """Returns the file of the scores of a part of the plan, whose trainings continue from one initial model."""
+        return RESULTS / f"{self.schedule}_{part}.csv.gz"
 
 
 PROTOCOLS = (
@@ -97,33 +95,13 @@ SAME_PATIENTS = MORE[-2:]
 PAIRS = MORE, (MORE[0], replace(MORE[1], dataset="907")), *((replace(MORE[1], dataset=d),) for d in ("908", "909"))
 """Lists what is run in each pair; images are cut for each anew."""
 
-CHOICE = (
-    *(
-        "MiB",
-        "MiB_imprinted",
-        "MiB_volumes",
-        "MiB_sampled",
-        "MiB_strong",
-        "MiB_dice1",
-        "MiB_apart",
-        "MiB_weak",
-        "MiB_start",
-    ),
-    *("PseudoLabel", "PseudoLabel_imprinted", "PseudoLabel_sampled", "PseudoLabel_balanced", "PseudoLabel_apart"),
-    *("PseudoLabel_patchwise", "PseudoLabel_fresh", "PseudoLabel_even", "PseudoLabel_local"),
-    *(
-        "LwF",
-        "LwF_imprinted",
-        "LwF_sampled",
-        "LwF_volumes",
-        "LwF_apart",
-        "LwF_strong",
-        "LwF_dice1",
-        "LwF_weak",
-        "LwF_start",
-    ),
-)
-"""Nine settings of each rival: tuned_trainers.py in benchmarks/trainers. What was tried for PGCD is in the stored tables."""
+CHOICE = {
+    "MiB": ("", "imprinted", "volumes", "sampled", "strong", "dice1", "apart", "weak", "start"),
+    "PseudoLabel": ("", "imprinted", "sampled", "balanced", "apart", "patchwise", "fresh", "even", "local"),
+    "LwF": ("", "imprinted", "sampled", "volumes", "apart", "strong", "dice1", "weak", "start"),
+}
+"""Nine settings of each rival, the published one first: tuned_trainers.py in benchmarks/trainers. What was tried for PGCD is in
+the stored tables."""
 
 SEPARATE = "Separate"
 
@@ -145,6 +123,7 @@ class Run:
     Attributes:
         protocol: of the data set.
         stage: of the plan.
+        part: of the stage: what continues from one initial model.
         fold: 0 for choices, one from 1 to 5 for a pair.
         methods: as benchmarks/study.py takes them.
         cases: that are scored.
@@ -152,6 +131,7 @@ class Run:
 
     protocol: Protocol
     stage: str
+    part: str
     fold: int
     methods: tuple[str, ...]
     cases: tuple[str, ...]
@@ -164,7 +144,7 @@ class Run:
     @property
     def table(self) -> Path:
         """Returns the file of its scores."""
-        return self.protocol.table(self.stage, self.fold)
+        return self.protocol.table(self.part)
 
     def commands(self, methods: Collection[str] | None = None) -> list[list[str]]:
         """Returns its command lines, one a method, so that what an interruption leaves is scored.
@@ -200,20 +180,24 @@ def name_in_plan(row: Row) -> str:
 def runs(stage: str) -> Iterator[Run]:
     """Yields the runs of a stage, the most telling first: an interruption leaves a complete, smaller table."""
     if stage == "choice":
-        for first in range(0, len(CHOICE), 3):
+        for rival, settings in CHOICE.items():
+            # PGCD beside them: a rival's settings are compared on an initial model of their own
+            methods = "PGCD", *(f"{rival}_{setting}".removesuffix("_") for setting in settings)
             for protocol in PROTOCOLS:
-                yield Run(
-                    protocol=protocol, stage=stage, fold=0, methods=CHOICE[first : first + 3], cases=("validation",)
-                )
+                yield _run(protocol, stage, f"{stage}_{rival}", 0, methods)
     elif stage == "core":
         for fold in range(1, 6):
             for protocol in PROTOCOLS:
-                yield Run(protocol=protocol, stage=stage, fold=fold, methods=CORE, cases=("validation",))
+                yield _run(protocol, stage, f"{stage}{fold}", fold, CORE)
     else:
         for fold, protocols in enumerate(PAIRS, start=1):
             for protocol in protocols:
                 methods = (*STRONGEST, "Joint") if protocol in SAME_PATIENTS else STRONGEST
-                yield Run(protocol=protocol, stage=stage, fold=fold, methods=methods, cases=("validation",))
+                yield _run(protocol, stage, f"{stage}{fold}", fold, methods)
+
+
+def _run(protocol: Protocol, stage: str, part: str, fold: int, methods: tuple[str, ...]) -> Run:
+    return Run(protocol=protocol, stage=stage, part=part, fold=fold, methods=methods, cases=("validation",))
 
 
 def table() -> str:

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,18 +77,19 @@ def test_each_other_weighting_is_a_trainer_and_a_choice_is_named_as_it_is_writte
 
 @pytest.mark.usefixtures("_found_by_nnunet")
 def test_as_many_settings_are_tried_for_each_rival_and_no_name_stands_for_two():
-    tried = [study.method_of_trainer(f"nnUNetTrainer{name}") for name in planned_runs.CHOICE]
-    assert len({(m.name, m.setting) for m in tried}) == len(planned_runs.CHOICE)
-    rivals = Counter(m.name for m in tried)
-    assert set(rivals) == {"MiB", "LwF", "PseudoLabel"}
-    assert len(set(rivals.values())) == 1
+    for rival, settings in planned_runs.CHOICE.items():
+        (run,) = [run for run in planned_runs.runs("choice") if run.part == f"choice_{rival}"][:1]
+        tried = [study.method_of_trainer(f"nnUNetTrainer{name}") for name in run.methods]
+        assert [m.name for m in tried] == ["PGCD", *[rival] * 9]
+        assert len({m.setting for m in tried[1:]}) == len(settings) == 9
+        assert tried[1].setting == ""  # as published
 
 
-def test_a_setting_is_tried_on_all_data_sets_before_the_next_ones():
+def test_a_rivals_settings_are_tried_on_all_data_sets_before_the_next_rival():
     runs = list(planned_runs.runs("choice"))
-    assert [m for run in runs[::3] for m in run.methods] == list(planned_runs.CHOICE)
-    assert [run.protocol.dataset for run in runs[:3]] == ["901", "904", "900"]
-    assert len({run.methods for run in runs[:3]}) == 1
+    assert [run.protocol.dataset for run in runs] == ["901", "904", "900"] * 3
+    assert [run.part for run in runs[::3]] == ["choice_MiB", "choice_PseudoLabel", "choice_LwF"]
+    assert len({run.table for run in runs}) == len(runs)
 
 
 @pytest.mark.usefixtures("_found_by_nnunet")
