@@ -4,8 +4,8 @@
     python teacher_doubts.py 901 nnUNetPlansSmall_acdc_1-1-1_disjoint_cpu_step2 1 -c 2d -o results/teacher_doubts.json
     python teacher_doubts.py --table results/teacher_doubts.json
 
-PLANS are a step's; the step before must be trained (benchmarks/study.py). Sizes are in mean sizes of the class in its own step's
-cases, doubts (1 - mean probability) in those of its own step, as nnunet_cil.training.absent_classes compares them.
+PLANS are a step's; the step before must be trained (benchmarks/study.py). Sizes are in the class's mean volume in its own
+step, doubts (1 - mean probability) in the highest of the steps so far, as nnunet_cil.training.absent_classes compares them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
-    from nnunet_cil.training.absent_classes import (
-        LEAST_DOUBT,
-        absent_classes,
-        mean_sizes,
-        sizes_and_doubts,
-        voxel_volume,
-    )
+    from nnunet_cil.training.absent_classes import LEAST_DOUBT, absent_classes, known_volumes, sizes_and_doubts
     from nnunet_cil.training.starts import build_teacher
 
     trainer = get_trainer_from_args(
@@ -49,8 +43,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         absent = absent_classes(trainer, previous.state)
         found = sizes_and_doubts(trainer)
         trainer._release_volumes()
-    voxel = voxel_volume(trainer.plans_manager, trainer.configuration_manager)
-    size = mean_sizes(previous.state, trainer.max_pass_cases, voxel=voxel)
+    size = known_volumes(previous.state.lineage)
     rows = []
     for c, name in enumerate(trainer.step_plan.teacher_classes, start=1):
         own = max(1 - previous.state.confidences[name], LEAST_DOUBT)

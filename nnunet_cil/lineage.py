@@ -44,8 +44,8 @@ class StepRecord:
         saw_old_labels: whether earlier steps' labels were used, too, as joint training and replay do.
         dice: class -> mean Dice on the fold's validation cases, as nnU-Net's summary says; empty where that is not known, and
             in fold ``all``, which has none. A record gets it when the next step begins.
-        volumes: class -> mean volume in mm^3 of its labels in these cases, as far as nnU-Net's summary tells: its number of
-            voxels, in the data set's median spacing.
+        volumes: class -> mean volume in mm^3 of its labels, in the training cases that show it. Of a training that did not tell
+            it is that in the fold's validation cases, as nnU-Net's summary tells: voxels, in the data set's median spacing.
     """
 
     step: int
@@ -160,7 +160,7 @@ def with_validation(
 ) -> StepRecord:
     """Returns a record with what the final validation of its training tells; as it was where there is none.
 
-    The sizes are those of the reference: any validation of the fold tells them, also plain nnU-Net's, and that of fold ``all``.
+    The volumes are those of the reference: any validation of the fold tells them, also plain nnU-Net's, and that of fold ``all``.
 
     Args:
         record: of the training.
@@ -171,7 +171,7 @@ def with_validation(
     dice, voxels = validation_dice(fold, labels), _by_name(_summary_means(fold), labels, "n_ref")
     voxel = math.prod(plans.get("original_median_spacing_after_transp") or [0])
     volumes = {name: voxel * number for name, number in voxels.items() if voxel * number}
-    return dataclasses.replace(record, dice=dice or record.dice, volumes=volumes or record.volumes)
+    return dataclasses.replace(record, dice=dice or record.dice, volumes=record.volumes or volumes)
 
 
 def _by_name(

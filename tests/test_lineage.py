@@ -38,7 +38,7 @@ def test_scores_of_fold_all_are_not_taken_for_validation_scores(tmp_path):
 def test_a_record_gets_what_the_validation_of_its_training_tells(tmp_path):
     fold, labels = tmp_path / "fold_0", {"background": 0, "liver": 1, "core": [2, 3], "cyst": 4}
     plans = {"original_median_spacing_after_transp": [2.0, 0.5, 0.5]}
-    before = replace(RECORD, dice={"liver": 0.1}, volumes={"liver": 3.0})
+    before = replace(RECORD, dice={"liver": 0.1})
     assert with_validation(before, fold, labels, plans) == before
     fold.mkdir()
     (fold / "checkpoint_final.pth").write_bytes(b"")
@@ -51,7 +51,9 @@ def test_a_record_gets_what_the_validation_of_its_training_tells(tmp_path):
     found = with_validation(before, fold, labels, plans)
     assert found == replace(RECORD, dice={"liver": 0.9, "core": 0.5}, volumes={"liver": 50.0, "core": 3.75})
     assert read_lineage(json.loads(json.dumps([found.to_json()]))) == (found,)
-    assert with_validation(before, fold, labels, {}).volumes == before.volumes
+    assert with_validation(before, fold, labels, {}).volumes == {}
+    trained_in_steps = replace(before, volumes={"liver": 3.0})
+    assert with_validation(trained_in_steps, fold, labels, plans).volumes == {"liver": 3.0}
 
 
 @pytest.mark.parametrize("fold", ["fold_2", "fold_all"])

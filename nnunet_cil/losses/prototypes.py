@@ -24,6 +24,25 @@ def most_probable(logits: Tensor) -> Tensor:
     return logits.max(1).indices
 
 
+def confidence_sums(probs: Tensor, classes: Tensor, num_classes: int) -> Tensor:
+    """Sums the probability of each class over the voxels that have it, and counts them.
+
+    In float64: a class may have millions of voxels, of which a float32 sum loses a per cent.
+
+    Args:
+        probs: (voxels,) float, of each voxel's own class.
+        classes: (voxels,) int64 in [0, num_classes).
+        num_classes: the number of classes.
+
+    Returns:
+        (2, num_classes) float64, on the CPU.
+    """
+    if probs.device.type == "mps":  # has no float64
+        probs, classes = probs.cpu(), classes.cpu()
+    sums = torch.bincount(classes, weights=probs.double(), minlength=num_classes)
+    return torch.stack([sums, torch.bincount(classes, minlength=num_classes).double()]).cpu()
+
+
 def labels_within(labels: Tensor, mask: Tensor, num_classes: int) -> Tensor:
     """Returns the labels in ``mask``, and ``num_classes``, which stands for no class, outside of it.
 

@@ -30,7 +30,7 @@ from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.step_plans import read_step_plan
 from nnunet_cil.training import hyperparameters, options
-from nnunet_cil.training.absent_classes import absent_classes
+from nnunet_cil.training.absent_classes import absent_classes, new_class_volumes
 from nnunet_cil.training.batch import Batch, labelled_mask, read_batch
 from nnunet_cil.training.begun import take_planned, take_recorded
 from nnunet_cil.training.cases import check_before_training, check_shown_classes
@@ -153,7 +153,7 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         self.volumes = None
         self.old_locations = {}
         self.absent: dict[str, tuple[int, ...]] = {}
-        """Case -> the teacher's channels of old classes that it does not show."""
+        """Case -> the teacher's channels of old classes that it does not show; of all ranks."""
         self.prototypes: PrototypeBank | None = None
         self.method_state: dict[str, Any] = {}
         """A method's own state: tensors by name, stored in every checkpoint, for the next step."""
@@ -161,6 +161,8 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         """The seen classes that come without stray regions in their labels; stored in every checkpoint."""
         self.confidences: dict[str, float] = {}
         """``StepState.confidences`` of the seen classes."""
+        self.class_volumes: dict[str, float] = {}
+        """``StepRecord.volumes`` of the new classes, once the step is trained."""
         self.is_trained = False
         """True once the step's own prototypes are there, which are collected last."""
         self.previous_stage: dict[str, str] = {}
@@ -376,9 +378,11 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
             yield self._with_regions(nnunet_batch), step_batch
 
     def _absent_mask(self, keys: Sequence[str]) -> Tensor | None:
-        """Returns ``Batch.absent``."""
+        """Returns ``Batch.absent``. Where one rank could have it all have it: they exchange other sums then."""
         absent, step = [self.absent.get(key, ()) for key in keys], self.step_plan
-        return labelled_mask(absent, range(int(not step.has_regions), step.num_old_channels)) if any(absent) else None
+        if not (any(absent) or (self.absent and self.is_ddp)):
+            return None
+        return labelled_mask(absent, range(int(not step.has_regions), step.num_old_channels))
 
     def _with_regions(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Divides the bits of a batch's targets into nnU-Net's masks, where classes are regions."""
@@ -402,7 +406,8 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
                 self.finish_step()
                 self.print_to_log_file("Collecting prototypes...")
                 self.prototypes, confidences = final_prototypes(self)
-                self.confidences |= confidences
+                self.confidences |= {n: min(p, self.confidences.get(n, p)) for n, p in confidences.items()}
+                self.class_volumes = new_class_volumes(self)
                 self.stray_free += new_stray_free_classes(self)
             self.is_trained = True
         super().on_train_end()
@@ -450,6 +455,6 @@ class nnUNetTrainerCIL(EpochLogs, StepDataTrainer):
         self.method_state, self.is_trained = state.method_state, state.is_final
         *earlier, own = state.lineage
         self.lineage, self._previous_sha256 = tuple(earlier), own.previous_sha256
-        self.previous_stage = dict(own.previous_stage)
+        self.previous_stage, self.class_volumes = dict(own.previous_stage), dict(own.volumes)
         self._date, self.num_cases, self.case_hashes = own.date, own.num_cases or 0, own.case_hashes
         self._is_resumed = True

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from nnunet_cil.losses.prototypes import labels_within, most_probable
+from nnunet_cil.losses.prototypes import confidence_sums, labels_within, most_probable
 from nnunet_cil.losses.regions import region_masks
 from nnunet_cil.training.data import Tile
 
@@ -25,17 +25,17 @@ class ConfidenceSums:
         sums: (2, channels) float64: the sum of each channel's probability over its own voxels, and their number.
     """
 
-    def __init__(self, chosen: Classes, channels: Sequence[int]) -> None:
-        """Takes the choice, and the channels of classes that do not overlap."""
-        self._chosen, self._channels = chosen, channels
-        self.sums = torch.zeros(2, len(channels), dtype=torch.float64)
+    def __init__(self, chosen: Classes, num_channels: int, absent: Mapping[str, Collection[int]]) -> None:
+        """Takes the choice; the number of channels, of classes that do not overlap; and case -> those that it does not show."""
+        self._chosen, self._absent = chosen, absent
+        self.sums = torch.zeros(2, num_channels, dtype=torch.float64)
 
     def __call__(self, logits: Tensor, tile: Tile) -> Tensor:
         """Returns the choice, and adds the tile to the sums."""
-        decided, probs = most_probable(logits), logits.float().softmax(1)
-        for i, c in enumerate(self._channels):
-            own = (decided == c) & tile.valid
-            self.sums[:, i] += torch.stack([(probs[:, c] * own).sum(), own.sum().float()]).cpu()
+        probs, decided = logits.float().softmax(1).max(1)
+        found = confidence_sums(probs[tile.valid], decided[tile.valid], self.sums.shape[1])
+        found[:, list(self._absent.get(tile.case, ()))] = 0
+        self.sums += found
         return self._chosen(logits, tile)
 
 

@@ -40,6 +40,9 @@ UNDECLARED = "a trainer may declare DISTILLATION_INTERVAL if its loss uses 'dist
 LABELS_OF_TEACHER = "its labels need the teacher in every iteration"
 """The reason of one whose teacher fills the labels."""
 
+TAKES_LABELS = "the teacher's labels are taken as they are, as published"
+"""The reason why no old class counts as absent from a case."""
+
 OWN_OLD_DICE = "its loss has a Dice of the old classes already"
 """The reason of a trainer that fixes ``old_dice_weight`` at 0."""
 

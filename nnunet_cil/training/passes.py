@@ -202,10 +202,11 @@ def student_forward(network: nn.Module, features: FeatureReader, device: torch.d
 
 
 def final_prototypes(trainer: nnUNetTrainerCIL) -> tuple[PrototypeBank, dict[str, float]]:
-    """Returns prototypes of background and new classes from the labels, and the confidences of new classes.
+    """Returns prototypes of background and new classes from the labels, and the confidences of this step.
 
     Old prototypes are carried forward. A region has no background: its outside has a prototype, as ``PrototypeBank`` says; nor
-    has it a confidence (``StepState.confidences``).
+    has it a confidence. Which cases show an old class is known of those that the teacher has segmented; without, only new
+    classes have a confidence of this step.
     """
     step = trainer.step_plan
     num_old, num_new = step.num_old_channels, len(step.new_classes)
@@ -214,7 +215,7 @@ def final_prototypes(trainer: nnUNetTrainerCIL) -> tuple[PrototypeBank, dict[str
         bits = tuple(range(num_old, step.num_channels))
         choice = regions_by_label(bits, lambda case: (trainer.labelled_channels([case]) or [bits])[0])
     else:
-        choice = confidences = ConfidenceSums(choice, [step.positions[name] for name in step.new_classes])
+        choice = confidences = ConfidenceSums(choice, step.num_channels, trainer.absent)
     forward = student_forward(trainer.bare_network.eval(), trainer.features, trainer.device)
     trainer.set_deep_supervision_enabled(False)
     fresh = trainer.training_pass().prototypes(forward, choice, 2 * num_new if step.has_regions else 1 + num_new)
@@ -226,5 +227,8 @@ def final_prototypes(trainer: nnUNetTrainerCIL) -> tuple[PrototypeBank, dict[str
     sums = confidences.sums
     if trainer.ranks.size > 1:
         sums = sum_over_ranks(sums.to(trainer.device))
-    means = {name: total / count for name, total, count in zip(step.new_classes, *sums.tolist(), strict=True) if count}
+    is_known = trainer.volumes is not None and trainer.absent_size
+    names = step.model_classes if is_known else step.new_classes
+    totals = {name: sums[:, step.positions[name]].tolist() for name in names}
+    means = {name: total / count for name, (total, count) in totals.items() if count}
     return inherited.to(trainer.device).joined(fresh), means

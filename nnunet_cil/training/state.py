@@ -42,7 +42,8 @@ class StepState:
         lineage: records of its trainings, in order; its own is the last.
         prototypes: of background and classes; None for a model that has none.
         stray_free: classes that come without stray regions in their labels.
-        confidences: class -> the network's mean probability of it in its own step's cases, over the voxels that it gives it.
+        confidences: class -> the network's mean probability of it over the voxels that it gives it, in the cases of a step that
+            show it; the lowest of the steps since its own.
         method_state: tensors (or dicts of tensors) by name, a method's own.
         is_final: the training was over when it was saved.
         schema_version: of what was read; 0 for one of an early development version.
@@ -193,6 +194,7 @@ def training_record(trainer: nnUNetTrainerCIL, *, date: str, previous_sha256: st
         previous_stage=trainer.previous_stage,
         hyperparameters=vars(settings(trainer)),
         saw_old_labels=trainer.needs_old_data and step.step > 0,
+        volumes=trainer.class_volumes,
     )
 
 

@@ -21,13 +21,23 @@ from toy import (
     train,
 )
 
+from nnunet_cil.losses.prototypes import confidence_sums
 from nnunet_cil.networks.prototype_bank import PrototypeBank
 from nnunet_cil.networks.teacher import TeacherOutput
-from nnunet_cil.training.absent_classes import LEAST_DOUBT, absent_classes, mean_sizes
+from nnunet_cil.training.absent_classes import (
+    LEAST_DOUBT,
+    absent_classes,
+    known_volumes,
+    new_class_volumes,
+    voxel_volume,
+)
 from nnunet_cil.training.methods.mib import MiBLoss
+from nnunet_cil.training.methods.plop import nnUNetTrainerPLOP
+from nnunet_cil.training.methods.pseudo_label import nnUNetTrainerPseudoLabel
+from nnunet_cil.training.passes import final_prototypes, student_forward
 from nnunet_cil.training.region_batch import RegionBatch
 from nnunet_cil.training.region_terms import RegionTerms
-from nnunet_cil.training.state import StepState, read_step_state
+from nnunet_cil.training.state import read_step_state
 from nnunet_cil.training.volumes.teacher_volumes import NOT_SEGMENTED, mean_confidences
 
 PGCD = "nnUNetTrainerPGCD"
@@ -40,58 +50,60 @@ def labels_of(trainer, case):
     return np.asarray(dataset.load_case(case)[1][0])
 
 
-def sizes_by_hand(trainer, case, hidden, channels):
-    """Counts what the teacher's volume calls each channel where no label of the step is."""
+def sizes_by_hand(trainer, case, channels):
+    """Measures what the teacher's volume calls each channel, in mm^3; the toy's voxels have 1 mm^3."""
     dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, [case])
     volume = np.asarray(trainer.volumes.load_case(dataset, case)[2][:])
-    unlabelled = ~np.isin(labels_of(trainer, case), hidden)
-    return [int(((volume == c) & unlabelled).sum()) for c in channels]
+    return [int((volume == c).sum()) for c in channels]
 
 
-def record(classes, number, schedule="s", volumes=()):
+def record(classes, volumes=()):
     """Stands for a ``StepRecord``."""
-    return SimpleNamespace(classes=classes, num_cases=number, schedule=schedule, volumes=dict(volumes))
+    return SimpleNamespace(classes=classes, volumes=dict(volumes))
 
 
-def state_of(counts, *lineage):
-    """Returns the state of a checkpoint whose classes are those of the records."""
-    bank = PrototypeBank(torch.ones(len(counts), 2), torch.tensor(counts, dtype=torch.float64))
-    return StepState(classes=tuple(c for r in lineage for c in r.classes), lineage=lineage, prototypes=bank)
-
-
-def test_a_mean_size_is_that_of_the_classs_own_cases(toy, tmp_path):
+def test_a_trained_step_records_the_mean_volume_of_its_classes_where_they_are_shown(toy, tmp_path):
     first, _ = plan_toy(tmp_path, [ORGANS[2:], ORGANS[:2]], first_trainer=PGCD)
     trainer = train(PGCD, first)
     state = read_step_state(trainer.output_folder + "/checkpoint_final.pth", ORGANS[2:])
-    cases = trainer.do_split()[0]
     numbers = {"kidney": 3, "cyst": 4}
-    expected = {n: np.mean([(labels_of(trainer, case) == i).sum() for case in cases]) for n, i in numbers.items()}
-    assert mean_sizes(state, 500, voxel=1.0) == pytest.approx(expected)
+    found = {n: [(labels_of(trainer, case) == i).sum() for case in trainer.do_split()[0]] for n, i in numbers.items()}
+    expected = {n: np.mean([v for v in volumes if v]) for n, volumes in found.items()}
+    assert known_volumes(state.lineage) == pytest.approx(expected)
+    assert make_trainer(PGCD, first).class_volumes == {}
+    resumed = make_trainer(PGCD, first)
+    resumed.load_checkpoint(trainer.output_folder + "/checkpoint_final.pth")
+    assert resumed.step_record().volumes == state.lineage[-1].volumes
 
 
-def test_sizes_come_from_the_step_that_added_a_class_and_from_as_many_cases_as_its_pass_had():
-    state = state_of([99, 300, 80, 40], record(("a", "b"), 10), record(("c",), 700))
-    assert mean_sizes(state, 500, voxel=1.0) == {"a": 30, "b": 8, "c": 40 / 500}
+def test_a_case_that_lacks_a_class_does_not_make_its_mean_volume_smaller(begun):
+    trainer, _ = begun
+    whole = new_class_volumes(trainer)
+    first, *others = trainer.do_split()[0]
+    expected = np.mean([(labels_of(trainer, case) == 1).sum() for case in others])
+    dataset = trainer.dataset_class
+
+    class Without(dataset):
+        def load_case(self, case):
+            data, segmentation, previous, properties = super().load_case(case)
+            own = np.asarray(segmentation[:])
+            return data, np.where((own == 1) & (case == first), 0, own), previous, properties
+
+    trainer.dataset_class = Without
+    found = new_class_volumes(trainer)
+    assert found[ORGANS[0]] == pytest.approx(expected)
+    assert found[ORGANS[1]] == whole[ORGANS[1]]
 
 
-def test_no_size_is_known_without_prototypes_of_an_own_step():
-    assert mean_sizes(StepState(classes=("a",), lineage=(record(("a",), 10),)), 500, voxel=1.0) == {}
-    assert (
-        mean_sizes(state_of([9, 30, 20], record(("a",), 10, schedule=""), record(("b",), None)), 500, voxel=1.0) == {}
-    )
-    assert mean_sizes(state_of([9, 0], record(("a",), 10)), 500, voxel=1.0) == {}
+def test_a_volume_is_that_of_the_record_that_added_the_class():
+    lineage = record(("a", "b"), {"a": 30.0, "b": 8.0, "c": 5.0}), record(("c",), {"c": 7.0, "a": 1.0}), record(("d",))
+    assert known_volumes(lineage) == {"a": 30, "b": 8, "c": 7}
 
 
-def test_sizes_of_a_model_that_was_not_trained_in_steps_are_those_of_its_validation():
-    own = record(("a", "b"), None, schedule="", volumes={"a": 800.0})
-    state = state_of([9, 30, 20, 50], own, record(("c",), 10, volumes={"c": 12.0}))
-    assert mean_sizes(state, 500, voxel=2.0) == {"a": 400, "c": 5}
-    assert mean_sizes(replace(state, prototypes=None), 500, voxel=2.0) == {"a": 400, "c": 6}  # exported
-
-
-def test_a_regions_size_is_that_of_its_own_prototype():
-    state = state_of([30, 999, 50, 998], record(("a", "b"), 10))
-    assert mean_sizes(state, 500, voxel=1.0, of_regions=True) == {"a": 3, "b": 5}
+@pytest.mark.parametrize(("spacing", "expected"), [((0.5, 2.0, 3.0), 3.0), ((2.0, 3.0), 24.0), ((2.0, 3.0, 4.0), 24.0)])
+def test_a_voxel_of_a_2d_configuration_has_the_slice_distance_of_its_case(spacing, expected):
+    plans, configuration = SimpleNamespace(transpose_forward=[1, 0, 2]), SimpleNamespace(spacing=spacing)
+    assert voxel_volume({"spacing": [7.0, 4.0, 9.0]}, plans, configuration) == expected
 
 
 @pytest.fixture
@@ -115,15 +127,17 @@ def with_share(trainer, share):
 def test_a_class_is_absent_where_the_teacher_finds_less_than_a_share_of_its_mean_size(begun):
     trainer, state = begun
     cases = trainer.do_split()[0]
-    sizes = {case: sizes_by_hand(trainer, case, (1, 2), (1, 2)) for case in cases}
-    mean = mean_sizes(state, 500, voxel=1.0)
+    sizes = {case: sizes_by_hand(trainer, case, (1, 2)) for case in cases}
+    mean = known_volumes(state.lineage)
     shares = sorted(sizes[case][0] / mean["kidney"] for case in cases)
     share = (shares[0] + shares[-1]) / 2
     assert shares[0] < share < shares[-1]  # kidneys of some cases are below it
     with_share(trainer, share)
     found = absent_classes(trainer, state)
     least = [share * mean["kidney"], share * mean["cyst"]]
-    expected = {case: tuple(c for c in (1, 2) if sizes[case][c - 1] < least[c - 1]) for case in cases}
+    expected = {
+        case: tuple(c for c in (1, 2) if not sizes[case][c - 1] or sizes[case][c - 1] < least[c - 1]) for case in cases
+    }
     assert found == {case: channels for case, channels in expected.items() if channels}
     number = sum(1 in channels for channels in found.values())
     assert any(
@@ -133,6 +147,10 @@ def test_a_class_is_absent_where_the_teacher_finds_less_than_a_share_of_its_mean
     assert trainer._absent_mask([c for c in cases if c not in found]) is None
     lacking = next(case for case in found if 1 in found[case])
     assert trainer._absent_mask([lacking, "another"]).tolist() == [[True, 2 in found[lacking]], [False, False]]
+    trainer.is_ddp = True  # another rank may have such a case in its batch
+    assert trainer._absent_mask(["another"]).tolist() == [[False, False]]
+    trainer.absent = {}
+    assert trainer._absent_mask(["another"]) is None
 
 
 def test_a_class_is_absent_where_the_teacher_doubts_it_more_than_in_the_classs_own_cases(begun):
@@ -163,6 +181,54 @@ def test_a_steps_own_confidence_is_the_mean_probability_of_what_its_network_find
     assert trainer.confidences == state.confidences
 
 
+def test_a_later_step_lowers_the_confidence_of_an_old_class_by_the_cases_that_show_it(begun):
+    trainer, state = begun
+    first, *others = trainer.do_split()[0]
+    trainer.absent = {first: (1,), **dict.fromkeys(others[1:], (2,))}
+    _, found = final_prototypes(trainer)
+    trainer.set_deep_supervision_enabled(False)
+    forward = student_forward(trainer.bare_network.eval(), trainer.features, trainer.device)
+    expected = {}
+    for c, name in ((1, "kidney"), (2, "cyst")):
+        probs = []
+        for tile, logits, _ in trainer.training_pass().outputs(forward):
+            own = (logits.argmax(1) == c) & tile.valid
+            if c not in trainer.absent.get(tile.case, ()):
+                probs += logits.softmax(1)[:, c][own].tolist()
+        if probs:
+            expected[name] = np.mean(probs)
+    assert expected
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    assert set(found) <= set(ORGANS)
+    trainer.volumes = None  # nothing tells which cases show an old class
+    assert set(final_prototypes(trainer)[1]) <= set(ORGANS[:2])
+    assert state.confidences == trainer.confidences
+
+
+def test_the_lowest_confidence_of_all_steps_is_kept(begun):
+    trainer, _ = begun
+    trainer.confidences = {"kidney": 0.0, "cyst": 1.0}
+    trainer.on_train_end()
+    assert trainer.confidences["kidney"] == 0
+    assert trainer.confidences["cyst"] <= 1
+
+
+@pytest.mark.parametrize("trainer", [nnUNetTrainerPseudoLabel, nnUNetTrainerPLOP])
+def test_of_methods_that_take_the_teachers_labels_as_they_are_no_class_is_absent(trainer):
+    assert trainer.absent_size == 0
+
+
+def test_a_confidence_is_exact_over_millions_of_voxels():
+    probs = 0.98 + 0.02 * torch.rand(2_000_000, generator=torch.Generator().manual_seed(0))
+    classes = torch.arange(len(probs)) % 10 // 9
+    sums, counts = confidence_sums(probs, classes, 3).tolist()
+    for c in (0, 1):
+        assert sums[c] / counts[c] == pytest.approx(
+            probs.numpy()[classes.numpy() == c].mean(dtype=np.float64), rel=1e-9
+        )
+    assert (sums[2], counts[2]) == (0, 0)
+
+
 def test_the_confidences_of_a_volume_are_means_over_what_it_has_of_each_class():
     logits = torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
     logits[3] = -9
@@ -175,7 +241,7 @@ def test_the_confidences_of_a_volume_are_means_over_what_it_has_of_each_class():
 
 def test_a_class_of_which_the_teacher_finds_nothing_is_absent_though_its_size_is_not_known(begun):
     trainer, state = begun
-    unknown = replace(state, prototypes=None, confidences={})
+    unknown = replace(state, lineage=(), confidences={})
     first, *others = trainer.do_split()[0]
     load = trainer.volumes.load_case
 
@@ -191,6 +257,24 @@ def test_a_class_of_which_the_teacher_finds_nothing_is_absent_though_its_size_is
     (text,) = trainer.said
     assert text.startswith("kidney counts as absent from 1 of")
     assert text.endswith("the teacher finds nothing of it.")
+
+
+def test_a_class_that_new_labels_cover_is_there(begun):
+    """As a kidney of which the left and the right one are labelled now: the labels win there, and PGCD must not ask of it."""
+    trainer, state = begun
+    volumes = sum(known_volumes(state.lineage).values())
+    load = trainer.volumes.load_case
+
+    def where_labels_are(dataset, case):
+        data, segmentation, volume, properties = load(dataset, case)
+        new = np.asarray(segmentation[0]) > 0
+        assert new.any()
+        return data, segmentation, np.where(new, 1, 2).astype(np.int16).reshape(volume.shape), properties
+
+    trainer.volumes.load_case = where_labels_are
+    trainer.volumes.confidences = lambda _case: [0.9, 1.0, 1.0]
+    with_share(trainer, 1 / volumes)
+    assert absent_classes(trainer, state) == {}
 
 
 @pytest.mark.parametrize("share", [0.0, 1e9])
@@ -230,7 +314,7 @@ def test_of_regions_each_has_a_size_of_its_own(tmp_path, monkeypatch):
     cases = trainer.do_split()[0]
     expected = {n: np.mean([np.isin(labels_of(trainer, c), i).sum() for c in cases]) for n, i in own.items()}
     state = read_step_state(trainer.output_folder + "/checkpoint_final.pth", ("whole", "core"))
-    assert mean_sizes(state, 500, voxel=1.0, of_regions=True) == pytest.approx(expected)
+    assert known_volumes(state.lineage) == pytest.approx(expected)
     trainer = make_trainer(PGCD, second)
     trainer.on_train_start()
     with_share(trainer, 1e9)

@@ -42,7 +42,7 @@ class nnUNetTrainerPGCDBase(nnUNetTrainerCIL):
         "What decides PGCD's weights: the prototypes, voxel by voxel or, uniform, class by class; or one of two controls.",
     )
     absent_weight = fixed(3.0, OWN_TRAINER)
-    """How many times as much PGCD weighs a class that a case does not show (``absent_size``)."""
+    """How many times as much PGCD weighs a class that a case does not show (``absent_size``); not of regions."""
     dapd_weight = number(1.0, "Weight of DAPD.")
     similarity_temperature = fixed(0.1, "0.03 and 0.3 hardly differ")
     """Temperature of the similarity to the prototypes."""

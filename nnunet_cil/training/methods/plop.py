@@ -16,7 +16,7 @@ from nnunet_cil.networks.features import StageReader
 from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import fixed, number
-from nnunet_cil.training.options import LABELS_OF_TEACHER
+from nnunet_cil.training.options import LABELS_OF_TEACHER, TAKES_LABELS
 from nnunet_cil.training.step_loss import LossSetup, StepLoss, resized
 
 POD_SCALES = (1, 2, 4)
@@ -105,6 +105,7 @@ class nnUNetTrainerPLOP(nnUNetTrainerCIL):
     pod_weight_3d = number(0.0005, "Weight of local POD in a 3D configuration.")
     pod_logits_weight = number(0.0005, "Weight of local POD on the logits.")
     distillation_interval = fixed(1, LABELS_OF_TEACHER)
+    absent_size = fixed(0.0, TAKES_LABELS)
     entropy_floor = number(0.001, "Least threshold on the entropy of a pseudo-label.", high=1)
 
     def begin_step(self, inherited: dict[str, Tensor]) -> None:

@@ -8,7 +8,7 @@ from nnunet_cil.training.base import nnUNetTrainerCIL
 from nnunet_cil.training.batch import Batch
 from nnunet_cil.training.hyperparameters import fixed
 from nnunet_cil.training.methods.finetune import FineTuneLoss
-from nnunet_cil.training.options import LABELS_OF_TEACHER, OWN_OLD_DICE
+from nnunet_cil.training.options import LABELS_OF_TEACHER, OWN_OLD_DICE, TAKES_LABELS
 from nnunet_cil.training.region_terms import RegionTerms
 from nnunet_cil.training.step_loss import StepLoss
 
@@ -39,6 +39,7 @@ class nnUNetTrainerPseudoLabel(nnUNetTrainerCIL):
     drop_strays = False
     distillation_interval = fixed(1, LABELS_OF_TEACHER)
     old_dice_weight = fixed(0.0, OWN_OLD_DICE)
+    absent_size = fixed(0.0, TAKES_LABELS)
 
     def build_step_loss(self) -> StepLoss:
         """Builds nnU-Net's loss on the merged labels."""

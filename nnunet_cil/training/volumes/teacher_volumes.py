@@ -20,6 +20,7 @@ from tqdm import tqdm
 from nnunet_cil.content import file_sha256
 from nnunet_cil.files import json_sha256, read_json_list, temporary_folder, write_json
 from nnunet_cil.host.folders import check_room
+from nnunet_cil.losses.prototypes import confidence_sums
 from nnunet_cil.networks.teacher import Teacher
 from nnunet_cil.nnunet_files import DATA_ENDINGS
 from nnunet_cil.training.passes import TrainingPass
@@ -83,12 +84,10 @@ def mean_confidences(logits: Tensor) -> list[float | None]:
     Args:
         logits: (K, *spatial), of classes that do not overlap.
     """
-    sums, counts = torch.zeros(len(logits)), torch.zeros(len(logits))
+    sums = torch.zeros(2, len(logits), dtype=torch.float64)
     for own in logits.unbind(1):
-        probs, classes = own.float().softmax(0).flatten(1).max(0)
-        sums += torch.bincount(classes, weights=probs, minlength=len(logits)).cpu()
-        counts += torch.bincount(classes, minlength=len(logits)).cpu()
-    return [total / count if count else None for total, count in zip(sums.tolist(), counts.tolist(), strict=True)]
+        sums += confidence_sums(*own.float().softmax(0).flatten(1).max(0), len(logits))
+    return [total / count if count else None for total, count in sums.T.tolist()]
 
 
 class TeacherVolumes:
