@@ -12,6 +12,7 @@ import prediction_cost
 import pytest
 import scale
 import step_start
+import teacher_doubts
 import volume_options
 
 ROOT = Path(__file__).parents[2]
@@ -66,13 +67,14 @@ def test_every_image_of_the_notebook_is_shown():
         (BELOW_THE_FLOOR, "step_cost_intervals", cost_report.tables),
         (BELOW_THE_FLOOR, "volume_options", volume_options.show),
         (BELOW_THE_FLOOR, "step_start", step_start.show),
+        ("2026-11-29-fair-comparison.md", "teacher_doubts", teacher_doubts.show),
         (BELOW_THE_FLOOR, "export_memory", export_memory.show),
         ("2026-11-29-many-classes-and-cases.md", "scale", scale.tables),
         ("2026-11-23-cached-teacher.md", "cached_teacher", cached_teacher.table),
         ("2026-11-23-prediction-start-up-planning.md", "prediction_cost", prediction_cost.tables),
     ],
 )
-def test_tables_of_cost_are_those_of_the_stored_measurements(study, marker, tables):
+def test_tables_are_those_of_the_stored_measurements(study, marker, tables):
     measured = json.loads((RESULTS / f"{marker}.json").read_text())
     text = (NOTEBOOK / study).read_text(encoding="utf-8")
     assert f"<!-- {marker}: begin -->\n{tables(measured)}\n<!-- {marker}: end -->" in text
