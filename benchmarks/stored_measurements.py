@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnunet_cil.training.base import nnUNetTrainerCIL
+    from nnunet_cil.training.previous_step import PreviousStep
 
 
 def step_parser(description: str | None, *, num_cases: int | None = None) -> argparse.ArgumentParser:
@@ -28,6 +34,26 @@ def step_parser(description: str | None, *, num_cases: int | None = None) -> arg
     parser.add_argument("-o", dest="output", type=Path, help="JSON file; a measurement is added")
     parser.add_argument("--table", type=Path, help="measure nothing: print the table of a file")
     return parser
+
+
+@contextmanager
+def step_trainer(args: argparse.Namespace) -> Iterator[tuple[nnUNetTrainerCIL, PreviousStep]]:
+    """Gives the initialized trainer of a later step, whose output goes to a temporary folder, and the previous model.
+
+    Args:
+        args: of ``step_parser``.
+    """
+    import torch
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    trainer = get_trainer_from_args(
+        args.dataset, args.c, args.fold, args.tr, args.plans, device=torch.device(args.device)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.output_folder = trainer.output_folder_base = folder
+        trainer.log_file = str(Path(folder) / "log.txt")
+        trainer.initialize()
+        yield trainer, trainer._read_previous()
 
 
 def measure_or_show(

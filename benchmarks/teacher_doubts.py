@@ -12,33 +12,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cost_report import table
-from stored_measurements import measure_or_show, step_parser
+from stored_measurements import measure_or_show, step_parser, step_trainer
 
 os.environ["nnUNet_n_proc_DA"] = "0"
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Returns a row a class: sizes and doubts of the cases, and of how many it is absent."""
-    import torch
-    from nnunetv2.run.run_training import get_trainer_from_args
-
     from nnunet_cil.training.absent_classes import LEAST_DOUBT, absent_classes, known_volumes, sizes_and_doubts
     from nnunet_cil.training.starts import build_teacher
 
-    trainer = get_trainer_from_args(
-        args.dataset, args.c, args.fold, args.tr, args.plans, device=torch.device(args.device)
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        trainer.output_folder = trainer.output_folder_base = folder
-        trainer.log_file = str(Path(folder) / "log.txt")
-        trainer.initialize()
-        previous = trainer._read_previous()
+    with step_trainer(args) as (trainer, previous):
         trainer.volumes = trainer._segment_volumes(build_teacher(trainer, previous.weights), previous)
         absent = absent_classes(trainer, previous.state)
         found = sizes_and_doubts(trainer)

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cost_report import table
-from stored_measurements import measure_or_show, step_parser
+from stored_measurements import measure_or_show, step_parser, step_trainer
 
 os.environ["nnUNet_n_proc_DA"] = "0"
 
@@ -30,20 +28,13 @@ OPTIONS = [(overlap, gaussian) for overlap in (0.5, 0.25, 0.0) for gaussian in (
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Returns a row an option: seconds, and Dice with the labels and with the first option, a mean over cases and classes."""
     import torch
-    from nnunetv2.run.run_training import get_trainer_from_args
 
     from nnunet_cil.training.data import evenly_spaced
     from nnunet_cil.training.starts import build_teacher
     from nnunet_cil.training.volumes.teacher_volumes import volume_predictor
 
-    trainer = get_trainer_from_args(
-        args.dataset, args.c, args.fold, args.tr, args.plans, device=torch.device(args.device)
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        trainer.output_folder = trainer.output_folder_base = folder
-        trainer.log_file = str(Path(folder) / "log.txt")
-        trainer.initialize()
-        teacher = build_teacher(trainer, trainer._read_previous().weights)
+    with step_trainer(args) as (trainer, previous):
+        teacher = build_teacher(trainer, previous.weights)
         names = evenly_spaced(sorted(trainer.do_split()[0]), args.n)
     host = trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json, trainer.device
     predictor = volume_predictor(teacher.network, trainer.step_plan.old_classes, *host, of_regions=False)
