@@ -4,7 +4,8 @@
     python teacher_doubts.py 901 nnUNetPlansSmall_acdc_1-1-1_disjoint_cpu_step2 1 -c 2d -o results/teacher_doubts.json
     python teacher_doubts.py --table results/teacher_doubts.json
 
-PLANS are a step's; the step before must be trained (benchmarks/study.py). Sizes are in the class's mean volume in its own
+PLANS are a step's; the step before must be trained (benchmarks/study.py). Not for regions, nor right after a plain nnU-Net
+model: no doubt is known of them. Sizes are in the class's mean volume in its own
 step, doubts (1 - mean probability) in the highest of the steps so far, as nnunet_cil.training.absent_classes compares them.
 """
 
